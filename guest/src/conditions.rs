@@ -1,0 +1,296 @@
+//! Whether a conditional request is to be carried out, in the order of RFC 9110 section 13.2.2.
+
+use crate::message::Request;
+use http::{HeaderName, header};
+use std::time::SystemTime;
+
+/// What the conditions of a request come to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Outcome {
+    /// Carry it out. `range_applies` is false where `If-Range` asks for all of it.
+    Proceed {
+        /// Whether a `Range` field counts (RFC 9110 section 13.1.5).
+        range_applies: bool,
+    },
+    /// The client has it already: 304.
+    NotModified,
+    /// It is not what the client takes it for: 412.
+    PreconditionFailed,
+}
+
+/// The validators of the selected representation (RFC 9110 section 8.8).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Validators {
+    /// A strong entity tag, with its quotes (RFC 9110 section 8.8.3).
+    pub etag: String,
+    /// Modification time, in whole seconds, where the representation has one.
+    pub last_modified: Option<SystemTime>,
+}
+
+/// Evaluates the conditions of a `GET` or `HEAD` request.
+#[must_use]
+pub fn evaluate(request: &Request<'_>, validators: &Validators) -> Outcome {
+    if request.has(&header::IF_MATCH) {
+        if !lists_etag(request, &header::IF_MATCH, validators, Comparison::Strong) {
+            return Outcome::PreconditionFailed;
+        }
+    } else if let (Some(since), Some(modified)) = (
+        date(request, &header::IF_UNMODIFIED_SINCE),
+        validators.last_modified,
+    ) && modified > since
+    {
+        return Outcome::PreconditionFailed;
+    }
+
+    if request.has(&header::IF_NONE_MATCH) {
+        if lists_etag(
+            request,
+            &header::IF_NONE_MATCH,
+            validators,
+            Comparison::Weak,
+        ) {
+            return Outcome::NotModified;
+        }
+    } else if let (Some(since), Some(modified)) = (
+        date(request, &header::IF_MODIFIED_SINCE),
+        validators.last_modified,
+    ) && modified <= since
+    {
+        return Outcome::NotModified;
+    }
+
+    Outcome::Proceed {
+        range_applies: if_range_matches(request, validators),
+    }
+}
+
+/// `If-Range` asks for a strong match: an entity tag by the strong comparison, a date to the second and
+/// not merely a later one (RFC 9110 section 13.1.5).
+fn if_range_matches(request: &Request<'_>, validators: &Validators) -> bool {
+    let mut values = request.values(&header::IF_RANGE);
+    match (values.next(), values.next()) {
+        (None, _) => true,
+        (Some(value), None) => {
+            value == validators.etag.as_bytes()
+                || validators.last_modified.is_some()
+                    && date(request, &header::IF_RANGE) == validators.last_modified
+        }
+        (Some(_), Some(_)) => false,
+    }
+}
+
+/// A field that is one HTTP-date (RFC 9110 section 5.6.7); none where it is absent, malformed or given
+/// twice, as sections 13.1.3 and 13.1.4 ask.
+fn date(request: &Request<'_>, name: &HeaderName) -> Option<SystemTime> {
+    let mut values = request.values(name);
+    let (Some(value), None) = (values.next(), values.next()) else {
+        return None;
+    };
+    httpdate::parse_http_date(str::from_utf8(value).ok()?).ok()
+}
+
+/// How two entity tags are compared (RFC 9110 section 8.8.3.2).
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Comparison {
+    /// Equal, and neither is weak.
+    Strong,
+    /// Equal but for weakness.
+    Weak,
+}
+
+/// Whether a field that is `*` or a list of entity tags names the current one. Reading stops at what is no
+/// entity tag: what cannot be read matches nothing, so a client that asks for a guarantee by `If-Match`
+/// gets none by mistake, and one that offers its copy by `If-None-Match` is sent the whole.
+fn lists_etag(
+    request: &Request<'_>,
+    name: &HeaderName,
+    validators: &Validators,
+    comparison: Comparison,
+) -> bool {
+    request.values(name).any(|value| {
+        value.trim_ascii() == b"*" || {
+            EntityTags { rest: value }.any(|tag| {
+                tag.quoted == validators.etag.as_bytes()
+                    && !(tag.weak && comparison == Comparison::Strong)
+            })
+        }
+    })
+}
+
+struct EntityTag<'a> {
+    weak: bool,
+    quoted: &'a [u8],
+}
+
+/// The entity tags of a list (RFC 9110 sections 5.6.1 and 8.8.3), up to the first thing that is none.
+struct EntityTags<'a> {
+    rest: &'a [u8],
+}
+
+impl<'a> Iterator for EntityTags<'a> {
+    type Item = EntityTag<'a>;
+
+    fn next(&mut self) -> Option<EntityTag<'a>> {
+        let is_delimiter = |byte: &u8| matches!(byte, b',' | b' ' | b'\t');
+        let start = self.rest.iter().position(|byte| !is_delimiter(byte))?;
+        let element = &self.rest[start..];
+        self.rest = &[];
+        let (weak, tag) = match element.strip_prefix(b"W/") {
+            Some(tag) => (true, tag),
+            None => (false, element),
+        };
+        let opaque = tag.strip_prefix(b"\"")?;
+        let is_etagc = |byte: &u8| matches!(byte, 0x21 | 0x23..=0x7e | 0x80..=0xff);
+        let end = opaque.iter().position(|byte| !is_etagc(byte))?;
+        let (quoted, rest) = tag.split_at(end + 2);
+        if !quoted.ends_with(b"\"") || !rest.first().is_none_or(is_delimiter) {
+            return None;
+        }
+        self.rest = rest;
+        Some(EntityTag { weak, quoted })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use proptest::prelude::*;
+
+    const WHOLE: Outcome = Outcome::Proceed {
+        range_applies: false,
+    };
+    const RANGE: Outcome = Outcome::Proceed {
+        range_applies: true,
+    };
+    const BEFORE: &str = "Sun, 06 Nov 1994 08:49:36 GMT";
+    const EXACT: &str = "Sun, 06 Nov 1994 08:49:37 GMT";
+    const AFTER: &str = "Sun, 06 Nov 1994 08:49:38 GMT";
+
+    fn evaluate_fields(fields: &[(&str, &str)]) -> Outcome {
+        let fields: Vec<_> = fields
+            .iter()
+            .map(|(name, value)| ((*name).to_owned(), value.as_bytes().to_vec()))
+            .collect();
+        let request = Request {
+            method: "GET",
+            target: "/",
+            fields: &fields,
+        };
+        let validators = Validators {
+            etag: "\"a\"".to_owned(),
+            last_modified: Some(httpdate::parse_http_date(EXACT).unwrap()),
+        };
+        evaluate(&request, &validators)
+    }
+
+    #[test]
+    fn single_conditions() {
+        use Outcome::{NotModified, PreconditionFailed};
+        for (name, value, expected) in [
+            ("if-match", "\"a\"", RANGE),
+            ("if-match", "\"b\", \"a\"", RANGE),
+            ("if-match", "*", RANGE),
+            ("if-match", "\"b\"", PreconditionFailed),
+            ("if-match", "W/\"a\"", PreconditionFailed),
+            ("if-match", "a", PreconditionFailed),
+            ("if-unmodified-since", EXACT, RANGE),
+            ("if-unmodified-since", AFTER, RANGE),
+            ("if-unmodified-since", BEFORE, PreconditionFailed),
+            ("if-unmodified-since", "yesterday", RANGE),
+            ("if-none-match", "\"a\"", NotModified),
+            ("if-none-match", "W/\"a\"", NotModified),
+            ("if-none-match", "\"b\",\"a\"", NotModified),
+            ("if-none-match", "*", NotModified),
+            ("if-none-match", "\"b\"", RANGE),
+            ("if-none-match", "\"b, a\"", RANGE),
+            ("if-none-match", "\"b,\"a\"", RANGE),
+            ("if-none-match", "\"\",, \"a\"", NotModified),
+            ("if-none-match", "\"b\"\"a\"", RANGE),
+            ("if-none-match", "w/\"a\"", RANGE),
+            ("if-none-match", "\"a", RANGE),
+            ("if-none-match", "W/", RANGE),
+            ("if-none-match", "nonsense", RANGE),
+            ("if-modified-since", EXACT, NotModified),
+            ("if-modified-since", AFTER, NotModified),
+            ("if-modified-since", BEFORE, RANGE),
+            (
+                "if-modified-since",
+                "Sunday, 06-Nov-94 08:49:37 GMT",
+                NotModified,
+            ),
+            ("if-modified-since", "yesterday", RANGE),
+            ("if-range", "\"a\"", RANGE),
+            ("if-range", "W/\"a\"", WHOLE),
+            ("if-range", "\"b\"", WHOLE),
+            ("if-range", EXACT, RANGE),
+            ("if-range", AFTER, WHOLE),
+            ("if-range", BEFORE, WHOLE),
+            ("if-range", "nonsense", WHOLE),
+        ] {
+            let outcome = evaluate_fields(&[(name, value)]);
+            assert_eq!(outcome, expected, "{name}: {value}");
+        }
+    }
+
+    #[test]
+    fn the_order_of_rfc_9110_section_13_2_2() {
+        use Outcome::{NotModified, PreconditionFailed};
+        for (fields, expected) in [
+            // 1 stands before 3; 2 is not looked at beside 1.
+            (
+                &[("if-none-match", "\"a\""), ("if-match", "\"b\"")][..],
+                PreconditionFailed,
+            ),
+            (
+                &[("if-match", "\"a\""), ("if-unmodified-since", BEFORE)],
+                RANGE,
+            ),
+            // 4 is not looked at beside 3.
+            (
+                &[("if-none-match", "\"b\""), ("if-modified-since", AFTER)],
+                RANGE,
+            ),
+            (
+                &[("if-none-match", "\"a\""), ("if-modified-since", BEFORE)],
+                NotModified,
+            ),
+            // 5 comes last.
+            (
+                &[("if-range", "\"a\""), ("if-none-match", "\"a\"")],
+                NotModified,
+            ),
+            // Lines of a list are one list.
+            (
+                &[("if-none-match", "\"b\""), ("if-none-match", "\"a\"")],
+                NotModified,
+            ),
+        ] {
+            assert_eq!(evaluate_fields(fields), expected, "{fields:?}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn no_value_panics(value: Vec<u8>) {
+            let fields: Vec<_> = [
+                "if-match",
+                "if-none-match",
+                "if-range",
+                "if-modified-since",
+                "if-unmodified-since",
+            ]
+            .into_iter()
+            .map(|name| (name.to_owned(), value.clone()))
+            .collect();
+            for first in 0..fields.len() {
+                let request = Request { method: "GET", target: "/", fields: &fields[first..] };
+                let validators = Validators {
+                    etag: "\"a\"".to_owned(),
+                    last_modified: None,
+                };
+                let _ = evaluate(&request, &validators);
+            }
+        }
+    }
+}

@@ -1,0 +1,54 @@
+//! The command line: what can be said, and which part of the program does it.
+
+mod add;
+mod check;
+mod inspect;
+mod serve;
+
+use anyhow::Result;
+use bytesize::ByteSize;
+use clap::Parser;
+use std::process::ExitCode;
+
+/// Serves media from a WebAssembly component, with the memory of every request known, bounded and given
+/// back.
+#[derive(Debug, Parser)]
+#[command(name = "millpond", version, max_term_width = 100)]
+pub(crate) enum Command {
+    /// Serves a folder of media over HTTP.
+    Serve(serve::Serve),
+    /// Adds files to a store, addressed by their content.
+    Add(add::Add),
+    /// Verifies every stored file against its id.
+    Check(check::Check),
+    /// Tells what a component imports, exports and needs, and whether it can be served from.
+    Inspect(inspect::Inspect),
+}
+
+impl Command {
+    /// Does what was asked. The code is 0, or 1 where something was found wrong; an error is code 2.
+    pub(crate) fn run(self) -> Result<ExitCode> {
+        match self {
+            Command::Serve(serve) => serve.run(),
+            Command::Add(add) => add.run(),
+            Command::Check(check) => check.run(),
+            Command::Inspect(inspect) => inspect.run(),
+        }
+    }
+}
+
+/// A size as people write it: `1MiB`, `64k`.
+fn readable(bytes: u64) -> String {
+    ByteSize(bytes).display().iec().to_string()
+}
+
+/// A progress bar over that many bytes; it shows on a terminal only.
+fn progress_bar(total_bytes: u64) -> indicatif::ProgressBar {
+    let template =
+        "{msg:24!} {wide_bar} {binary_bytes}/{binary_total_bytes} {binary_bytes_per_sec}";
+    let bar = indicatif::ProgressBar::new(total_bytes);
+    if let Ok(style) = indicatif::ProgressStyle::with_template(template) {
+        bar.set_style(style);
+    }
+    bar
+}

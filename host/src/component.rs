@@ -1,0 +1,200 @@
+//! A component that fits the world `media-guest`: read, compiled and checked before anything is served.
+
+use crate::engine::Runtime;
+use crate::limits::{COMPONENT_BYTES, Limits};
+use sha2::{Digest, Sha256};
+use std::fs::File;
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
+use wasmtime::component::Component;
+
+/// The component that is built into this program.
+pub const EMBEDDED: &[u8] = include_bytes!("../component/media-serve.wasm");
+
+/// A component's bytes, and where they came from.
+#[derive(Debug, Clone)]
+pub struct Source {
+    /// What to call it: `embedded`, or the file.
+    pub name: String,
+    bytes: std::borrow::Cow<'static, [u8]>,
+}
+
+/// Why a component cannot be served from.
+#[derive(Debug, thiserror::Error)]
+pub enum ComponentError {
+    /// The file cannot be read.
+    #[error("cannot read the component {}: {source}", path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// The file is larger than any component that is compiled.
+    #[error("{name} is larger than a component may be ({} MiB)", COMPONENT_BYTES >> 20)]
+    TooLarge {
+        /// The component.
+        name: String,
+    },
+    /// It is a core module.
+    #[error(
+        "{name} is a core WebAssembly module, not a component; make one of it with `wasm-tools component new`"
+    )]
+    Module {
+        /// The component.
+        name: String,
+    },
+    /// It is not WebAssembly, or not valid.
+    #[error("{name} is not a WebAssembly component: {reason}")]
+    Invalid {
+        /// The component.
+        name: String,
+        /// What the compiler said.
+        reason: String,
+    },
+    /// It asks for what this host does not give, or lacks what it must export.
+    #[error("{name} does not fit the world millpond:media/media-guest: {reason}")]
+    Unfit {
+        /// The component.
+        name: String,
+        /// What is amiss.
+        reason: String,
+    },
+    /// It cannot begin within the limits.
+    #[error("{name} needs more than a request may take: {reason}")]
+    TooDemanding {
+        /// The component.
+        name: String,
+        /// Which limit, and by how much.
+        reason: String,
+    },
+    /// The engine could not be set up.
+    #[error("cannot set up the WebAssembly engine: {0}")]
+    Engine(String),
+}
+
+/// What can be told of a component before it runs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Inspection {
+    /// What it is called.
+    pub name: String,
+    /// Its size, in bytes.
+    pub size_bytes: usize,
+    /// SHA-256 of its bytes, in hexadecimal.
+    pub sha256: String,
+    /// The interfaces that it imports.
+    pub imports: Vec<String>,
+    /// The interfaces that it exports.
+    pub exports: Vec<String>,
+    /// Linear memories that an instance has at the start.
+    pub memories: u32,
+    /// The largest of them at the start, in bytes.
+    pub initial_memory_bytes: u64,
+}
+
+impl Source {
+    /// The component that is built into this program.
+    #[must_use]
+    pub fn embedded() -> Self {
+        Source {
+            name: "embedded".into(),
+            bytes: EMBEDDED.into(),
+        }
+    }
+
+    /// A component given as bytes: binary, as a linker makes it.
+    #[must_use]
+    pub fn from_bytes(name: impl Into<String>, bytes: Vec<u8>) -> Self {
+        Source {
+            name: name.into(),
+            bytes: bytes.into(),
+        }
+    }
+
+    /// Reads a component from a file.
+    ///
+    /// # Errors
+    /// [`ComponentError::Read`], [`ComponentError::TooLarge`].
+    pub fn from_file(path: &Path) -> Result<Self, ComponentError> {
+        let mut bytes = Vec::new();
+        File::open(path)
+            .and_then(|file| file.take(COMPONENT_BYTES + 1).read_to_end(&mut bytes))
+            .map_err(|source| ComponentError::Read {
+                path: path.to_owned(),
+                source,
+            })?;
+        let name = path.display().to_string();
+        if bytes.len() as u64 > COMPONENT_BYTES {
+            return Err(ComponentError::TooLarge { name });
+        }
+        Ok(Source::from_bytes(name, bytes))
+    }
+
+    /// The component's bytes.
+    #[must_use]
+    pub fn bytes(&self) -> &[u8] {
+        &self.bytes
+    }
+
+    /// Compiles the component, checks that it can be served from, and tells what it is.
+    ///
+    /// # Errors
+    /// [`ComponentError`]: all but `Read` and `TooLarge`.
+    pub fn inspect(&self, limits: &Limits) -> Result<Inspection, ComponentError> {
+        Ok(Runtime::new(self, limits)?.inspect(self))
+    }
+}
+
+/// Compiles and tells modules from components, which the compiler's own message does not for a newcomer.
+pub(crate) fn compile(
+    engine: &wasmtime::Engine,
+    source: &Source,
+) -> Result<Component, ComponentError> {
+    const CORE_MODULE: &[u8] = b"\0asm\x01\0\0\0";
+    let name = source.name.clone();
+    if source.bytes().starts_with(CORE_MODULE) {
+        return Err(ComponentError::Module { name });
+    }
+    Component::from_binary(engine, source.bytes()).map_err(|error| ComponentError::Invalid {
+        name,
+        reason: one_line(&error),
+    })
+}
+
+/// An error and its causes in one line.
+pub(crate) fn one_line(error: &wasmtime::Error) -> String {
+    let causes: Vec<String> = error
+        .chain()
+        .map(|cause| cause.to_string().trim().replace('\n', " "))
+        .collect();
+    causes.join(": ")
+}
+
+impl Inspection {
+    /// Reads off a compiled component what there is to tell.
+    pub(crate) fn of(component: &Component, source: &Source) -> Self {
+        const PAGE_BYTES: u64 = 64 * 1024;
+        let engine = component.engine();
+        let component_type = component.component_type();
+        let resources = component.resources_required();
+        Inspection {
+            name: source.name.clone(),
+            size_bytes: source.bytes().len(),
+            sha256: hex::encode(Sha256::digest(source.bytes())),
+            imports: component_type
+                .imports(engine)
+                .map(|(name, _)| name.to_owned())
+                .collect(),
+            exports: component_type
+                .exports(engine)
+                .map(|(name, _)| name.to_owned())
+                .collect(),
+            memories: resources
+                .as_ref()
+                .map_or(0, |resources| resources.num_memories),
+            initial_memory_bytes: resources
+                .and_then(|resources| resources.max_initial_memory_size)
+                .map_or(0, |pages| pages.saturating_mul(PAGE_BYTES)),
+        }
+    }
+}

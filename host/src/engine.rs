@@ -1,0 +1,126 @@
+//! The engine: one for the process, with one component, compiled and linked before the first request.
+
+use crate::component::{self, ComponentError, Inspection, Source};
+use crate::instance::{InstanceState, MediaGuestPre};
+use crate::limits::{CORE_INSTANCES, Limits};
+use std::thread;
+use std::time::Duration;
+use wasmtime::component::{Component, Linker};
+use wasmtime::{Cache, Config, Engine, InstanceAllocationStrategy, PoolingAllocationConfig};
+
+/// How often running guests are interrupted to let other requests go on, and the unit in which their CPU time
+/// is counted. One ticker serves the whole process.
+pub(crate) const TICK: Duration = Duration::from_millis(5);
+
+/// An engine and a component that is ready to be instantiated.
+pub(crate) struct Runtime {
+    engine: Engine,
+    component: Component,
+    guest: MediaGuestPre<InstanceState>,
+}
+
+impl Runtime {
+    /// Compiles a component and links it.
+    ///
+    /// # Errors
+    /// [`ComponentError`], in words for whoever gave the component.
+    pub(crate) fn new(source: &Source, limits: &Limits) -> Result<Self, ComponentError> {
+        let engine = Engine::new(&config(limits))
+            .map_err(|error| ComponentError::Engine(component::one_line(&error)))?;
+        let component = component::compile(&engine, source)?;
+        let unfit = |error: wasmtime::Error| ComponentError::Unfit {
+            name: source.name.clone(),
+            reason: component::one_line(&error),
+        };
+        let mut linker = Linker::new(&engine);
+        InstanceState::add_to_linker(&mut linker).map_err(unfit)?;
+        let guest = linker
+            .instantiate_pre(&component)
+            .and_then(MediaGuestPre::new)
+            .map_err(unfit)?;
+        let runtime = Runtime {
+            engine,
+            component,
+            guest,
+        };
+        let needs_bytes = runtime.inspect(source).initial_memory_bytes;
+        if needs_bytes > limits.request_memory_bytes as u64 {
+            return Err(ComponentError::TooDemanding {
+                name: source.name.clone(),
+                reason: format!(
+                    "it begins with {} KiB of memory and may have {}; raise --request-memory",
+                    needs_bytes >> 10,
+                    limits.request_memory_bytes >> 10,
+                ),
+            });
+        }
+        tick(&runtime.engine)?;
+        Ok(runtime)
+    }
+
+    /// What there is to tell of the component.
+    pub(crate) fn inspect(&self, source: &Source) -> Inspection {
+        Inspection::of(&self.component, source)
+    }
+
+    pub(crate) fn engine(&self) -> &Engine {
+        &self.engine
+    }
+
+    pub(crate) fn guest(&self) -> &MediaGuestPre<InstanceState> {
+        &self.guest
+    }
+}
+
+/// Stack that a guest may use, in bytes; the host's own functions, called from it, have as much again.
+const GUEST_STACK_BYTES: usize = 256 * 1024;
+
+/// What is kept of a freed memory and a freed stack to be cleared by writing zeros rather than by the kernel:
+/// a little more than the embedded component touches.
+const KEEP_MEMORY_BYTES: usize = 128 * 1024;
+const KEEP_STACK_BYTES: usize = 32 * 1024;
+
+fn config(limits: &Limits) -> Config {
+    let instances = u32::try_from(limits.concurrent_instances).unwrap_or(u32::MAX);
+    // Composed components have several of each; the pool holds enough for a few of them at a time, and what
+    // one request may have is the meter's to say.
+    let parts = instances.saturating_mul(4);
+    let per_component = u32::try_from(CORE_INSTANCES).unwrap_or(u32::MAX);
+    let mut pool = PoolingAllocationConfig::new();
+    pool.total_component_instances(instances)
+        .total_core_instances(parts.max(per_component))
+        .total_memories(parts.max(per_component))
+        .total_tables(parts.max(per_component))
+        .total_stacks(instances)
+        .max_core_instances_per_component(per_component)
+        .max_memories_per_component(per_component)
+        .max_tables_per_component(per_component)
+        .linear_memory_keep_resident(KEEP_MEMORY_BYTES)
+        .async_stack_keep_resident(KEEP_STACK_BYTES)
+        .table_keep_resident(KEEP_STACK_BYTES);
+    let mut config = Config::new();
+    config
+        .allocation_strategy(InstanceAllocationStrategy::Pooling(pool))
+        .epoch_interruption(true)
+        .max_wasm_stack(GUEST_STACK_BYTES)
+        .async_stack_size(2 * GUEST_STACK_BYTES)
+        // Compiling anew is slower, but no reason not to start.
+        .cache(Cache::from_file(None).ok());
+    config
+}
+
+/// Starts the ticker. It ends with the engine.
+fn tick(engine: &Engine) -> Result<(), ComponentError> {
+    let weak = engine.weak();
+    thread::Builder::new()
+        .name("millpond-ticker".into())
+        .spawn(move || {
+            while let Some(engine) = weak.upgrade() {
+                engine.increment_epoch();
+                drop(engine);
+                thread::sleep(TICK);
+            }
+        })
+        .map_err(|error| ComponentError::Engine(format!("cannot start a thread: {error}")))?;
+    Ok(())
+}

@@ -1,0 +1,302 @@
+//! What an instance is given while it answers one request: its imports and its limits.
+
+use crate::accounts::{Kind, Token};
+use crate::engine::TICK;
+use crate::limits::{Limit, Limits, Meter};
+use crate::store::{self, ContentId, FileSlice, Folder, MediaObject, OpenError, ReadNow};
+use bytes::{Bytes, BytesMut};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::time::SystemTime;
+use wasmtime::component::{HasSelf, Linker, Resource, ResourceTable, ResourceTableError};
+use wasmtime::{Engine, Store, UpdateDeadline};
+use wasmtime_wasi_io::IoView;
+use wasmtime_wasi_io::poll::Pollable;
+use wasmtime_wasi_io::streams::{DynInputStream, InputStream, StreamError, StreamResult};
+
+pub(crate) use bindings::MediaGuestPre;
+pub(crate) use bindings::exports::millpond::media::media_serve as serve;
+use bindings::millpond::media::media_store;
+use bindings::wasi::config::store as config;
+
+#[allow(missing_docs, unreachable_pub, clippy::all, clippy::pedantic)]
+mod bindings {
+    wasmtime::component::bindgen!({
+        path: "../wit",
+        world: "media-guest",
+        imports: {
+            "millpond:media/media-store.open": async | trappable,
+            default: trappable,
+        },
+        exports: { default: async },
+        ownership: Borrowing { duplicate_if_necessary: true },
+        with: {
+            "wasi:io": wasmtime_wasi_io::bindings::wasi::io,
+            "millpond:media/media-store.object": crate::store::MediaObject,
+        },
+    });
+}
+
+/// The state of one request's store.
+pub(crate) struct InstanceState {
+    meter: Meter,
+    table: ResourceTable,
+    folder: Arc<Folder>,
+    files_at: Arc<str>,
+    /// The slices behind the streams that were given to the guest, by handle. Weak, since the guest may drop
+    /// a stream and its handle then be another's.
+    streams: Vec<(u32, Weak<Mutex<FileSlice>>)>,
+    cpu_ticks_left: u32,
+    _alive: Token,
+}
+
+impl InstanceState {
+    /// Defines everything that the world `media-guest` imports, and nothing else.
+    pub(crate) fn add_to_linker(linker: &mut Linker<Self>) -> wasmtime::Result<()> {
+        wasmtime_wasi_io::add_to_linker_async(linker)?;
+        config::add_to_linker::<_, HasSelf<_>>(linker, |state| state)?;
+        media_store::add_to_linker::<_, HasSelf<_>>(linker, |state| state)
+    }
+
+    /// A store for one request, with every limit set.
+    pub(crate) fn store(
+        engine: &Engine,
+        limits: &Limits,
+        folder: &Arc<Folder>,
+        files_at: &Arc<str>,
+    ) -> Store<Self> {
+        let mut table = ResourceTable::new();
+        table.set_max_capacity(limits.handles);
+        let ticks = limits.cpu.as_nanos().div_ceil(TICK.as_nanos());
+        let state = InstanceState {
+            meter: Meter::new(limits),
+            table,
+            folder: Arc::clone(folder),
+            files_at: Arc::clone(files_at),
+            streams: Vec::new(),
+            cpu_ticks_left: u32::try_from(ticks).unwrap_or(u32::MAX),
+            _alive: folder.accounts().count(Kind::Store),
+        };
+        let mut store = Store::new(engine, state);
+        store.limiter(|state| &mut state.meter);
+        store.set_hostcall_fuel(limits.lifted_bytes);
+        // A guest's own handles beside those of the table: one of each for every entry is plenty.
+        store.set_max_component_handles(2 * limits.handles);
+        store.set_epoch_deadline(1);
+        store.epoch_deadline_callback(|mut store| {
+            let state = store.data_mut();
+            state.cpu_ticks_left = state.cpu_ticks_left.saturating_sub(1);
+            if state.cpu_ticks_left == 0 {
+                return Err(Limit::Cpu.into());
+            }
+            Ok(UpdateDeadline::Yield(1))
+        });
+        store
+    }
+
+    pub(crate) fn meter(&self) -> &Meter {
+        &self.meter
+    }
+
+    /// Takes out of the table what a handle stands for: the bytes of a file that the guest has not read.
+    /// `None` when it is no stream of the store's.
+    pub(crate) fn take_slice(&mut self, handle: Resource<DynInputStream>) -> Option<FileSlice> {
+        let rep = handle.rep();
+        let given = self.streams.iter().rev().find(|(of, _)| *of == rep)?;
+        let slice = given.1.upgrade()?;
+        self.table.delete(handle).ok()?;
+        let slice = slice.lock().unwrap_or_else(PoisonError::into_inner);
+        Some(slice.clone())
+    }
+}
+
+impl IoView for InstanceState {
+    fn table(&mut self) -> &mut ResourceTable {
+        &mut self.table
+    }
+}
+
+impl config::Host for InstanceState {
+    fn get(&mut self, key: String) -> wasmtime::Result<Result<Option<String>, config::Error>> {
+        self.meter.lift(key.len())?;
+        Ok(Ok((key == "files-at").then(|| self.files_at.to_string())))
+    }
+
+    fn get_all(&mut self) -> wasmtime::Result<Result<Vec<(String, String)>, config::Error>> {
+        Ok(Ok(vec![("files-at".into(), self.files_at.to_string())]))
+    }
+}
+
+impl media_store::Host for InstanceState {
+    async fn open(
+        &mut self,
+        key: media_store::Key,
+    ) -> wasmtime::Result<Result<Resource<MediaObject>, media_store::Error>> {
+        let key = match key {
+            media_store::Key::Content(id) => {
+                self.meter.lift(id.len())?;
+                match id.parse::<ContentId>() {
+                    Ok(id) => store::Key::Content(id),
+                    Err(_) => return Ok(Err(media_store::Error::NotFound)),
+                }
+            }
+            media_store::Key::Named(name) => {
+                self.meter.lift(name.len())?;
+                store::Key::Named(name)
+            }
+        };
+        let folder = Arc::clone(&self.folder);
+        let opened = tokio::task::spawn_blocking(move || folder.open_object(&key)).await?;
+        match opened {
+            Ok(object) => Ok(Ok(self.table.push(object)?)),
+            Err(OpenError::NotFound) => Ok(Err(media_store::Error::NotFound)),
+            Err(error @ OpenError::Busy(_)) => {
+                tracing::warn!(%error, "a file was not opened");
+                Ok(Err(media_store::Error::Busy))
+            }
+            Err(error @ OpenError::Failed(_)) => {
+                tracing::error!(%error, "a file was not opened");
+                Ok(Err(media_store::Error::Failed))
+            }
+        }
+    }
+}
+
+impl media_store::HostObject for InstanceState {
+    fn info(&mut self, object: Resource<MediaObject>) -> wasmtime::Result<media_store::Info> {
+        let info = self.table.get(&object)?.info();
+        Ok(media_store::Info {
+            length: info.length,
+            media_type: info.media_type.clone(),
+            modified: info.modified.map(timestamp_ns),
+            created: info.created.map(timestamp_ns),
+            digest: info.digest.map(|id| id.to_string()),
+        })
+    }
+
+    fn read(
+        &mut self,
+        object: Resource<MediaObject>,
+        offset: u64,
+        length: u64,
+    ) -> wasmtime::Result<Result<Resource<DynInputStream>, media_store::Error>> {
+        let Ok(slice) = self.table.get(&object)?.slice(offset, length) else {
+            return Ok(Err(media_store::Error::OutOfBounds));
+        };
+        let slice = Arc::new(Mutex::new(slice));
+        let given = Arc::downgrade(&slice);
+        let stream: DynInputStream = Box::new(SliceStream {
+            slice,
+            ahead: BytesMut::new(),
+            failed: None,
+        });
+        let stream = self.table.push(stream)?;
+        self.streams.retain(|(_, slice)| slice.strong_count() > 0);
+        self.streams.push((stream.rep(), given));
+        Ok(Ok(stream))
+    }
+
+    fn drop(&mut self, object: Resource<MediaObject>) -> wasmtime::Result<()> {
+        self.table.delete(object)?;
+        Ok(())
+    }
+}
+
+/// Nanoseconds since 1970, as the interface has them; earlier times are 0.
+fn timestamp_ns(time: SystemTime) -> u64 {
+    let since = time.duration_since(SystemTime::UNIX_EPOCH);
+    since.map_or(0, |since| {
+        u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)
+    })
+}
+
+/// A file slice as a guest sees it that reads it: most never do, and give it to the host as it is.
+struct SliceStream {
+    slice: Arc<Mutex<FileSlice>>,
+    /// What was read for the guest and not yet taken by it.
+    ahead: BytesMut,
+    failed: Option<std::io::Error>,
+}
+
+/// Most bytes that a guest reads at a time.
+const GUEST_READ_BYTES: usize = 16 * 1024;
+
+impl SliceStream {
+    fn remaining(&self) -> u64 {
+        let slice = self.slice.lock().unwrap_or_else(PoisonError::into_inner);
+        slice.remaining()
+    }
+}
+
+#[async_trait::async_trait]
+impl Pollable for SliceStream {
+    async fn ready(&mut self) {
+        if !self.ahead.is_empty() || self.failed.is_some() || self.remaining() == 0 {
+            return;
+        }
+        let mut slice = {
+            let slice = self.slice.lock().unwrap_or_else(PoisonError::into_inner);
+            slice.clone()
+        };
+        let read = tokio::task::spawn_blocking(move || {
+            let mut buffer = BytesMut::new();
+            slice.read(&mut buffer, GUEST_READ_BYTES).map(|_| buffer)
+        });
+        match read.await {
+            Ok(Ok(buffer)) => self.ahead = buffer,
+            Ok(Err(error)) => self.failed = Some(error),
+            Err(error) => self.failed = Some(std::io::Error::other(error)),
+        }
+    }
+}
+
+#[async_trait::async_trait]
+impl InputStream for SliceStream {
+    fn read(&mut self, size: usize) -> StreamResult<Bytes> {
+        if let Some(error) = self.failed.take() {
+            return Err(StreamError::LastOperationFailed(error.into()));
+        }
+        let mut slice = self.slice.lock().unwrap_or_else(PoisonError::into_inner);
+        if slice.remaining() == 0 {
+            return Err(StreamError::Closed);
+        }
+        let size = size.min(GUEST_READ_BYTES);
+        if self.ahead.is_empty() {
+            let mut buffer = BytesMut::new();
+            return match slice.read_now(&mut buffer, size) {
+                Ok(ReadNow::Read) => Ok(buffer.freeze()),
+                Ok(ReadNow::WouldBlock) => Ok(Bytes::new()),
+                Err(error) => Err(StreamError::LastOperationFailed(error.into())),
+            };
+        }
+        let taken = self.ahead.split_to(size.min(self.ahead.len())).freeze();
+        slice.skip(taken.len() as u64);
+        Ok(taken)
+    }
+}
+
+/// Which limit, if any, a trap was the end of.
+pub(crate) fn limit_of(error: &wasmtime::Error, meter: &Meter) -> Option<Limit> {
+    if let Some(limit) = error.downcast_ref::<Limit>() {
+        return Some(*limit);
+    }
+    if let Some(ResourceTableError::Full) = error.downcast_ref::<ResourceTableError>() {
+        return Some(Limit::Handles);
+    }
+    match error.downcast_ref::<wasmtime::Trap>() {
+        Some(wasmtime::Trap::StackOverflow) => return Some(Limit::Stack),
+        Some(wasmtime::Trap::Interrupt) => return Some(Limit::Cpu),
+        _ => {}
+    }
+    // wasmtime keeps these kinds of error to itself; the tests of the hostile guests tell when it words
+    // them anew.
+    let said = error.root_cause().to_string();
+    if said.contains("fuel allocated for hostcalls") {
+        Some(Limit::LiftedBytes)
+    } else if said.contains("store handle limit exceeded") {
+        Some(Limit::Handles)
+    } else if said.contains("resource limit exceeded") {
+        Some(Limit::Instances)
+    } else {
+        meter.met()
+    }
+}

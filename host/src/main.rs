@@ -1,0 +1,16 @@
+//! The command `millpond`: see `millpond --help`.
+
+mod cli;
+
+use clap::Parser;
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    match cli::Command::parse().run() {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("millpond: {error:#}");
+            ExitCode::from(2)
+        }
+    }
+}

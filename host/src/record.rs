@@ -1,0 +1,137 @@
+//! What is remembered of one request from its head to its end, and logged once: how it ended.
+
+use crate::accounts::Accounts;
+use http::StatusCode;
+use std::fmt;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// How a request ended. Logs, metrics and tests use these five words and no others.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum End {
+    /// Its answer was handed to the connection whole, whatever its status.
+    Completed,
+    /// The client went away first.
+    Aborted,
+    /// The host did not take it: its head is too large, or there is no room.
+    Refused,
+    /// Its instance met a limit.
+    Limited,
+    /// The guest, the store or the host failed.
+    Failed,
+}
+
+impl End {
+    /// All of them.
+    pub const ALL: [End; 5] = [
+        End::Completed,
+        End::Aborted,
+        End::Refused,
+        End::Limited,
+        End::Failed,
+    ];
+}
+
+impl fmt::Display for End {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            End::Completed => "completed",
+            End::Aborted => "aborted",
+            End::Refused => "refused",
+            End::Limited => "limited",
+            End::Failed => "failed",
+        })
+    }
+}
+
+/// The record of one request. Dropped without an end, it was aborted: whoever waits for an answer is the only
+/// one who can take its future or its body away.
+#[derive(Debug)]
+pub(crate) struct Record {
+    method: http::Method,
+    target: String,
+    started: Instant,
+    status: Option<StatusCode>,
+    body_bytes: u64,
+    peak_guest_bytes: usize,
+    end: Option<End>,
+    reason: Option<String>,
+    accounts: Arc<Accounts>,
+}
+
+/// Longest piece of a target that is logged, in bytes.
+const LOGGED_TARGET_BYTES: usize = 1024;
+
+impl Record {
+    pub(crate) fn new(method: http::Method, uri: &http::Uri, accounts: Arc<Accounts>) -> Self {
+        let target = uri.path_and_query().map_or("*", |target| target.as_str());
+        Record {
+            method,
+            target: target.chars().take(LOGGED_TARGET_BYTES).collect(),
+            started: Instant::now(),
+            status: None,
+            body_bytes: 0,
+            peak_guest_bytes: 0,
+            end: None,
+            reason: None,
+            accounts,
+        }
+    }
+
+    pub(crate) fn answered(&mut self, status: StatusCode) {
+        self.status = Some(status);
+    }
+
+    pub(crate) fn sent(&mut self, bytes: usize) {
+        self.body_bytes += bytes as u64;
+    }
+
+    pub(crate) fn guest_took(&mut self, peak_bytes: usize) {
+        self.peak_guest_bytes = peak_bytes;
+    }
+
+    /// Says how the request ended. What is said first counts.
+    pub(crate) fn ended(&mut self, end: End) {
+        self.end.get_or_insert(end);
+    }
+
+    /// Says how the request ended, and why.
+    pub(crate) fn ended_because(&mut self, end: End, reason: impl Into<String>) {
+        if self.end.is_none() {
+            self.end = Some(end);
+            self.reason = Some(reason.into());
+        }
+    }
+}
+
+impl Drop for Record {
+    fn drop(&mut self) {
+        let end = self.end.unwrap_or(End::Aborted);
+        self.accounts.count_end(end);
+        // The names stand once, here; the level is all that differs.
+        macro_rules! log {
+            ($level:ident) => {
+                tracing::$level!(
+                    target: "millpond::access",
+                    method = %self.method,
+                    path = ?self.target,
+                    status = self.status.map(|status| status.as_u16()),
+                    bytes = self.body_bytes,
+                    duration_us = micros(self.started.elapsed()),
+                    end = %end,
+                    guest_peak_bytes = self.peak_guest_bytes,
+                    reason = self.reason,
+                )
+            };
+        }
+        match end {
+            End::Completed | End::Aborted => log!(info),
+            End::Refused | End::Limited => log!(warn),
+            End::Failed => log!(error),
+        }
+    }
+}
+
+fn micros(duration: Duration) -> u64 {
+    u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
+}

@@ -1,0 +1,302 @@
+//! The life of one request, from its head to its body: one function, its phases in order.
+
+use crate::accounts::{Accounts, Kind};
+use crate::body::{MediaBody, Part};
+use crate::component::{ComponentError, Inspection, Source, one_line};
+use crate::engine::Runtime;
+use crate::instance::{InstanceState, limit_of, serve};
+use crate::limits::{ADMISSION_WAIT, FIELD_LINES, FIELDS_BYTES, Limit, Limits, TARGET_BYTES};
+use crate::record::{End, Record};
+use crate::response::{self, InvalidResponse};
+use crate::store::Folder;
+use bytes::Bytes;
+use http::header::{self, HeaderValue};
+use http::{Method, Request, Response, StatusCode};
+use std::borrow::Cow;
+use std::convert::Infallible;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use tokio::sync::Semaphore;
+use tokio::time::timeout;
+
+/// A host with one component and one folder, as a `tower` service: `http` requests in, `http` responses out.
+///
+/// Cloning is cheap and shares everything. The embedder serves the responses to the end or drops them; a
+/// dropped response, or a dropped response future, frees all that the request held, at once. What a request's
+/// content holds is not read.
+#[derive(Clone)]
+pub struct Millpond {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    runtime: Runtime,
+    inspection: Inspection,
+    folder: Arc<Folder>,
+    files_at: Arc<str>,
+    limits: Limits,
+    instances: Semaphore,
+}
+
+/// Where named files are served, as a path: `/`, or segments without a `/` at the end.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FilesAt(Arc<str>);
+
+/// The text is no path to serve files at.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("a path to serve files at begins with `/` and has no `?`, `#`, `%` or space")]
+pub struct NotAPath;
+
+impl std::str::FromStr for FilesAt {
+    type Err = NotAPath;
+
+    fn from_str(text: &str) -> Result<Self, NotAPath> {
+        let plain = |c: char| c.is_ascii_graphic() && !matches!(c, '?' | '#' | '%' | '\\');
+        if !text.starts_with('/') || !text.chars().all(plain) || text.contains("//") {
+            return Err(NotAPath);
+        }
+        let path = text.trim_end_matches('/');
+        Ok(FilesAt(if path.is_empty() { "/" } else { path }.into()))
+    }
+}
+
+impl FilesAt {
+    /// The path.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl Millpond {
+    /// Compiles the component and makes everything ready for the first request.
+    ///
+    /// # Errors
+    /// [`ComponentError`], when the component cannot be served from.
+    pub fn new(
+        source: &Source,
+        folder: Folder,
+        files_at: &FilesAt,
+        limits: Limits,
+    ) -> Result<Self, ComponentError> {
+        let runtime = Runtime::new(source, &limits)?;
+        Ok(Millpond {
+            shared: Arc::new(Shared {
+                inspection: runtime.inspect(source),
+                runtime,
+                folder: Arc::new(folder),
+                files_at: Arc::clone(&files_at.0),
+                instances: Semaphore::new(limits.concurrent_instances),
+                limits,
+            }),
+        })
+    }
+
+    /// The component that is served from.
+    #[must_use]
+    pub fn component(&self) -> &Inspection {
+        &self.shared.inspection
+    }
+
+    /// The limits of each request.
+    #[must_use]
+    pub fn limits(&self) -> &Limits {
+        &self.shared.limits
+    }
+
+    /// What requests hold right now, and how the ended ones ended.
+    #[must_use]
+    pub fn accounts(&self) -> &Arc<Accounts> {
+        self.shared.folder.accounts()
+    }
+
+    /// Answers one request.
+    pub async fn serve<B>(&self, request: Request<B>) -> Response<MediaBody> {
+        let (head, _content) = request.into_parts();
+        let mut record = Record::new(head.method.clone(), &head.uri, Arc::clone(self.accounts()));
+        let mut response = match self.shared.answer(&head, &mut record).await {
+            Ok(response) => response,
+            Err(error) => {
+                record.ended_because(error.end(), error.to_string());
+                error.into_response()
+            }
+        };
+        if head.method == Method::HEAD {
+            response.body_mut().clear();
+        }
+        record.answered(response.status());
+        let alive = self.accounts().count(Kind::Body);
+        response.map(|parts| MediaBody::new(parts, record, alive))
+    }
+}
+
+impl Shared {
+    async fn answer(
+        &self,
+        head: &http::request::Parts,
+        record: &mut Record,
+    ) -> Result<Response<Vec<Part>>, RequestError> {
+        check_head(head)?;
+
+        // Admission: a place for an instance.
+        let place = timeout(ADMISSION_WAIT, self.instances.acquire()).await;
+        let Ok(Ok(_place)) = place else {
+            return Err(RequestError::NoRoom);
+        };
+
+        // A fresh instance, and its answer.
+        let engine = self.runtime.engine();
+        let mut store = InstanceState::store(engine, &self.limits, &self.folder, &self.files_at);
+        let fields: Vec<(&str, &[u8])> = head
+            .headers
+            .iter()
+            .map(|(name, value)| (name.as_str(), value.as_bytes()))
+            .collect();
+        let question = serve::Request {
+            method: head.method.as_str(),
+            target: target(head),
+            fields: &fields,
+        };
+        let called = timeout(self.limits.wall, async {
+            let guest = self.runtime.guest().instantiate_async(&mut store).await?;
+            let guest = guest.millpond_media_media_serve();
+            guest.call_handle(&mut store, question).await
+        })
+        .await;
+        record.guest_took(store.data().meter().peak_bytes());
+        let answer = match called {
+            Ok(Ok(answer)) => answer,
+            Ok(Err(error)) => return Err(RequestError::of_trap(&error, &store)),
+            Err(_) => return Err(RequestError::Limited(Limit::Wall)),
+        };
+
+        // The handles leave the instance; then it is freed, before the first byte of the body moves.
+        let response = response::check(answer, &head.method, store.data_mut())?;
+        drop(store);
+        Ok(response)
+    }
+}
+
+/// The target in origin-form, or `*` (RFC 9112 section 3.2).
+fn target(head: &http::request::Parts) -> &str {
+    head.uri
+        .path_and_query()
+        .map_or("/", |target| target.as_str())
+}
+
+fn check_head(head: &http::request::Parts) -> Result<(), RequestError> {
+    if target(head).len() > TARGET_BYTES {
+        return Err(RequestError::TargetTooLong);
+    }
+    let fields_bytes: usize = head
+        .headers
+        .iter()
+        .map(|(name, value)| name.as_str().len() + value.len())
+        .sum();
+    if fields_bytes > FIELDS_BYTES || head.headers.len() > FIELD_LINES {
+        return Err(RequestError::FieldsTooLarge);
+    }
+    Ok(())
+}
+
+/// Why a request gets no answer of the guest's.
+#[derive(Debug, thiserror::Error)]
+enum RequestError {
+    #[error("the target is longer than {TARGET_BYTES} bytes")]
+    TargetTooLong,
+    #[error("the fields are larger than {FIELDS_BYTES} bytes or more than {FIELD_LINES}")]
+    FieldsTooLarge,
+    #[error("no instance was free within {ADMISSION_WAIT:?}")]
+    NoRoom,
+    #[error("limit reached: {0}")]
+    Limited(Limit),
+    #[error("the guest trapped: {0}")]
+    Trapped(String),
+    #[error("the guest's answer is invalid: {0}")]
+    Invalid(#[from] InvalidResponse),
+}
+
+impl RequestError {
+    fn of_trap(error: &wasmtime::Error, store: &wasmtime::Store<InstanceState>) -> Self {
+        if error.is::<wasmtime::PoolConcurrencyLimitError>() {
+            return RequestError::NoRoom;
+        }
+        match limit_of(error, store.data().meter()) {
+            Some(limit) => RequestError::Limited(limit),
+            None => RequestError::Trapped(one_line(error)),
+        }
+    }
+
+    fn end(&self) -> End {
+        match self {
+            RequestError::TargetTooLong | RequestError::FieldsTooLarge | RequestError::NoRoom => {
+                End::Refused
+            }
+            RequestError::Limited(_) => End::Limited,
+            RequestError::Trapped(_) | RequestError::Invalid(_) => End::Failed,
+        }
+    }
+
+    /// The status, and what a client is told: what to do about it, and nothing of the host's inside.
+    fn status(&self) -> (StatusCode, Cow<'static, str>) {
+        let (status, message) = match self {
+            RequestError::TargetTooLong => (StatusCode::URI_TOO_LONG, "Target too long"),
+            RequestError::FieldsTooLarge => (
+                StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
+                "Header fields too large",
+            ),
+            RequestError::NoRoom => (StatusCode::SERVICE_UNAVAILABLE, "Server is busy"),
+            RequestError::Limited(limit) if limit.is_transient() => {
+                (StatusCode::SERVICE_UNAVAILABLE, "Request took too long")
+            }
+            RequestError::Limited(limit) => {
+                let message = format!("Request limit reached: {limit}");
+                return (StatusCode::INTERNAL_SERVER_ERROR, message.into());
+            }
+            RequestError::Trapped(_) | RequestError::Invalid(_) => {
+                (StatusCode::INTERNAL_SERVER_ERROR, "Media component failed")
+            }
+        };
+        (status, message.into())
+    }
+
+    fn into_response(self) -> Response<Vec<Part>> {
+        let (status, message) = self.status();
+        let json = serde_json::json!({ "error": message }).to_string();
+        let length = json.len();
+        let mut response = Response::new(vec![Part::Bytes(Bytes::from(json))]);
+        *response.status_mut() = status;
+        let fields = response.headers_mut();
+        fields.insert(
+            header::CONTENT_TYPE,
+            HeaderValue::from_static("application/json"),
+        );
+        fields.insert(header::CONTENT_LENGTH, length.into());
+        fields.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+        fields.insert(
+            header::X_CONTENT_TYPE_OPTIONS,
+            HeaderValue::from_static("nosniff"),
+        );
+        if status == StatusCode::SERVICE_UNAVAILABLE {
+            fields.insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+        }
+        response
+    }
+}
+
+impl<B: Send + 'static> tower_service::Service<Request<B>> for Millpond {
+    type Response = Response<MediaBody>;
+    type Error = Infallible;
+    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Infallible>> + Send>>;
+
+    fn poll_ready(&mut self, _cx: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: Request<B>) -> Self::Future {
+        let millpond = self.clone();
+        Box::pin(async move { Ok(millpond.serve(request).await) })
+    }
+}

@@ -1,0 +1,187 @@
+//! From what the guest answered to a response head, checked: the guest's word is not taken for any of it.
+
+use crate::body::Part;
+use crate::instance::{InstanceState, serve};
+use bytes::Bytes;
+use http::header::{self, HeaderMap, HeaderName, HeaderValue};
+use http::{Method, Response, StatusCode};
+
+/// A guest's answer that cannot be sent.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum InvalidResponse {
+    #[error("status {0} is no final status")]
+    Status(u16),
+    #[error("the field name {0:?} is malformed")]
+    FieldName(String),
+    #[error("the value of the field {0} is malformed")]
+    FieldValue(HeaderName),
+    #[error("the field {0} is the connection's, not the guest's")]
+    ConnectionField(HeaderName),
+    #[error("it has too many fields")]
+    TooManyFields,
+    #[error("a body part is no stream of the store's")]
+    ForeignStream,
+    #[error("a body part promises {promised} bytes and has {has}")]
+    PartLength { promised: u64, has: u64 },
+    #[error("Content-Length is {promised:?} and the body has {has} bytes")]
+    ContentLength { promised: HeaderValue, has: u64 },
+    #[error("status {0} allows no content")]
+    ContentNotAllowed(StatusCode),
+}
+
+/// Makes a response of a guest's answer, taking the streams out of its instance.
+///
+/// # Errors
+/// [`InvalidResponse`]: the answer is not sent, not even in part.
+pub(crate) fn check(
+    answer: serve::Response,
+    method: &Method,
+    state: &mut InstanceState,
+) -> Result<Response<Vec<Part>>, InvalidResponse> {
+    let status = StatusCode::from_u16(answer.status)
+        .ok()
+        .filter(|status| (200..600).contains(&status.as_u16()))
+        .ok_or(InvalidResponse::Status(answer.status))?;
+    let mut fields = check_fields(answer.fields)?;
+    let parts = answer
+        .body
+        .into_iter()
+        .map(|part| take_part(part, state))
+        .collect::<Result<Vec<_>, _>>()?;
+    check_length(&mut fields, &parts, status, method)?;
+    let mut response = Response::new(parts);
+    *response.status_mut() = status;
+    *response.headers_mut() = fields;
+    Ok(response)
+}
+
+/// Fields that belong to one connection (RFC 9110 section 7.6.1), which the host alone writes.
+const CONNECTION_FIELDS: [HeaderName; 7] = [
+    header::CONNECTION,
+    HeaderName::from_static("keep-alive"),
+    HeaderName::from_static("proxy-connection"),
+    header::TE,
+    header::TRAILER,
+    header::TRANSFER_ENCODING,
+    header::UPGRADE,
+];
+
+fn check_fields(lines: Vec<(String, Vec<u8>)>) -> Result<HeaderMap, InvalidResponse> {
+    let mut fields = HeaderMap::with_capacity(lines.len());
+    for (name, value) in lines {
+        let Ok(name) = HeaderName::try_from(&name) else {
+            return Err(InvalidResponse::FieldName(name));
+        };
+        if CONNECTION_FIELDS.contains(&name) {
+            return Err(InvalidResponse::ConnectionField(name));
+        }
+        let Ok(value) = HeaderValue::from_maybe_shared(Bytes::from(value)) else {
+            return Err(InvalidResponse::FieldValue(name));
+        };
+        fields
+            .try_append(name, value)
+            .map_err(|_| InvalidResponse::TooManyFields)?;
+    }
+    Ok(fields)
+}
+
+fn take_part(part: serve::Part, state: &mut InstanceState) -> Result<Part, InvalidResponse> {
+    match part {
+        serve::Part::Bytes(bytes) => Ok(Part::Bytes(bytes.into())),
+        serve::Part::Stream(part) => {
+            let slice = state
+                .take_slice(part.source)
+                .ok_or(InvalidResponse::ForeignStream)?;
+            if slice.remaining() < part.length {
+                return Err(InvalidResponse::PartLength {
+                    promised: part.length,
+                    has: slice.remaining(),
+                });
+            }
+            Ok(Part::File(slice.truncated(part.length)))
+        }
+    }
+}
+
+/// Sees to it that `Content-Length` is there and true, wherever the status and the method allow content
+/// (RFC 9110 section 8.6).
+fn check_length(
+    fields: &mut HeaderMap,
+    parts: &[Part],
+    status: StatusCode,
+    method: &Method,
+) -> Result<(), InvalidResponse> {
+    let has: u64 = parts.iter().map(Part::length).sum();
+    let without_content = matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
+    if without_content && has > 0 {
+        return Err(InvalidResponse::ContentNotAllowed(status));
+    }
+    if without_content || (method == Method::HEAD && has == 0) {
+        return Ok(());
+    }
+    let mut promises = fields.get_all(header::CONTENT_LENGTH).iter();
+    match (promises.next(), promises.next()) {
+        (None, _) => {
+            fields.insert(header::CONTENT_LENGTH, has.into());
+            Ok(())
+        }
+        (Some(promised), None) if *promised == HeaderValue::from(has) => Ok(()),
+        (Some(promised), _) => Err(InvalidResponse::ContentLength {
+            promised: promised.clone(),
+            has,
+        }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    fn line(name: &str, value: &str) -> (String, Vec<u8>) {
+        (name.into(), value.into())
+    }
+
+    #[test]
+    fn fields_that_could_split_or_steer_the_connection_are_refused() {
+        for (name, value) in [
+            ("x-a", "b\r\nx-c: d"),
+            ("x-a", "b\0"),
+            ("x a", "b"),
+            ("", "b"),
+            ("x-a\r\nx-b", "c"),
+            ("Connection", "close"),
+            ("transfer-encoding", "chunked"),
+            ("Keep-Alive", "1"),
+            ("upgrade", "h2c"),
+        ] {
+            assert!(check_fields(vec![line(name, value)]).is_err(), "{name}");
+        }
+        let fields = check_fields(vec![line("Vary", "a"), line("vary", "b")]).unwrap();
+        assert_eq!(fields.get_all("vary").iter().count(), 2);
+    }
+
+    #[test]
+    fn the_promised_length_is_the_length() {
+        let parts = [
+            Part::Bytes(Bytes::from_static(b"ab")),
+            Part::Bytes(Bytes::from_static(b"c")),
+        ];
+        let check = |promised: &[&str], status: StatusCode| {
+            let mut fields = HeaderMap::new();
+            for promised in promised {
+                let promised = HeaderValue::from_str(promised).unwrap();
+                fields.append(header::CONTENT_LENGTH, promised);
+            }
+            check_length(&mut fields, &parts, status, &Method::GET).map(|()| fields)
+        };
+        for promised in [&[][..], &["3"]] {
+            let fields = check(promised, StatusCode::OK).unwrap();
+            assert_eq!(fields[header::CONTENT_LENGTH], "3");
+        }
+        for promised in [&["2"][..], &["4"], &["03"], &["3, 3"], &["3", "3"], &["x"]] {
+            assert!(check(promised, StatusCode::OK).is_err(), "{promised:?}");
+        }
+        assert!(check(&[], StatusCode::NOT_MODIFIED).is_err());
+    }
+}

@@ -1,0 +1,373 @@
+//! Opens what a key names, and never anything outside the folder.
+
+use super::content::{Access, ContentId, RECORD_BYTES, Record};
+use super::slice::{FileSlice, OpenFile, OutOfBounds};
+use crate::accounts::{Accounts, Kind};
+use cap_std::ambient_authority;
+use cap_std::fs::{Dir, OpenOptions};
+use std::io::{self, Read};
+use std::path::Path;
+use std::sync::Arc;
+use std::time::SystemTime;
+
+/// A folder of media, opened once: whatever is asked for is looked up beneath that handle and cannot leave
+/// it, be it by `..`, by an absolute path or through a symbolic link (`cap-std` resolves beneath the root).
+#[derive(Debug)]
+pub struct Folder {
+    root: Dir,
+    accounts: Arc<Accounts>,
+}
+
+/// What names one object: `variant key` of `wit/media-store.wit`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Key {
+    /// Media by its content.
+    Content(ContentId),
+    /// A file by its path beneath the root.
+    Named(String),
+}
+
+/// Why an object was not opened: `enum error` of `wit/media-store.wit`.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// There is none, it is no regular file, or its record is missing or damaged.
+    #[error("there is no such object")]
+    NotFound,
+    /// The process is at its limit of open files or memory.
+    #[error("the host is at its limit of open files: {0}")]
+    Busy(#[source] io::Error),
+    /// The file system failed.
+    #[error("the file system failed: {0}")]
+    Failed(#[source] io::Error),
+}
+
+/// An open object: `resource object` of `wit/media-store.wit`.
+#[derive(Debug)]
+pub struct MediaObject {
+    file: Arc<OpenFile>,
+    info: ObjectInfo,
+}
+
+/// What is known of an object without reading it: `record info` of `wit/media-store.wit`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ObjectInfo {
+    /// Length when it was opened, in bytes.
+    pub length: u64,
+    /// Media type: as recorded, or by the name's extension.
+    pub media_type: String,
+    /// Modification time of the file.
+    pub modified: Option<SystemTime>,
+    /// When the media was added; none for named files.
+    pub created: Option<SystemTime>,
+    /// The content id; none for named files.
+    pub digest: Option<ContentId>,
+}
+
+impl Folder {
+    /// Opens the folder.
+    ///
+    /// # Errors
+    /// When there is no such folder, or it cannot be read.
+    pub fn open(path: &Path) -> io::Result<Self> {
+        let root = Dir::open_ambient_dir(path, ambient_authority())?;
+        // A handle on a folder is had without the right to read it; who lacks that is told at the start.
+        drop(root.entries()?);
+        Ok(Folder {
+            root,
+            accounts: Arc::default(),
+        })
+    }
+
+    /// The accounts of this folder's files, and of the requests of the host that serves it.
+    #[must_use]
+    pub fn accounts(&self) -> &Arc<Accounts> {
+        &self.accounts
+    }
+
+    /// Opens an object. It blocks on the file system, so it is no call for an async thread.
+    ///
+    /// # Errors
+    /// [`OpenError`].
+    pub fn open_object(&self, key: &Key) -> Result<MediaObject, OpenError> {
+        match key {
+            Key::Content(id) => self.open_content(id),
+            Key::Named(name) => self.open_named(name),
+        }
+    }
+
+    fn open_content(&self, id: &ContentId) -> Result<MediaObject, OpenError> {
+        let mut json = Vec::new();
+        self.open_file(&id.record_path())?
+            .0
+            .take(RECORD_BYTES)
+            .read_to_end(&mut json)
+            .map_err(open_error)?;
+        let record = Record::parse(&json).ok_or(OpenError::NotFound)?;
+        let Access::Public = record.access;
+        let (file, length, modified) = self.open_file(&id.path())?;
+        if length != record.size {
+            return Err(OpenError::NotFound);
+        }
+        let info = ObjectInfo {
+            length,
+            media_type: record.media_type,
+            modified,
+            created: Some(record.created),
+            digest: Some(*id),
+        };
+        Ok(self.object(file, info))
+    }
+
+    fn open_named(&self, name: &str) -> Result<MediaObject, OpenError> {
+        if !is_served_by_name(name) {
+            return Err(OpenError::NotFound);
+        }
+        let (file, length, modified) = self.open_file(Path::new(name))?;
+        let media_type = mime_guess::from_path(name)
+            .first_raw()
+            .unwrap_or("application/octet-stream");
+        let info = ObjectInfo {
+            length,
+            media_type: media_type.to_owned(),
+            modified,
+            created: None,
+            digest: None,
+        };
+        Ok(self.object(file, info))
+    }
+
+    fn object(&self, file: std::fs::File, info: ObjectInfo) -> MediaObject {
+        let token = self.accounts.count(Kind::File);
+        MediaObject {
+            file: Arc::new(OpenFile::new(file, info.length, token)),
+            info,
+        }
+    }
+
+    /// Opens a regular file: itself, its length, and when it was modified.
+    fn open_file(
+        &self,
+        path: &Path,
+    ) -> Result<(std::fs::File, u64, Option<SystemTime>), OpenError> {
+        let mut options = OpenOptions::new();
+        options.read(true);
+        // Opening a named pipe would else wait for a writer, for ever.
+        #[cfg(unix)]
+        {
+            use cap_std::fs::OpenOptionsExt;
+            options.custom_flags(rustix::fs::OFlags::NONBLOCK.bits().cast_signed());
+        }
+        let file = self
+            .root
+            .open_with(path, &options)
+            .map_err(open_error)?
+            .into_std();
+        let metadata = file.metadata().map_err(open_error)?;
+        if !metadata.is_file() {
+            return Err(OpenError::NotFound);
+        }
+        Ok((file, metadata.len(), metadata.modified().ok()))
+    }
+}
+
+impl MediaObject {
+    /// What was known of the object when it was opened.
+    #[must_use]
+    pub fn info(&self) -> &ObjectInfo {
+        &self.info
+    }
+
+    /// A slice of the object's bytes. Nothing is read yet.
+    ///
+    /// # Errors
+    /// When it would reach past the object's end.
+    pub fn slice(&self, offset: u64, length: u64) -> Result<FileSlice, OutOfBounds> {
+        FileSlice::new(Arc::clone(&self.file), offset, length)
+    }
+}
+
+/// Whether a path may name a file. Hidden files are none of a visitor's, and what lies in the content store
+/// is had by its id alone, under the rules that its record sets.
+fn is_served_by_name(name: &str) -> bool {
+    let mut segments = name.split('/');
+    let is_plain = |segment: &str| {
+        !segment.is_empty()
+            && !segment.starts_with('.')
+            && !segment
+                .chars()
+                .any(|c| c.is_control() || matches!(c, '\\' | ':'))
+    };
+    if !segments.clone().all(is_plain) {
+        return false;
+    }
+    let in_content_store = match (segments.next(), segments.next()) {
+        (Some(folder), Some(file)) => {
+            let id = file.get(..64).unwrap_or_default();
+            id.parse::<ContentId>().is_ok() && id.starts_with(folder)
+        }
+        _ => false,
+    };
+    !in_content_store
+}
+
+fn open_error(error: io::Error) -> OpenError {
+    #[cfg(unix)]
+    if let Some(code) = error.raw_os_error() {
+        use rustix::io::Errno;
+        return match Errno::from_raw_os_error(code) {
+            Errno::MFILE | Errno::NFILE | Errno::NOMEM => OpenError::Busy(error),
+            Errno::IO | Errno::STALE | Errno::TIMEDOUT => OpenError::Failed(error),
+            // No entry, no permission, a folder on the way that is none, too many links, a name too long:
+            // to a visitor there is no such object, and to tell which it was would be to tell too much.
+            _ => OpenError::NotFound,
+        };
+    }
+    match error.kind() {
+        io::ErrorKind::NotFound | io::ErrorKind::PermissionDenied => OpenError::NotFound,
+        io::ErrorKind::OutOfMemory => OpenError::Busy(error),
+        // `cap-std` refuses an escape without an error of the system's.
+        _ if error.raw_os_error().is_none() => OpenError::NotFound,
+        _ => OpenError::Failed(error),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use std::fs;
+
+    fn folder() -> (tempfile::TempDir, Folder) {
+        let root = tempfile::tempdir().unwrap();
+        fs::create_dir(root.path().join("media")).unwrap();
+        fs::write(root.path().join("secret.txt"), "secret").unwrap();
+        let media = root.path().join("media");
+        fs::write(media.join("a.gif"), "GIF89a").unwrap();
+        fs::write(media.join(".env"), "secret").unwrap();
+        fs::create_dir(media.join("b")).unwrap();
+        fs::write(media.join("b/c d.mp4"), "").unwrap();
+        let folder = Folder::open(&media).unwrap();
+        (root, folder)
+    }
+
+    fn open(folder: &Folder, name: &str) -> Result<MediaObject, OpenError> {
+        folder.open_object(&Key::Named(name.into()))
+    }
+
+    #[test]
+    fn files_by_name() {
+        let (_root, folder) = folder();
+        let gif = open(&folder, "a.gif").unwrap();
+        assert_eq!(gif.info().length, 6);
+        assert_eq!(gif.info().media_type, "image/gif");
+        let mp4 = open(&folder, "b/c d.mp4").unwrap();
+        assert_eq!(mp4.info().length, 0);
+        assert_eq!(mp4.info().media_type, "video/mp4");
+        assert_eq!(folder.accounts().files(), 2);
+        drop((gif, mp4));
+        assert_eq!(folder.accounts().files(), 0);
+    }
+
+    #[test]
+    fn nothing_outside_the_root_or_hidden_is_opened() {
+        let (_root, folder) = folder();
+        let long = "a".repeat(5000);
+        for name in [
+            "../secret.txt",
+            "b/../../secret.txt",
+            "/etc/passwd",
+            "b/../a.gif",
+            "./a.gif",
+            "b//c d.mp4",
+            "b\\c d.mp4",
+            "a.gif/",
+            "a.gif/x",
+            "b",
+            "",
+            ".",
+            "..",
+            ".env",
+            "a.gif\0",
+            &long,
+        ] {
+            let result = open(&folder, name);
+            assert!(matches!(result, Err(OpenError::NotFound)), "{name:.40}");
+        }
+        assert_eq!(folder.accounts().files(), 0);
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_link_is_followed_within_the_root_only() {
+        use std::os::unix::fs::symlink;
+        let (root, folder) = folder();
+        let media = root.path().join("media");
+        symlink("a.gif", media.join("inside.gif")).unwrap();
+        symlink("../secret.txt", media.join("relative")).unwrap();
+        symlink(root.path().join("secret.txt"), media.join("absolute")).unwrap();
+        symlink("..", media.join("up")).unwrap();
+        symlink("loop", media.join("loop")).unwrap();
+        assert!(open(&folder, "inside.gif").is_ok());
+        for name in ["relative", "absolute", "up/secret.txt", "loop"] {
+            let result = open(&folder, name);
+            assert!(matches!(result, Err(OpenError::NotFound)), "{name}");
+        }
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_named_pipe_is_no_object_and_does_not_hang() {
+        let (root, folder) = folder();
+        let pipe = root.path().join("media/pipe");
+        rustix::fs::mknodat(
+            rustix::fs::CWD,
+            &pipe,
+            rustix::fs::FileType::Fifo,
+            rustix::fs::Mode::RUSR | rustix::fs::Mode::WUSR,
+            0,
+        )
+        .unwrap();
+        assert!(matches!(open(&folder, "pipe"), Err(OpenError::NotFound)));
+    }
+
+    #[test]
+    fn content_is_not_served_by_name() {
+        let (root, folder) = folder();
+        let id = "ab".repeat(32);
+        let inside = root.path().join("media/ab");
+        fs::create_dir(&inside).unwrap();
+        fs::write(inside.join(&id), "secret").unwrap();
+        fs::write(inside.join(format!("{id}.json")), "{}").unwrap();
+        for name in [format!("ab/{id}"), format!("ab/{id}.json")] {
+            let result = open(&folder, &name);
+            assert!(matches!(result, Err(OpenError::NotFound)), "{name}");
+        }
+    }
+
+    #[test]
+    fn seed_r2_content_without_a_sound_record_is_not_served() {
+        let (root, folder) = folder();
+        let id: ContentId = "ab".repeat(32).parse().unwrap();
+        let media = root.path().join("media");
+        fs::create_dir(media.join("ab")).unwrap();
+        fs::write(media.join(id.path()), "12345").unwrap();
+        let opens = || folder.open_object(&Key::Content(id)).is_ok();
+        assert!(!opens(), "no record");
+        let record = |size: u64, access: &str| {
+            format!(
+                r#"{{"media_type":"image/gif","size":{size},"created":"2026-01-02T03:04:05Z","access":"{access}"}}"#
+            )
+        };
+        for (json, served) in [
+            (String::new(), false),
+            (record(5, "public")[1..].to_owned(), false),
+            (record(5, "private"), false),
+            (record(6, "public"), false),
+            (" ".repeat(20_000) + &record(5, "public"), false),
+            (record(5, "public"), true),
+        ] {
+            fs::write(media.join(id.record_path()), &json).unwrap();
+            assert_eq!(opens(), served, "{json:.80}");
+        }
+    }
+}

@@ -1,0 +1,191 @@
+//! A guest that misbehaves on request, so that each limit of the host can be seen to hold.
+//!
+//! `/hostile/<deed>` does what its name says; any other target is a named file, served plainly and whole,
+//! so that the same component also stands for the well-behaved requests beside it.
+
+#[cfg(target_family = "wasm")]
+mod component {
+    #[allow(
+        missing_docs,
+        unreachable_pub,
+        clippy::all,
+        clippy::undocumented_unsafe_blocks
+    )]
+    mod bindings {
+        wit_bindgen::generate!({
+            path: "../../../wit",
+            world: "media-guest",
+            generate_all,
+            with: {
+                "wasi:io/error@0.2.12": ::wasi::io::error,
+                "wasi:io/poll@0.2.12": ::wasi::io::poll,
+                "wasi:io/streams@0.2.12": ::wasi::io::streams,
+            },
+        });
+        use super::Component;
+        export!(Component);
+    }
+
+    use bindings::exports::millpond::media::media_serve::{
+        Guest, Part, Request, Response, StreamPart,
+    };
+    use bindings::millpond::media::media_store::{self, Key, Object};
+    use bindings::wasi::config::store as config;
+
+    struct Component;
+
+    impl Guest for Component {
+        fn handle(request: Request) -> Response {
+            match request.target.strip_prefix("/hostile/") {
+                Some(deed) => misbehave(deed),
+                None => serve(&request.target[1..]),
+            }
+        }
+    }
+
+    fn serve(name: &str) -> Response {
+        let Some(object) = open(name) else {
+            return response(404, Vec::new());
+        };
+        let length = object.info().length;
+        response(200, vec![stream(&object, length)])
+    }
+
+    fn misbehave(deed: &str) -> Response {
+        match deed {
+            "memory-hog" => loop {
+                core::mem::forget(vec![1_u8; 64 * 1024]);
+            },
+            "spinner" => loop {
+                core::hint::black_box(());
+            },
+            "trap" => core::arch::wasm32::unreachable(),
+            "stack" => {
+                exhaust_stack(0);
+                response(200, Vec::new())
+            }
+            // A string that the host would have to copy out of the instance.
+            "endless-string" => {
+                let mut response = response(200, Vec::new());
+                let value = vec![b'a'; 512 * 1024];
+                for _ in 0..10_000 {
+                    // The same bytes again and again: small here, endless for whoever lifts them.
+                    let (pointer, length) = (value.as_ptr().cast_mut(), value.len());
+                    // SAFETY: the instance ends before any of these is dropped.
+                    let alias = unsafe { Vec::from_raw_parts(pointer, length, length) };
+                    response.fields.push(("x-endless".to_owned(), alias));
+                }
+                core::mem::forget(value);
+                response
+            }
+            "endless-key" => {
+                let key = "a".repeat(256 * 1024);
+                for _ in 0..10_000 {
+                    let _ = config::get(&key);
+                    let _ = media_store::open(&Key::Named(key.clone()));
+                }
+                response(200, Vec::new())
+            }
+            "many-fields" => {
+                let mut response = response(200, Vec::new());
+                response.fields = (0..10_000)
+                    .map(|n| (format!("x-{n}"), b"a".to_vec()))
+                    .collect();
+                response
+            }
+            "handle-hoarder" => {
+                let mut hoard = Vec::new();
+                loop {
+                    match open("small.txt") {
+                        Some(object) => hoard.push(object),
+                        None => return response(404, Vec::new()),
+                    }
+                }
+            }
+            "stream-hoarder" => match open("small.txt") {
+                Some(object) => {
+                    let mut hoard = Vec::new();
+                    loop {
+                        match object.read(0, 1) {
+                            Ok(stream) => hoard.push(stream),
+                            Err(_) => return response(404, Vec::new()),
+                        }
+                    }
+                }
+                None => response(404, Vec::new()),
+            },
+            "many-parts" => match open("small.txt") {
+                Some(object) => response(200, (0..200).map(|_| stream(&object, 1)).collect()),
+                None => response(404, Vec::new()),
+            },
+            // The part promises more than its stream has.
+            "lying-part" => match open("small.txt") {
+                Some(object) => {
+                    let mut part = stream(&object, 1);
+                    if let Part::Stream(part) = &mut part {
+                        part.length = 1_000_000;
+                    }
+                    response(200, vec![part])
+                }
+                None => response(404, Vec::new()),
+            },
+            // The head promises more than the parts have.
+            "lying-length" => with(b"1000000", "content-length"),
+            "length-is-no-number" => with(b"many", "content-length"),
+            "connection-field" => with(b"chunked", "transfer-encoding"),
+            "broken-field-value" => with(b"a\r\nx-injected: 1", "x-field"),
+            "broken-field-name" => with(b"a", "x field"),
+            "status-99" => response(99, Vec::new()),
+            "status-101" => response(101, Vec::new()),
+            "status-1000" => response(1000, Vec::new()),
+            "reads-media" => match open("small.txt").map(|object| object.read(0, 5)) {
+                Some(Ok(stream)) => {
+                    let bytes = stream.blocking_read(5).unwrap_or_default();
+                    response(200, vec![Part::Bytes(bytes)])
+                }
+                _ => response(404, Vec::new()),
+            },
+            // What was read before the handle is given away is not sent again.
+            "reads-then-sends" => match open("small.txt").map(|object| object.read(0, 5)) {
+                Some(Ok(source)) => {
+                    let _ = source.blocking_read(2);
+                    let part = StreamPart { source, length: 3 };
+                    response(200, vec![Part::Stream(part)])
+                }
+                _ => response(404, Vec::new()),
+            },
+            _ => response(404, Vec::new()),
+        }
+    }
+
+    fn open(name: &str) -> Option<Object> {
+        media_store::open(&Key::Named(name.to_owned())).ok()
+    }
+
+    fn stream(object: &Object, length: u64) -> Part {
+        match object.read(0, length) {
+            Ok(source) => Part::Stream(StreamPart { source, length }),
+            Err(_) => Part::Bytes(Vec::new()),
+        }
+    }
+
+    fn response(status: u16, body: Vec<Part>) -> Response {
+        Response {
+            status,
+            fields: Vec::new(),
+            body,
+            reuse: None,
+        }
+    }
+
+    fn with(value: &[u8], name: &str) -> Response {
+        let mut response = response(200, vec![Part::Bytes(b"small".to_vec())]);
+        response.fields.push((name.to_owned(), value.to_vec()));
+        response
+    }
+
+    #[allow(unconditional_recursion)]
+    fn exhaust_stack(depth: u32) -> u32 {
+        core::hint::black_box(exhaust_stack(core::hint::black_box(depth + 1)) + depth)
+    }
+}

@@ -1,0 +1,1 @@
+//! The tests of the whole: real components, real sockets, real files.

@@ -1,0 +1,255 @@
+//! Builds the guests to components, each stamped with the digest of the sources it was built from.
+//!
+//! The components are committed, so that a stock Rust toolchain runs and tests everything; the stamp lets a
+//! test on that toolchain tell when one was left behind by its sources.
+
+use anyhow::{Context, Result, bail, ensure};
+use sha2::{Digest, Sha256};
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::{env, fs};
+use wasm_encoder::{ComponentSection as _, CustomSection};
+
+/// A guest crate and the component that is made of it.
+struct Guest {
+    /// The package's name.
+    package: &'static str,
+    /// Its folder, from the workspace's root.
+    folder: &'static str,
+    /// Where the component is committed, from the workspace's root.
+    component: &'static str,
+}
+
+const GUESTS: [Guest; 2] = [
+    Guest {
+        package: "millpond-guest",
+        folder: "guest",
+        component: "host/component/media-serve.wasm",
+    },
+    Guest {
+        package: "millpond-hostile-guest",
+        folder: "tests/guests/hostile",
+        component: "tests/guests/hostile.wasm",
+    },
+];
+
+const TARGET: &str = "wasm32-unknown-unknown";
+
+/// A small shadow stack keeps the initial memory small; panics that end in a trap need no place names,
+/// which would also carry this machine's paths into the component.
+const RUSTFLAGS: &str = "-C link-arg=-zstack-size=32768 -Z location-detail=none -Z fmt-debug=none";
+
+/// Name of the custom section that holds the digest.
+const STAMP: &str = "millpond:sources-sha256";
+
+/// Builds every guest and writes its component.
+pub(crate) fn build_all(root: &Path) -> Result<()> {
+    let toolchain = Toolchain::find()?;
+    for guest in &GUESTS {
+        let module = toolchain.build(root, guest)?;
+        let component = componentize(&module, &sources_digest(root, guest)?)
+            .with_context(|| format!("cannot make a component of {}", guest.package))?;
+        let path = root.join(guest.component);
+        fs::create_dir_all(path.parent().unwrap_or(root))?;
+        fs::write(&path, &component)?;
+        println!("{}: {} bytes", guest.component, component.len());
+    }
+    Ok(())
+}
+
+/// A Rust toolchain that builds for WebAssembly.
+enum Toolchain {
+    /// The active one, which has the target installed.
+    Installed,
+    /// Debian's, which builds the standard library from source.
+    Debian { linker: PathBuf },
+}
+
+impl Toolchain {
+    fn find() -> Result<Self> {
+        let output = Command::new("rustc")
+            .args(["--print", "target-libdir", "--target", TARGET])
+            .output()
+            .context("cannot run rustc")?;
+        if output.status.success() && Path::new(str::from_utf8(&output.stdout)?.trim()).exists() {
+            return Ok(Toolchain::Installed);
+        }
+        let linker = (15..30)
+            .rev()
+            .map(|version| PathBuf::from(format!("/usr/bin/wasm-ld-{version}")))
+            .find(|linker| linker.exists());
+        match linker {
+            Some(linker) if Path::new("/usr/bin/cargo").exists() => {
+                Ok(Toolchain::Debian { linker })
+            }
+            _ => bail!(
+                "no toolchain here builds for {TARGET}; install one:\n  \
+                 with rustup: rustup target add {TARGET}\n  \
+                 on Debian:   apt-get install --no-install-recommends rustc-web cargo-web \
+                 rust-web-src libstd-rust-web-dev lld-19"
+            ),
+        }
+    }
+
+    /// Builds a guest and returns its core module.
+    fn build(&self, root: &Path, guest: &Guest) -> Result<Vec<u8>> {
+        let target_dir = root.join("target/guest");
+        let mut command = match self {
+            Toolchain::Installed => Command::new("cargo"),
+            Toolchain::Debian { linker } => {
+                let path = env::var("PATH").unwrap_or_default();
+                let mut command = Command::new("/usr/bin/cargo");
+                command
+                    .arg("-Zbuild-std=std,panic_abort")
+                    .env("PATH", format!("/usr/bin:{path}"))
+                    .env("RUSTC", "/usr/bin/rustc")
+                    .env("CARGO_TARGET_WASM32_UNKNOWN_UNKNOWN_LINKER", linker);
+                command
+            }
+        };
+        command
+            .current_dir(root)
+            .args(["build", "--locked", "--profile", "guest"])
+            .args(["--target", TARGET, "--package", guest.package])
+            .env("CARGO_TARGET_DIR", &target_dir)
+            // For `-Z`, on a stable toolchain.
+            .env("RUSTC_BOOTSTRAP", "1")
+            .env("RUSTFLAGS", RUSTFLAGS)
+            .env_remove("CARGO")
+            .env_remove("RUSTUP_TOOLCHAIN")
+            .env_remove("CARGO_ENCODED_RUSTFLAGS");
+        let status = command.status().context("cannot run cargo")?;
+        ensure!(status.success(), "{} does not build", guest.package);
+        let name = format!("{}.wasm", guest.package.replace('-', "_"));
+        let path = target_dir.join(TARGET).join("guest").join(name);
+        fs::read(&path).with_context(|| format!("cannot read {}", path.display()))
+    }
+}
+
+fn componentize(module: &[u8], digest: &str) -> Result<Vec<u8>> {
+    let mut component = wit_component::ComponentEncoder::default()
+        .validate(true)
+        .module(module)?
+        .encode()?;
+    CustomSection {
+        name: STAMP.into(),
+        data: digest.as_bytes().into(),
+    }
+    .append_to_component(&mut component);
+    Ok(component)
+}
+
+/// SHA-256 over everything that a guest is built from: its sources, the interface, the flags and profile,
+/// and the exact versions of what it depends on.
+fn sources_digest(root: &Path, guest: &Guest) -> Result<String> {
+    let mut hash = Sha256::new();
+    let mut add = |name: &str, content: &[u8]| {
+        hash.update((name.len() as u64).to_le_bytes());
+        hash.update(name);
+        hash.update((content.len() as u64).to_le_bytes());
+        hash.update(content);
+    };
+    for folder in ["wit", guest.folder] {
+        let entries = walkdir::WalkDir::new(root.join(folder)).sort_by_file_name();
+        for entry in entries {
+            let entry = entry?;
+            if entry.file_type().is_file() {
+                let name = entry.path().strip_prefix(root)?;
+                add(&name.to_string_lossy(), &fs::read(entry.path())?);
+            }
+        }
+    }
+    add("rustflags", RUSTFLAGS.as_bytes());
+    let manifest: toml::Table = toml::from_str(&fs::read_to_string(root.join("Cargo.toml"))?)?;
+    for table in ["profile", "workspace"] {
+        let part = match (table, manifest.get(table)) {
+            ("profile", Some(profiles)) => profiles.get("guest"),
+            (_, Some(workspace)) => workspace.get("dependencies"),
+            (_, None) => None,
+        };
+        let part = part.with_context(|| format!("no part of [{table}] is the guest's"))?;
+        add(table, part.to_string().as_bytes());
+    }
+    let lock = cargo_lock::Lockfile::load(root.join("Cargo.lock"))?;
+    for dependency in dependencies(&lock, guest.package)? {
+        add("dependency", dependency.as_bytes());
+    }
+    Ok(hex::encode(hash.finalize()))
+}
+
+/// Name, version and checksum of all that a package is built from.
+fn dependencies(lock: &cargo_lock::Lockfile, package: &str) -> Result<BTreeSet<String>> {
+    let tree = lock.dependency_tree()?;
+    let node = tree
+        .nodes()
+        .iter()
+        .find(|(found, _)| found.name.as_str() == package)
+        .map(|(_, node)| *node)
+        .with_context(|| format!("{package} is not in Cargo.lock"))?;
+    let graph = tree.graph();
+    let mut found = BTreeSet::new();
+    let mut unvisited = vec![node];
+    while let Some(node) = unvisited.pop() {
+        let package = &graph[node];
+        let checksum = package.checksum.as_ref().map(ToString::to_string);
+        let line = format!("{} {} {checksum:?}", package.name, package.version);
+        if found.insert(line) {
+            unvisited.extend(graph.neighbors(node));
+        }
+    }
+    Ok(found)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use wasmparser::{Parser, Payload};
+
+    fn stamp(component: &[u8]) -> Option<String> {
+        Parser::new(0)
+            .parse_all(component)
+            .find_map(|payload| match payload.unwrap() {
+                Payload::CustomSection(section) if section.name() == STAMP => {
+                    Some(String::from_utf8(section.data().to_vec()).unwrap())
+                }
+                _ => None,
+            })
+    }
+
+    #[test]
+    fn the_committed_components_are_built_from_these_sources() {
+        let root = crate::workspace_root().unwrap();
+        for guest in &GUESTS {
+            let component = fs::read(root.join(guest.component)).unwrap();
+            let digest = sources_digest(&root, guest).unwrap();
+            assert_eq!(
+                stamp(&component).as_deref(),
+                Some(digest.as_str()),
+                "{} is stale: run `cargo xtask guest` and commit what it writes",
+                guest.component
+            );
+        }
+    }
+
+    #[test]
+    fn the_component_is_small() {
+        let root = crate::workspace_root().unwrap();
+        let component = fs::read(root.join(GUESTS[0].component)).unwrap();
+        assert!(component.len() <= 150 * 1024, "{} bytes", component.len());
+    }
+
+    /// The guest's dependencies on a machine's folders, which would make two builds differ.
+    #[test]
+    fn the_components_carry_no_path_of_the_machine_that_built_them() {
+        let root = crate::workspace_root().unwrap();
+        for guest in &GUESTS {
+            let component = fs::read(root.join(guest.component)).unwrap();
+            for path in [&b"/registry/src"[..], b"/root/", b"/home/"] {
+                let found = component.windows(path.len()).any(|window| window == path);
+                assert!(!found, "{} names a path", guest.component);
+            }
+        }
+    }
+}

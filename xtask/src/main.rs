@@ -1,0 +1,35 @@
+//! What a contributor does more than once: `cargo xtask --help` lists it.
+
+mod ci;
+mod guest;
+mod wit_page;
+
+use anyhow::{Context, Result};
+use clap::Parser;
+use std::path::{Path, PathBuf};
+
+#[derive(Parser)]
+#[command(name = "cargo xtask", about)]
+enum Task {
+    /// Builds the guest components from source and puts them where the host embeds them.
+    Guest,
+    /// Writes docs/wit.html, the browsable page of the interface.
+    WitPage,
+    /// Runs what CI runs before the tests: formatting, clippy, docs, dependencies' licences.
+    Ci,
+}
+
+fn main() -> Result<()> {
+    let root = workspace_root()?;
+    match Task::parse() {
+        Task::Guest => guest::build_all(&root),
+        Task::WitPage => wit_page::write(&root),
+        Task::Ci => ci::run(&root),
+    }
+}
+
+fn workspace_root() -> Result<PathBuf> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    root.canonicalize()
+        .context("the workspace that this was built from is gone")
+}
