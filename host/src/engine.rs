@@ -2,7 +2,7 @@
 
 use crate::component::{self, ComponentError, Inspection, Source};
 use crate::instance::{InstanceState, MediaGuestPre};
-use crate::limits::{CORE_INSTANCES, Limits};
+use crate::limits::{CORE_INSTANCES, Limits, TABLE_ELEMENT_BYTES};
 use std::thread;
 use std::time::Duration;
 use wasmtime::component::{Component, Linker};
@@ -80,6 +80,9 @@ const GUEST_STACK_BYTES: usize = 256 * 1024;
 const KEEP_MEMORY_BYTES: usize = 128 * 1024;
 const KEEP_STACK_BYTES: usize = 32 * 1024;
 
+/// Most address space that the pool keeps for one table, in bytes.
+const TABLE_BYTES: usize = 8 * 1024 * 1024;
+
 fn config(limits: &Limits) -> Config {
     let instances = u32::try_from(limits.concurrent_instances).unwrap_or(u32::MAX);
     // Composed components have several of each; the pool holds enough for a few of them at a time, and what
@@ -92,9 +95,12 @@ fn config(limits: &Limits) -> Config {
         .total_memories(parts.max(per_component))
         .total_tables(parts.max(per_component))
         .total_stacks(instances)
+        .table_elements(limits.request_memory_bytes.min(TABLE_BYTES) / TABLE_ELEMENT_BYTES)
         .max_core_instances_per_component(per_component)
         .max_memories_per_component(per_component)
         .max_tables_per_component(per_component)
+        .max_memories_per_module(per_component)
+        .max_tables_per_module(per_component)
         .linear_memory_keep_resident(KEEP_MEMORY_BYTES)
         .async_stack_keep_resident(KEEP_STACK_BYTES)
         .table_keep_resident(KEEP_STACK_BYTES);

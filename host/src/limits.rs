@@ -31,7 +31,7 @@ pub const LIFTED_BYTES: usize = 128 * 1024;
 pub const CORE_INSTANCES: usize = 32;
 
 /// Size of a table element in the host: a pointer.
-const TABLE_ELEMENT_BYTES: usize = size_of::<usize>();
+pub(crate) const TABLE_ELEMENT_BYTES: usize = size_of::<usize>();
 
 /// Requests whose instances exist at one time; further ones wait. An instance lives for microseconds, so
 /// this bounds what a burst takes and is seldom met.
@@ -137,6 +137,7 @@ pub(crate) struct Meter {
     table_bytes: usize,
     peak_bytes: usize,
     cap_bytes: usize,
+    admitted_bytes: usize,
     lifted_bytes: usize,
     lifted_cap_bytes: usize,
     /// The limit met last: a guest that is refused memory traps by itself soon after, and the trap does not
@@ -151,6 +152,7 @@ impl Meter {
             table_bytes: 0,
             peak_bytes: 0,
             cap_bytes: limits.request_memory_bytes,
+            admitted_bytes: 0,
             lifted_bytes: 0,
             lifted_cap_bytes: limits.lifted_bytes,
             met: None,
@@ -175,14 +177,30 @@ impl Meter {
         Ok(())
     }
 
-    fn admit(&mut self, limit: Limit) -> bool {
-        let total = self.memory_bytes.saturating_add(self.table_bytes);
-        if total > self.cap_bytes {
+    fn admit(&mut self, limit: Limit, bytes: usize) -> bool {
+        let total_bytes = self.memory_bytes + self.table_bytes;
+        if bytes > self.cap_bytes - total_bytes {
             self.met = Some(limit);
             return false;
         }
-        self.peak_bytes = self.peak_bytes.max(total);
+        *self.sum_of(limit) += bytes;
+        self.admitted_bytes = bytes;
+        self.peak_bytes = self.peak_bytes.max(total_bytes + bytes);
         true
+    }
+
+    /// Takes back what was admitted last: the engine itself had no room for it.
+    fn take_back(&mut self, limit: Limit) {
+        let bytes = std::mem::take(&mut self.admitted_bytes);
+        *self.sum_of(limit) -= bytes;
+        self.met = Some(limit);
+    }
+
+    fn sum_of(&mut self, limit: Limit) -> &mut usize {
+        match limit {
+            Limit::Tables => &mut self.table_bytes,
+            _ => &mut self.memory_bytes,
+        }
     }
 }
 
@@ -193,13 +211,12 @@ impl ResourceLimiter for Meter {
         desired: usize,
         _maximum: Option<usize>,
     ) -> wasmtime::Result<bool> {
-        let before = self.memory_bytes;
-        self.memory_bytes = before.saturating_add(desired.saturating_sub(current));
-        let admitted = self.admit(Limit::GuestMemory);
-        if !admitted {
-            self.memory_bytes = before;
-        }
-        Ok(admitted)
+        Ok(self.admit(Limit::GuestMemory, desired.saturating_sub(current)))
+    }
+
+    fn memory_grow_failed(&mut self, _error: wasmtime::Error) -> wasmtime::Result<()> {
+        self.take_back(Limit::GuestMemory);
+        Ok(())
     }
 
     fn table_growing(
@@ -208,16 +225,13 @@ impl ResourceLimiter for Meter {
         desired: usize,
         _maximum: Option<usize>,
     ) -> wasmtime::Result<bool> {
-        let before = self.table_bytes;
-        let grown = desired
-            .saturating_sub(current)
-            .saturating_mul(TABLE_ELEMENT_BYTES);
-        self.table_bytes = before.saturating_add(grown);
-        let admitted = self.admit(Limit::Tables);
-        if !admitted {
-            self.table_bytes = before;
-        }
-        Ok(admitted)
+        let elements = desired.saturating_sub(current);
+        Ok(self.admit(Limit::Tables, elements.saturating_mul(TABLE_ELEMENT_BYTES)))
+    }
+
+    fn table_grow_failed(&mut self, _error: wasmtime::Error) -> wasmtime::Result<()> {
+        self.take_back(Limit::Tables);
+        Ok(())
     }
 
     fn instances(&self) -> usize {
@@ -275,6 +289,12 @@ mod tests {
         assert_eq!(meter.met(), Some(Limit::Tables));
         assert_eq!(meter.peak_bytes(), 900 + 10 * TABLE_ELEMENT_BYTES);
         assert!(!meter.table_growing(0, usize::MAX, None).unwrap());
+        // What the engine then could not do is not counted.
+        assert!(meter.table_growing(10, 11, None).unwrap());
+        meter
+            .table_grow_failed(wasmtime::Error::msg("full"))
+            .unwrap();
+        assert!(meter.table_growing(10, 12, None).unwrap());
     }
 
     #[test]

@@ -4,6 +4,7 @@ use super::progress_bar;
 use anyhow::Result;
 use clap::Args;
 use millpond::store::{Added, Adder};
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -35,7 +36,7 @@ impl Add {
         for (path, _) in &files {
             bar.set_message(path.file_name().unwrap_or_default().display().to_string());
             match adder.add(path, |bytes| bar.inc(bytes)) {
-                Ok(added) => bar.suspend(|| self.print(path, &added)),
+                Ok(added) => bar.suspend(|| self.print(path, &added))?,
                 Err(error) => bar.suspend(|| fail(error.to_string())),
             }
         }
@@ -83,7 +84,7 @@ impl Add {
         name.starts_with('.') || in_store
     }
 
-    fn print(&self, path: &Path, added: &Added) {
+    fn print(&self, path: &Path, added: &Added) -> io::Result<()> {
         let Added {
             id,
             record,
@@ -98,11 +99,15 @@ impl Add {
                 "file": path.display().to_string(),
                 "added": !was_there,
             });
-            println!("{line}");
+            writeln!(io::stdout(), "{line}")
         } else {
             let note = if *was_there { "  (was there)" } else { "" };
             let name = path.display();
-            println!("{id}  /api/media/{id}  {}  {name}{note}", record.media_type);
+            let media_type = &record.media_type;
+            writeln!(
+                io::stdout(),
+                "{id}  /api/media/{id}  {media_type}  {name}{note}"
+            )
         }
     }
 }

@@ -4,6 +4,7 @@ use super::{progress_bar, readable};
 use anyhow::{Context, Result};
 use clap::Args;
 use millpond::store::{Finding, check};
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -26,16 +27,17 @@ impl Check {
             }
             Some(damage) => {
                 damaged += 1;
-                bar.suspend(|| println!("{}: {damage}", finding.path.display()));
+                bar.suspend(|| eprintln!("{}: {damage}", finding.path.display()));
             }
         };
         let checked = check(&self.dir, |bytes| bar.inc(bytes), found);
         bar.finish_and_clear();
         checked.with_context(context)?;
-        println!(
+        writeln!(
+            io::stdout(),
             "{sound} sound ({}), {damaged} damaged",
             readable(sound_bytes)
-        );
+        )?;
         Ok(ExitCode::from(u8::from(damaged > 0)))
     }
 }

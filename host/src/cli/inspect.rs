@@ -4,6 +4,7 @@ use super::readable;
 use anyhow::Result;
 use clap::Args;
 use millpond::{Limits, Source};
+use std::io::{self, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -22,21 +23,21 @@ impl Inspect {
         };
         let limits = Limits::default();
         let inspection = source.inspect(&limits)?;
-        println!("component  {}", inspection.name);
-        println!("size       {}", readable(inspection.size_bytes as u64));
-        println!("sha256     {}", inspection.sha256);
-        for import in &inspection.imports {
-            println!("imports    {import}");
-        }
-        for export in &inspection.exports {
-            println!("exports    {export}");
-        }
-        println!(
-            "begins     with {} of memory in {}",
+        let mut lines = vec![
+            format!("component  {}", inspection.name),
+            format!("size       {}", readable(inspection.size_bytes as u64)),
+            format!("sha256     {}", inspection.sha256),
+        ];
+        let imports = inspection.imports.iter();
+        lines.extend(imports.map(|import| format!("imports    {import}")));
+        let exports = inspection.exports.iter();
+        lines.extend(exports.map(|export| format!("exports    {export}")));
+        lines.push(format!(
+            "begins     with {} of memory",
             readable(inspection.initial_memory_bytes),
-            inspection.memories,
-        );
-        println!("allowed    {limits}");
+        ));
+        lines.push(format!("allowed    {limits}"));
+        writeln!(io::stdout(), "{}", lines.join("\n"))?;
         Ok(ExitCode::SUCCESS)
     }
 }

@@ -7,7 +7,7 @@ use clap::{Args, ValueEnum};
 use millpond::listener::{self, ConnectionLimits};
 use millpond::store::Folder;
 use millpond::{FilesAt, Limits, Millpond, Source};
-use std::io::IsTerminal;
+use std::io::{IsTerminal, Write};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -101,31 +101,36 @@ impl Serve {
             .await
             .with_context(|| format!("cannot listen on {}", self.listen))?;
         let stop = stop_on_signal()?;
-        self.announce(&millpond, listener.local_addr()?);
+        let announcement = self.announcement(&millpond, listener.local_addr()?);
+        // Whoever reads it may have gone; that is no reason not to serve.
+        let _ = std::io::stdout().write_all(announcement.as_bytes());
         listener::serve(listener, millpond, limits, stop).await;
         Ok(())
     }
 
     /// Says what is served, where, by what and within which limits.
-    fn announce(&self, millpond: &Millpond, address: SocketAddr) {
+    fn announcement(&self, millpond: &Millpond, address: SocketAddr) -> String {
         let url = format!("http://{address}");
         let component = millpond.component();
         let files_at = self.files_at.as_str().trim_end_matches('/');
-        println!("millpond {}", env!("CARGO_PKG_VERSION"));
-        println!("  serving    {}", self.dir.display());
-        println!("  listening  {url}");
-        println!("  files      {url}{files_at}/<path>");
-        println!("  media      {url}/api/media/<id>");
-        println!(
-            "  component  {} ({}, sha256 {}…)",
-            component.name,
-            readable(component.size_bytes as u64),
-            &component.sha256[..12],
-        );
-        println!("  request    {}", millpond.limits());
+        let mut lines = vec![
+            format!("millpond {}", env!("CARGO_PKG_VERSION")),
+            format!("  serving    {}", self.dir.display()),
+            format!("  listening  {url}"),
+            format!("  files      {url}{files_at}/<path>"),
+            format!("  media      {url}/api/media/<id>"),
+            format!(
+                "  component  {} ({}, sha256 {}…)",
+                component.name,
+                readable(component.size_bytes as u64),
+                &component.sha256[..12],
+            ),
+            format!("  request    {}", millpond.limits()),
+        ];
         if let Some(file) = file_to_try(&self.dir) {
-            println!("  try        {url}{files_at}/{file}");
+            lines.push(format!("  try        {url}{files_at}/{file}"));
         }
+        lines.join("\n") + "\n"
     }
 }
 

@@ -1,0 +1,15 @@
+;; A guest with several memories, each within the limit and all together far above it.
+(module
+  (memory $a (export "memory") 1)
+  (memory $b 1)
+  (memory $c 1)
+  (memory $d 1)
+  (func (export "cabi_realloc") (param i32 i32 i32 i32) (result i32)
+    (i32.const 1024))
+  (func (export "millpond:media/media-serve@0.1.0#handle")
+    (param i32 i32 i32 i32 i32 i32) (result i32)
+    (drop (memory.grow $a (i32.const 6)))
+    (drop (memory.grow $b (i32.const 6)))
+    (drop (memory.grow $c (i32.const 6)))
+    (drop (memory.grow $d (i32.const 6)))
+    unreachable))

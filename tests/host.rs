@@ -1,0 +1,133 @@
+//! A host in this process, over a folder of its own, on a port of its own.
+
+use crate::client::Response;
+use millpond::listener::{self, ConnectionLimits};
+use millpond::store::{Adder, ContentId, Folder};
+use millpond::{Accounts, FilesAt, Limits, Millpond, Source};
+use std::fs;
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::Arc;
+use tokio::net::TcpListener;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+pub(crate) struct Host {
+    pub(crate) address: SocketAddr,
+    pub(crate) folder: tempfile::TempDir,
+    millpond: Millpond,
+    stop: CancellationToken,
+    listener: JoinHandle<()>,
+}
+
+/// What a test may want otherwise.
+pub(crate) struct Setup {
+    pub(crate) source: Source,
+    pub(crate) files_at: &'static str,
+    pub(crate) limits: Limits,
+    pub(crate) connections: ConnectionLimits,
+}
+
+impl Default for Setup {
+    fn default() -> Self {
+        Setup {
+            source: component(),
+            files_at: "/media",
+            limits: Limits::default(),
+            connections: ConnectionLimits::default(),
+        }
+    }
+}
+
+/// The component under test: the embedded one, or the one that CI has built anew.
+fn component() -> Source {
+    match std::env::var_os("MILLPOND_TEST_COMPONENT") {
+        Some(path) => Source::from_file(Path::new(&path)).unwrap(),
+        None => Source::embedded(),
+    }
+}
+
+impl Host {
+    pub(crate) async fn start() -> Self {
+        Host::start_with(Setup::default()).await
+    }
+
+    pub(crate) async fn start_with(setup: Setup) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let millpond = Millpond::new(
+            &setup.source,
+            Folder::open(folder.path()).unwrap(),
+            &setup.files_at.parse::<FilesAt>().unwrap(),
+            setup.limits,
+        )
+        .unwrap();
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let stop = CancellationToken::new();
+        let listener = tokio::spawn(listener::serve(
+            listener,
+            millpond.clone(),
+            setup.connections,
+            stop.clone(),
+        ));
+        Host {
+            address,
+            folder,
+            millpond,
+            stop,
+            listener,
+        }
+    }
+
+    /// Puts a named file into the folder.
+    pub(crate) fn write(&self, name: &str, content: &[u8]) {
+        let path = self.folder.path().join(name);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, content).unwrap();
+    }
+
+    /// Puts content into the store.
+    pub(crate) fn add(&self, content: &[u8]) -> ContentId {
+        let source = tempfile::NamedTempFile::new().unwrap();
+        fs::write(source.path(), content).unwrap();
+        let adder = Adder::open(self.folder.path()).unwrap();
+        adder.add(source.path(), |_| ()).unwrap().id
+    }
+
+    pub(crate) fn accounts(&self) -> &Arc<Accounts> {
+        self.millpond.accounts()
+    }
+
+    pub(crate) async fn get(&self, target: &str) -> Response {
+        self.request("GET", target, &[]).await
+    }
+
+    pub(crate) async fn request(
+        &self,
+        method: &str,
+        target: &str,
+        fields: &[(&str, &str)],
+    ) -> Response {
+        crate::client::request(self.address, method, target, fields).await
+    }
+
+    /// Stops listening and waits until the last connection has ended.
+    pub(crate) async fn stop(self) {
+        self.stop.cancel();
+        self.listener.await.unwrap();
+    }
+}
+
+/// Bytes that differ from place to place, the same in each run.
+pub(crate) fn noise(length: usize) -> Vec<u8> {
+    let mut state = 0x9e37_79b9_7f4a_7c15_u64;
+    let mut bytes = Vec::with_capacity(length + 8);
+    while bytes.len() < length {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        bytes.extend_from_slice(&state.to_le_bytes());
+    }
+    bytes.truncate(length);
+    bytes
+}

@@ -1,0 +1,186 @@
+//! Clients that misbehave: malformed and enormous heads, slow ones, ones that are gone.
+
+use crate::client::{raw, status};
+use crate::host::{Host, Setup};
+use millpond::End;
+use millpond::listener::ConnectionLimits;
+use std::time::Duration;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+
+#[tokio::test]
+async fn heads_that_are_too_large_get_their_status() {
+    let host = Host::start().await;
+    host.write("a.txt", b"a");
+    let target = |bytes: usize| format!("/media/{}", "a".repeat(bytes));
+    assert_eq!(host.get(&target(4000)).await.status, 404);
+    for bytes in [8200, 30_000] {
+        let response = host.get(&target(bytes)).await;
+        assert_eq!(
+            (response.status, response.error()),
+            (414, "Target too long".into())
+        );
+    }
+    for (count, size) in [(1, 17_000), (40, 500), (101, 1)] {
+        let mut head = "GET /media/a.txt HTTP/1.1\r\nhost: a\r\nconnection: close\r\n".to_owned();
+        for field in 0..count {
+            head += &format!("x-{field}: {}\r\n", "a".repeat(size));
+        }
+        let answer = raw(host.address, (head + "\r\n").as_bytes()).await;
+        assert_eq!(status(&answer), Some(431), "{count} fields of {size} bytes");
+    }
+    let endless = format!("GET /media/a.txt HTTP/1.1\r\nx: {}", "a".repeat(1 << 20));
+    assert_eq!(
+        status(&raw(host.address, endless.as_bytes()).await),
+        Some(431)
+    );
+    let ranges = format!("bytes={}", vec!["0-0"; 3000].join(","));
+    let response = host
+        .request("GET", "/media/a.txt", &[("range", &ranges)])
+        .await;
+    assert_eq!(response.status, 416);
+    host.accounts().idle().await;
+    assert_eq!(host.get("/media/a.txt").await.status, 200);
+}
+
+#[tokio::test]
+async fn garbage_is_refused_and_the_host_goes_on() {
+    let host = Host::start().await;
+    host.write("a.txt", b"a");
+    let mut garbage: Vec<Vec<u8>> = [
+        "GET\r\n\r\n",
+        "GET / HTTP/9.9\r\n\r\n",
+        "GET /media/\0 HTTP/1.1\r\nhost: a\r\n\r\n",
+        "GET /media/a.txt HTTP/1.1\r\nhost : a\r\n\r\n",
+        "GET /media/a.txt HTTP/1.1\r\nx: a\0b\r\n\r\n",
+        "\x16\x03\x01\x02\0\x01\0\x01\x7c\x03\x03",
+        "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
+    ]
+    .iter()
+    .map(|text| text.as_bytes().to_vec())
+    .collect();
+    garbage.push(crate::host::noise(10_000));
+    garbage.push(b"GET /media/\xff\xfe HTTP/1.1\r\nhost: a\r\nconnection: close".to_vec());
+    for bytes in garbage {
+        let mut bytes = bytes;
+        bytes.extend_from_slice(b"\r\n\r\n");
+        let answer = raw(host.address, &bytes).await;
+        let status = status(&answer);
+        let shown = String::from_utf8_lossy(&bytes[..bytes.len().min(40)]).into_owned();
+        assert!(
+            status.is_none_or(|status| (400..500).contains(&status)),
+            "{shown:?}: {status:?}"
+        );
+    }
+    // A good request, then garbage, on one connection: the first is answered.
+    let pipelined = b"GET /media/a.txt HTTP/1.1\r\nhost: a\r\n\r\n\0\x01garbage\r\n\r\n";
+    let answer = raw(host.address, pipelined).await;
+    assert_eq!(status(&answer), Some(200));
+    host.accounts().idle().await;
+    assert_eq!(host.get("/media/a.txt").await.status, 200);
+}
+
+#[tokio::test]
+async fn a_connection_serves_many_requests_in_order() {
+    let host = Host::start().await;
+    host.write("a.txt", b"first");
+    host.write("b.txt", b"second");
+    let requests = b"GET /media/a.txt HTTP/1.1\r\nhost: a\r\n\r\n\
+        GET /media/none HTTP/1.1\r\nhost: a\r\n\r\n\
+        HEAD /media/a.txt HTTP/1.1\r\nhost: a\r\n\r\n\
+        GET /media/b.txt HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n";
+    let answer = String::from_utf8(raw(host.address, requests).await).unwrap();
+    let statuses: Vec<_> = answer.matches("HTTP/1.1 ").collect();
+    assert_eq!(statuses.len(), 4);
+    let (first, second) = (
+        answer.find("first").unwrap(),
+        answer.find("second").unwrap(),
+    );
+    assert!(first < answer.find("404").unwrap() && first < second);
+}
+
+#[tokio::test]
+async fn methods_that_are_none_of_media_are_refused() {
+    let host = Host::start().await;
+    host.write("a.txt", b"a");
+    for method in ["POST", "PUT", "DELETE", "PATCH", "TRACE", "BREW"] {
+        let response = host.request(method, "/media/a.txt", &[]).await;
+        assert_eq!(response.status, 405, "{method}");
+        assert_eq!(response.field("allow"), Some("GET, HEAD, OPTIONS"));
+    }
+    let options = host.request("OPTIONS", "/media/a.txt", &[]).await;
+    assert_eq!(options.status, 204);
+    assert_eq!(options.field("allow"), Some("GET, HEAD, OPTIONS"));
+}
+
+fn impatient() -> Setup {
+    let moment = Duration::from_millis(100);
+    Setup {
+        connections: ConnectionLimits {
+            head: moment,
+            idle: moment,
+            stall: moment,
+            ..ConnectionLimits::default()
+        },
+        ..Setup::default()
+    }
+}
+
+#[tokio::test]
+async fn a_head_that_never_ends_is_cut() {
+    let host = Host::start_with(impatient()).await;
+    for head in ["", "GET /media/a.txt HTTP/1.1\r\nhost:"] {
+        let mut stream = TcpStream::connect(host.address).await.unwrap();
+        stream.write_all(head.as_bytes()).await.unwrap();
+        let mut answer = Vec::new();
+        let _ = stream.read_to_end(&mut answer).await;
+    }
+}
+
+#[tokio::test]
+async fn an_idle_connection_is_closed() {
+    let host = Host::start_with(impatient()).await;
+    host.write("a.txt", b"a");
+    let request = b"GET /media/a.txt HTTP/1.1\r\nhost: a\r\n\r\n";
+    assert_eq!(status(&raw(host.address, request).await), Some(200));
+}
+
+#[tokio::test]
+async fn a_client_that_takes_nothing_is_cut_and_its_file_closed() {
+    let host = Host::start_with(impatient()).await;
+    host.write("big.bin", &vec![7; 64 << 20]);
+    let mut stream = TcpStream::connect(host.address).await.unwrap();
+    stream
+        .write_all(b"GET /media/big.bin HTTP/1.1\r\nhost: a\r\n\r\n")
+        .await
+        .unwrap();
+    while host.accounts().bodies() == 0 {
+        tokio::task::yield_now().await;
+    }
+    host.accounts().idle().await;
+    assert_eq!(host.accounts().ended(End::Aborted), 1);
+    drop(stream);
+}
+
+#[tokio::test]
+async fn stopping_lets_a_running_answer_end() {
+    let host = Host::start().await;
+    let content = vec![7; 32 << 20];
+    host.write("big.bin", &content);
+    let mut stream = TcpStream::connect(host.address).await.unwrap();
+    stream
+        .write_all(b"GET /media/big.bin HTTP/1.1\r\nhost: a\r\n\r\n")
+        .await
+        .unwrap();
+    let mut answer = vec![0; 1000];
+    stream.read_exact(&mut answer).await.unwrap();
+    let address = host.address;
+    let reader = tokio::spawn(async move {
+        stream.read_to_end(&mut answer).await.unwrap();
+        answer
+    });
+    host.stop().await;
+    let answer = reader.await.unwrap();
+    assert!(answer.ends_with(&content));
+    assert!(TcpStream::connect(address).await.is_err());
+}

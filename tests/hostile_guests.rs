@@ -1,0 +1,266 @@
+//! Guests that misbehave: each is ended by its limit, with the limit's name, and nobody else notices.
+
+use crate::host::{Host, Setup};
+use millpond::{End, Limits, Source};
+use std::time::Duration;
+use wit_component::{ComponentEncoder, StringEncoding, embed_component_metadata};
+
+async fn hostile_host() -> Host {
+    let bytes = include_bytes!("guests/hostile.wasm");
+    let host = Host::start_with(Setup {
+        source: Source::from_bytes("hostile", bytes.to_vec()),
+        files_at: "/",
+        ..Setup::default()
+    })
+    .await;
+    host.write("small.txt", b"small");
+    host
+}
+
+/// A guest written as a core module in text.
+fn guest_of_wat(wat: &str) -> Source {
+    let mut module = wat::parse_str(wat).unwrap();
+    let mut resolve = wit_parser::Resolve::default();
+    let wit = concat!(env!("CARGO_MANIFEST_DIR"), "/../wit");
+    let (package, _) = resolve.push_path(wit).unwrap();
+    let world = resolve
+        .select_world(&[package], Some("media-guest"))
+        .unwrap();
+    embed_component_metadata(&mut module, &resolve, world, StringEncoding::UTF8).unwrap();
+    let component = ComponentEncoder::default()
+        .validate(true)
+        .module(&module)
+        .unwrap()
+        .encode()
+        .unwrap();
+    Source::from_bytes("wat", component)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn each_deed_is_ended_by_its_limit_while_others_go_on() {
+    let host = hostile_host().await;
+    for (deed, status, message, end) in [
+        (
+            "memory-hog",
+            500,
+            "Request limit reached: guest memory",
+            End::Limited,
+        ),
+        (
+            "endless-string",
+            500,
+            "Request limit reached: lifted bytes",
+            End::Limited,
+        ),
+        (
+            "endless-key",
+            500,
+            "Request limit reached: lifted bytes",
+            End::Limited,
+        ),
+        (
+            "many-fields",
+            500,
+            "Request limit reached: lifted bytes",
+            End::Limited,
+        ),
+        (
+            "handle-hoarder",
+            500,
+            "Request limit reached: handles",
+            End::Limited,
+        ),
+        (
+            "stream-hoarder",
+            500,
+            "Request limit reached: handles",
+            End::Limited,
+        ),
+        ("stack", 500, "Request limit reached: stack", End::Limited),
+        ("spinner", 503, "Request took too long", End::Limited),
+        ("trap", 500, "Media component failed", End::Failed),
+        ("lying-part", 500, "Media component failed", End::Failed),
+        ("lying-length", 500, "Media component failed", End::Failed),
+        (
+            "length-is-no-number",
+            500,
+            "Media component failed",
+            End::Failed,
+        ),
+        (
+            "connection-field",
+            500,
+            "Media component failed",
+            End::Failed,
+        ),
+        (
+            "broken-field-value",
+            500,
+            "Media component failed",
+            End::Failed,
+        ),
+        (
+            "broken-field-name",
+            500,
+            "Media component failed",
+            End::Failed,
+        ),
+        ("status-99", 500, "Media component failed", End::Failed),
+        ("status-101", 500, "Media component failed", End::Failed),
+        ("status-1000", 500, "Media component failed", End::Failed),
+    ] {
+        let before = (
+            host.accounts().ended(end),
+            host.accounts().ended(End::Completed),
+        );
+        let target = format!("/hostile/{deed}");
+        let hostile = host.get(&target);
+        let normal = async {
+            let mut normal = tokio::task::JoinSet::new();
+            for _ in 0..100 {
+                normal.spawn(crate::client::request(
+                    host.address,
+                    "GET",
+                    "/small.txt",
+                    &[],
+                ));
+            }
+            normal.join_all().await
+        };
+        let (hostile, normal) = tokio::join!(hostile, normal);
+        assert_eq!((hostile.status, hostile.whole), (status, true), "{deed}");
+        assert_eq!(hostile.error(), message, "{deed}");
+        assert_eq!(hostile.field("retry-after").is_some(), status == 503);
+        for response in normal {
+            assert_eq!((response.status, &response.body[..]), (200, &b"small"[..]));
+        }
+        host.accounts().idle().await;
+        let after = (
+            host.accounts().ended(end),
+            host.accounts().ended(End::Completed),
+        );
+        assert_eq!(after, (before.0 + 1, before.1 + 100), "{deed}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn tables_and_memories_are_summed() {
+    for (wat, message) in [
+        (
+            include_str!("guests/table-hog.wat"),
+            "Request limit reached: tables",
+        ),
+        (
+            include_str!("guests/many-memories.wat"),
+            "Request limit reached: guest memory",
+        ),
+    ] {
+        let host = Host::start_with(Setup {
+            source: guest_of_wat(wat),
+            ..Setup::default()
+        })
+        .await;
+        let response = host.get("/").await;
+        assert_eq!((response.status, response.error()), (500, message.into()));
+        host.accounts().idle().await;
+    }
+}
+
+#[tokio::test]
+async fn a_guest_may_read_what_it_is_given_and_the_rest_is_sent() {
+    let host = hostile_host().await;
+    assert_eq!(host.get("/hostile/reads-media").await.body, b"small");
+    let rest = host.get("/hostile/reads-then-sends").await;
+    assert_eq!((rest.status, &rest.body[..]), (200, &b"all"[..]));
+    host.accounts().idle().await;
+}
+
+#[tokio::test]
+async fn time_is_limited_in_all_not_only_on_the_cpu() {
+    let bytes = include_bytes!("guests/hostile.wasm");
+    let host = Host::start_with(Setup {
+        source: Source::from_bytes("hostile", bytes.to_vec()),
+        limits: Limits {
+            cpu: Duration::from_secs(3600),
+            wall: Duration::from_millis(50),
+            ..Limits::default()
+        },
+        ..Setup::default()
+    })
+    .await;
+    let response = host.get("/hostile/spinner").await;
+    assert_eq!(response.status, 503);
+    host.accounts().idle().await;
+    assert_eq!(host.accounts().ended(End::Limited), 1);
+}
+
+#[tokio::test]
+async fn a_client_that_leaves_while_the_guest_computes_takes_the_instance_along() {
+    use tokio::io::AsyncWriteExt;
+    let bytes = include_bytes!("guests/hostile.wasm");
+    let hour = Duration::from_secs(3600);
+    let host = Host::start_with(Setup {
+        source: Source::from_bytes("hostile", bytes.to_vec()),
+        limits: Limits {
+            cpu: hour,
+            wall: hour,
+            ..Limits::default()
+        },
+        ..Setup::default()
+    })
+    .await;
+    let mut client = tokio::net::TcpStream::connect(host.address).await.unwrap();
+    client
+        .write_all(b"GET /hostile/spinner HTTP/1.1\r\nhost: a\r\n\r\n")
+        .await
+        .unwrap();
+    while host.accounts().stores() == 0 {
+        tokio::task::yield_now().await;
+    }
+    drop(client);
+    host.accounts().idle().await;
+    assert_eq!(host.accounts().ended(End::Aborted), 1);
+}
+
+#[tokio::test]
+async fn more_requests_than_instances_wait_for_their_turn_or_are_told_to() {
+    let bytes = include_bytes!("guests/hostile.wasm");
+    let host = Host::start_with(Setup {
+        source: Source::from_bytes("hostile", bytes.to_vec()),
+        files_at: "/",
+        limits: Limits {
+            concurrent_instances: 1,
+            cpu: Duration::from_secs(3),
+            ..Limits::default()
+        },
+        ..Setup::default()
+    })
+    .await;
+    host.write("small.txt", b"small");
+    let mut requests = tokio::task::JoinSet::new();
+    for _ in 0..50 {
+        let address = host.address;
+        requests.spawn(crate::client::request(address, "GET", "/small.txt", &[]));
+    }
+    for response in requests.join_all().await {
+        assert_eq!(response.status, 200);
+    }
+    // One instance computes for seconds; who comes meanwhile is told to come again.
+    let spinner = tokio::spawn(crate::client::request(
+        host.address,
+        "GET",
+        "/hostile/spinner",
+        &[],
+    ));
+    while host.accounts().stores() == 0 {
+        tokio::task::yield_now().await;
+    }
+    let refused = host.get("/small.txt").await;
+    assert_eq!(
+        (refused.status, refused.error()),
+        (503, "Server is busy".into())
+    );
+    assert_eq!(refused.field("retry-after"), Some("1"));
+    assert_eq!(spinner.await.unwrap().status, 503);
+    assert_eq!(host.accounts().ended(End::Refused), 1);
+}
