@@ -23,4 +23,4 @@ pub use body::MediaBody;
 pub use component::{ComponentError, EMBEDDED, Inspection, Source};
 pub use limits::{Limit, Limits};
 pub use record::End;
-pub use request::{FilesAt, Millpond, NotAPath};
+pub use request::{FilesAt, Millpond, NotAPath, Unready};

@@ -44,6 +44,11 @@ struct Shared {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FilesAt(Arc<str>);
 
+/// No instance can be made, and why.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("no instance of the component can be made: {0}")]
+pub struct Unready(String);
+
 /// The text is no path to serve files at.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("a path to serve files at begins with `/` and has no `?`, `#`, `%` or space")]
@@ -110,6 +115,26 @@ impl Millpond {
     #[must_use]
     pub fn accounts(&self) -> &Arc<Accounts> {
         self.shared.folder.accounts()
+    }
+
+    /// Makes an instance as for a request and frees it again, without asking it anything: what tells before
+    /// the first request that there can be one.
+    ///
+    /// # Errors
+    /// [`Unready`], when the component traps at its start, meets a limit, or finds no room.
+    pub async fn probe(&self) -> Result<(), Unready> {
+        let shared = &self.shared;
+        let (engine, limits) = (shared.runtime.engine(), &shared.limits);
+        let mut store = InstanceState::store(engine, limits, &shared.folder, &shared.files_at);
+        let made = timeout(
+            limits.wall,
+            shared.runtime.guest().instantiate_async(&mut store),
+        );
+        match made.await {
+            Ok(Ok(_)) => Ok(()),
+            Ok(Err(error)) => Err(Unready(RequestError::of_trap(&error, &store).to_string())),
+            Err(_) => Err(Unready(RequestError::Limited(Limit::Wall).to_string())),
+        }
     }
 
     /// Answers one request.

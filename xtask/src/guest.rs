@@ -43,17 +43,18 @@ const RUSTFLAGS: &str = "-C link-arg=-zstack-size=32768 -Z location-detail=none 
 /// Name of the custom section that holds the digest.
 const STAMP: &str = "millpond:sources-sha256";
 
-/// Builds every guest and writes its component.
-pub(crate) fn build_all(root: &Path) -> Result<()> {
+/// Builds every guest and writes its component beneath `to`: the workspace's root, or a folder that stands
+/// in for it.
+pub(crate) fn build_all(root: &Path, to: &Path) -> Result<()> {
     let toolchain = Toolchain::find()?;
     for guest in &GUESTS {
         let module = toolchain.build(root, guest)?;
         let component = componentize(&module, &sources_digest(root, guest)?)
             .with_context(|| format!("cannot make a component of {}", guest.package))?;
-        let path = root.join(guest.component);
-        fs::create_dir_all(path.parent().unwrap_or(root))?;
+        let path = to.join(guest.component);
+        fs::create_dir_all(path.parent().unwrap_or(to))?;
         fs::write(&path, &component)?;
-        println!("{}: {} bytes", guest.component, component.len());
+        println!("{}: {} bytes", path.display(), component.len());
     }
     Ok(())
 }

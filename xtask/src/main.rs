@@ -12,7 +12,12 @@ use std::path::{Path, PathBuf};
 #[command(name = "cargo xtask", about)]
 enum Task {
     /// Builds the guest components from source and puts them where the host embeds them.
-    Guest,
+    Guest {
+        /// Puts them beneath this folder instead, so that a fresh build can be tested beside the
+        /// committed one.
+        #[arg(long, value_name = "DIR")]
+        to: Option<PathBuf>,
+    },
     /// Writes docs/wit.html, the browsable page of the interface.
     WitPage,
     /// Runs what CI runs before the tests: formatting, clippy, docs, dependencies' licences.
@@ -22,7 +27,7 @@ enum Task {
 fn main() -> Result<()> {
     let root = workspace_root()?;
     match Task::parse() {
-        Task::Guest => guest::build_all(&root),
+        Task::Guest { to } => guest::build_all(&root, to.as_deref().unwrap_or(&root)),
         Task::WitPage => wit_page::write(&root),
         Task::Ci => ci::run(&root),
     }

@@ -100,6 +100,7 @@ impl Serve {
         let listener = TcpListener::bind(self.listen)
             .await
             .with_context(|| format!("cannot listen on {}", self.listen))?;
+        millpond.probe().await?;
         let stop = stop_on_signal()?;
         let announcement = self.announcement(&millpond, listener.local_addr()?);
         // Whoever reads it may have gone; that is no reason not to serve.
