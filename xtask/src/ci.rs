@@ -30,5 +30,21 @@ pub(crate) fn run(root: &Path) -> Result<()> {
             .context("cannot run cargo")?;
         ensure!(status.success(), "cargo {} fails", check.join(" "));
     }
+    check_dependencies(root)
+}
+
+/// What we depend on, against `deny.toml`. The tool takes longer to build than all the rest, so it is not
+/// installed for this; where it is absent, that is said.
+fn check_dependencies(root: &Path) -> Result<()> {
+    let mut deny = Command::new("cargo-deny");
+    deny.current_dir(root)
+        .args(["--offline", "check", "licenses", "bans", "sources"]);
+    match deny.status() {
+        Ok(status) => ensure!(status.success(), "cargo deny fails"),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+            println!("not checked: licences and sources of dependencies (no cargo-deny here)");
+        }
+        Err(error) => return Err(error).context("cannot run cargo-deny"),
+    }
     Ok(())
 }

@@ -54,9 +54,9 @@ impl Add {
                 .into_iter()
                 .filter_entry(|entry| entry.depth() == 0 || !self.is_passed_over(entry));
             for entry in entries {
-                let found = entry.and_then(|entry| {
+                let found = entry.map(|entry| {
                     let metadata = entry.path().metadata();
-                    Ok((entry, metadata))
+                    (entry, metadata)
                 });
                 match found {
                     Ok((entry, Ok(metadata))) if metadata.is_file() => {

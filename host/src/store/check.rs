@@ -184,7 +184,8 @@ mod tests {
             let position = damages.iter().position(|(found, damage)| {
                 *found == path && damage.as_deref().unwrap().contains(message)
             });
-            damages.remove(position.unwrap_or_else(|| panic!("{message}")));
+            assert!(position.is_some(), "{message}");
+            damages.remove(position.unwrap());
         }
         assert!(damages.is_empty(), "{damages:?}");
     }
