@@ -113,7 +113,7 @@ fn serve_announces_answers_logs_and_stops() {
         .collect();
     let first = &access[0];
     assert_eq!(first["method"], "GET");
-    assert_eq!(first["path"], "\"/media/a.txt\"");
+    assert_eq!(first["path"], "/media/a.txt");
     assert_eq!(first["status"], 200);
     assert_eq!(first["bytes"], 5);
     assert_eq!(first["end"], "completed");

@@ -10,6 +10,11 @@ async fn hostile_host() -> Host {
     let host = Host::start_with(Setup {
         source: Source::from_bytes("hostile", bytes.to_vec()),
         files_at: "/",
+        // Room for deeds that need some memory to reach another limit.
+        limits: Limits {
+            request_memory_bytes: 2 << 20,
+            ..Limits::default()
+        },
         ..Setup::default()
     })
     .await;

@@ -1,48 +1,125 @@
-//! How many of each thing that requests hold are alive, and how the ended ones ended.
+//! The books of the whole process: every live ledger, every route, and how the ended requests ended.
 
+use crate::ledger::{Balance, Entries, Kind, Owner};
 use crate::record::End;
-use std::sync::Arc;
+use crate::route::{Route, Routes};
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
+use std::time::Duration;
 use tokio::sync::Notify;
 
-/// The accounts of one host. After its last request has ended, nothing is alive.
+/// The accounts of one host. After its last request has ended, no request holds anything.
 #[derive(Debug, Default)]
 pub struct Accounts {
+    next_id: AtomicU64,
+    /// Live ledgers by their number, so oldest first, in several maps so that cores seldom wait for each other.
+    live: [Mutex<BTreeMap<u64, Weak<Entries>>>; SHARDS],
+    requests: AtomicUsize,
     stores: AtomicUsize,
     bodies: AtomicUsize,
     files: AtomicUsize,
     ended: [AtomicU64; End::ALL.len()],
+    observer: OnceLock<Box<dyn Observer>>,
+    routes: Routes,
     given_back: Notify,
 }
 
-/// What is counted while it is alive.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Kind {
-    /// A wasmtime store, and with it the instance of one request.
-    Store,
-    /// A response body that is not yet dropped.
-    Body,
-    /// An open file.
-    File,
+const SHARDS: usize = 16;
+
+/// Is told of each request that ends, for figures that cannot be had by looking now and then.
+pub trait Observer: std::fmt::Debug + Send + Sync {
+    /// A request took so long and held so many bytes at its peak.
+    fn ended(&self, end: End, duration: Duration, peak_bytes: usize);
+}
+
+/// What all ledgers hold at one moment.
+#[derive(Debug, Clone, Default)]
+pub struct Survey {
+    /// What requests hold that have not ended.
+    pub requests: Balance,
+    /// What connections hold.
+    pub connections: Balance,
+    /// What is still held for requests and connections that have ended.
+    pub unreturned: Balance,
+    /// Requests that have not ended.
+    pub live_requests: usize,
+    /// Connections that are open.
+    pub live_connections: usize,
+    /// By route: what its ended requests still hold, and what its live ones hold.
+    pub by_route: Vec<RouteSurvey>,
+}
+
+/// What the requests of one route hold.
+#[derive(Debug, Clone)]
+pub struct RouteSurvey {
+    /// The route's pattern.
+    pub route: Arc<Route>,
+    /// Requests that have ended and still hold something.
+    pub unreturned_requests: usize,
+    /// What they hold.
+    pub unreturned: Balance,
+    /// Requests that have not ended.
+    pub live_requests: usize,
+    /// What they hold.
+    pub live: Balance,
+    /// Age of the oldest of them.
+    pub oldest: Duration,
+}
+
+/// One live request, for a list of them.
+#[derive(Debug, Clone)]
+pub struct LiveRequest {
+    /// Its number, counted from the process's start.
+    pub id: u64,
+    /// Its method.
+    pub method: http::Method,
+    /// Its route's pattern.
+    pub route: Arc<Route>,
+    /// Time since its head was complete.
+    pub age: Duration,
+    /// What it holds.
+    pub balance: Balance,
+    /// The most that it held.
+    pub peak_bytes: usize,
+    /// Whether it has ended and yet holds something.
+    pub has_ended: bool,
+}
+
+impl Survey {
+    /// What all ledgers hold together.
+    #[must_use]
+    pub fn total(&self) -> Balance {
+        let mut total = self.requests;
+        total.add(&self.connections);
+        total.add(&self.unreturned);
+        total
+    }
 }
 
 impl Accounts {
+    /// Requests that hold something, be it after their end.
+    #[must_use]
+    pub fn requests(&self) -> usize {
+        self.requests.load(Ordering::Acquire)
+    }
+
     /// Stores alive now, each with the instance of one request.
     #[must_use]
     pub fn stores(&self) -> usize {
-        self.alive(Kind::Store).load(Ordering::Acquire)
+        self.stores.load(Ordering::Acquire)
     }
 
     /// Response bodies alive now.
     #[must_use]
     pub fn bodies(&self) -> usize {
-        self.alive(Kind::Body).load(Ordering::Acquire)
+        self.bodies.load(Ordering::Acquire)
     }
 
-    /// Files open now.
+    /// Files open now for requests.
     #[must_use]
     pub fn files(&self) -> usize {
-        self.alive(Kind::File).load(Ordering::Acquire)
+        self.files.load(Ordering::Acquire)
     }
 
     /// Requests that ended so.
@@ -51,52 +128,169 @@ impl Accounts {
         self.ended[end as usize].load(Ordering::Acquire)
     }
 
-    /// Waits until nothing is alive.
+    /// Waits until no request holds anything.
     pub async fn idle(&self) {
         loop {
             let given_back = self.given_back.notified();
-            if self.stores() + self.bodies() + self.files() == 0 {
+            if self.requests() + self.stores() + self.bodies() + self.files() == 0 {
                 return;
             }
             given_back.await;
         }
     }
 
-    /// Counts one more until the token is dropped.
-    pub(crate) fn count(self: &Arc<Self>, kind: Kind) -> Token {
-        self.alive(kind).fetch_add(1, Ordering::AcqRel);
-        Token {
-            accounts: Arc::clone(self),
-            kind,
+    /// Adds up what all live ledgers hold.
+    #[must_use]
+    pub fn survey(&self) -> Survey {
+        let mut survey = Survey::default();
+        let mut by_route: BTreeMap<Arc<str>, RouteSurvey> = BTreeMap::new();
+        for entries in self.live() {
+            let balance = entries.balance();
+            let has_ended = entries.ended_ago().is_some();
+            match entries.owner() {
+                _ if has_ended => survey.unreturned.add(&balance),
+                Owner::Host => {}
+                Owner::Connection => {
+                    survey.live_connections += 1;
+                    survey.connections.add(&balance);
+                }
+                Owner::Request { .. } => {
+                    survey.live_requests += 1;
+                    survey.requests.add(&balance);
+                }
+            }
+            let Owner::Request { route, .. } = entries.owner() else {
+                continue;
+            };
+            let of_route = by_route
+                .entry(Arc::clone(&route.pattern))
+                .or_insert_with(|| RouteSurvey::new(route));
+            if has_ended {
+                of_route.unreturned_requests += 1;
+                of_route.unreturned.add(&balance);
+            } else {
+                of_route.live_requests += 1;
+                of_route.live.add(&balance);
+                of_route.oldest = of_route.oldest.max(entries.age());
+            }
+        }
+        survey.by_route = by_route.into_values().collect();
+        survey
+    }
+
+    /// Requests that hold something now, oldest first, at most so many.
+    #[must_use]
+    pub fn live_requests(&self, most: usize) -> Vec<LiveRequest> {
+        let mut live = self.live();
+        live.sort_unstable_by_key(|entries| entries.id());
+        live.iter()
+            .filter_map(|entries| match entries.owner() {
+                Owner::Connection | Owner::Host => None,
+                Owner::Request { method, route } => Some(LiveRequest {
+                    id: entries.id(),
+                    method: method.clone(),
+                    route: Arc::clone(route),
+                    age: entries.age(),
+                    balance: entries.balance(),
+                    peak_bytes: entries.peak_bytes(),
+                    has_ended: entries.ended_ago().is_some(),
+                }),
+            })
+            .take(most)
+            .collect()
+    }
+
+    /// Every route that was asked for so far, up to a number of them.
+    #[must_use]
+    pub fn routes(&self) -> Vec<Arc<Route>> {
+        self.routes.all()
+    }
+
+    pub(crate) fn route(&self, path: &str) -> Arc<Route> {
+        self.routes.of(path)
+    }
+
+    /// The live ledgers. They are dropped outside the maps' locks, since the last handle takes itself out.
+    fn live(&self) -> Vec<Arc<Entries>> {
+        let mut live = Vec::new();
+        for shard in &self.live {
+            let shard = shard.lock().unwrap_or_else(PoisonError::into_inner);
+            live.extend(shard.values().filter_map(Weak::upgrade));
+        }
+        live
+    }
+
+    pub(crate) fn next_ledger_id(&self) -> u64 {
+        self.next_id.fetch_add(1, Ordering::Relaxed)
+    }
+
+    pub(crate) fn enter(&self, entries: &Arc<Entries>) {
+        if let Owner::Request { .. } = entries.owner() {
+            self.requests.fetch_add(1, Ordering::AcqRel);
+        }
+        self.shard(entries.id())
+            .insert(entries.id(), Arc::downgrade(entries));
+    }
+
+    pub(crate) fn leave(&self, id: u64, owner: &Owner) {
+        self.shard(id).remove(&id);
+        if let Owner::Request { .. } = owner {
+            self.requests.fetch_sub(1, Ordering::AcqRel);
+            self.given_back.notify_waiters();
+        }
+    }
+
+    fn shard(&self, id: u64) -> std::sync::MutexGuard<'_, BTreeMap<u64, Weak<Entries>>> {
+        let shard = &self.live[id as usize % SHARDS];
+        shard.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn count_charge(&self, kind: Kind) {
+        if let Some(count) = self.count_of(kind) {
+            count.fetch_add(1, Ordering::AcqRel);
+        }
+    }
+
+    pub(crate) fn uncount_charge(&self, kind: Kind) {
+        if let Some(count) = self.count_of(kind) {
+            count.fetch_sub(1, Ordering::AcqRel);
+            self.given_back.notify_waiters();
+        }
+    }
+
+    /// The kinds of charge of which there is one for each thing that is counted while it lives.
+    fn count_of(&self, kind: Kind) -> Option<&AtomicUsize> {
+        match kind {
+            Kind::Instance => Some(&self.stores),
+            Kind::Response => Some(&self.bodies),
+            Kind::Files => Some(&self.files),
+            _ => None,
         }
     }
 
     /// Counts a request that ended.
-    pub(crate) fn count_end(&self, end: End) {
+    pub(crate) fn count_end(&self, end: End, duration: Duration, peak_bytes: usize) {
         self.ended[end as usize].fetch_add(1, Ordering::AcqRel);
-    }
-
-    fn alive(&self, kind: Kind) -> &AtomicUsize {
-        match kind {
-            Kind::Store => &self.stores,
-            Kind::Body => &self.bodies,
-            Kind::File => &self.files,
+        if let Some(observer) = self.observer.get() {
+            observer.ended(end, duration, peak_bytes);
         }
     }
+
+    /// Says who is told of each request that ends: the first to ask.
+    pub fn observe(&self, observer: impl Observer + 'static) {
+        let _ = self.observer.set(Box::new(observer));
+    }
 }
 
-/// One counted thing.
-#[derive(Debug)]
-pub(crate) struct Token {
-    accounts: Arc<Accounts>,
-    kind: Kind,
-}
-
-impl Drop for Token {
-    fn drop(&mut self) {
-        self.accounts
-            .alive(self.kind)
-            .fetch_sub(1, Ordering::AcqRel);
-        self.accounts.given_back.notify_waiters();
+impl RouteSurvey {
+    fn new(route: &Arc<Route>) -> Self {
+        RouteSurvey {
+            route: Arc::clone(route),
+            unreturned_requests: 0,
+            unreturned: Balance::default(),
+            live_requests: 0,
+            live: Balance::default(),
+            oldest: Duration::ZERO,
+        }
     }
 }

@@ -3,16 +3,21 @@
 //! It holds open files and at most one piece at a time, and no instance: that was freed before the head left.
 //! Dropped at any moment, it closes its files and gives back its memory at once.
 
-use crate::accounts::Token;
-use crate::limits::CHUNK_BYTES;
+use crate::connection::Answer;
+use crate::drill::Leak;
+use crate::ledger::{Charge, Exceeded, Kind};
 use crate::record::{End, Record};
 use crate::store::{FileSlice, ReadNow};
+use crate::window::{SMALLEST, Window};
+use atomic_waker::AtomicWaker;
 use bytes::{Bytes, BytesMut};
 use http_body::{Body, Frame, SizeHint};
 use std::collections::VecDeque;
 use std::future::Future;
 use std::io;
 use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, ready};
 use tokio::task::JoinHandle;
 
@@ -27,8 +32,19 @@ pub struct MediaBody {
     remaining: u64,
     reading: Option<JoinHandle<io::Result<(FileSlice, BytesMut)>>>,
     buffer: BytesMut,
+    buffer_charge: Charge,
+    lane: Arc<Lane>,
+    _response: Charge,
     record: Option<Record>,
-    _alive: Token,
+    leak: Option<Leak>,
+}
+
+impl Drop for MediaBody {
+    fn drop(&mut self) {
+        if self.leak == Some(Leak::Body) {
+            std::mem::forget((self.record.take(), Arc::clone(&self.lane)));
+        }
+    }
 }
 
 /// One piece of a body: `variant part` of `wit/media-serve.wit`, with the handle taken out of the instance.
@@ -49,16 +65,78 @@ impl Part {
     }
 }
 
+/// The way to the socket, on which one piece is at a time. The answer lasts for as long as the body or a piece of
+/// it does.
+#[derive(Debug)]
+struct Lane {
+    is_taken: AtomicBool,
+    freed: AtomicWaker,
+    answer: Option<Answer>,
+}
+
+impl Lane {
+    /// How much may lie between file and socket.
+    fn window(&self) -> Window {
+        self.answer.as_ref().map_or(SMALLEST, Answer::window)
+    }
+
+    fn poll_free(&self, cx: &mut Context<'_>) -> Poll<()> {
+        if self.is_taken.load(Ordering::Acquire) {
+            self.freed.register(cx.waker());
+            // It may have been freed between the two.
+            if self.is_taken.load(Ordering::Acquire) {
+                return Poll::Pending;
+            }
+        }
+        Poll::Ready(())
+    }
+}
+
+/// Bytes on their way, which free the lane once the socket has taken them, or will not.
+struct Piece {
+    bytes: Bytes,
+    lane: Arc<Lane>,
+    _charge: Charge,
+}
+
+impl AsRef<[u8]> for Piece {
+    fn as_ref(&self) -> &[u8] {
+        &self.bytes
+    }
+}
+
+impl Drop for Piece {
+    fn drop(&mut self) {
+        self.bytes.clear();
+        self.lane.is_taken.store(false, Ordering::Release);
+        self.lane.freed.wake();
+    }
+}
+
 impl MediaBody {
-    /// A body of these parts, which ends its record when it ends.
-    pub(crate) fn new(parts: Vec<Part>, record: Record, alive: Token) -> Self {
+    /// A body of these parts, which ends its record when it ends. `answer` is the connection's part in it, where
+    /// there is a connection of ours.
+    pub(crate) fn new(
+        parts: Vec<Part>,
+        response: Charge,
+        answer: Option<Answer>,
+        record: Record,
+        leak: Option<Leak>,
+    ) -> Self {
         let mut body = MediaBody {
             remaining: parts.iter().map(Part::length).sum(),
             parts: parts.into(),
             reading: None,
             buffer: BytesMut::new(),
+            buffer_charge: record.ledger().empty_charge(Kind::Buffers),
+            lane: Arc::new(Lane {
+                is_taken: AtomicBool::new(false),
+                freed: AtomicWaker::new(),
+                answer,
+            }),
+            _response: response,
             record: Some(record),
-            _alive: alive,
+            leak,
         };
         body.end_if_done();
         body
@@ -75,48 +153,90 @@ impl MediaBody {
                     Ok(Err(error)) | Err(error) => return Poll::Ready(Some(Err(error))),
                 };
                 self.buffer = buffer;
-                return Poll::Ready(Some(Ok(self.take_piece(slice))));
+                return Poll::Ready(Some(self.take_piece(slice)));
             }
-            let mut slice = match self.parts.pop_front() {
+            match self.parts.front() {
                 None => return Poll::Ready(None),
-                Some(part) if part.length() == 0 => continue,
-                Some(Part::Bytes(bytes)) => return Poll::Ready(Some(Ok(bytes))),
-                Some(Part::File(slice)) => slice,
+                Some(part) if part.length() == 0 => {
+                    self.parts.pop_front();
+                    continue;
+                }
+                Some(Part::Bytes(bytes)) => {
+                    let bytes = bytes.clone();
+                    self.parts.pop_front();
+                    return Poll::Ready(Some(Ok(bytes)));
+                }
+                Some(Part::File(_)) => ready!(self.lane.poll_free(cx)),
+            }
+            let Some(Part::File(mut slice)) = self.parts.pop_front() else {
+                continue;
             };
-            // The last piece's buffer serves again once the connection has sent it.
-            self.buffer.reserve(piece_bytes(&slice));
-            match slice.read_now(&mut self.buffer, CHUNK_BYTES) {
-                Ok(ReadNow::Read) => return Poll::Ready(Some(Ok(self.take_piece(slice)))),
+            let piece_bytes = match self.make_room(&slice) {
+                Ok(piece_bytes) => piece_bytes,
+                Err(exceeded) => return Poll::Ready(Some(Err(io::Error::other(exceeded)))),
+            };
+            match slice.read_now(&mut self.buffer, piece_bytes) {
+                Ok(ReadNow::Read) => return Poll::Ready(Some(self.take_piece(slice))),
                 Ok(ReadNow::WouldBlock) => {}
                 Err(error) => return Poll::Ready(Some(Err(error))),
             }
             let mut buffer = std::mem::take(&mut self.buffer);
             self.reading = Some(tokio::task::spawn_blocking(move || {
-                slice.read(&mut buffer, CHUNK_BYTES)?;
+                slice.read(&mut buffer, piece_bytes)?;
                 Ok((slice, buffer))
             }));
         }
     }
 
+    /// Sees to a buffer for the next piece, and that it is charged. The last piece's buffer serves again, since
+    /// the lane is free.
+    fn make_room(&mut self, slice: &FileSlice) -> Result<usize, Exceeded> {
+        let wanted = |window: Window| {
+            usize::try_from(slice.remaining())
+                .map_or(window.piece_bytes, |bytes| bytes.min(window.piece_bytes))
+        };
+        let mut piece_bytes = wanted(self.lane.window());
+        if piece_bytes > self.buffer_charge.bytes()
+            && self.buffer_charge.resize(piece_bytes).is_err()
+        {
+            piece_bytes = wanted(SMALLEST);
+            self.buffer_charge.resize(piece_bytes)?;
+            self.buffer = BytesMut::new();
+        }
+        self.buffer.reserve(piece_bytes);
+        Ok(piece_bytes)
+    }
+
     /// What was read, with the rest of its slice put back in line.
-    fn take_piece(&mut self, rest: FileSlice) -> Bytes {
+    fn take_piece(&mut self, rest: FileSlice) -> io::Result<Bytes> {
+        let is_last = rest.remaining() == 0 && self.parts.is_empty();
         if rest.remaining() > 0 {
             self.parts.push_front(Part::File(rest));
         }
-        self.buffer.split().freeze()
+        // The buffer is the body's until the last piece takes it along.
+        let mut charge = self.empty_charge();
+        if is_last {
+            std::mem::swap(&mut charge, &mut self.buffer_charge);
+        }
+        self.lane.is_taken.store(true, Ordering::Release);
+        Ok(Bytes::from_owner(Piece {
+            bytes: self.buffer.split().freeze(),
+            lane: Arc::clone(&self.lane),
+            _charge: charge,
+        }))
+    }
+
+    fn empty_charge(&self) -> Charge {
+        self.buffer_charge.empty_sibling()
     }
 
     fn end_if_done(&mut self) {
         if self.remaining == 0
-            && let Some(mut record) = self.record.take()
+            && let Some(record) = &mut self.record
         {
             record.ended(End::Completed);
         }
     }
-}
-
-fn piece_bytes(slice: &FileSlice) -> usize {
-    usize::try_from(slice.remaining()).map_or(CHUNK_BYTES, |bytes| bytes.min(CHUNK_BYTES))
 }
 
 impl Body for MediaBody {
@@ -139,7 +259,7 @@ impl Body for MediaBody {
                 Poll::Ready(Some(Ok(Frame::data(piece))))
             }
             Some(Err(error)) => {
-                if let Some(mut record) = body.record.take() {
+                if let Some(record) = &mut body.record {
                     record.ended_because(End::Failed, error.to_string());
                 }
                 Poll::Ready(Some(Err(error)))

@@ -68,6 +68,9 @@ pub enum ComponentError {
         /// Which limit, and by how much.
         reason: String,
     },
+    /// There is too little memory to serve in.
+    #[error(transparent)]
+    TooLittleMemory(#[from] crate::budget::TooLittle),
     /// The engine could not be set up.
     #[error("cannot set up the WebAssembly engine: {0}")]
     Engine(String),

@@ -2,7 +2,11 @@
 
 use crate::component::{self, ComponentError, Inspection, Source};
 use crate::instance::{InstanceState, MediaGuestPre};
-use crate::limits::{CORE_INSTANCES, Limits, TABLE_ELEMENT_BYTES};
+use crate::limits::{
+    CORE_INSTANCES, GUEST_STACK_BYTES, KEEP_MEMORY_BYTES, KEEP_STACK_BYTES, Limits, STACK_BYTES,
+    TABLE_ELEMENT_BYTES,
+};
+use crate::meter::Meter;
 use std::thread;
 use std::time::Duration;
 use wasmtime::component::{Component, Linker};
@@ -43,12 +47,13 @@ impl Runtime {
             component,
             guest,
         };
-        let needs_bytes = runtime.inspect(source).initial_memory_bytes;
+        let needs_bytes =
+            runtime.inspect(source).initial_memory_bytes + Meter::constant_bytes(limits) as u64;
         if needs_bytes > limits.request_memory_bytes as u64 {
             return Err(ComponentError::TooDemanding {
                 name: source.name.clone(),
                 reason: format!(
-                    "it begins with {} KiB of memory and may have {}; raise --request-memory",
+                    "an instance begins with {} KiB and may have {}; raise --request-memory",
                     needs_bytes >> 10,
                     limits.request_memory_bytes >> 10,
                 ),
@@ -71,14 +76,6 @@ impl Runtime {
         &self.guest
     }
 }
-
-/// Stack that a guest may use, in bytes; the host's own functions, called from it, have as much again.
-const GUEST_STACK_BYTES: usize = 256 * 1024;
-
-/// What is kept of a freed memory and a freed stack to be cleared by writing zeros rather than by the kernel:
-/// a little more than the embedded component touches.
-const KEEP_MEMORY_BYTES: usize = 128 * 1024;
-const KEEP_STACK_BYTES: usize = 32 * 1024;
 
 /// Most address space that the pool keeps for one table, in bytes.
 const TABLE_BYTES: usize = 8 * 1024 * 1024;
@@ -109,7 +106,7 @@ fn config(limits: &Limits) -> Config {
         .allocation_strategy(InstanceAllocationStrategy::Pooling(pool))
         .epoch_interruption(true)
         .max_wasm_stack(GUEST_STACK_BYTES)
-        .async_stack_size(2 * GUEST_STACK_BYTES)
+        .async_stack_size(STACK_BYTES)
         // Compiling anew is slower, but no reason not to start.
         .cache(Cache::from_file(None).ok());
     config

@@ -1,8 +1,11 @@
 //! What an instance is given while it answers one request: its imports and its limits.
 
-use crate::accounts::{Kind, Token};
 use crate::engine::TICK;
-use crate::limits::{Limit, Limits, Meter};
+use crate::heap;
+use crate::ledger::{Charge, Exceeded, Kind, Ledger, LedgerHandle};
+use crate::limits::{Limit, Limits};
+use crate::meter::Meter;
+use crate::route::Route;
 use crate::store::{self, ContentId, FileSlice, Folder, MediaObject, OpenError, ReadNow};
 use bytes::{Bytes, BytesMut};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
@@ -46,7 +49,9 @@ pub(crate) struct InstanceState {
     /// a stream and its handle then be another's.
     streams: Vec<(u32, Weak<Mutex<FileSlice>>)>,
     cpu_ticks_left: u32,
-    _alive: Token,
+    ledger: LedgerHandle,
+    /// Whose request it is, for what is left on the heap by what it has done on other threads.
+    route: Arc<Route>,
 }
 
 impl InstanceState {
@@ -58,23 +63,30 @@ impl InstanceState {
     }
 
     /// A store for one request, with every limit set.
+    ///
+    /// # Errors
+    /// [`Exceeded`], when the request's ledger has no room for one.
     pub(crate) fn store(
         engine: &Engine,
         limits: &Limits,
         folder: &Arc<Folder>,
         files_at: &Arc<str>,
-    ) -> Store<Self> {
+        ledger: &Ledger,
+        route: &Arc<Route>,
+    ) -> Result<Store<Self>, Exceeded> {
+        let meter = Meter::new(ledger, limits)?;
         let mut table = ResourceTable::new();
         table.set_max_capacity(limits.handles);
         let ticks = limits.cpu.as_nanos().div_ceil(TICK.as_nanos());
         let state = InstanceState {
-            meter: Meter::new(limits),
+            meter,
             table,
             folder: Arc::clone(folder),
             files_at: Arc::clone(files_at),
             streams: Vec::new(),
             cpu_ticks_left: u32::try_from(ticks).unwrap_or(u32::MAX),
-            _alive: folder.accounts().count(Kind::Store),
+            ledger: ledger.handle(),
+            route: Arc::clone(route),
         };
         let mut store = Store::new(engine, state);
         store.limiter(|state| &mut state.meter);
@@ -90,11 +102,15 @@ impl InstanceState {
             }
             Ok(UpdateDeadline::Yield(1))
         });
-        store
+        Ok(store)
     }
 
     pub(crate) fn meter(&self) -> &Meter {
         &self.meter
+    }
+
+    pub(crate) fn meter_mut(&mut self) -> &mut Meter {
+        &mut self.meter
     }
 
     /// Takes out of the table what a handle stands for: the bytes of a file that the guest has not read.
@@ -144,8 +160,9 @@ impl media_store::Host for InstanceState {
                 store::Key::Named(name)
             }
         };
-        let folder = Arc::clone(&self.folder);
-        let opened = tokio::task::spawn_blocking(move || folder.open_object(&key)).await?;
+        let (folder, ledger) = (Arc::clone(&self.folder), self.ledger.clone());
+        let opened = heap::spawn_blocking(&self.route, move || folder.open_object(&key, &ledger));
+        let opened = opened.await?;
         match opened {
             Ok(object) => Ok(Ok(self.table.push(object)?)),
             Err(OpenError::NotFound) => Ok(Err(media_store::Error::NotFound)),
@@ -153,6 +170,7 @@ impl media_store::Host for InstanceState {
                 tracing::warn!(%error, "a file was not opened");
                 Ok(Err(media_store::Error::Busy))
             }
+            Err(OpenError::Exceeded(exceeded)) => Err(Limit::from(exceeded).into()),
             Err(error @ OpenError::Failed(_)) => {
                 tracing::error!(%error, "a file was not opened");
                 Ok(Err(media_store::Error::Failed))
@@ -187,6 +205,7 @@ impl media_store::HostObject for InstanceState {
         let stream: DynInputStream = Box::new(SliceStream {
             slice,
             ahead: BytesMut::new(),
+            ahead_charge: self.ledger.empty_charge(Kind::Buffers),
             failed: None,
         });
         let stream = self.table.push(stream)?;
@@ -214,6 +233,7 @@ struct SliceStream {
     slice: Arc<Mutex<FileSlice>>,
     /// What was read for the guest and not yet taken by it.
     ahead: BytesMut,
+    ahead_charge: Charge,
     failed: Option<std::io::Error>,
 }
 
@@ -231,6 +251,10 @@ impl SliceStream {
 impl Pollable for SliceStream {
     async fn ready(&mut self) {
         if !self.ahead.is_empty() || self.failed.is_some() || self.remaining() == 0 {
+            return;
+        }
+        if let Err(exceeded) = self.ahead_charge.resize(GUEST_READ_BYTES) {
+            self.failed = Some(std::io::Error::other(exceeded));
             return;
         }
         let mut slice = {
@@ -280,10 +304,10 @@ pub(crate) fn limit_of(error: &wasmtime::Error, meter: &Meter) -> Option<Limit> 
         return Some(*limit);
     }
     if let Some(ResourceTableError::Full) = error.downcast_ref::<ResourceTableError>() {
-        return Some(Limit::Handles);
+        return Some(Limit::Memory(Kind::Handles));
     }
     match error.downcast_ref::<wasmtime::Trap>() {
-        Some(wasmtime::Trap::StackOverflow) => return Some(Limit::Stack),
+        Some(wasmtime::Trap::StackOverflow) => return Some(Limit::Memory(Kind::Stack)),
         Some(wasmtime::Trap::Interrupt) => return Some(Limit::Cpu),
         _ => {}
     }
@@ -291,9 +315,9 @@ pub(crate) fn limit_of(error: &wasmtime::Error, meter: &Meter) -> Option<Limit> 
     // them anew.
     let said = error.root_cause().to_string();
     if said.contains("fuel allocated for hostcalls") {
-        Some(Limit::LiftedBytes)
+        Some(Limit::Memory(Kind::Lifted))
     } else if said.contains("store handle limit exceeded") {
-        Some(Limit::Handles)
+        Some(Limit::Memory(Kind::Handles))
     } else if said.contains("resource limit exceeded") {
         Some(Limit::Instances)
     } else {

@@ -7,20 +7,37 @@
 //! what is held right now, and [`End`] how it came out.
 
 mod accounts;
+pub mod admin;
 mod body;
+mod budget;
+mod clock;
 mod component;
+mod connection;
+mod drill;
 mod engine;
+pub mod heap;
 mod instance;
+pub mod ledger;
 pub mod limits;
 pub mod listener;
+mod meter;
+pub mod process;
 mod record;
 mod request;
 mod response;
+mod route;
+mod socket;
 pub mod store;
+pub mod watch;
+mod window;
 
-pub use accounts::Accounts;
+pub use accounts::{Accounts, LiveRequest, Observer, RouteSurvey, Survey};
 pub use body::MediaBody;
+pub use budget::{Bound, Budget, TooLittle};
 pub use component::{ComponentError, EMBEDDED, Inspection, Source};
+#[doc(hidden)]
+pub use drill::Leak;
 pub use limits::{Limit, Limits};
 pub use record::End;
 pub use request::{FilesAt, Millpond, NotAPath, Unready};
+pub use route::Route;

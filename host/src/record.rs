@@ -1,9 +1,12 @@
 //! What is remembered of one request from its head to its end, and logged once: how it ended.
 
 use crate::accounts::Accounts;
+use crate::ledger::{Ledger, Owner};
+use crate::route::Route;
 use http::StatusCode;
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 /// How a request ended. Logs, metrics and tests use these five words and no others.
@@ -15,7 +18,7 @@ pub enum End {
     Aborted,
     /// The host did not take it: its head is too large, or there is no room.
     Refused,
-    /// Its instance met a limit.
+    /// It met a limit of its own.
     Limited,
     /// The guest, the store or the host failed.
     Failed,
@@ -30,17 +33,23 @@ impl End {
         End::Limited,
         End::Failed,
     ];
-}
 
-impl fmt::Display for End {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
+    /// The word.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
             End::Completed => "completed",
             End::Aborted => "aborted",
             End::Refused => "refused",
             End::Limited => "limited",
             End::Failed => "failed",
-        })
+        }
+    }
+}
+
+impl fmt::Display for End {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
     }
 }
 
@@ -57,16 +66,32 @@ pub(crate) struct Record {
     end: Option<End>,
     reason: Option<String>,
     accounts: Arc<Accounts>,
+    route: Arc<Route>,
+    ledger: Ledger,
 }
 
 /// Longest piece of a target that is logged, in bytes.
 const LOGGED_TARGET_BYTES: usize = 1024;
 
 impl Record {
-    pub(crate) fn new(method: http::Method, uri: &http::Uri, accounts: Arc<Accounts>) -> Self {
+    /// The record of a request whose head is complete, with a ledger of that limit.
+    pub(crate) fn new(
+        method: &http::Method,
+        uri: &http::Uri,
+        accounts: Arc<Accounts>,
+        limit_bytes: usize,
+    ) -> Self {
         let target = uri.path_and_query().map_or("*", |target| target.as_str());
+        let route = accounts.route(uri.path());
+        route.requests.fetch_add(1, Ordering::Relaxed);
+        let owner = Owner::Request {
+            method: method.clone(),
+            route: Arc::clone(&route),
+        };
         Record {
-            method,
+            ledger: Ledger::new(&accounts, owner, limit_bytes),
+            route,
+            method: method.clone(),
             target: target.chars().take(LOGGED_TARGET_BYTES).collect(),
             started: Instant::now(),
             status: None,
@@ -76,6 +101,16 @@ impl Record {
             reason: None,
             accounts,
         }
+    }
+
+    /// What the request holds.
+    pub(crate) fn ledger(&self) -> &Ledger {
+        &self.ledger
+    }
+
+    /// The route that its target follows.
+    pub(crate) fn route(&self) -> &Arc<Route> {
+        &self.route
     }
 
     pub(crate) fn answered(&mut self, status: StatusCode) {
@@ -107,19 +142,22 @@ impl Record {
 impl Drop for Record {
     fn drop(&mut self) {
         let end = self.end.unwrap_or(End::Aborted);
-        self.accounts.count_end(end);
+        let duration = self.started.elapsed();
+        self.accounts
+            .count_end(end, duration, self.ledger.peak_bytes());
         // The names stand once, here; the level is all that differs.
         macro_rules! log {
             ($level:ident) => {
                 tracing::$level!(
                     target: "millpond::access",
                     method = %self.method,
-                    path = ?self.target,
+                    path = %self.target.escape_debug(),
                     status = self.status.map(|status| status.as_u16()),
                     bytes = self.body_bytes,
-                    duration_us = micros(self.started.elapsed()),
+                    duration_us = micros(duration),
                     end = %end,
                     guest_peak_bytes = self.peak_guest_bytes,
+                    peak_bytes = self.ledger.peak_bytes(),
                     reason = self.reason,
                 )
             };

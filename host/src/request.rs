@@ -1,13 +1,22 @@
 //! The life of one request, from its head to its body: one function, its phases in order.
 
-use crate::accounts::{Accounts, Kind};
+use crate::accounts::Accounts;
 use crate::body::{MediaBody, Part};
+use crate::budget::{Bound, Budget, NoRoom};
 use crate::component::{ComponentError, Inspection, Source, one_line};
+use crate::connection::{Answer, Connection, Connections};
+use crate::drill::Leak;
 use crate::engine::Runtime;
 use crate::instance::{InstanceState, limit_of, serve};
-use crate::limits::{ADMISSION_WAIT, FIELD_LINES, FIELDS_BYTES, Limit, Limits, TARGET_BYTES};
+use crate::ledger::{Charge, Exceeded, Kind, Ledger, Owner};
+use crate::limits::{
+    ADMISSION_WAIT, ANSWER_BYTES, FIELD_LINES, FIELD_OVERHEAD_BYTES, FIELDS_BYTES, Limit, Limits,
+    REQUEST_OVERHEAD_BYTES, RESPONSE_BYTES, TARGET_BYTES,
+};
+use crate::process;
 use crate::record::{End, Record};
 use crate::response::{self, InvalidResponse};
+use crate::route::Route;
 use crate::store::Folder;
 use bytes::Bytes;
 use http::header::{self, HeaderValue};
@@ -37,7 +46,11 @@ struct Shared {
     folder: Arc<Folder>,
     files_at: Arc<str>,
     limits: Limits,
-    instances: Semaphore,
+    accounts: Arc<Accounts>,
+    bound: Bound,
+    budget: Arc<Budget>,
+    instances: Arc<Semaphore>,
+    connections: Connections,
 }
 
 /// Where named files are served, as a path: `/`, or segments without a `/` at the end.
@@ -87,14 +100,22 @@ impl Millpond {
         limits: Limits,
     ) -> Result<Self, ComponentError> {
         let runtime = Runtime::new(source, &limits)?;
+        // What the process has by now, its component compiled, is what it has without a request.
+        let fixed_bytes = process::fixed_bytes(limits.memory_bytes);
+        let files = process::open_files_limit();
+        let bound = Bound::divide(limits.memory_bytes, fixed_bytes, files, &limits)?;
         Ok(Millpond {
             shared: Arc::new(Shared {
                 inspection: runtime.inspect(source),
                 runtime,
                 folder: Arc::new(folder),
                 files_at: Arc::clone(&files_at.0),
-                instances: Semaphore::new(limits.concurrent_instances),
                 limits,
+                accounts: Arc::default(),
+                bound,
+                budget: Arc::new(Budget::new(bound.answers_bytes)),
+                instances: Arc::new(Semaphore::new(bound.instances)),
+                connections: Connections::default(),
             }),
         })
     }
@@ -111,10 +132,26 @@ impl Millpond {
         &self.shared.limits
     }
 
+    /// The bound of the whole process, and what it is made of.
+    #[must_use]
+    pub fn bound(&self) -> &Bound {
+        &self.shared.bound
+    }
+
+    pub(crate) fn connections(&self) -> &Connections {
+        &self.shared.connections
+    }
+
+    /// What answers in progress reserve from.
+    #[must_use]
+    pub fn budget(&self) -> &Arc<Budget> {
+        &self.shared.budget
+    }
+
     /// What requests hold right now, and how the ended ones ended.
     #[must_use]
     pub fn accounts(&self) -> &Arc<Accounts> {
-        self.shared.folder.accounts()
+        &self.shared.accounts
     }
 
     /// Makes an instance as for a request and frees it again, without asking it anything: what tells before
@@ -124,8 +161,12 @@ impl Millpond {
     /// [`Unready`], when the component traps at its start, meets a limit, or finds no room.
     pub async fn probe(&self) -> Result<(), Unready> {
         let shared = &self.shared;
-        let (engine, limits) = (shared.runtime.engine(), &shared.limits);
-        let mut store = InstanceState::store(engine, limits, &shared.folder, &shared.files_at);
+        let limits = &shared.limits;
+        let ledger = Ledger::new(&shared.accounts, Owner::Host, limits.request_memory_bytes);
+        let route = shared.accounts.route("probe");
+        let mut store = shared
+            .store(&ledger, &route)
+            .map_err(|error| Unready(error.to_string()))?;
         let made = timeout(
             limits.wall,
             shared.runtime.guest().instantiate_async(&mut store),
@@ -140,7 +181,14 @@ impl Millpond {
     /// Answers one request.
     pub async fn serve<B>(&self, request: Request<B>) -> Response<MediaBody> {
         let (head, _content) = request.into_parts();
-        let mut record = Record::new(head.method.clone(), &head.uri, Arc::clone(self.accounts()));
+        let accounts = Arc::clone(&self.shared.accounts);
+        let limit_bytes = self.shared.limits.request_memory_bytes;
+        let mut record = Record::new(&head.method, &head.uri, accounts, limit_bytes);
+        // On a connection of ours, what the kernel keeps for the answer is the request's too.
+        let answer = head.extensions.get::<Arc<Connection>>().map(|connection| {
+            connection.serve(record.route());
+            connection.answer(&record.ledger().handle())
+        });
         let mut response = match self.shared.answer(&head, &mut record).await {
             Ok(response) => response,
             Err(error) => {
@@ -152,9 +200,48 @@ impl Millpond {
             response.body_mut().clear();
         }
         record.answered(response.status());
-        let alive = self.accounts().count(Kind::Body);
-        response.map(|parts| MediaBody::new(parts, record, alive))
+        into_body(response, record, answer, self.shared.limits.leak)
     }
+}
+
+impl std::fmt::Debug for Millpond {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Millpond")
+            .field("component", &self.shared.inspection.name)
+            .field("limits", &self.shared.limits)
+            .field("bound", &self.shared.bound)
+            .finish_non_exhaustive()
+    }
+}
+
+/// The response with its parts made a body, and its head and what the guest made of it charged.
+fn into_body(
+    response: Response<Vec<Part>>,
+    record: Record,
+    answer: Option<Answer>,
+    leak: Option<Leak>,
+) -> Response<MediaBody> {
+    if let Some(leak) = leak {
+        leak.of(record.ledger());
+    }
+    let mut charge = record.ledger().empty_charge(Kind::Response);
+    // The answer of a request that was checked has been charged once and fits; the host's own error is small,
+    // and has to be told even where there is no room for it.
+    let _ = charge.resize(response_bytes(&response));
+    response.map(|parts| MediaBody::new(parts, charge, answer, record, leak))
+}
+
+/// What a response takes beside the files that it is made of, in bytes.
+fn response_bytes(response: &Response<Vec<Part>>) -> usize {
+    let fields = response.headers().iter();
+    let fields: usize = fields
+        .map(|(name, value)| name.as_str().len() + value.len() + FIELD_OVERHEAD_BYTES)
+        .sum();
+    let parts = response.body().iter().map(|part| match part {
+        Part::Bytes(bytes) => size_of::<Part>() + bytes.len(),
+        Part::File(_) => size_of::<Part>(),
+    });
+    fields + parts.sum::<usize>()
 }
 
 impl Shared {
@@ -164,16 +251,18 @@ impl Shared {
         record: &mut Record,
     ) -> Result<Response<Vec<Part>>, RequestError> {
         check_head(head)?;
+        let _head = record.ledger().charge(Kind::Head, head_bytes(head))?;
 
-        // Admission: a place for an instance.
-        let place = timeout(ADMISSION_WAIT, self.instances.acquire()).await;
-        let Ok(Ok(_place)) = place else {
-            return Err(RequestError::NoRoom);
-        };
+        // Admission: room for the answer, for as long as it lasts, and a place for an instance.
+        let admitted = self
+            .budget
+            .admit(ANSWER_BYTES, &self.instances, ADMISSION_WAIT)
+            .await;
+        let (room, place) = admitted?;
+        record.ledger().keep(room);
 
         // A fresh instance, and its answer.
-        let engine = self.runtime.engine();
-        let mut store = InstanceState::store(engine, &self.limits, &self.folder, &self.files_at);
+        let mut store = self.store(record.ledger(), record.route())?;
         let fields: Vec<(&str, &[u8])> = head
             .headers
             .iter()
@@ -190,7 +279,7 @@ impl Shared {
             guest.call_handle(&mut store, question).await
         })
         .await;
-        record.guest_took(store.data().meter().peak_bytes());
+        record.guest_took(store.data().meter().peak_guest_bytes());
         let answer = match called {
             Ok(Ok(answer)) => answer,
             Ok(Err(error)) => return Err(RequestError::of_trap(&error, &store)),
@@ -199,9 +288,57 @@ impl Shared {
 
         // The handles leave the instance; then it is freed, before the first byte of the body moves.
         let response = response::check(answer, &head.method, store.data_mut())?;
+        self.make_room(&response, record.ledger(), store.data_mut())?;
         drop(store);
+        drop(place);
         Ok(response)
     }
+
+    fn store(
+        &self,
+        ledger: &Ledger,
+        route: &Arc<Route>,
+    ) -> Result<wasmtime::Store<InstanceState>, Exceeded> {
+        let engine = self.runtime.engine();
+        InstanceState::store(
+            engine,
+            &self.limits,
+            &self.folder,
+            &self.files_at,
+            ledger,
+            route,
+        )
+    }
+
+    /// Sees to it that what the guest made has room on the request's ledger, and in the budget where it is more
+    /// than each answer has room for.
+    fn make_room(
+        &self,
+        response: &Response<Vec<Part>>,
+        ledger: &Ledger,
+        state: &mut InstanceState,
+    ) -> Result<(), RequestError> {
+        let bytes = response_bytes(response);
+        state
+            .meter_mut()
+            .lift(bytes)
+            .map_err(RequestError::Limited)?;
+        let _fits: Charge = ledger.charge(Kind::Response, bytes)?;
+        if bytes > RESPONSE_BYTES {
+            let beyond = self.budget.try_reserve(bytes - RESPONSE_BYTES);
+            ledger.keep(beyond.ok_or(NoRoom::TooLong(std::time::Duration::ZERO))?);
+        }
+        Ok(())
+    }
+}
+
+/// What a request's head and all that is remembered of the request take, in bytes.
+fn head_bytes(head: &http::request::Parts) -> usize {
+    let fields = head.headers.iter();
+    let fields: usize = fields
+        .map(|(name, value)| name.as_str().len() + value.len() + FIELD_OVERHEAD_BYTES)
+        .sum();
+    REQUEST_OVERHEAD_BYTES + target(head).len() + fields
 }
 
 /// The target in origin-form, or `*` (RFC 9112 section 3.2).
@@ -233,8 +370,10 @@ enum RequestError {
     TargetTooLong,
     #[error("the fields are larger than {FIELDS_BYTES} bytes or more than {FIELD_LINES}")]
     FieldsTooLarge,
-    #[error("no instance was free within {ADMISSION_WAIT:?}")]
-    NoRoom,
+    #[error(transparent)]
+    NoRoom(#[from] NoRoom),
+    #[error("every place in the pool of instances is taken")]
+    NoPlace,
     #[error("limit reached: {0}")]
     Limited(Limit),
     #[error("the guest trapped: {0}")]
@@ -243,10 +382,16 @@ enum RequestError {
     Invalid(#[from] InvalidResponse),
 }
 
+impl From<Exceeded> for RequestError {
+    fn from(exceeded: Exceeded) -> Self {
+        RequestError::Limited(exceeded.into())
+    }
+}
+
 impl RequestError {
     fn of_trap(error: &wasmtime::Error, store: &wasmtime::Store<InstanceState>) -> Self {
         if error.is::<wasmtime::PoolConcurrencyLimitError>() {
-            return RequestError::NoRoom;
+            return RequestError::NoPlace;
         }
         match limit_of(error, store.data().meter()) {
             Some(limit) => RequestError::Limited(limit),
@@ -256,9 +401,10 @@ impl RequestError {
 
     fn end(&self) -> End {
         match self {
-            RequestError::TargetTooLong | RequestError::FieldsTooLarge | RequestError::NoRoom => {
-                End::Refused
-            }
+            RequestError::TargetTooLong
+            | RequestError::FieldsTooLarge
+            | RequestError::NoRoom(_)
+            | RequestError::NoPlace => End::Refused,
             RequestError::Limited(_) => End::Limited,
             RequestError::Trapped(_) | RequestError::Invalid(_) => End::Failed,
         }
@@ -272,7 +418,9 @@ impl RequestError {
                 StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
                 "Header fields too large",
             ),
-            RequestError::NoRoom => (StatusCode::SERVICE_UNAVAILABLE, "Server is busy"),
+            RequestError::NoRoom(_) | RequestError::NoPlace => {
+                (StatusCode::SERVICE_UNAVAILABLE, "Server is busy")
+            }
             RequestError::Limited(limit) if limit.is_transient() => {
                 (StatusCode::SERVICE_UNAVAILABLE, "Request took too long")
             }

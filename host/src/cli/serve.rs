@@ -4,13 +4,17 @@ use super::readable;
 use anyhow::{Context, Result};
 use bytesize::ByteSize;
 use clap::{Args, ValueEnum};
+use millpond::admin::{Admin, write_report};
+use millpond::limits::memory_bytes as memory_bytes_by_default;
 use millpond::listener::{self, ConnectionLimits};
 use millpond::store::Folder;
-use millpond::{FilesAt, Limits, Millpond, Source};
+use millpond::watch::Watch;
+use millpond::{FilesAt, Leak, Limits, Millpond, Source};
 use std::io::{IsTerminal, Write};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
@@ -37,7 +41,12 @@ pub(crate) struct Serve {
     #[arg(long, value_name = "FILE", env = "MILLPOND_COMPONENT")]
     component: Option<PathBuf>,
 
-    /// The most memory that one request's instance may take.
+    /// The most memory that the process may take, and the kernel on its behalf [default: a quarter of the
+    /// machine's or the control group's, 4GiB at most].
+    #[arg(long, value_name = "SIZE", env = "MILLPOND_MEMORY")]
+    memory: Option<ByteSize>,
+
+    /// The most memory that one request may take, of whatever kind.
     #[arg(
         long,
         value_name = "SIZE",
@@ -45,6 +54,40 @@ pub(crate) struct Serve {
         env = "MILLPOND_REQUEST_MEMORY"
     )]
     request_memory: ByteSize,
+
+    /// Address and port for those who run the process: `/metrics`, `/memory`, `/requests`, `/healthz`, `/readyz`;
+    /// `off` for none.
+    #[arg(long, value_name = "ADDR", default_value = "off", env = "MILLPOND_ADMIN", value_parser = parse_admin)]
+    admin: AdminAddress,
+
+    /// A client that takes too little of an answer in so long is cut off.
+    #[arg(long, value_name = "TIME", default_value = "30s", env = "MILLPOND_STALL", value_parser = humantime::parse_duration)]
+    stall: Duration,
+
+    /// What is too little, in bytes a second.
+    #[arg(
+        long,
+        value_name = "BYTES",
+        default_value = "1024",
+        env = "MILLPOND_LEAST_RATE"
+    )]
+    least_rate: u32,
+
+    /// The longest that one answer may take.
+    #[arg(long, value_name = "TIME", default_value = "1h", env = "MILLPOND_TOTAL", value_parser = humantime::parse_duration)]
+    total: Duration,
+
+    /// Folder for the reports that SIGUSR2 asks for [default: the system's for temporary files].
+    #[arg(long, value_name = "DIR", env = "MILLPOND_REPORTS")]
+    reports: Option<PathBuf>,
+
+    /// Leaks on purpose, to see the watch name it.
+    #[arg(long, hide = true, value_name = "WHAT", value_parser = parse_leak)]
+    leak_drill: Option<Leak>,
+
+    /// How often the watch looks.
+    #[arg(long, hide = true, value_name = "TIME", default_value = "1s", value_parser = humantime::parse_duration)]
+    watch_every: Duration,
 
     /// How the log is written, to standard error.
     #[arg(
@@ -64,6 +107,29 @@ enum LogFormat {
     Json,
 }
 
+/// Where the admin listener listens, if anywhere.
+#[derive(Debug, Clone, Copy)]
+struct AdminAddress(Option<SocketAddr>);
+
+fn parse_admin(text: &str) -> Result<AdminAddress, String> {
+    if text == "off" {
+        return Ok(AdminAddress(None));
+    }
+    let address = text.parse().map(Some);
+    address
+        .map(AdminAddress)
+        .map_err(|_| "an address and port, as in 127.0.0.1:9090, or off".into())
+}
+
+fn parse_leak(text: &str) -> Result<Leak, String> {
+    match text {
+        "token" => Ok(Leak::Token),
+        "body" => Ok(Leak::Body),
+        "buffer" => Ok(Leak::Buffer),
+        _ => Err("token, body or buffer".into()),
+    }
+}
+
 fn parse_files_at(text: &str) -> Result<FilesAt, String> {
     text.parse()
         .map_err(|error: millpond::NotAPath| error.to_string())
@@ -78,9 +144,19 @@ impl Serve {
         };
         let folder = Folder::open(&self.dir)
             .with_context(|| format!("cannot serve the folder {}", self.dir.display()))?;
+        raise_open_files();
+        let bytes = |size: ByteSize, option: &str| {
+            usize::try_from(size.as_u64())
+                .with_context(|| format!("{option} is more than this machine can address"))
+        };
+        let memory_bytes = self
+            .memory
+            .map(|size| bytes(size, "--memory"))
+            .transpose()?;
         let limits = Limits {
-            request_memory_bytes: usize::try_from(self.request_memory.as_u64())
-                .context("--request-memory is more than this machine can address")?,
+            memory_bytes: memory_bytes.unwrap_or_else(memory_bytes_by_default),
+            request_memory_bytes: bytes(self.request_memory, "--request-memory")?,
+            leak: self.leak_drill,
             ..Limits::default()
         };
         let millpond = Millpond::new(&source, folder, &self.files_at, limits)?;
@@ -93,24 +169,84 @@ impl Serve {
     }
 
     async fn serve(&self, millpond: Millpond) -> Result<()> {
-        let limits = ConnectionLimits {
-            connections: connections_within_open_files(),
-            ..ConnectionLimits::default()
-        };
         let listener = TcpListener::bind(self.listen)
             .await
             .with_context(|| format!("cannot listen on {}", self.listen))?;
         millpond.probe().await?;
+        let watch = Watch::start(&millpond, self.watch_every);
         let stop = stop_on_signal()?;
-        let announcement = self.announcement(&millpond, listener.local_addr()?);
+        let admin_address = match self.admin.0 {
+            Some(address) => Some(self.start_admin(address, &millpond, &watch, &stop).await?),
+            None => None,
+        };
+        self.report_on_signal(&millpond, &watch)?;
+        let announcement = self.announcement(&millpond, listener.local_addr()?, admin_address);
         // Whoever reads it may have gone; that is no reason not to serve.
         let _ = std::io::stdout().write_all(announcement.as_bytes());
+        let limits = ConnectionLimits {
+            stall: self.stall,
+            least_bytes_per_second: self.least_rate,
+            total: self.total,
+            ..ConnectionLimits::default()
+        };
         listener::serve(listener, millpond, limits, stop).await;
         Ok(())
     }
 
+    async fn start_admin(
+        &self,
+        address: SocketAddr,
+        millpond: &Millpond,
+        watch: &Watch,
+        stop: &CancellationToken,
+    ) -> Result<SocketAddr> {
+        let listener = TcpListener::bind(address)
+            .await
+            .with_context(|| format!("cannot listen on {address} for --admin"))?;
+        let address = listener.local_addr()?;
+        let admin = Admin::new(millpond.clone(), watch.clone(), stop.clone());
+        tokio::spawn(admin.serve(listener));
+        Ok(address)
+    }
+
+    /// Writes a report whenever SIGUSR2 comes.
+    fn report_on_signal(&self, millpond: &Millpond, watch: &Watch) -> Result<()> {
+        #[cfg(unix)]
+        {
+            use tokio::signal::unix::{SignalKind, signal};
+            let mut asked =
+                signal(SignalKind::user_defined2()).context("cannot wait for SIGUSR2")?;
+            let folder = self.reports.clone().unwrap_or_else(std::env::temp_dir);
+            let (millpond, watch) = (millpond.clone(), watch.clone());
+            tokio::spawn(async move {
+                while asked.recv().await.is_some() {
+                    let (millpond, watch, folder) =
+                        (millpond.clone(), watch.clone(), folder.clone());
+                    let written = tokio::task::spawn_blocking(move || {
+                        write_report(&millpond, &watch, &folder)
+                    });
+                    match written.await {
+                        Ok(Ok(path)) => {
+                            tracing::info!(path = %path.display(), "a report was written");
+                        }
+                        Ok(Err(error)) => tracing::error!(%error, "no report could be written"),
+                        Err(error) => tracing::error!(%error, "no report could be written"),
+                    }
+                }
+            });
+        }
+        #[cfg(not(unix))]
+        let _ = (millpond, watch);
+        Ok(())
+    }
+
     /// Says what is served, where, by what and within which limits.
-    fn announcement(&self, millpond: &Millpond, address: SocketAddr) -> String {
+    fn announcement(
+        &self,
+        millpond: &Millpond,
+        address: SocketAddr,
+        admin: Option<SocketAddr>,
+    ) -> String {
         let url = format!("http://{address}");
         let component = millpond.component();
         let files_at = self.files_at.as_str().trim_end_matches('/');
@@ -126,8 +262,12 @@ impl Serve {
                 readable(component.size_bytes as u64),
                 &component.sha256[..12],
             ),
+            format!("  memory     {}", millpond.bound()),
             format!("  request    {}", millpond.limits()),
         ];
+        if let Some(admin) = admin {
+            lines.insert(3, format!("  admin      http://{admin}"));
+        }
         if let Some(file) = file_to_try(&self.dir) {
             lines.push(format!("  try        {url}{files_at}/{file}"));
         }
@@ -227,28 +367,19 @@ impl Signals {
     }
 }
 
-/// Raises the limit of open files as far as it goes, and says how many connections then fit: each takes a
-/// socket, and its answer most often one file.
-fn connections_within_open_files() -> usize {
-    let most = ConnectionLimits::default().connections;
+/// Raises the limit of open files as far as it goes: it is one of the things that bound connections.
+fn raise_open_files() {
     #[cfg(unix)]
     {
         use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-        /// The program's own: standard streams, the listener, the poller, the folder.
-        const OWN_FILES: u64 = 64;
-        let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
-        let raised = Rlimit {
-            current: maximum,
-            maximum,
-        };
-        let files = match setrlimit(Resource::Nofile, raised) {
-            Ok(()) => maximum,
-            Err(_) => current,
-        };
-        if let Some(files) = files {
-            let connections = files.saturating_sub(OWN_FILES) / 2;
-            return usize::try_from(connections).map_or(most, |fit| fit.clamp(1, most));
-        }
+        let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
+        // Where it may not be raised, it stays.
+        let _ = setrlimit(
+            Resource::Nofile,
+            Rlimit {
+                current: maximum,
+                maximum,
+            },
+        );
     }
-    most
 }

@@ -191,7 +191,13 @@ fn write_error(path: &Path) -> impl Fn(io::Error) -> AddError {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
+    use crate::ledger::{Ledger, Owner};
     use crate::store::{Folder, Key};
+    use std::sync::Arc;
+
+    fn ledger() -> Ledger {
+        Ledger::new(&Arc::default(), Owner::Connection, usize::MAX)
+    }
 
     fn store_with(content: &[u8], name: &str) -> (tempfile::TempDir, PathBuf, Adder) {
         let root = tempfile::tempdir().unwrap();
@@ -209,7 +215,9 @@ mod tests {
         assert_eq!((told, added.record.size, added.was_there), (14, 14, false));
         assert_eq!(added.record.media_type, "image/gif");
         let folder = Folder::open(&adder.root).unwrap();
-        let object = folder.open_object(&Key::Content(added.id)).unwrap();
+        let object = folder
+            .open_object(&Key::Content(added.id), &ledger().handle())
+            .unwrap();
         assert_eq!(object.info().media_type, "image/gif");
         let left: Vec<_> = fs::read_dir(adder.root.join(INCOMING)).unwrap().collect();
         assert!(left.is_empty(), "{left:?}");
@@ -239,7 +247,11 @@ mod tests {
             fs::write(adder.root.join(path), "").unwrap();
             assert!(!adder.add(&source, |_| ()).unwrap().was_there);
             let folder = Folder::open(&adder.root).unwrap();
-            assert!(folder.open_object(&Key::Content(added.id)).is_ok());
+            assert!(
+                folder
+                    .open_object(&Key::Content(added.id), &ledger().handle())
+                    .is_ok()
+            );
         }
     }
 

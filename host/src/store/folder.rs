@@ -2,7 +2,8 @@
 
 use super::content::{Access, ContentId, RECORD_BYTES, Record};
 use super::slice::{FileSlice, OpenFile, OutOfBounds};
-use crate::accounts::{Accounts, Kind};
+use crate::ledger::{Exceeded, Kind, LedgerHandle};
+use crate::limits::FILE_BYTES;
 use cap_std::ambient_authority;
 use cap_std::fs::{Dir, OpenOptions};
 use std::io::{self, Read};
@@ -15,7 +16,6 @@ use std::time::SystemTime;
 #[derive(Debug)]
 pub struct Folder {
     root: Dir,
-    accounts: Arc<Accounts>,
 }
 
 /// What names one object: `variant key` of `wit/media-store.wit`.
@@ -36,6 +36,9 @@ pub enum OpenError {
     /// The process is at its limit of open files or memory.
     #[error("the host is at its limit of open files: {0}")]
     Busy(#[source] io::Error),
+    /// The request has no room for an open file.
+    #[error(transparent)]
+    Exceeded(#[from] Exceeded),
     /// The file system failed.
     #[error("the file system failed: {0}")]
     Failed(#[source] io::Error),
@@ -72,30 +75,27 @@ impl Folder {
         let root = Dir::open_ambient_dir(path, ambient_authority())?;
         // A handle on a folder is had without the right to read it; who lacks that is told at the start.
         drop(root.entries()?);
-        Ok(Folder {
-            root,
-            accounts: Arc::default(),
-        })
+        Ok(Folder { root })
     }
 
-    /// The accounts of this folder's files, and of the requests of the host that serves it.
-    #[must_use]
-    pub fn accounts(&self) -> &Arc<Accounts> {
-        &self.accounts
-    }
-
-    /// Opens an object. It blocks on the file system, so it is no call for an async thread.
+    /// Opens an object for whoever has that ledger, which is charged for as long as it is open. It blocks on the file system, so it is no call for an async thread.
     ///
     /// # Errors
     /// [`OpenError`].
-    pub fn open_object(&self, key: &Key) -> Result<MediaObject, OpenError> {
-        match key {
+    pub fn open_object(&self, key: &Key, ledger: &LedgerHandle) -> Result<MediaObject, OpenError> {
+        let (file, info) = match key {
             Key::Content(id) => self.open_content(id),
             Key::Named(name) => self.open_named(name),
-        }
+        }?;
+        let held_bytes = FILE_BYTES + info.media_type.len();
+        let charge = ledger.charge(Kind::Files, held_bytes)?;
+        Ok(MediaObject {
+            file: Arc::new(OpenFile::new(file, info.length, charge)),
+            info,
+        })
     }
 
-    fn open_content(&self, id: &ContentId) -> Result<MediaObject, OpenError> {
+    fn open_content(&self, id: &ContentId) -> Result<(std::fs::File, ObjectInfo), OpenError> {
         let mut json = Vec::new();
         self.open_file(&id.record_path())?
             .0
@@ -115,10 +115,10 @@ impl Folder {
             created: Some(record.created),
             digest: Some(*id),
         };
-        Ok(self.object(file, info))
+        Ok((file, info))
     }
 
-    fn open_named(&self, name: &str) -> Result<MediaObject, OpenError> {
+    fn open_named(&self, name: &str) -> Result<(std::fs::File, ObjectInfo), OpenError> {
         if !is_served_by_name(name) {
             return Err(OpenError::NotFound);
         }
@@ -133,15 +133,7 @@ impl Folder {
             created: None,
             digest: None,
         };
-        Ok(self.object(file, info))
-    }
-
-    fn object(&self, file: std::fs::File, info: ObjectInfo) -> MediaObject {
-        let token = self.accounts.count(Kind::File);
-        MediaObject {
-            file: Arc::new(OpenFile::new(file, info.length, token)),
-            info,
-        }
+        Ok((file, info))
     }
 
     /// Opens a regular file: itself, its length, and when it was modified.
@@ -235,6 +227,8 @@ fn open_error(error: io::Error) -> OpenError {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
+    use crate::accounts::Accounts;
+    use crate::ledger::{Ledger, Owner};
     use std::fs;
 
     fn folder() -> (tempfile::TempDir, Folder) {
@@ -250,22 +244,33 @@ mod tests {
         (root, folder)
     }
 
+    fn ledger() -> (Arc<Accounts>, Ledger) {
+        let accounts = Arc::default();
+        let ledger = Ledger::new(&accounts, Owner::Connection, usize::MAX);
+        (accounts, ledger)
+    }
+
     fn open(folder: &Folder, name: &str) -> Result<MediaObject, OpenError> {
-        folder.open_object(&Key::Named(name.into()))
+        folder.open_object(&Key::Named(name.into()), &ledger().1.handle())
     }
 
     #[test]
     fn files_by_name() {
         let (_root, folder) = folder();
-        let gif = open(&folder, "a.gif").unwrap();
+        let (accounts, ledger) = ledger();
+        let open = |name: &str| {
+            let key = Key::Named(name.into());
+            folder.open_object(&key, &ledger.handle()).unwrap()
+        };
+        let gif = open("a.gif");
         assert_eq!(gif.info().length, 6);
         assert_eq!(gif.info().media_type, "image/gif");
-        let mp4 = open(&folder, "b/c d.mp4").unwrap();
+        let mp4 = open("b/c d.mp4");
         assert_eq!(mp4.info().length, 0);
         assert_eq!(mp4.info().media_type, "video/mp4");
-        assert_eq!(folder.accounts().files(), 2);
+        assert_eq!(accounts.files(), 2);
         drop((gif, mp4));
-        assert_eq!(folder.accounts().files(), 0);
+        assert_eq!((accounts.files(), ledger.balance().total()), (0, 0));
     }
 
     #[test]
@@ -293,7 +298,6 @@ mod tests {
             let result = open(&folder, name);
             assert!(matches!(result, Err(OpenError::NotFound)), "{name:.40}");
         }
-        assert_eq!(folder.accounts().files(), 0);
     }
 
     #[cfg(unix)]
@@ -351,7 +355,12 @@ mod tests {
         let media = root.path().join("media");
         fs::create_dir(media.join("ab")).unwrap();
         fs::write(media.join(id.path()), "12345").unwrap();
-        let opens = || folder.open_object(&Key::Content(id)).is_ok();
+        let (_accounts, ledger) = ledger();
+        let opens = || {
+            folder
+                .open_object(&Key::Content(id), &ledger.handle())
+                .is_ok()
+        };
         assert!(!opens(), "no record");
         let record = |size: u64, access: &str| {
             format!(

@@ -1,18 +1,18 @@
 //! A slice of an open file, read piece by piece: what a body part is until it becomes bytes.
 
-use crate::accounts::Token;
+use crate::ledger::Charge;
 use bytes::BytesMut;
 use std::fs::File;
 use std::io;
 use std::sync::Arc;
 
-/// An open file, counted while it is open.
+/// An open file, charged while it is open.
 #[derive(Debug)]
 pub(crate) struct OpenFile {
     file: File,
     /// Length when it was opened, in bytes.
     length: u64,
-    _open: Token,
+    _charge: Charge,
 }
 
 /// The bytes of an open file from an offset on, to an exact length. It holds the file open and no bytes.
@@ -38,11 +38,11 @@ pub(crate) enum ReadNow {
 }
 
 impl OpenFile {
-    pub(crate) fn new(file: File, length: u64, open: Token) -> Self {
+    pub(crate) fn new(file: File, length: u64, charge: Charge) -> Self {
         OpenFile {
             file,
             length,
-            _open: open,
+            _charge: charge,
         }
     }
 }
@@ -180,15 +180,16 @@ mod now {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
-    use crate::accounts::{Accounts, Kind};
+    use crate::ledger::{Kind, Ledger, Owner};
     use proptest::prelude::*;
     use std::io::Write;
 
     fn open(content: &[u8]) -> (tempfile::NamedTempFile, Arc<OpenFile>) {
         let mut file = tempfile::NamedTempFile::new().unwrap();
         file.write_all(content).unwrap();
-        let token = Arc::new(Accounts::default()).count(Kind::File);
-        let open = OpenFile::new(file.reopen().unwrap(), content.len() as u64, token);
+        let ledger = Ledger::new(&Arc::default(), Owner::Connection, usize::MAX);
+        let charge = ledger.charge(Kind::Files, 1).unwrap();
+        let open = OpenFile::new(file.reopen().unwrap(), content.len() as u64, charge);
         (file, Arc::new(open))
     }
 

@@ -1,0 +1,60 @@
+//! The command's allocator: jemalloc, which keeps figures and gives memory back.
+
+use millpond::heap::{Heap, HeapFigures};
+use std::ffi::c_char;
+use tikv_jemalloc_ctl::{epoch, stats, thread};
+
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
+/// Read by jemalloc before `main`: few arenas, since each keeps pages of its own, and empty pages given back to the
+/// system within a second, by threads of the allocator's own.
+// SAFETY: jemalloc documents this symbol as a pointer to a string that ends with a zero byte, and so it is.
+#[allow(unsafe_code)]
+#[unsafe(export_name = "_rjem_malloc_conf")]
+static CONFIGURATION: Option<&'static c_char> = {
+    let text = c"narenas:4,background_thread:true,dirty_decay_ms:1000,muzzy_decay_ms:0";
+    // SAFETY: the pointer is to a string that lives for ever.
+    Some(unsafe { &*text.as_ptr() })
+};
+
+/// Gives jemalloc's figures.
+pub(crate) struct Jemalloc;
+
+impl Heap for Jemalloc {
+    fn figures(&self) -> HeapFigures {
+        // The figures are as of the last advance. A figure that cannot be had is zero, as without an allocator.
+        let _ = epoch::advance();
+        let bytes = |figure: Result<usize, _>| figure.unwrap_or(0) as u64;
+        HeapFigures {
+            allocated_bytes: bytes(stats::allocated::read()),
+            active_bytes: bytes(stats::active::read()),
+            resident_bytes: bytes(stats::resident::read()),
+        }
+    }
+
+    fn thread_bytes(&self) -> i64 {
+        thread_local! {
+            /// Where this thread's two counters are.
+            static COUNTERS: Option<(thread::ThreadLocal<u64>, thread::ThreadLocal<u64>)> =
+                thread::allocatedp::read().ok().zip(thread::deallocatedp::read().ok());
+        }
+        COUNTERS
+            .try_with(|counters| {
+                let (allocated, freed) = counters.as_ref()?;
+                Some(allocated.get().wrapping_sub(freed.get()).cast_signed())
+            })
+            .ok()
+            .flatten()
+            .unwrap_or(0)
+    }
+
+    fn report(&self) -> String {
+        let mut report = Vec::new();
+        let options = tikv_jemalloc_ctl::stats_print::Options::default();
+        match tikv_jemalloc_ctl::stats_print::stats_print(&mut report, options) {
+            Ok(()) => String::from_utf8_lossy(&report).into_owned(),
+            Err(error) => format!("jemalloc wrote no report: {error}"),
+        }
+    }
+}

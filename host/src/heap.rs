@@ -1,0 +1,155 @@
+//! What the process's allocator tells of itself, where it tells anything.
+//!
+//! The library allocates with whatever the program has. A program whose allocator keeps figures gives them by
+//! [`install`]; the command does so. Without them the watch has less to go by, and says so.
+
+use crate::route::Route;
+use serde::Serialize;
+use std::pin::Pin;
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::task::{Context, Poll};
+use tokio::task::JoinHandle;
+
+/// An allocator that keeps figures.
+pub trait Heap: Send + Sync {
+    /// The figures at this moment.
+    fn figures(&self) -> HeapFigures;
+
+    /// Bytes that this thread has allocated, less those that it has freed, since it began; negative for a thread
+    /// that frees what others allocate.
+    fn thread_bytes(&self) -> i64;
+
+    /// What the allocator writes of itself, for a report.
+    fn report(&self) -> String;
+}
+
+/// An allocator's figures, in bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
+pub struct HeapFigures {
+    /// What the program holds: what it asked for, rounded up to the allocator's sizes.
+    pub allocated_bytes: u64,
+    /// Pages with something of that in them.
+    pub active_bytes: u64,
+    /// Pages of the allocator's that are in memory, the empty ones that it keeps included.
+    pub resident_bytes: u64,
+}
+
+static HEAP: OnceLock<&'static dyn Heap> = OnceLock::new();
+
+/// Says where the figures come from: once, at the program's start. Later calls change nothing.
+pub fn install(heap: &'static dyn Heap) {
+    let _ = HEAP.set(heap);
+}
+
+pub(crate) fn installed() -> Option<&'static dyn Heap> {
+    HEAP.get().copied()
+}
+
+fn thread_bytes() -> i64 {
+    installed().map_or(0, Heap::thread_bytes)
+}
+
+/// Runs what waits for a disk on a thread of its own, and counts what it leaves on the heap for the route that
+/// it was done for.
+pub(crate) fn spawn_blocking<T: Send + 'static>(
+    route: &Arc<Route>,
+    work: impl FnOnce() -> T + Send + 'static,
+) -> JoinHandle<T> {
+    let route = Arc::clone(route);
+    tokio::task::spawn_blocking(move || {
+        let before = thread_bytes();
+        let result = work();
+        route.grew(thread_bytes() - before);
+        result
+    })
+}
+
+impl Route {
+    fn grew(&self, bytes: i64) {
+        self.heap_growth_bytes.fetch_add(bytes, Ordering::Relaxed);
+    }
+}
+
+/// What a connection's task leaves on the heap, and which route's request it was serving.
+///
+/// A request allocates and frees while its connection's task runs, so what that task has allocated and not freed
+/// from one request to the next is what the request left behind. It is no exact figure: a connection's own buffers
+/// are in it until the connection ends. But a route that leaks cannot hide in it.
+#[derive(Debug, Default)]
+pub(crate) struct Tally {
+    /// Of the steps of the task that are over.
+    done_bytes: AtomicI64,
+    /// What the thread's figure was when the present step began.
+    step_began: AtomicI64,
+    serving: Mutex<Option<Serving>>,
+}
+
+#[derive(Debug)]
+struct Serving {
+    route: Arc<Route>,
+    from_bytes: i64,
+}
+
+impl Tally {
+    /// From now on the task serves a request of that route.
+    pub(crate) fn serve(&self, route: &Arc<Route>) {
+        if installed().is_some() {
+            let step_bytes = thread_bytes() - self.step_began.load(Ordering::Relaxed);
+            let from_bytes = self.done_bytes.load(Ordering::Relaxed) + step_bytes;
+            let route = Arc::clone(route);
+            self.hand_over(from_bytes, Some(Serving { route, from_bytes }));
+        }
+    }
+
+    fn hand_over(&self, now_bytes: i64, next: Option<Serving>) {
+        let mut serving = self.serving.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(last) = std::mem::replace(&mut *serving, next) {
+            last.route.grew(now_bytes - last.from_bytes);
+        }
+    }
+
+    fn step<T>(&self, step: impl FnOnce() -> T) -> T {
+        let began = thread_bytes();
+        self.step_began.store(began, Ordering::Relaxed);
+        let result = step();
+        self.done_bytes
+            .fetch_add(thread_bytes() - began, Ordering::Relaxed);
+        result
+    }
+}
+
+/// A connection's task, each of whose steps is counted.
+pub(crate) struct Tallied<F> {
+    task: Option<Pin<Box<F>>>,
+    tally: Arc<Tally>,
+}
+
+impl<F> Tallied<F> {
+    pub(crate) fn new(tally: Arc<Tally>, make: impl FnOnce() -> F) -> Self {
+        let task = tally.step(|| Some(Box::pin(make())));
+        Tallied { task, tally }
+    }
+}
+
+impl<F: Future> Future for Tallied<F> {
+    type Output = F::Output;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<F::Output> {
+        let this = &mut *self;
+        match &mut this.task {
+            Some(task) => this.tally.step(|| task.as_mut().poll(cx)),
+            // Polled after its end, which futures may answer as they like.
+            None => Poll::Pending,
+        }
+    }
+}
+
+impl<F> Drop for Tallied<F> {
+    fn drop(&mut self) {
+        let task = self.task.take();
+        self.tally.step(|| drop(task));
+        let done = self.tally.done_bytes.load(Ordering::Relaxed);
+        self.tally.hand_over(done, None);
+    }
+}

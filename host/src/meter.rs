@@ -1,0 +1,193 @@
+//! Charges what one request's instances take while they run, and refuses what would pass a limit.
+
+use crate::ledger::{Charge, Exceeded, Kind, Ledger};
+use crate::limits::{
+    CORE_INSTANCES, HANDLE_BYTES, INSTANCE_BYTES, Limit, Limits, STACK_BYTES, TABLE_ELEMENT_BYTES,
+};
+use wasmtime::ResourceLimiter;
+
+/// The charges of one store.
+///
+/// wasmtime asks once per memory and once per table; they are charged to one ledger here, since a limit per memory
+/// is no limit per request.
+pub(crate) struct Meter {
+    guest_memory: Charge,
+    tables: Charge,
+    lifted: Charge,
+    /// What every store takes, whatever its guest does.
+    _constant: [Charge; 3],
+    peak_guest_bytes: usize,
+    admitted_bytes: usize,
+    lifted_cap_bytes: usize,
+    /// The limit met last: a guest that is refused memory traps by itself soon after, and the trap does not
+    /// tell why.
+    met: Option<Limit>,
+}
+
+impl Meter {
+    pub(crate) fn new(ledger: &Ledger, limits: &Limits) -> Result<Self, Exceeded> {
+        Ok(Meter {
+            guest_memory: ledger.empty_charge(Kind::GuestMemory),
+            tables: ledger.empty_charge(Kind::Tables),
+            lifted: ledger.empty_charge(Kind::Lifted),
+            _constant: [
+                ledger.charge(Kind::Instance, INSTANCE_BYTES)?,
+                ledger.charge(Kind::Stack, STACK_BYTES)?,
+                ledger.charge(Kind::Handles, limits.handles * HANDLE_BYTES)?,
+            ],
+            peak_guest_bytes: 0,
+            admitted_bytes: 0,
+            lifted_cap_bytes: limits.lifted_bytes,
+            met: None,
+        })
+    }
+
+    /// What every store takes, in bytes, before its guest has any memory.
+    pub(crate) fn constant_bytes(limits: &Limits) -> usize {
+        INSTANCE_BYTES + STACK_BYTES + limits.handles * HANDLE_BYTES
+    }
+
+    /// The most that linear memories and tables took together, in bytes.
+    pub(crate) fn peak_guest_bytes(&self) -> usize {
+        self.peak_guest_bytes
+    }
+
+    pub(crate) fn met(&self) -> Option<Limit> {
+        self.met
+    }
+
+    /// Charges bytes that the host copied out of the instance.
+    pub(crate) fn lift(&mut self, bytes: usize) -> Result<(), Limit> {
+        let sum = self.lifted.bytes().saturating_add(bytes);
+        if sum > self.lifted_cap_bytes {
+            return Err(Limit::Memory(Kind::Lifted));
+        }
+        Ok(self.lifted.resize(sum)?)
+    }
+
+    fn admit(&mut self, kind: Kind, bytes: usize) -> bool {
+        if let Err(exceeded) = self.charge_of(kind).grow(bytes) {
+            self.met = Some(exceeded.into());
+            return false;
+        }
+        self.admitted_bytes = bytes;
+        let guest_bytes = self.guest_memory.bytes() + self.tables.bytes();
+        self.peak_guest_bytes = self.peak_guest_bytes.max(guest_bytes);
+        true
+    }
+
+    /// Takes back what was admitted last: the engine itself had no room for it.
+    fn take_back(&mut self, kind: Kind) {
+        let bytes = std::mem::take(&mut self.admitted_bytes);
+        let charge = self.charge_of(kind);
+        let rest = charge.bytes().saturating_sub(bytes);
+        // Less is never too much.
+        let _ = charge.resize(rest);
+        self.met = Some(Limit::Memory(kind));
+    }
+
+    fn charge_of(&mut self, kind: Kind) -> &mut Charge {
+        match kind {
+            Kind::Tables => &mut self.tables,
+            _ => &mut self.guest_memory,
+        }
+    }
+}
+
+impl ResourceLimiter for Meter {
+    fn memory_growing(
+        &mut self,
+        current: usize,
+        desired: usize,
+        _maximum: Option<usize>,
+    ) -> wasmtime::Result<bool> {
+        Ok(self.admit(Kind::GuestMemory, desired.saturating_sub(current)))
+    }
+
+    fn memory_grow_failed(&mut self, _error: wasmtime::Error) -> wasmtime::Result<()> {
+        self.take_back(Kind::GuestMemory);
+        Ok(())
+    }
+
+    fn table_growing(
+        &mut self,
+        current: usize,
+        desired: usize,
+        _maximum: Option<usize>,
+    ) -> wasmtime::Result<bool> {
+        let elements = desired.saturating_sub(current);
+        Ok(self.admit(Kind::Tables, elements.saturating_mul(TABLE_ELEMENT_BYTES)))
+    }
+
+    fn table_grow_failed(&mut self, _error: wasmtime::Error) -> wasmtime::Result<()> {
+        self.take_back(Kind::Tables);
+        Ok(())
+    }
+
+    fn instances(&self) -> usize {
+        CORE_INSTANCES
+    }
+
+    fn tables(&self) -> usize {
+        CORE_INSTANCES
+    }
+
+    fn memories(&self) -> usize {
+        CORE_INSTANCES
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use crate::ledger::Owner;
+    use std::sync::Arc;
+
+    fn meter(guest_bytes: usize) -> (Ledger, Meter) {
+        let limits = Limits {
+            lifted_bytes: 10,
+            ..Limits::default()
+        };
+        let limit_bytes = guest_bytes + Meter::constant_bytes(&limits);
+        let ledger = Ledger::new(&Arc::default(), Owner::Connection, limit_bytes);
+        let meter = Meter::new(&ledger, &limits).unwrap();
+        (ledger, meter)
+    }
+
+    #[test]
+    fn memories_and_tables_are_one_sum() {
+        let (ledger, mut meter) = meter(1000);
+        assert!(meter.memory_growing(0, 500, None).unwrap());
+        assert!(meter.memory_growing(0, 400, None).unwrap());
+        assert!(!meter.memory_growing(400, 600, None).unwrap());
+        assert_eq!(meter.met(), Some(Limit::Memory(Kind::GuestMemory)));
+        assert!(meter.table_growing(0, 10, None).unwrap());
+        assert!(!meter.table_growing(10, 1_000_000, None).unwrap());
+        assert_eq!(meter.met(), Some(Limit::Memory(Kind::Tables)));
+        assert_eq!(meter.peak_guest_bytes(), 900 + 10 * TABLE_ELEMENT_BYTES);
+        assert!(!meter.table_growing(0, usize::MAX, None).unwrap());
+        // What the engine then could not do is not counted.
+        assert!(meter.table_growing(10, 11, None).unwrap());
+        let full = || wasmtime::Error::msg("full");
+        meter.table_grow_failed(full()).unwrap();
+        assert!(meter.table_growing(10, 12, None).unwrap());
+        drop(meter);
+        assert_eq!(ledger.balance().total(), 0);
+    }
+
+    #[test]
+    fn lifted_bytes_add_up_over_calls() {
+        let (_ledger, mut meter) = meter(1000);
+        assert_eq!(meter.lift(6), Ok(()));
+        assert_eq!(meter.lift(5), Err(Limit::Memory(Kind::Lifted)));
+        assert_eq!(meter.lift(usize::MAX), Err(Limit::Memory(Kind::Lifted)));
+    }
+
+    #[test]
+    fn a_store_that_does_not_fit_is_refused() {
+        let ledger = Ledger::new(&Arc::default(), Owner::Connection, STACK_BYTES);
+        assert!(Meter::new(&ledger, &Limits::default()).is_err());
+        assert_eq!(ledger.balance().total(), 0);
+    }
+}

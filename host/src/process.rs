@@ -1,0 +1,134 @@
+//! What the kernel tells of this process's memory. Only Linux tells; elsewhere all figures are zero.
+
+use serde::Serialize;
+
+/// A process's memory, in bytes, each figure under its own name: they are different things, and comparing them as
+/// if they were one cost the original's operators days.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
+pub struct ProcessMemory {
+    /// Resident and the process's own (`RssAnon`): heap, stacks, guest memory.
+    pub anonymous_bytes: u64,
+    /// Resident pages of files (`RssFile`): the program itself, shared and given up at need.
+    pub file_bytes: u64,
+    /// The most that both were at one time (`VmHWM`).
+    pub high_water_bytes: u64,
+}
+
+impl ProcessMemory {
+    /// Both resident figures.
+    #[must_use]
+    pub fn resident_bytes(&self) -> u64 {
+        self.anonymous_bytes + self.file_bytes
+    }
+}
+
+pub use platform::{memory_limit_bytes, memory_now};
+
+/// What the process takes without a request, in bytes, when it is to hold so many in all: what it has now, what it
+/// has not yet touched of its program, its threads, and what the allocator keeps beside what it gives out.
+pub(crate) fn fixed_bytes(bound_bytes: usize) -> usize {
+    /// Threads for reading from disks, with what a stack of theirs touches.
+    const THREADS_BYTES: u64 = 64 * 128 * 1024;
+    /// Empty pages that the allocator keeps for a second, and parts of pages between allocations: as measured
+    /// under a flood, with a margin.
+    const ALLOCATOR_SHARE: u64 = 16;
+    let now = memory_now();
+    let program = std::env::current_exe().and_then(std::fs::metadata);
+    let untouched = program.map_or(0, |program| program.len().saturating_sub(now.file_bytes));
+    let allocator = bound_bytes as u64 / ALLOCATOR_SHARE;
+    usize::try_from(now.resident_bytes() + untouched + THREADS_BYTES + allocator)
+        .unwrap_or(usize::MAX)
+}
+
+/// Files that the process may have open.
+pub(crate) fn open_files_limit() -> usize {
+    #[cfg(unix)]
+    {
+        use rustix::process::{Resource, getrlimit};
+        /// The program's own: standard streams, listeners, the poller, the folder.
+        const OWN_FILES: u64 = 64;
+        if let Some(files) = getrlimit(Resource::Nofile).current {
+            return usize::try_from(files.saturating_sub(OWN_FILES)).unwrap_or(usize::MAX);
+        }
+    }
+    usize::MAX
+}
+
+#[cfg(target_os = "linux")]
+mod platform {
+    use super::ProcessMemory;
+    use std::fs;
+
+    /// This process's memory now.
+    #[must_use]
+    pub fn memory_now() -> ProcessMemory {
+        parse_status(&fs::read_to_string("/proc/self/status").unwrap_or_default())
+    }
+
+    fn parse_status(status: &str) -> ProcessMemory {
+        let field = |name: &str| kibibytes(status, name).unwrap_or(0);
+        ProcessMemory {
+            anonymous_bytes: field("RssAnon:"),
+            file_bytes: field("RssFile:") + field("RssShmem:"),
+            high_water_bytes: field("VmHWM:"),
+        }
+    }
+
+    /// Memory that this process may have: its control group's limit, or what the machine has.
+    #[must_use]
+    pub fn memory_limit_bytes() -> Option<u64> {
+        let machine = fs::read_to_string("/proc/meminfo").ok()?;
+        let machine = kibibytes(&machine, "MemTotal:")?;
+        let group = [
+            "/sys/fs/cgroup/memory.max",
+            "/sys/fs/cgroup/memory/memory.limit_in_bytes",
+        ]
+        .into_iter()
+        .filter_map(|path| fs::read_to_string(path).ok()?.trim().parse::<u64>().ok())
+        .min();
+        Some(group.map_or(machine, |group| group.min(machine)))
+    }
+
+    fn kibibytes(text: &str, name: &str) -> Option<u64> {
+        let line = text.lines().find_map(|line| line.strip_prefix(name))?;
+        let number: u64 = line.split_ascii_whitespace().next()?.parse().ok()?;
+        Some(number * 1024)
+    }
+
+    #[cfg(test)]
+    mod tests {
+        use super::*;
+
+        #[test]
+        fn the_kernel_tells() {
+            let now = memory_now();
+            assert!(now.anonymous_bytes > 0 && now.file_bytes > 0);
+            assert!(now.high_water_bytes >= now.anonymous_bytes);
+            assert!(memory_limit_bytes() > Some(now.resident_bytes()));
+        }
+
+        #[test]
+        fn what_is_no_status_is_zero() {
+            for text in ["", "RssAnon:", "RssAnon: x kB", "\0"] {
+                assert_eq!(parse_status(text), ProcessMemory::default());
+            }
+        }
+    }
+}
+
+#[cfg(not(target_os = "linux"))]
+mod platform {
+    use super::ProcessMemory;
+
+    /// This process's memory now: not told on this system.
+    #[must_use]
+    pub fn memory_now() -> ProcessMemory {
+        ProcessMemory::default()
+    }
+
+    /// Memory that this process may have: not told on this system.
+    #[must_use]
+    pub fn memory_limit_bytes() -> Option<u64> {
+        None
+    }
+}

@@ -1,0 +1,284 @@
+//! Says once when memory begins to grow, and once when it has stopped.
+
+use super::Sighting;
+use super::trend::{Shape, Trend};
+use crate::ledger::Kind;
+use crate::route::Route;
+use bytesize::ByteSize;
+use std::collections::HashMap;
+use std::collections::VecDeque;
+use std::fmt::Write;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, SystemTime};
+
+/// Looks before anything is said: what grows for less is a burst.
+const LEAST_LOOKS: usize = 40;
+
+/// Looks that are compared.
+const MOST_LOOKS: usize = 60;
+
+/// Growth that is said, in bytes a minute.
+const GROWTH_BYTES_PER_MINUTE: i64 = 1024 * 1024;
+
+/// What is held for ended requests is said from so many bytes on: each connection's last piece may be on its way.
+const UNRETURNED_BYTES: usize = 64 * 1024;
+
+/// Looks without growth after which it is said to have ended.
+const QUIET_LOOKS: usize = 15;
+
+/// Bytes a request on the heap that name a route: less is what a connection's own buffers come to.
+const LEFT_BYTES_PER_REQUEST: i64 = 512;
+
+/// Remembers what was seen and what was said.
+pub(super) struct Alarm {
+    period: Duration,
+    past: VecDeque<Look>,
+    growing: Option<Growing>,
+}
+
+/// What is compared between looks.
+struct Look {
+    at: SystemTime,
+    /// What the allocator gave out and no ledger explains.
+    unexplained_bytes: i64,
+    /// What is held for ended requests.
+    unreturned_bytes: i64,
+    /// By route: what was left on the heap so far, and requests so far.
+    routes: HashMap<Arc<str>, (i64, u64)>,
+}
+
+struct Growing {
+    since: SystemTime,
+    quiet_looks: usize,
+}
+
+impl Alarm {
+    pub(super) fn new(period: Duration) -> Self {
+        Alarm {
+            period,
+            past: VecDeque::with_capacity(MOST_LOOKS),
+            growing: None,
+        }
+    }
+
+    /// Takes one more look into account, and logs what is to be said.
+    pub(super) fn consider(&mut self, sighting: &Sighting, routes: Vec<Arc<Route>>) {
+        match self.judge(sighting, routes) {
+            Some(Verdict::Grows(message)) => tracing::warn!(target: "millpond::watch", "{message}"),
+            Some(Verdict::Stopped(message)) => {
+                tracing::info!(target: "millpond::watch", "{message}");
+            }
+            None => {}
+        }
+    }
+
+    fn judge(&mut self, sighting: &Sighting, routes: Vec<Arc<Route>>) -> Option<Verdict> {
+        if self.past.len() == MOST_LOOKS {
+            self.past.pop_front();
+        }
+        self.past.push_back(Look {
+            at: SystemTime::now(),
+            unexplained_bytes: sighting.unexplained_bytes,
+            unreturned_bytes: sighting.survey.unreturned.total() as i64,
+            routes: routes
+                .into_iter()
+                .map(|route| {
+                    let left = route.heap_growth_bytes.load(Ordering::Relaxed);
+                    let requests = route.requests.load(Ordering::Relaxed);
+                    (Arc::clone(&route.pattern), (left, requests))
+                })
+                .collect(),
+        });
+        if self.past.len() < LEAST_LOOKS {
+            return None;
+        }
+        let unexplained = self.trend(|look| look.unexplained_bytes);
+        let unreturned = self.trend(|look| look.unreturned_bytes);
+        let grows = |trend: &Trend| {
+            trend.shape == Shape::Linear && trend.slope_bytes_per_minute >= GROWTH_BYTES_PER_MINUTE
+        };
+        let keeps = grows(&unreturned) && sighting.survey.unreturned.total() >= UNRETURNED_BYTES;
+        if !keeps && !grows(&unexplained) {
+            return self.quiet();
+        }
+        if let Some(growing) = &mut self.growing {
+            growing.quiet_looks = 0;
+            return None;
+        }
+        let since = self
+            .past
+            .front()
+            .map_or_else(SystemTime::now, |look| look.at);
+        self.growing = Some(Growing {
+            since,
+            quiet_looks: 0,
+        });
+        let message = if keeps {
+            unreturned_words(sighting, &unreturned, &unexplained, since)
+        } else {
+            self.unexplained_words(&unexplained, since)
+        };
+        Some(Verdict::Grows(message))
+    }
+
+    fn trend(&self, figure: impl Fn(&Look) -> i64) -> Trend {
+        let figures: Vec<i64> = self.past.iter().map(figure).collect();
+        Trend::of(&figures, self.period)
+    }
+
+    fn quiet(&mut self) -> Option<Verdict> {
+        let growing = self.growing.as_mut()?;
+        growing.quiet_looks += 1;
+        if growing.quiet_looks < QUIET_LOOKS {
+            return None;
+        }
+        let message = format!(
+            "memory has stopped growing; it grew since {}",
+            clock(growing.since)
+        );
+        self.growing = None;
+        Some(Verdict::Stopped(message))
+    }
+
+    /// For what no ledger explains, the routes whose requests left most on the heap meanwhile.
+    fn unexplained_words(&self, trend: &Trend, since: SystemTime) -> String {
+        let mut words = growth_words(trend, 100, since);
+        let (Some(first), Some(last)) = (self.past.front(), self.past.back()) else {
+            return words;
+        };
+        let mut suspects: Vec<(&str, i64, i64)> = last
+            .routes
+            .iter()
+            .filter_map(|(pattern, (left, requests))| {
+                let (left_before, requests_before) =
+                    first.routes.get(pattern).copied().unwrap_or_default();
+                let requests = i64::try_from(requests - requests_before).unwrap_or(i64::MAX);
+                let left = left - left_before;
+                (left >= LEFT_BYTES_PER_REQUEST * requests.max(1))
+                    .then_some((&**pattern, left, requests))
+            })
+            .collect();
+        suspects.sort_unstable_by_key(|(_, left, _)| -left);
+        if suspects.is_empty() {
+            words += "; it was not allocated while a request was served";
+        }
+        for (pattern, left, requests) in suspects.iter().take(3) {
+            let each = left / (*requests).max(1);
+            let _ = write!(
+                words,
+                "; route {pattern} served {requests} requests, each of which left {} on the heap beside its ledger",
+                readable(each)
+            );
+        }
+        words
+    }
+}
+
+/// For what is held after its request's end, whose it is and of what kind.
+fn unreturned_words(
+    sighting: &Sighting,
+    unreturned: &Trend,
+    unexplained: &Trend,
+    since: SystemTime,
+) -> String {
+    let share = |part: i64| {
+        let whole = unreturned.slope_bytes_per_minute + unexplained.slope_bytes_per_minute.max(0);
+        (100 * part.max(0)).checked_div(whole).unwrap_or(0)
+    };
+    let mut words = growth_words(unreturned, share(unexplained.slope_bytes_per_minute), since);
+    let mut routes: Vec<_> = sighting.survey.by_route.iter().collect();
+    routes.sort_unstable_by_key(|route| std::cmp::Reverse(route.unreturned.total()));
+    for route in routes
+        .iter()
+        .take(3)
+        .filter(|route| route.unreturned_requests > 0)
+    {
+        let each = route.unreturned.total() / route.unreturned_requests;
+        let mut kinds: Vec<(Kind, usize)> = route.unreturned.iter().collect();
+        kinds.sort_unstable_by_key(|(_, bytes)| std::cmp::Reverse(*bytes));
+        let kinds: Vec<String> = kinds
+            .iter()
+            .take(4)
+            .map(|(kind, bytes)| format!("{kind} {}", readable(*bytes as i64)))
+            .collect();
+        let _ = write!(
+            words,
+            "; route {} ended {} requests with {} unreturned each ({})",
+            route.route.pattern,
+            route.unreturned_requests,
+            readable(each as i64),
+            kinds.join(", ")
+        );
+    }
+    words
+}
+
+fn growth_words(trend: &Trend, unexplained_percent: i64, since: SystemTime) -> String {
+    format!(
+        "memory grows {}/min, {}, unexplained {unexplained_percent} %, since {}",
+        readable(trend.slope_bytes_per_minute),
+        trend.shape,
+        clock(since)
+    )
+}
+
+enum Verdict {
+    Grows(String),
+    Stopped(String),
+}
+
+fn readable(bytes: i64) -> String {
+    ByteSize(bytes.unsigned_abs()).display().si().to_string()
+}
+
+/// The time of day, in UTC.
+fn clock(at: SystemTime) -> String {
+    let text = humantime::format_rfc3339_seconds(at).to_string();
+    text.get(11..20).unwrap_or_default().to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use crate::accounts::Survey;
+    use crate::process::ProcessMemory;
+
+    fn sighting(unexplained_bytes: i64) -> Sighting {
+        Sighting {
+            process: ProcessMemory::default(),
+            heap: None,
+            socket_bytes: 0,
+            survey: Survey::default(),
+            unexplained_bytes,
+            trend: Trend::of(&[], Duration::from_secs(1)),
+        }
+    }
+
+    #[test]
+    fn growth_is_said_once_and_its_end_once() {
+        let mut alarm = Alarm::new(Duration::from_secs(1));
+        let mut said = Vec::new();
+        let mut see = |bytes| match alarm.judge(&sighting(bytes), Vec::new()) {
+            Some(Verdict::Grows(message)) => said.push(message),
+            Some(Verdict::Stopped(message)) => said.push(message),
+            None => {}
+        };
+        (0..30).for_each(|_| see(0));
+        (0..60).for_each(|second| see(second * 1_000_000));
+        (0..120).for_each(|_| see(60_000_000));
+        assert_eq!(said.len(), 2, "{said:?}");
+        assert!(said[0].starts_with("memory grows") && said[0].contains("unexplained 100 %"));
+        assert!(said[1].starts_with("memory has stopped growing"));
+    }
+
+    #[test]
+    fn a_sawtooth_says_nothing() {
+        let mut alarm = Alarm::new(Duration::from_secs(1));
+        for second in 0..300 {
+            let verdict = alarm.judge(&sighting(second % 20 * 5_000_000), Vec::new());
+            assert!(verdict.is_none(), "{second}");
+        }
+    }
+}
