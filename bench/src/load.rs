@@ -101,6 +101,11 @@ impl Load {
         Duration::from_secs(self.seconds)
     }
 
+    /// Minutes of the original that are played.
+    pub(crate) fn minutes_replayed(&self) -> f64 {
+        self.seconds as f64 * self.speed / 60.0
+    }
+
     /// Every GET in the order of time: a page each interval, whether or not the ones before are done.
     pub(crate) fn plan<'a>(&'a self, media: &'a [Media]) -> impl Iterator<Item = Get> + 'a {
         let interval = Duration::from_secs_f64(60.0 / (PAGES_PER_MINUTE * self.speed));

@@ -5,6 +5,7 @@ mod load;
 mod machine;
 mod media;
 mod memory;
+mod picture;
 mod replay;
 mod report;
 mod request;

@@ -4,6 +4,7 @@ use crate::drive::drive;
 use crate::load::Load;
 use crate::machine::Machine;
 use crate::media::{self, Media};
+use crate::picture;
 use crate::report::{Measured, Report};
 use crate::request::Clients;
 use crate::sample::Sampler;
@@ -39,7 +40,7 @@ pub(crate) struct Replay {
     #[arg(long, value_name = "N", default_value_t = 512, value_parser = clap::value_parser!(u64).range(1..=8192))]
     in_flight: u64,
 
-    /// Where replay.json is put [default: bench/results of this workspace].
+    /// Where replay.svg and replay.json are put [default: bench/results of this workspace].
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
 }
@@ -146,8 +147,10 @@ fn write(report: &Report, out: &Path) -> Result<()> {
         .with_context(|| format!("cannot write {}", json.display()))?;
     serde_json::to_writer(&mut file, report)?;
     file.flush()?;
+    let svg = out.join("replay.svg");
+    picture::draw(report, &svg).with_context(|| format!("cannot draw {}", svg.display()))?;
     println!("{}", report.table());
-    println!("{}", json.display());
+    println!("{}\n{}", svg.display(), json.display());
     Ok(())
 }
 
