@@ -1,0 +1,46 @@
+//! The machine and the programs that figures were taken on: without them, figures mean little.
+
+use procfs::Current;
+use serde::Serialize;
+use std::path::Path;
+use std::process::Command;
+
+#[derive(Debug, Clone, Serialize)]
+pub(crate) struct Machine {
+    pub(crate) cpu: String,
+    pub(crate) cores: usize,
+    pub(crate) memory_bytes: u64,
+    pub(crate) kernel: String,
+    pub(crate) node: String,
+    pub(crate) millpond: String,
+}
+
+impl Machine {
+    /// Describes this machine. What cannot be told is empty or zero.
+    pub(crate) fn describe(millpond: &Path) -> Self {
+        let kernel = rustix::system::uname();
+        let cpus = procfs::CpuInfo::current().ok();
+        Machine {
+            cpu: cpus
+                .and_then(|cpus| cpus.model_name(0).map(str::to_owned))
+                .unwrap_or_default(),
+            cores: std::thread::available_parallelism().map_or(0, usize::from),
+            memory_bytes: procfs::Meminfo::current().map_or(0, |memory| memory.mem_total),
+            kernel: format!(
+                "{} {}",
+                kernel.sysname().to_string_lossy(),
+                kernel.release().to_string_lossy()
+            ),
+            node: version(Path::new("node")),
+            millpond: version(millpond),
+        }
+    }
+}
+
+fn version(program: &Path) -> String {
+    let output = Command::new(program).arg("--version").output();
+    output.map_or_else(
+        |_| String::new(),
+        |output| String::from_utf8_lossy(&output.stdout).trim().to_owned(),
+    )
+}

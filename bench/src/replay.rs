@@ -1,0 +1,167 @@
+//! `replay`: the original's load against each server in turn, looked at while it runs.
+
+use crate::drive::drive;
+use crate::load::Load;
+use crate::machine::Machine;
+use crate::media::{self, Media};
+use crate::picture;
+use crate::report::{Measured, Report};
+use crate::request::Clients;
+use crate::sample::Sampler;
+use crate::servers::{Kind, Setup};
+use anyhow::{Context, Result, bail};
+use clap::{Args, ValueEnum};
+use std::fs::{self, File};
+use std::io::{BufWriter, Write};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::time::sleep;
+
+#[derive(Debug, Args)]
+pub(crate) struct Replay {
+    /// Server to load; can stand more than once. All, one after the other, where none is named.
+    #[arg(long = "server", value_name = "SERVER")]
+    servers: Vec<Kind>,
+
+    /// The millpond to measure, which also makes the store for all servers [default:
+    /// target/release/millpond of this workspace].
+    #[arg(long, value_name = "FILE")]
+    millpond: Option<PathBuf>,
+
+    #[command(flatten)]
+    load: Load,
+
+    /// Files in the store, of sizes around 500 KB.
+    #[arg(long, value_name = "N", default_value_t = 100, value_parser = clap::value_parser!(u64).range(1..=2000))]
+    files: u64,
+
+    /// Most GETs that are on their way at once; what would be more is not sent, and counted.
+    #[arg(long, value_name = "N", default_value_t = 512, value_parser = clap::value_parser!(u64).range(1..=8192))]
+    in_flight: u64,
+
+    /// Where replay.svg and replay.json are put [default: bench/results of this workspace].
+    #[arg(long, value_name = "DIR")]
+    out: Option<PathBuf>,
+}
+
+/// How long a server is left alone at the end, before it is judged.
+const REST: Duration = Duration::from_secs(3);
+
+impl Replay {
+    pub(crate) fn run(self) -> Result<()> {
+        self.load.check()?;
+        raise_open_files();
+        let crate_folder = Path::new(env!("CARGO_MANIFEST_DIR"));
+        let workspace = crate_folder.parent().unwrap_or(crate_folder);
+        let out = self
+            .out
+            .clone()
+            .unwrap_or_else(|| crate_folder.join("results"));
+        fs::create_dir_all(&out).with_context(|| format!("cannot make {}", out.display()))?;
+        let temporary = tempfile::tempdir().context("cannot make a temporary folder")?;
+        let setup = Setup {
+            millpond: self
+                .millpond
+                .clone()
+                .unwrap_or_else(|| workspace.join("target/release/millpond")),
+            express: crate_folder.join("express"),
+            store: temporary.path().join("store"),
+            logs: temporary.path().to_owned(),
+        };
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .enable_all()
+            .build()
+            .context("cannot start the runtime")?;
+        let report = runtime.block_on(async {
+            let (mut interrupt, mut terminate) = (
+                signal(SignalKind::interrupt())?,
+                signal(SignalKind::terminate())?,
+            );
+            // Whatever ends this drops the servers, and so ends them too.
+            tokio::select! {
+                report = self.measure(&setup) => report,
+                _ = interrupt.recv() => bail!("interrupted"),
+                _ = terminate.recv() => bail!("terminated"),
+            }
+        })?;
+        write(&report, &out)
+    }
+
+    async fn measure(&self, setup: &Setup) -> Result<Report> {
+        let kinds = if self.servers.is_empty() {
+            Kind::value_variants()
+        } else {
+            &self.servers
+        };
+        if kinds.iter().any(|kind| *kind != Kind::Millpond) {
+            setup.install_express()?;
+        }
+        let files = usize::try_from(self.files)?;
+        let media = media::make_store(&setup.millpond, &setup.store, files, self.load.seed)?;
+        let mut servers = Vec::new();
+        for kind in kinds {
+            servers.push(self.measure_one(*kind, setup, &media).await?);
+        }
+        Ok(Report {
+            machine: Machine::describe(&setup.millpond),
+            load: self.load.clone(),
+            files,
+            files_bytes: media.iter().map(|media| media.size).sum(),
+            in_flight: usize::try_from(self.in_flight)?,
+            servers,
+        })
+    }
+
+    async fn measure_one(&self, kind: Kind, setup: &Setup, media: &[Media]) -> Result<Measured> {
+        let server = setup.start(kind)?;
+        let (name, seconds, address) = (kind.name(), self.load.seconds, server.address);
+        eprintln!("{name}: {seconds} s of load on {address}");
+        let clients = Clients::new(address);
+        let in_flight = usize::try_from(self.in_flight)?;
+        let sampler = Sampler::new(&server)?;
+        let mut samples = Vec::new();
+        let load = async {
+            let tally = drive(self.load.plan(media), clients, in_flight).await;
+            sleep(REST).await;
+            tally
+        };
+        let (tally, last) = async {
+            let tally = tokio::select! {
+                tally = load => tally,
+                gone = sampler.keep_looking(&mut samples) => match gone? {},
+            };
+            anyhow::Ok((tally, sampler.look().await?))
+        }
+        .await
+        .with_context(|| format!("{name} fails{}", server.last_words()))?;
+        samples.push(last);
+        Ok(Measured::new(kind, &self.load, tally, samples))
+    }
+}
+
+fn write(report: &Report, out: &Path) -> Result<()> {
+    let json = out.join("replay.json");
+    let mut file = File::create(&json)
+        .map(BufWriter::new)
+        .with_context(|| format!("cannot write {}", json.display()))?;
+    serde_json::to_writer(&mut file, report)?;
+    file.flush()?;
+    let svg = out.join("replay.svg");
+    picture::draw(report, &svg).with_context(|| format!("cannot draw {}", svg.display()))?;
+    println!("{}", report.table());
+    println!("{}\n{}", svg.display(), json.display());
+    Ok(())
+}
+
+/// Raises the limit of open files as far as it goes, for the clients here and for the servers, which inherit
+/// it. Where it cannot be raised, what does not fit is seen as failures.
+fn raise_open_files() {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
+    let raised = Rlimit {
+        current: maximum,
+        maximum,
+    };
+    let _ = setrlimit(Resource::Nofile, raised);
+}
