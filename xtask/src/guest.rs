@@ -172,32 +172,44 @@ fn sources_digest(root: &Path, guest: &Guest) -> Result<String> {
         let part = part.with_context(|| format!("no part of [{table}] is the guest's"))?;
         add(table, part.to_string().as_bytes());
     }
-    let lock = cargo_lock::Lockfile::load(root.join("Cargo.lock"))?;
-    for dependency in dependencies(&lock, guest.package)? {
+    for dependency in dependencies(root, guest.package)? {
         add("dependency", dependency.as_bytes());
     }
     Ok(hex::encode(hash.finalize()))
 }
 
-/// Name, version and checksum of all that a package is built from.
-fn dependencies(lock: &cargo_lock::Lockfile, package: &str) -> Result<BTreeSet<String>> {
-    let tree = lock.dependency_tree()?;
-    let node = tree
-        .nodes()
-        .iter()
-        .find(|(found, _)| found.name.as_str() == package)
-        .map(|(_, node)| *node)
-        .with_context(|| format!("{package} is not in Cargo.lock"))?;
-    let graph = tree.graph();
+/// Name, version and checksum of all that a guest's code is made of: what its tests or other targets need, and
+/// other packages of the workspace may move, is none of it.
+fn dependencies(root: &Path, package: &str) -> Result<BTreeSet<String>> {
+    let output = Command::new("cargo")
+        .current_dir(root)
+        .args(["tree", "--locked", "--package", package, "--target", TARGET])
+        .args(["--edges", "normal,build", "--prefix", "none", "--no-dedupe"])
+        .args(["--format", "{p}"])
+        .output()
+        .context("cannot run cargo")?;
+    ensure!(
+        output.status.success(),
+        "cargo tree fails: {}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    let lock = cargo_lock::Lockfile::load(root.join("Cargo.lock"))?;
+    let lines: BTreeSet<&str> = str::from_utf8(&output.stdout)?.lines().collect();
     let mut found = BTreeSet::new();
-    let mut unvisited = vec![node];
-    while let Some(node) = unvisited.pop() {
-        let package = &graph[node];
-        let checksum = package.checksum.as_ref().map(ToString::to_string);
-        let line = format!("{} {} {checksum:?}", package.name, package.version);
-        if found.insert(line) {
-            unvisited.extend(graph.neighbors(node));
-        }
+    for line in lines {
+        // `name v1.2.3`, then where it comes from, if not from the registry.
+        let mut words = line.split_ascii_whitespace();
+        let (Some(name), Some(version)) = (words.next(), words.next()) else {
+            continue;
+        };
+        let version = version.trim_start_matches('v');
+        let locked = lock
+            .packages
+            .iter()
+            .find(|locked| locked.name.as_str() == name && locked.version.to_string() == version)
+            .with_context(|| format!("{name} {version} is not in Cargo.lock"))?;
+        let checksum = locked.checksum.as_ref().map(ToString::to_string);
+        found.insert(format!("{name} {version} {checksum:?}"));
     }
     Ok(found)
 }
