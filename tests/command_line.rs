@@ -1,10 +1,9 @@
 //! The program itself, as it is run by hand.
 
+use crate::server::Server;
 use std::fs;
-use std::io::{BufRead, BufReader, Read, Write};
-use std::net::TcpStream;
 use std::path::Path;
-use std::process::{Child, Command, Output, Stdio};
+use std::process::{Command, Output};
 
 fn millpond(arguments: &[&str]) -> Output {
     Command::new(env!("CARGO_BIN_EXE_millpond"))
@@ -15,77 +14,6 @@ fn millpond(arguments: &[&str]) -> Output {
 
 fn text(path: &Path) -> &str {
     path.to_str().unwrap()
-}
-
-/// A running server, and the URL that it printed.
-pub(crate) struct Server {
-    child: Child,
-    pub(crate) address: String,
-    pub(crate) announced: String,
-}
-
-impl Server {
-    pub(crate) fn start(folder: &Path, arguments: &[&str]) -> Self {
-        let mut child = Command::new(env!("CARGO_BIN_EXE_millpond"))
-            .args(["serve", text(folder), "--listen", "127.0.0.1:0"])
-            .args(arguments)
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
-        let mut announced = String::new();
-        let address = loop {
-            let line = lines.next().expect("the server ended at once").unwrap();
-            announced += &line;
-            announced.push('\n');
-            if let Some(url) = line.trim().strip_prefix("listening") {
-                break url.trim().strip_prefix("http://").unwrap().to_owned();
-            }
-        };
-        for line in lines {
-            let line = line.unwrap();
-            announced += &line;
-            announced.push('\n');
-            if line.trim_start().starts_with("request") {
-                break;
-            }
-        }
-        Server {
-            child,
-            address,
-            announced,
-        }
-    }
-
-    pub(crate) fn get(&self, target: &str) -> String {
-        let mut stream = TcpStream::connect(&self.address).unwrap();
-        let head = format!("GET {target} HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n");
-        stream.write_all(head.as_bytes()).unwrap();
-        let mut answer = Vec::new();
-        stream.read_to_end(&mut answer).unwrap();
-        String::from_utf8_lossy(&answer).into_owned()
-    }
-
-    /// Asks it to stop, and returns its exit code and its log.
-    #[cfg(unix)]
-    fn stop(mut self) -> (Option<i32>, String) {
-        let id = rustix::process::Pid::from_child(&self.child);
-        rustix::process::kill_process(id, rustix::process::Signal::TERM).unwrap();
-        let mut log = String::new();
-        let mut stderr = self.child.stderr.take().unwrap();
-        stderr.read_to_string(&mut log).unwrap();
-        let code = self.child.wait().unwrap().code();
-        (code, log)
-    }
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        // It may have ended by itself.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
 }
 
 #[cfg(unix)]

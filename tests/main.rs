@@ -1,6 +1,6 @@
 //! The tests of the whole: real components, real sockets, real files.
 //!
-//! [`host`] starts a host in this process, [`client`] talks to it without any politeness of its own. What needs
+//! [`host`] starts a host in this process, [`server`] the program as another; [`client`] talks to it without any politeness of its own. What needs
 //! programs that not every machine has (curl, ffmpeg, Chromium) is in [`players`] and ignored unless asked for.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
@@ -10,5 +10,7 @@ mod command_line;
 mod host;
 mod hostile_clients;
 mod hostile_guests;
+mod memory;
 mod players;
 mod seed;
+mod server;

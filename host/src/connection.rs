@@ -14,7 +14,7 @@ use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::task::{Context, Poll, ready};
 use std::time::Instant;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::TcpStream;
 
 /// An open connection, shared by its task, by the body that is being sent on it, and by whoever watches.
@@ -314,10 +314,10 @@ impl AsyncRead for Socket {
 }
 
 impl Socket {
-    fn poll_try(
+    fn poll_send(
         &self,
         cx: &mut Context<'_>,
-        write: impl Fn(&TcpStream) -> io::Result<usize>,
+        pieces: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let connection = &self.0;
         loop {
@@ -326,7 +326,8 @@ impl Socket {
                 return Poll::Pending;
             };
             is_ready?;
-            match write(&connection.stream) {
+            let stream = &connection.stream;
+            match stream.try_io(Interest::WRITABLE, || socket::send(stream, pieces)) {
                 Ok(count) => {
                     connection.wrote(count);
                     return Poll::Ready(Ok(count));
@@ -344,7 +345,7 @@ impl AsyncWrite for Socket {
         cx: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        self.poll_try(cx, |stream| stream.try_write(bytes))
+        self.poll_send(cx, &[io::IoSlice::new(bytes)])
     }
 
     fn poll_write_vectored(
@@ -352,7 +353,7 @@ impl AsyncWrite for Socket {
         cx: &mut Context<'_>,
         pieces: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        self.poll_try(cx, |stream| stream.try_write_vectored(pieces))
+        self.poll_send(cx, pieces)
     }
 
     fn is_write_vectored(&self) -> bool {

@@ -96,15 +96,21 @@ impl Tally {
     pub(crate) fn serve(&self, route: &Arc<Route>) {
         if installed().is_some() {
             let step_bytes = thread_bytes() - self.step_began.load(Ordering::Relaxed);
-            let from_bytes = self.done_bytes.load(Ordering::Relaxed) + step_bytes;
-            let route = Arc::clone(route);
-            self.hand_over(from_bytes, Some(Serving { route, from_bytes }));
+            let now_bytes = self.done_bytes.load(Ordering::Relaxed) + step_bytes;
+            self.hand_over(now_bytes, Some(route));
         }
     }
 
-    fn hand_over(&self, now_bytes: i64, next: Option<Serving>) {
+    /// Gives the route that was served what was left, and begins with the next one.
+    fn hand_over(&self, now_bytes: i64, next: Option<&Arc<Route>>) {
         let mut serving = self.serving.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(last) = std::mem::replace(&mut *serving, next) {
+        let last = serving.take();
+        *serving = next.map(|route| Serving {
+            route: Arc::clone(route),
+            // The connection's own buffers are its first request's, since they go with its last.
+            from_bytes: if last.is_some() { now_bytes } else { 0 },
+        });
+        if let Some(last) = last {
             last.route.grew(now_bytes - last.from_bytes);
         }
     }

@@ -33,8 +33,7 @@ pub(crate) fn fixed_bytes(bound_bytes: usize) -> usize {
     /// under a flood, with a margin.
     const ALLOCATOR_SHARE: u64 = 16;
     let now = memory_now();
-    let program = std::env::current_exe().and_then(std::fs::metadata);
-    let untouched = program.map_or(0, |program| program.len().saturating_sub(now.file_bytes));
+    let untouched = platform::mapped_files_bytes().saturating_sub(now.file_bytes);
     let allocator = bound_bytes as u64 / ALLOCATOR_SHARE;
     usize::try_from(now.resident_bytes() + untouched + THREADS_BYTES + allocator)
         .unwrap_or(usize::MAX)
@@ -74,6 +73,21 @@ mod platform {
         }
     }
 
+    /// The program and its libraries, as they are mapped, in bytes.
+    pub(super) fn mapped_files_bytes() -> u64 {
+        let maps = fs::read_to_string("/proc/self/maps").unwrap_or_default();
+        maps.lines().filter_map(mapped_file_bytes).sum()
+    }
+
+    /// `from-to perms offset device inode path`, where there is a path.
+    fn mapped_file_bytes(line: &str) -> Option<u64> {
+        let mut words = line.split_ascii_whitespace();
+        let (from, to) = words.next()?.split_once('-')?;
+        words.nth(4).filter(|path| path.starts_with('/'))?;
+        let address = |text| u64::from_str_radix(text, 16).ok();
+        address(to)?.checked_sub(address(from)?)
+    }
+
     /// Memory that this process may have: its control group's limit, or what the machine has.
     #[must_use]
     pub fn memory_limit_bytes() -> Option<u64> {
@@ -105,12 +119,14 @@ mod platform {
             assert!(now.anonymous_bytes > 0 && now.file_bytes > 0);
             assert!(now.high_water_bytes >= now.anonymous_bytes);
             assert!(memory_limit_bytes() > Some(now.resident_bytes()));
+            assert!(mapped_files_bytes() >= now.file_bytes);
         }
 
         #[test]
         fn what_is_no_status_is_zero() {
             for text in ["", "RssAnon:", "RssAnon: x kB", "\0"] {
                 assert_eq!(parse_status(text), ProcessMemory::default());
+                assert_eq!(mapped_file_bytes(text), None);
             }
         }
     }
@@ -124,6 +140,10 @@ mod platform {
     #[must_use]
     pub fn memory_now() -> ProcessMemory {
         ProcessMemory::default()
+    }
+
+    pub(super) fn mapped_files_bytes() -> u64 {
+        0
     }
 
     /// Memory that this process may have: not told on this system.

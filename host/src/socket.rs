@@ -1,6 +1,6 @@
 //! What the kernel keeps for a connection: set, and asked for. Only Linux tells; elsewhere the defaults stay.
 
-pub(crate) use platform::{held_bytes, set_receive_bytes, set_send_window};
+pub(crate) use platform::{held_bytes, send, set_receive_bytes, set_send_window};
 
 #[cfg(target_os = "linux")]
 mod platform {
@@ -16,6 +16,13 @@ mod platform {
         // The kernel doubles what it is given, for its own bookkeeping.
         socket.set_send_buffer_size(kernel_bytes / 2)?;
         socket.set_tcp_notsent_lowat(u32::try_from(kernel_bytes / 2).unwrap_or(u32::MAX))
+    }
+
+    /// Sends what fits. The window is looked at for each call (`MSG_EOR`): else the kernel would fill up its last
+    /// packet first, which on a fast network is 64 KiB long.
+    pub(crate) fn send(socket: &impl AsFd, pieces: &[io::IoSlice<'_>]) -> io::Result<usize> {
+        let flags = libc::MSG_EOR | libc::MSG_NOSIGNAL;
+        SockRef::from(socket).send_vectored_with_flags(pieces, flags)
     }
 
     /// Bounds what the kernel keeps of what was received and not yet read (`SO_RCVBUF`). Connections inherit it of
@@ -53,7 +60,6 @@ mod platform {
     mod tests {
         #![allow(clippy::unwrap_used)]
         use super::*;
-        use std::io::Write;
         use std::net::{TcpListener, TcpStream};
 
         #[test]
@@ -61,10 +67,10 @@ mod platform {
             const WINDOW_BYTES: usize = 32 * 1024;
             let listener = TcpListener::bind("127.0.0.1:0").unwrap();
             let reader = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
-            let (mut socket, _) = listener.accept().unwrap();
+            let (socket, _) = listener.accept().unwrap();
             set_send_window(&socket, WINDOW_BYTES).unwrap();
             socket.set_nonblocking(true).unwrap();
-            while socket.write(&[0; 1024]).is_ok() {}
+            while send(&socket, &[io::IoSlice::new(&[0; 1024])]).is_ok() {}
             let held = held_bytes(&socket).unwrap();
             // One packet more is taken than fits.
             assert!((1..2 * WINDOW_BYTES).contains(&held), "{held}");
@@ -79,6 +85,13 @@ mod platform {
 
     pub(crate) fn set_send_window<S>(_socket: &S, _kernel_bytes: usize) -> io::Result<()> {
         Ok(())
+    }
+
+    pub(crate) fn send(
+        socket: &tokio::net::TcpStream,
+        pieces: &[io::IoSlice<'_>],
+    ) -> io::Result<usize> {
+        socket2::SockRef::from(socket).send_vectored(pieces)
     }
 
     pub(crate) fn set_receive_bytes<S>(_socket: &S, _kernel_bytes: usize) -> io::Result<()> {

@@ -27,8 +27,8 @@ pub(crate) const SMALLEST: Window = WINDOWS[0];
 
 const WINDOWS: [Window; 3] = [
     Window {
-        piece_bytes: 16 * 1024,
-        kernel_bytes: 32 * 1024,
+        piece_bytes: 12 * 1024,
+        kernel_bytes: 16 * 1024,
     },
     Window {
         piece_bytes: 64 * 1024,
@@ -42,10 +42,11 @@ const WINDOWS: [Window; 3] = [
 
 /// What a reader has to take for the next larger window: this many times its window's kernel bytes, within
 /// [`TRIAL`].
-const TRIAL_WINDOWS: usize = 8;
+const TRIAL_WINDOWS: usize = 16;
 
-/// See [`TRIAL_WINDOWS`]. With both, 256 KiB a second earn the second window and a megabyte a second the third,
-/// also over a line with a tenth of a second of delay.
+/// See [`TRIAL_WINDOWS`]. With both, 256 KiB a second earn the second window and 2 MiB a second the third,
+/// also over a line with some delay. 256 KiB are more than a client's system takes in before its
+/// reader has read anything.
 const TRIAL: Duration = Duration::from_secs(1);
 
 /// A reader that takes nothing for so long is put back to the smallest window.
@@ -163,7 +164,7 @@ mod tests {
         let mut reader = Reader::new();
         for second in 0..1000 {
             let now = || start + Duration::from_secs(second);
-            assert_eq!(reader.took(16 * 1024, now), Advice::Stay);
+            assert_eq!(reader.took(8 * 1024, now), Advice::Stay);
             reader.blocked(now);
         }
     }

@@ -1,0 +1,373 @@
+//! The memory of a whole process: bounded under a flood, given back after it, and a leak named while it is young.
+
+use crate::client::{raw, status};
+use crate::host::noise;
+use crate::server::Server;
+use rustix::process::{Resource, Rlimit, Signal, getrlimit, setrlimit};
+use serde_json::Value;
+use std::fs;
+use std::net::SocketAddr;
+use std::path::Path;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::task::JoinSet;
+
+const ADMIN: [&str; 2] = ["--admin", "127.0.0.1:0"];
+
+/// Thousands of sockets take as many files, here too.
+fn raise_open_files() {
+    let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
+    let current = maximum;
+    setrlimit(Resource::Nofile, Rlimit { current, maximum }).unwrap();
+}
+
+fn address(server: &Server) -> SocketAddr {
+    server.address.parse().unwrap()
+}
+
+fn bytes(memory: &Value, path: &str) -> u64 {
+    let figure = memory.pointer(path).unwrap_or_else(|| panic!("{path}"));
+    figure.as_u64().unwrap()
+}
+
+/// Asks again and again until the figures are as wanted.
+async fn until(server: &Server, wanted: impl Fn(&Value) -> bool) -> Value {
+    loop {
+        let memory = server.ask("/memory");
+        if wanted(&memory) {
+            return memory;
+        }
+        tokio::task::yield_now().await;
+    }
+}
+
+fn nothing_is_held(memory: &Value) -> bool {
+    [
+        "/ledger/total_bytes",
+        "/live/stores",
+        "/live/bodies",
+        "/live/files",
+        "/budget/reserved_bytes",
+    ]
+    .iter()
+    .all(|path| bytes(memory, path) == 0)
+}
+
+/// A client that asks for a file, reads a little of the answer and then nothing.
+async fn stalled(address: SocketAddr, target: &str) -> (TcpStream, Option<u16>) {
+    let mut stream = TcpStream::connect(address).await.unwrap();
+    let head = format!("GET {target} HTTP/1.1\r\nhost: a\r\n\r\n");
+    stream.write_all(head.as_bytes()).await.unwrap();
+    let mut begin = [0; 12];
+    let status = match stream.read_exact(&mut begin).await {
+        Ok(_) => status(&begin),
+        Err(_) => None,
+    };
+    (stream, status)
+}
+
+fn high_water_bytes(server: &Server) -> u64 {
+    let status = fs::read_to_string(format!("/proc/{}/status", server.process_id())).unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+    let kibibytes: u64 = line
+        .unwrap()
+        .trim()
+        .trim_end_matches(" kB")
+        .parse()
+        .unwrap();
+    kibibytes * 1024
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_flood_passes_the_bound_neither_in_the_process_nor_in_the_kernel() {
+    const CONNECTIONS: usize = 2000;
+    raise_open_files();
+    let folder = tempfile::tempdir().unwrap();
+    fs::write(folder.path().join("big.mp4"), vec![7; 5_000_000]).unwrap();
+    fs::write(folder.path().join("small.gif"), noise(50_000)).unwrap();
+    let server = Server::start(
+        folder.path(),
+        &[&ADMIN[..], &["--memory", "256MiB"]].concat(),
+    );
+    let address = address(&server);
+    let bound = bytes(&server.ask("/memory"), "/bound_bytes");
+    assert_eq!(bound, 256 << 20);
+
+    let mut slow = JoinSet::new();
+    let mut fast = JoinSet::new();
+    for _ in 0..CONNECTIONS / 2 {
+        slow.spawn(stalled(address, "/media/big.mp4"));
+        fast.spawn(crate::client::request(
+            address,
+            "GET",
+            "/media/small.gif",
+            &[],
+        ));
+    }
+    let most_kernel_bytes = std::cell::Cell::new(0);
+    let look = || {
+        let memory = server.ask("/memory");
+        let kernel_bytes = bytes(&memory, "/kernel/socket_bytes");
+        most_kernel_bytes.set(most_kernel_bytes.get().max(kernel_bytes));
+        let resident =
+            bytes(&memory, "/process/anonymous_bytes") + bytes(&memory, "/process/file_bytes");
+        assert!(resident + kernel_bytes <= bound, "{memory}");
+    };
+    let (mut served, mut refused) = (0, 0);
+    while let Some(response) = fast.join_next().await {
+        let response = response.unwrap();
+        match response.status {
+            200 => {
+                assert!(response.whole && response.body.len() == 50_000);
+                served += 1;
+            }
+            503 => {
+                assert_eq!(response.field("retry-after"), Some("1"));
+                refused += 1;
+            }
+            other => panic!("status {other}"),
+        }
+        look();
+    }
+    assert_eq!(served + refused, CONNECTIONS / 2);
+    let mut held = Vec::new();
+    while let Some(client) = slow.join_next().await {
+        held.push(client.unwrap());
+        look();
+    }
+    let parked = held
+        .iter()
+        .filter(|(_, status)| *status == Some(200))
+        .count();
+    let most_kernel_bytes = || most_kernel_bytes.get();
+    println!(
+        "{served} served, {refused} refused, {parked} parked; {} bytes in the kernel",
+        most_kernel_bytes()
+    );
+    // With all of them parked, who comes is served still.
+    assert!(parked > 500, "{parked} parked");
+    for _ in 0..20 {
+        let response = crate::client::request(address, "GET", "/media/small.gif", &[]).await;
+        assert_eq!((response.status, response.whole), (200, true));
+        look();
+    }
+    // The most that the process ever had, with the most that the kernel had beside it.
+    let high_water = high_water_bytes(&server);
+    let most_kernel_bytes = most_kernel_bytes();
+    assert!(
+        high_water + most_kernel_bytes <= bound,
+        "{high_water} + {most_kernel_bytes}"
+    );
+    drop(held);
+    until(&server, nothing_is_held).await;
+}
+
+/// In all: on the heap and in the kernel. `nginx` takes ten times as much (see `docs/memory.md`).
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_slow_reader_costs_at_most_64_kib() {
+    const READERS: u64 = 200;
+    let folder = tempfile::tempdir().unwrap();
+    fs::write(folder.path().join("big.mp4"), vec![7; 5_000_000]).unwrap();
+    fs::write(folder.path().join("small.gif"), b"GIF89a").unwrap();
+    let server = Server::start(folder.path(), &ADMIN);
+    let address = address(&server);
+    let cost = |memory: &Value| {
+        bytes(memory, "/process/allocated_bytes") + bytes(memory, "/kernel/socket_bytes")
+    };
+    // What is kept from one request to the next is no reader's.
+    for _ in 0..100 {
+        crate::client::request(address, "GET", "/media/small.gif", &[]).await;
+    }
+    let before = cost(&until(&server, nothing_is_held).await);
+    let mut readers = Vec::new();
+    for _ in 0..READERS {
+        readers.push(stalled(address, "/media/big.mp4").await);
+    }
+    let mut last = 0;
+    let parked = until(&server, |memory| {
+        bytes(memory, "/live/bodies") == READERS && bytes(memory, "/kernel/socket_bytes") > 0
+    })
+    .await;
+    last = last.max(cost(&parked));
+    let settled = until(&server, |memory| {
+        let seen = bytes(memory, "/ledger/requests");
+        seen == READERS
+    })
+    .await;
+    let each = (cost(&settled).max(last) - before) / READERS;
+    println!("{each} bytes a slow reader: {settled}");
+    assert!(each <= 64 * 1024, "{each} bytes a slow reader");
+    let ledger = bytes(&settled, "/ledger/total_bytes") / READERS;
+    assert!(
+        ledger >= each,
+        "the ledgers say {ledger}, measured are {each}"
+    );
+    drop(readers);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn thousands_of_aborts_leave_nothing() {
+    const REQUESTS: usize = 10_000;
+    let folder = tempfile::tempdir().unwrap();
+    fs::write(folder.path().join("a.gif"), noise(200_000)).unwrap();
+    let server = Server::start(folder.path(), &ADMIN);
+    let address = address(&server);
+    let mut clients = JoinSet::new();
+    let bytes_read = noise(REQUESTS * 4);
+    for (number, place) in bytes_read.chunks_exact(4).enumerate() {
+        let place = u32::from_le_bytes(place.try_into().unwrap()) as usize % 200_000;
+        clients.spawn(async move {
+            if number % 2 == 0 {
+                let head = b"GET /media/a.gif HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n";
+                assert_eq!(status(&raw(address, head).await), Some(200));
+                return;
+            }
+            let mut stream = TcpStream::connect(address).await.unwrap();
+            let head = b"GET /media/a.gif HTTP/1.1\r\nhost: a\r\n\r\n";
+            stream.write_all(head).await.unwrap();
+            let mut some = vec![0; place];
+            let _ = stream.read_exact(&mut some).await;
+        });
+        if clients.len() >= 100 {
+            clients.join_next().await.unwrap().unwrap();
+        }
+    }
+    clients.join_all().await;
+    let memory = until(&server, nothing_is_held).await;
+    assert_eq!(
+        bytes(&memory, "/ended/failed") + bytes(&memory, "/ended/refused"),
+        0
+    );
+    let ended = bytes(&memory, "/ended/completed") + bytes(&memory, "/ended/aborted");
+    assert_eq!(ended, REQUESTS as u64);
+    let unexplained = memory["unexplained_bytes"].as_i64().unwrap();
+    println!("{unexplained} bytes unexplained after {REQUESTS} requests");
+    assert!(unexplained < 4 << 20, "{unexplained} bytes are unexplained");
+    let files = fs::read_dir(format!("/proc/{}/fd", server.process_id())).unwrap();
+    let media = files.filter_map(|file| fs::read_link(file.ok()?.path()).ok());
+    assert_eq!(
+        media
+            .filter(|path| path.starts_with(folder.path()) && path.is_file())
+            .count(),
+        0
+    );
+}
+
+/// Serves with a leak until the watch has named it, and returns its words.
+async fn words_on_a_leak(leak: &str) -> String {
+    let folder = tempfile::tempdir().unwrap();
+    fs::write(folder.path().join("a.gif"), noise(20_000)).unwrap();
+    fs::write(folder.path().join("b.txt"), b"innocent").unwrap();
+    let arguments = [
+        "--leak-drill",
+        leak,
+        "--watch-every",
+        "50ms",
+        "--memory",
+        "4GiB",
+    ];
+    let server = std::sync::Arc::new(Server::start(folder.path(), &arguments));
+    let address = address(&server);
+    let load = tokio::spawn(async move {
+        loop {
+            crate::client::request(address, "GET", "/media/a.gif", &[]).await;
+        }
+    });
+    let waiting = std::sync::Arc::clone(&server);
+    let words = tokio::task::spawn_blocking(move || waiting.wait_for_log("memory grows"));
+    let words = words.await.unwrap();
+    load.abort();
+    println!("{words}");
+    words
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn leak_drill_a_forgotten_token_is_named_with_its_route_and_kind() {
+    let words = words_on_a_leak("token").await;
+    assert!(
+        words.contains("route /media/*.gif ended") && words.contains("buffers"),
+        "{words}"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn leak_drill_a_kept_body_is_named_with_its_route_and_kind() {
+    let words = words_on_a_leak("body").await;
+    assert!(
+        words.contains("route /media/*.gif ended") && words.contains("socket"),
+        "{words}"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn leak_drill_a_buffer_beside_the_ledger_is_named_with_its_route() {
+    let words = words_on_a_leak("buffer").await;
+    assert!(words.contains("unexplained 100 %"), "{words}");
+    assert!(words.contains("route /media/*.gif served"), "{words}");
+}
+
+#[tokio::test]
+async fn the_admin_listener_tells_what_is_held_and_by_whom() {
+    let folder = tempfile::tempdir().unwrap();
+    fs::write(folder.path().join("big.mp4"), vec![7; 5_000_000]).unwrap();
+    let server = Server::start(folder.path(), &ADMIN);
+    let (client, status) = stalled(address(&server), "/media/big.mp4").await;
+    assert_eq!(status, Some(200));
+    let memory = until(&server, |memory| bytes(memory, "/kernel/socket_bytes") > 0).await;
+    assert_eq!(bytes(&memory, "/live/bodies"), 1);
+    assert_eq!(
+        bytes(&memory, "/live/stores"),
+        0,
+        "the instance is freed before the body"
+    );
+    let requests = server.ask("/requests");
+    let request = &requests[0];
+    assert_eq!(
+        (&request["method"], &request["route"]),
+        (&"GET".into(), &"/media/*.mp4".into())
+    );
+    assert!(
+        request["by_kind"]["socket"].as_u64().unwrap() > 0,
+        "{requests}"
+    );
+    let metrics = crate::client::raw(
+        server.admin.parse().unwrap(),
+        b"GET /metrics HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n",
+    );
+    let metrics = String::from_utf8(metrics.await).unwrap();
+    for line in [
+        "millpond_live{what=\"bodies\"} 1",
+        "millpond_requests_total{end=\"completed\"} 0",
+        "millpond_bound_bytes ",
+        "millpond_ledger_bytes{kind=\"socket\"} ",
+        "# EOF",
+    ] {
+        assert!(metrics.contains(line), "{line}: {metrics}");
+    }
+    drop(client);
+    until(&server, nothing_is_held).await;
+    // A report on request, whole, and the process goes on: the original was killed by that signal.
+    server.signal(Signal::USR2);
+    let line = server.wait_for_log("a report was written");
+    let path = line.split("path=").nth(1).unwrap().trim();
+    let report: Value = serde_json::from_str(&fs::read_to_string(path).unwrap()).unwrap();
+    assert!(report["allocator"].as_str().unwrap().contains("jemalloc"));
+    assert_eq!(bytes(&report, "/memory/ended/aborted"), 1);
+    fs::remove_file(Path::new(path)).unwrap();
+    assert_eq!(bytes(&server.ask("/memory"), "/ended/aborted"), 1);
+}
+
+#[test]
+fn too_little_memory_is_one_clear_line() {
+    let output = std::process::Command::new(env!("CARGO_BIN_EXE_millpond"))
+        .args(["serve", ".", "--memory", "8MiB"])
+        .output()
+        .unwrap();
+    let stderr = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(
+        (output.status.code(), stderr.lines().count()),
+        (Some(2), 1),
+        "{stderr}"
+    );
+    assert!(stderr.contains("raise --memory to"), "{stderr}");
+}

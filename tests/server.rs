@@ -1,0 +1,138 @@
+//! The program as a child process, for tests of what only a whole process has: signals, exit codes, its memory.
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::TcpStream;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::sync::{Arc, Condvar, Mutex};
+use std::thread::JoinHandle;
+
+/// A running server, and the URL that it printed.
+pub(crate) struct Server {
+    child: Child,
+    log: Arc<Log>,
+    reader: Option<JoinHandle<()>>,
+    pub(crate) address: String,
+    pub(crate) admin: String,
+    pub(crate) announced: String,
+}
+
+/// What the server has logged so far. It is read all the time, so that the server never waits for us.
+#[derive(Default)]
+struct Log {
+    text: Mutex<(String, bool)>,
+    grew: Condvar,
+}
+
+impl Server {
+    pub(crate) fn start(folder: &Path, arguments: &[&str]) -> Self {
+        let mut child = Command::new(env!("CARGO_BIN_EXE_millpond"))
+            .args(["serve", folder.to_str().unwrap(), "--listen", "127.0.0.1:0"])
+            .args(arguments)
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let log: Arc<Log> = Arc::default();
+        let stderr = BufReader::new(child.stderr.take().unwrap());
+        let reader = std::thread::spawn({
+            let log = Arc::clone(&log);
+            move || log.read(stderr)
+        });
+        let mut announced = String::new();
+        for line in BufReader::new(child.stdout.take().unwrap()).lines() {
+            let line = line.unwrap();
+            announced += &line;
+            announced.push('\n');
+            if line.trim_start().starts_with("request") {
+                break;
+            }
+        }
+        let url = |name: &str| {
+            let mut lines = announced.lines();
+            let url = lines.find_map(|line| line.trim().strip_prefix(name))?;
+            Some(url.trim().strip_prefix("http://")?.to_owned())
+        };
+        Server {
+            address: url("listening").expect("the server ended at once"),
+            admin: url("admin").unwrap_or_default(),
+            child,
+            log,
+            reader: Some(reader),
+            announced,
+        }
+    }
+
+    pub(crate) fn process_id(&self) -> u32 {
+        self.child.id()
+    }
+
+    pub(crate) fn get(&self, target: &str) -> String {
+        get(&self.address, target)
+    }
+
+    /// What the admin listener says there.
+    pub(crate) fn ask(&self, target: &str) -> serde_json::Value {
+        let answer = get(&self.admin, target);
+        let (_, content) = answer.split_once("\r\n\r\n").unwrap();
+        serde_json::from_str(content).unwrap()
+    }
+
+    /// Waits for a line of the log with that in it.
+    pub(crate) fn wait_for_log(&self, wanted: &str) -> String {
+        let mut log = self.log.text.lock().unwrap();
+        loop {
+            if let Some(line) = log.0.lines().find(|line| line.contains(wanted)) {
+                return line.to_owned();
+            }
+            assert!(!log.1, "the server ended without {wanted:?}: {}", log.0);
+            log = self.log.grew.wait(log).unwrap();
+        }
+    }
+
+    #[cfg(unix)]
+    pub(crate) fn signal(&self, signal: rustix::process::Signal) {
+        let id = rustix::process::Pid::from_child(&self.child);
+        rustix::process::kill_process(id, signal).unwrap();
+    }
+
+    /// Asks it to stop, and returns its exit code and its log.
+    #[cfg(unix)]
+    pub(crate) fn stop(mut self) -> (Option<i32>, String) {
+        self.signal(rustix::process::Signal::TERM);
+        let code = self.child.wait().unwrap().code();
+        self.reader.take().unwrap().join().unwrap();
+        let log = self.log.text.lock().unwrap().0.clone();
+        (code, log)
+    }
+}
+
+impl Log {
+    fn read(&self, stderr: impl BufRead) {
+        for line in stderr.lines() {
+            let mut log = self.text.lock().unwrap();
+            log.0 += &line.unwrap();
+            log.0.push('\n');
+            self.grew.notify_all();
+        }
+        self.text.lock().unwrap().1 = true;
+        self.grew.notify_all();
+    }
+}
+
+fn get(address: &str, target: &str) -> String {
+    let mut stream = TcpStream::connect(address).unwrap();
+    let head = format!("GET {target} HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n");
+    stream.write_all(head.as_bytes()).unwrap();
+    let mut answer = Vec::new();
+    stream.read_to_end(&mut answer).unwrap();
+    String::from_utf8_lossy(&answer).into_owned()
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        // It may have ended by itself.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
