@@ -70,6 +70,30 @@ async fn each_deed_is_ended_by_its_limit_while_others_go_on() {
             End::Limited,
         ),
         (
+            "small-lifts",
+            500,
+            "Request limit reached: lifted bytes",
+            End::Limited,
+        ),
+        (
+            "hundred-thousand-fields",
+            500,
+            "Request limit reached: guest memory",
+            End::Limited,
+        ),
+        (
+            "endless-parts",
+            500,
+            "Request limit reached: guest memory",
+            End::Limited,
+        ),
+        (
+            "growth-in-a-call",
+            500,
+            "Request limit reached: guest memory",
+            End::Limited,
+        ),
+        (
             "handle-hoarder",
             500,
             "Request limit reached: handles",

@@ -1,5 +1,6 @@
 //! What a contributor does more than once: `cargo xtask --help` lists it.
 
+mod bench;
 mod ci;
 mod guest;
 mod wit_page;
@@ -20,6 +21,11 @@ enum Task {
     },
     /// Writes docs/wit.html, the browsable page of the interface.
     WitPage,
+    /// Replays the original's load against millpond and the original, and draws both: `-- --help` tells more.
+    Replay {
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<String>,
+    },
     /// Runs what CI runs before the tests: formatting, clippy, docs, dependencies' licences.
     Ci,
 }
@@ -29,6 +35,7 @@ fn main() -> Result<()> {
     match Task::parse() {
         Task::Guest { to } => guest::build_all(&root, to.as_deref().unwrap_or(&root)),
         Task::WitPage => wit_page::write(&root),
+        Task::Replay { arguments } => bench::replay(&root, &arguments),
         Task::Ci => ci::run(&root),
     }
 }

@@ -86,12 +86,37 @@ mod component {
                 }
                 response(200, Vec::new())
             }
+            // Each lift is small; they add up.
+            "small-lifts" => {
+                for _ in 0..100_000 {
+                    let _ = config::get("0123456789abcdef");
+                }
+                response(200, Vec::new())
+            }
             "many-fields" => {
                 let mut response = response(200, Vec::new());
                 response.fields = (0..10_000)
                     .map(|n| (format!("x-{n}"), b"a".to_vec()))
                     .collect();
                 response
+            }
+            // A list that takes more than the guest may have, empty as its fields are.
+            "hundred-thousand-fields" => {
+                let mut response = response(200, Vec::new());
+                response.fields = vec![(String::new(), Vec::new()); 100_000];
+                response
+            }
+            "endless-parts" => {
+                let parts = (0..100_000).map(|_| Part::Bytes(b"a".to_vec()));
+                response(200, parts.collect())
+            }
+            // The host's own answers need room in the guest, which it has left none of.
+            "growth-in-a-call" => {
+                for _ in 0..10_000 {
+                    // What a call gives back is never freed.
+                    core::mem::forget(config::get_all());
+                }
+                response(200, Vec::new())
             }
             "handle-hoarder" => {
                 let mut hoard = Vec::new();
