@@ -3,7 +3,7 @@
 use crate::client::Response;
 use millpond::listener::{self, ConnectionLimits};
 use millpond::store::{Adder, ContentId, Folder};
-use millpond::{Accounts, FilesAt, Limits, Millpond, Source};
+use millpond::{Accounts, Config, Limits, Millpond, Source};
 use std::fs;
 use std::net::SocketAddr;
 use std::path::Path;
@@ -24,6 +24,7 @@ pub(crate) struct Host {
 pub(crate) struct Setup {
     pub(crate) source: Source,
     pub(crate) files_at: &'static str,
+    pub(crate) config: Config,
     pub(crate) limits: Limits,
     pub(crate) connections: ConnectionLimits,
 }
@@ -33,6 +34,7 @@ impl Default for Setup {
         Setup {
             source: component(),
             files_at: "/media",
+            config: Config::default(),
             limits: Limits::default(),
             connections: ConnectionLimits::default(),
         }
@@ -54,10 +56,14 @@ impl Host {
 
     pub(crate) async fn start_with(setup: Setup) -> Self {
         let folder = tempfile::tempdir().unwrap();
+        let config = Config {
+            files_at: Some(setup.files_at.parse().unwrap()),
+            ..setup.config
+        };
         let millpond = Millpond::new(
             &setup.source,
             Folder::open(folder.path()).unwrap(),
-            &setup.files_at.parse::<FilesAt>().unwrap(),
+            &config,
             setup.limits,
         )
         .unwrap();

@@ -1,10 +1,16 @@
-//! The answer to one request, top-down: method, route, object, conditions, range, response.
+//! The answer to one request, top-down: method, route, object, access, representation, conditions, range, response.
 
 use crate::conditions::{self, Outcome, Validators};
-use crate::imports::{Imports, Info, Object, StoreError};
+use crate::config::Config;
+use crate::digest::digests;
+use crate::fields;
+use crate::imports::{Access, Imports, Info, Key, Object, StoreError, Variant};
 use crate::message::{Part, Request, Response, Reuse};
-use crate::range::{self, Selection};
-use crate::route::{MediaId, Route, RouteError};
+use crate::multipart::multipart;
+use crate::negotiate;
+use crate::range::{self, Range, Selection};
+use crate::route::{FileName, MediaId, Route, RouteError};
+use crate::signature::{self, Denied};
 use http::{HeaderName, StatusCode, header};
 use serde::Serialize;
 
@@ -15,155 +21,334 @@ type Stream<I> = <<I as Imports>::Object as Object>::Stream;
 /// Whatever goes wrong is a response with its status; nothing here panics on any input.
 #[must_use]
 pub fn handle<I: Imports>(request: &Request<'_>, imports: &I) -> Response<Stream<I>> {
-    match request.method {
-        "GET" | "HEAD" => answer(request, imports)
-            .unwrap_or_else(Refusal::into_response)
+    let config = Config::read(imports);
+    let response = match request.method {
+        "GET" | "HEAD" => answer(request, imports, &config)
+            .unwrap_or_else(|refusal| refusal.into_response(&config))
             .for_method(request.method),
-        "OPTIONS" => Response::new(StatusCode::NO_CONTENT).with(header::ALLOW, ALLOWED_METHODS),
+        "OPTIONS" => {
+            let response = Response::new(StatusCode::NO_CONTENT);
+            fields::preflight(
+                response.with(header::ALLOW, ALLOWED_METHODS),
+                request,
+                &config,
+            )
+        }
         _ => Response::error(StatusCode::METHOD_NOT_ALLOWED, "Method not allowed")
             .with(header::ALLOW, ALLOWED_METHODS),
-    }
+    };
+    with_vary(fields::cross_origin(response, request, &config), &config)
 }
 
 const ALLOWED_METHODS: &str = "GET, HEAD, OPTIONS";
 
 /// The request fields on which an answer to a request for media depends.
-const DEPENDS_ON: &[HeaderName] = &[
-    header::RANGE,
-    header::IF_RANGE,
-    header::IF_MATCH,
-    header::IF_NONE_MATCH,
-    header::IF_MODIFIED_SINCE,
-    header::IF_UNMODIFIED_SINCE,
+const DEPENDS_ON: &[&str] = &[
+    "range",
+    "if-range",
+    "if-match",
+    "if-none-match",
+    "if-modified-since",
+    "if-unmodified-since",
+    "accept",
+    "accept-encoding",
+    "origin",
+    "want-repr-digest",
+    "want-content-digest",
 ];
 
-fn answer<I: Imports>(request: &Request<'_>, imports: &I) -> Result<Response<Stream<I>>, Refusal> {
-    match Route::parse(request.target, || imports.files_at())? {
+/// Makes one `Vary` of what the representation depends on and of who asks.
+fn with_vary<S>(mut response: Response<S>, config: &Config) -> Response<S> {
+    if fields::vary_by_origin(config) {
+        match response
+            .fields
+            .iter_mut()
+            .find(|(name, _)| *name == header::VARY)
+        {
+            Some((_, value)) => value.push_str(", origin"),
+            None => response = response.with(header::VARY, "origin"),
+        }
+    }
+    response
+}
+
+fn answer<I: Imports>(
+    request: &Request<'_>,
+    imports: &I,
+    config: &Config,
+) -> Result<Response<Stream<I>>, Refusal> {
+    match Route::parse(request.target, || config.files_at.clone())? {
         Route::Media(id) => {
-            let object = imports.open(&id.key())?;
-            represent(request, &object, &Caching::immutable(&id))
+            let (object, info) = open_content(request, imports, &id)?;
+            let selected =
+                Selected::of(request, imports, object, info, Place::Content(&id), config)?;
+            selected.represent(request, id.as_str(), config)
         }
         Route::Info(id) => {
-            let object = imports.open(&id.key())?;
-            Ok(describe(&id, &object.info()))
+            let (_, info) = open_content(request, imports, &id)?;
+            Ok(describe(&id, &info))
         }
         Route::Named(name) => {
             let object = imports.open(&name.key())?;
-            represent(request, &object, &Caching::by_time(&object.info()))
+            let info = object.info();
+            let selected = Selected::of(request, imports, object, info, Place::Named, config)?;
+            selected.represent(request, own_name(&name), config)
         }
     }
 }
 
-/// How caches and clients recognise a representation, and for how long they may keep it.
-struct Caching {
+/// Opens media by its content, if the request may have it.
+///
+/// Where there are keys, media that is missing and media that is private are told apart by nobody who has no right
+/// to it: both ask for a signature.
+fn open_content<I: Imports>(
+    request: &Request<'_>,
+    imports: &I,
+    id: &MediaId,
+) -> Result<(I::Object, Info), Refusal> {
+    let opened = imports.open(&id.key()).map(|object| {
+        let info = object.info();
+        (object, info)
+    });
+    let is_public = matches!(&opened, Ok((_, info)) if info.access == Access::Public);
+    if !is_public && matches!(opened, Ok(_) | Err(StoreError::NotFound)) {
+        let keys = signing_keys(imports);
+        if keys.is_empty() {
+            return Err(Refusal::Store(StoreError::NotFound));
+        }
+        let (path, query) = request.path_and_query();
+        let now = request.received.seconds();
+        signature::check(path, query, now, request.client, &keys)?;
+    }
+    Ok(opened?)
+}
+
+fn signing_keys(imports: &impl Imports) -> Vec<signature::Key> {
+    let keys = imports.setting("signing-keys").unwrap_or_default();
+    let keys = keys.split_ascii_whitespace();
+    keys.filter_map(signature::Key::parse).collect()
+}
+
+/// The last segment of a path: how the file is called where it is kept.
+fn own_name(name: &FileName) -> &str {
+    name.as_str().rsplit('/').next().unwrap_or_default()
+}
+
+/// Where an object was found.
+#[derive(Clone, Copy)]
+enum Place<'a> {
+    Content(&'a MediaId),
+    Named,
+}
+
+/// The selected representation (RFC 9110 section 3.2), and how caches and clients recognise it.
+struct Selected<O> {
+    object: O,
+    info: Info,
+    /// The media type, as it is told: that of the resource's own record for a variant of its.
+    media_type: String,
+    content_coding: Option<String>,
     validators: Validators,
-    cache_control: &'static str,
-    reuse: Reuse,
+    cache_control: String,
+    /// None for private media, which is never given again unasked.
+    reuse: Option<Reuse>,
+    /// What `Vary` names.
+    vary: Vec<HeaderName>,
 }
 
-const IMMUTABLE: &str = "public, max-age=31536000, immutable";
-
-impl Caching {
-    /// What is addressed by its content never changes: the id itself is the entity tag.
-    fn immutable(id: &MediaId) -> Self {
-        Caching {
-            validators: Validators {
-                etag: format!("\"{}\"", id.as_str()),
-                last_modified: None,
-            },
-            cache_control: IMMUTABLE,
-            reuse: Reuse {
+impl<O: Object> Selected<O> {
+    /// Selects among the representations of a resource.
+    fn of<I: Imports<Object = O>>(
+        request: &Request<'_>,
+        imports: &I,
+        original: O,
+        info: Info,
+        place: Place<'_>,
+        config: &Config,
+    ) -> Result<Self, Refusal> {
+        let variants = original.variants();
+        let vary = negotiate::dimensions(&info, &variants);
+        let variant = negotiate::choose(request, &info, &variants);
+        let access = info.access;
+        // A variant that has gone meanwhile is no reason to refuse the original.
+        let opened = variant.and_then(|variant| Some((imports.open(&variant.key).ok()?, variant)));
+        let (object, info, variant) = match opened {
+            Some((object, variant)) => {
+                let info = object.info();
+                (object, info, Some(variant))
+            }
+            None => (original, info, None),
+        };
+        let media_type = variant.map_or_else(
+            || info.media_type.clone(),
+            |variant| variant.media_type.clone(),
+        );
+        let valid_for_ms = match place {
+            Place::Content(_) => 3_600_000,
+            Place::Named => 1_000,
+        };
+        Ok(Selected {
+            validators: validators(place, variant, &info),
+            cache_control: cache_control(place, access, &media_type, config),
+            reuse: (access == Access::Public).then_some(Reuse {
                 depends_on: DEPENDS_ON,
-                valid_for_ms: 3_600_000,
-            },
-        }
+                valid_for_ms,
+            }),
+            content_coding: variant.and_then(|variant| variant.content_coding.clone()),
+            media_type,
+            vary,
+            object,
+            info,
+        })
     }
 
-    /// A named file is recognised by length and modification time, to the nanosecond. Images keep the
-    /// original's year of caching, which its pages rely on; anything else is asked for again.
-    fn by_time(info: &Info) -> Self {
-        let modified = info.modified.map_or(0, |modified| modified.0);
-        Caching {
-            validators: Validators {
-                etag: format!("\"{:x}-{modified:x}\"", info.length),
+    /// Answers with the representation: whole, in part, or not at all where a condition says so. `own_name` is
+    /// what it is called where nobody asks for another name.
+    fn represent(
+        self,
+        request: &Request<'_>,
+        own_name: &str,
+        config: &Config,
+    ) -> Result<Response<O::Stream>, Refusal> {
+        let range_applies = match conditions::evaluate(request, &self.validators) {
+            Outcome::Proceed { range_applies } => range_applies,
+            Outcome::NotModified => {
+                let response = Response::new(StatusCode::NOT_MODIFIED);
+                return Ok(self.with_validators(response));
+            }
+            Outcome::PreconditionFailed => return Err(Refusal::PreconditionFailed),
+        };
+        let selection = if range_applies && request.method == "GET" {
+            range::select(request, self.info.length)
+        } else {
+            Selection::Whole
+        };
+        let whole = Range {
+            offset: 0,
+            length: self.info.length,
+        };
+        let (_, query) = request.path_and_query();
+        let response = match selection {
+            Selection::Whole => self.single(StatusCode::OK, whole, request)?,
+            Selection::One(range) => {
+                let last = range.offset + range.length - 1;
+                let content_range = format!("bytes {}-{last}/{}", range.offset, self.info.length);
+                self.single(StatusCode::PARTIAL_CONTENT, range, request)?
+                    .with(header::CONTENT_RANGE, content_range)
+            }
+            Selection::Several(ranges) => self.several(&ranges, request)?,
+            Selection::Unsatisfiable => {
+                return Err(Refusal::RangeNotSatisfiable {
+                    length: self.info.length,
+                });
+            }
+        };
+        let response = response.with(header::ACCEPT_RANGES, "bytes");
+        let response = digests(response, request, &self.info);
+        let response = fields::document_policy(response, &self.media_type, config);
+        Ok(fields::disposition(response, query, own_name))
+    }
+
+    fn single(
+        &self,
+        status: StatusCode,
+        range: Range,
+        request: &Request<'_>,
+    ) -> Result<Response<O::Stream>, Refusal> {
+        let mut response = self
+            .with_validators(Response::new(status))
+            .with(header::CONTENT_TYPE, self.media_type.as_str())
+            .with(header::CONTENT_LENGTH, range.length.to_string());
+        if request.method == "GET" && range.length > 0 {
+            response.body.push(Part::Stream {
+                source: self.object.read(range.offset, range.length)?,
+                length: range.length,
+            });
+        }
+        Ok(response)
+    }
+
+    fn several(
+        &self,
+        ranges: &[Range],
+        request: &Request<'_>,
+    ) -> Result<Response<O::Stream>, Refusal> {
+        let read = |range: Range| self.object.read(range.offset, range.length);
+        let (media_type, length) = (&self.media_type, self.info.length);
+        let multipart = multipart(ranges, media_type, length, request.nonce, read)?;
+        let mut response = self
+            .with_validators(Response::new(StatusCode::PARTIAL_CONTENT))
+            .with(header::CONTENT_TYPE, multipart.media_type)
+            .with(header::CONTENT_LENGTH, multipart.length.to_string());
+        response.body = multipart.parts;
+        Ok(response)
+    }
+
+    /// What a 304 has in common with the 200 that it stands for (RFC 9110 section 15.4.5).
+    fn with_validators<S>(&self, response: Response<S>) -> Response<S> {
+        let mut response = response
+            .with(header::ETAG, self.validators.etag.as_str())
+            .with(header::CACHE_CONTROL, self.cache_control.as_str());
+        if let Some(modified) = self.validators.last_modified {
+            response = response.with(header::LAST_MODIFIED, httpdate::fmt_http_date(modified));
+        }
+        if let Some(coding) = &self.content_coding
+            && response.status != StatusCode::NOT_MODIFIED
+        {
+            response = response.with(header::CONTENT_ENCODING, coding.as_str());
+        }
+        if !self.vary.is_empty() {
+            let names: Vec<&str> = self.vary.iter().map(HeaderName::as_str).collect();
+            response = response.with(header::VARY, names.join(", "));
+        }
+        response.reuse = self.reuse;
+        response
+    }
+}
+
+/// What is addressed by its content is recognised by the content's digest; a named file by length and modification
+/// time, to the nanosecond, and by its coding, since two files may agree in both.
+fn validators(place: Place<'_>, variant: Option<&Variant>, info: &Info) -> Validators {
+    match place {
+        Place::Content(id) => {
+            let id = match variant.map(|variant| &variant.key) {
+                Some(Key::Content(id)) => id,
+                _ => id.as_str(),
+            };
+            Validators {
+                etag: format!("\"{id}\""),
+                last_modified: None,
+            }
+        }
+        Place::Named => {
+            let modified = info.modified.map_or(0, |modified| modified.0);
+            let of_variant = variant.map(|variant| {
+                let coding = variant.content_coding.as_deref();
+                let subtype = variant.media_type.rsplit('/').next();
+                format!("-{}", coding.or(subtype).unwrap_or_default())
+            });
+            Validators {
+                etag: format!(
+                    "\"{:x}-{modified:x}{}\"",
+                    info.length,
+                    of_variant.unwrap_or_default()
+                ),
                 last_modified: info
                     .modified
                     .map(|modified| modified.truncated_to_seconds()),
-            },
-            cache_control: if info.media_type.starts_with("image/") {
-                IMMUTABLE
-            } else {
-                "public, no-cache"
-            },
-            reuse: Reuse {
-                depends_on: DEPENDS_ON,
-                valid_for_ms: 1_000,
-            },
+            }
         }
     }
 }
 
-/// Answers with the object itself: whole, in part, or not at all where a condition says so.
-fn represent<O: Object>(
-    request: &Request<'_>,
-    object: &O,
-    caching: &Caching,
-) -> Result<Response<O::Stream>, Refusal> {
-    let info = object.info();
-    let range_applies = match conditions::evaluate(request, &caching.validators) {
-        Outcome::Proceed { range_applies } => range_applies,
-        Outcome::NotModified => {
-            return Ok(with_validators(
-                Response::new(StatusCode::NOT_MODIFIED),
-                caching,
-            ));
-        }
-        Outcome::PreconditionFailed => return Err(Refusal::PreconditionFailed),
-    };
-    let selection = if range_applies && request.method == "GET" {
-        range::select(request, info.length)
-    } else {
-        Selection::Whole
-    };
-    let (status, offset, length) = match selection {
-        Selection::Whole => (StatusCode::OK, 0, info.length),
-        Selection::Range { offset, length } => (StatusCode::PARTIAL_CONTENT, offset, length),
-        Selection::Unsatisfiable => {
-            return Err(Refusal::RangeNotSatisfiable {
-                length: info.length,
-            });
-        }
-    };
-    let mut response = with_validators(Response::new(status), caching)
-        .with(header::ACCEPT_RANGES, "bytes")
-        .with(header::CONTENT_TYPE, info.media_type)
-        .with(header::CONTENT_LENGTH, length.to_string());
-    if status == StatusCode::PARTIAL_CONTENT {
-        let last = offset + length - 1;
-        let content_range = format!("bytes {offset}-{last}/{}", info.length);
-        response = response.with(header::CONTENT_RANGE, content_range);
+fn cache_control(place: Place<'_>, access: Access, media_type: &str, config: &Config) -> String {
+    match place {
+        // Whoever has a signature may keep it; who stands between may not.
+        Place::Content(_) if access == Access::Private => "private, max-age=300".into(),
+        Place::Content(_) => config.cache_content.clone(),
+        Place::Named if media_type.starts_with("image/") => config.cache_images.clone(),
+        Place::Named => config.cache_files.clone(),
     }
-    if request.method == "GET" && length > 0 {
-        let source = object.read(offset, length)?;
-        response.body.push(Part::Stream { source, length });
-    }
-    Ok(response)
-}
-
-/// What a 304 has in common with the 200 that it stands for (RFC 9110 section 15.4.5).
-fn with_validators<S>(response: Response<S>, caching: &Caching) -> Response<S> {
-    let Validators {
-        etag,
-        last_modified,
-    } = &caching.validators;
-    let mut response = response
-        .with(header::ETAG, etag.as_str())
-        .with(header::CACHE_CONTROL, caching.cache_control);
-    if let Some(modified) = last_modified {
-        response = response.with(header::LAST_MODIFIED, httpdate::fmt_http_date(*modified));
-    }
-    response.reuse = Some(caching.reuse);
-    response
 }
 
 /// What `/api/media/<id>/info` tells: public facts only, no path and no key of the store.
@@ -180,8 +365,12 @@ fn describe<S>(id: &MediaId, info: &Info) -> Response<S> {
     let created = info.created.map(|created| {
         humantime::format_rfc3339_seconds(created.truncated_to_seconds()).to_string()
     });
+    let cache_control = match info.access {
+        Access::Public => "public, no-cache",
+        Access::Private => "private, no-cache",
+    };
     Response::new(StatusCode::OK)
-        .with(header::CACHE_CONTROL, "public, no-cache")
+        .with(header::CACHE_CONTROL, cache_control)
         .with_json(&Description {
             id: id.as_str(),
             r#type: &info.media_type,
@@ -195,12 +384,13 @@ fn describe<S>(id: &MediaId, info: &Info) -> Response<S> {
 enum Refusal {
     Route(RouteError),
     Store(StoreError),
+    Denied(Denied),
     PreconditionFailed,
     RangeNotSatisfiable { length: u64 },
 }
 
 impl Refusal {
-    fn into_response<S>(self) -> Response<S> {
+    fn into_response<S>(self, config: &Config) -> Response<S> {
         match self {
             Refusal::Route(RouteError::Malformed) => {
                 Response::error(StatusCode::BAD_REQUEST, "Malformed path")
@@ -209,7 +399,7 @@ impl Refusal {
                 Response::error(StatusCode::NOT_FOUND, "Not found")
             }
             Refusal::Route(RouteError::NoSuchMedia) | Refusal::Store(StoreError::NotFound) => {
-                Response::error(StatusCode::NOT_FOUND, "Media not found")
+                missing(config)
             }
             Refusal::Store(StoreError::Busy) => {
                 Response::error(StatusCode::SERVICE_UNAVAILABLE, "Store is busy")
@@ -217,6 +407,14 @@ impl Refusal {
             }
             Refusal::Store(StoreError::Failed | StoreError::OutOfBounds) => {
                 Response::error(StatusCode::INTERNAL_SERVER_ERROR, "Stream error")
+            }
+            Refusal::Denied(Denied::Unsigned) => Response::error(
+                StatusCode::UNAUTHORIZED,
+                "Authentication required for private media",
+            )
+            .with(header::WWW_AUTHENTICATE, "Signed-URL"),
+            Refusal::Denied(Denied::Invalid) => {
+                Response::error(StatusCode::FORBIDDEN, "Signature is not valid")
             }
             Refusal::PreconditionFailed => {
                 Response::error(StatusCode::PRECONDITION_FAILED, "Precondition failed")
@@ -228,6 +426,25 @@ impl Refusal {
             }
         }
     }
+}
+
+/// That there is no such media holds for a moment, for caches and for the host: the original was asked for what it
+/// did not have again and again.
+fn missing<S>(config: &Config) -> Response<S> {
+    let mut response = Response::error(StatusCode::NOT_FOUND, "Media not found");
+    if config.cache_missing > 0 {
+        let value = format!("public, max-age={}", config.cache_missing);
+        for (name, field) in &mut response.fields {
+            if *name == header::CACHE_CONTROL {
+                field.clone_from(&value);
+            }
+        }
+        response.reuse = Some(Reuse {
+            depends_on: &["origin"],
+            valid_for_ms: config.cache_missing.saturating_mul(1000),
+        });
+    }
+    response
 }
 
 impl From<RouteError> for Refusal {
@@ -242,23 +459,35 @@ impl From<StoreError> for Refusal {
     }
 }
 
+impl From<Denied> for Refusal {
+    fn from(denied: Denied) -> Self {
+        Refusal::Denied(denied)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
-    use crate::imports::{Key, Timestamp};
+    use crate::config::IMMUTABLE;
+    use crate::imports::Timestamp;
     use proptest::prelude::*;
 
+    const PRIVATE_ID: &str = "1123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef";
+    const AVIF_ID: &str = "2123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef";
     const ID: &str = "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef";
 
     /// A store whose streams say what was asked for.
     struct Shelf {
         length: u64,
+        settings: &'static [(&'static str, &'static str)],
     }
 
     struct Item {
         length: u64,
         media_type: &'static str,
+        variants: Vec<Variant>,
+        access: Access,
     }
 
     impl Imports for Shelf {
@@ -267,17 +496,53 @@ mod tests {
         fn open(&self, key: &Key) -> Result<Item, StoreError> {
             let media_type = match key {
                 Key::Content(id) if id == ID => "image/gif",
+                Key::Content(id) if id == PRIVATE_ID => "image/gif",
+                Key::Content(id) if id == AVIF_ID => "image/avif",
+                Key::Named(name) if name.starts_with("logo.svg") => "image/svg+xml",
                 Key::Named(name) if name == "clip.mp4" => "video/mp4",
                 Key::Named(name) if name == "busy" => return Err(StoreError::Busy),
                 Key::Named(name) if name == "broken" => return Err(StoreError::Failed),
                 _ => return Err(StoreError::NotFound),
             };
             let length = self.length;
-            Ok(Item { length, media_type })
+            let variant = |key, media_type: &str, coding: Option<&str>| Variant {
+                key,
+                media_type: media_type.into(),
+                content_coding: coding.map(str::to_owned),
+            };
+            Ok(Item {
+                length,
+                media_type,
+                access: match key {
+                    Key::Content(id) if id == PRIVATE_ID => Access::Private,
+                    _ => Access::Public,
+                },
+                variants: match key {
+                    Key::Content(id) if id == ID => {
+                        vec![variant(Key::Content(AVIF_ID.into()), "image/avif", None)]
+                    }
+                    Key::Named(name) if name == "logo.svg" => {
+                        let key = Key::Named("logo.svg.br".into());
+                        vec![variant(key, "image/svg+xml", Some("br"))]
+                    }
+                    _ => Vec::new(),
+                },
+            })
         }
 
-        fn files_at(&self) -> String {
-            "/media".into()
+        fn settings(&self) -> Vec<(String, String)> {
+            self.settings
+                .iter()
+                .map(|(key, value)| ((*key).to_owned(), (*value).to_owned()))
+                .collect()
+        }
+
+        fn setting(&self, key: &str) -> Option<String> {
+            let settings = self.settings().into_iter();
+            settings
+                .filter(|(found, _)| found == key)
+                .map(|(_, value)| value)
+                .next()
         }
     }
 
@@ -290,7 +555,13 @@ mod tests {
                 media_type: self.media_type.into(),
                 modified: Some(Timestamp(784_111_777_000_000_001)),
                 created: Some(Timestamp(784_111_777_000_000_001)),
+                digest: self.media_type.starts_with("image/").then(|| ID.to_owned()),
+                access: self.access,
             }
+        }
+
+        fn variants(&self) -> Vec<Variant> {
+            self.variants.clone()
         }
 
         fn read(&self, offset: u64, length: u64) -> Result<(u64, u64), StoreError> {
@@ -299,7 +570,15 @@ mod tests {
     }
 
     fn ask(method: &str, target: &str, fields: &[(&str, &str)]) -> Response<(u64, u64)> {
-        ask_of(&Shelf { length: 1000 }, method, target, fields)
+        ask_of(
+            &Shelf {
+                length: 1000,
+                settings: &[],
+            },
+            method,
+            target,
+            fields,
+        )
     }
 
     fn ask_of(
@@ -312,11 +591,7 @@ mod tests {
             .iter()
             .map(|(name, value)| ((*name).to_owned(), value.as_bytes().to_vec()))
             .collect();
-        let request = Request {
-            method,
-            target,
-            fields: &fields,
-        };
+        let request = Request::of_head(method, target, &fields);
         handle(&request, shelf)
     }
 
@@ -415,7 +690,10 @@ mod tests {
 
     #[test]
     fn an_empty_file_is_an_answer() {
-        let empty = Shelf { length: 0 };
+        let empty = Shelf {
+            length: 0,
+            settings: &[],
+        };
         let response = ask_of(&empty, "GET", "/media/clip.mp4", &[]);
         assert_eq!(response.status, 200);
         assert_eq!(field(&response, "content-length"), Some("0"));
@@ -446,7 +724,7 @@ mod tests {
     }
 
     #[test]
-    fn refusals_are_json_and_never_kept() {
+    fn refusals_are_json_and_not_kept() {
         for (method, target, status, message) in [
             ("GET", "/nowhere", 404, "Not found"),
             ("GET", "/media/none.gif", 404, "Media not found"),
@@ -460,9 +738,16 @@ mod tests {
             let response = ask(method, target, &[]);
             assert_eq!(response.status, status, "{method} {target}");
             assert_eq!(json(&response), serde_json::json!({ "error": message }));
-            assert_eq!(field(&response, "cache-control"), Some("no-store"));
+            // That there is no such media holds for a moment; nothing else does.
+            let is_missing = message == "Media not found";
+            let kept = if is_missing {
+                "public, max-age=5"
+            } else {
+                "no-store"
+            };
+            assert_eq!(field(&response, "cache-control"), Some(kept));
             assert_eq!(field(&response, "x-content-type-options"), Some("nosniff"));
-            assert_eq!(response.reuse, None);
+            assert_eq!(response.reuse.is_some(), is_missing);
         }
         let refused = ask("DELETE", "/media/clip.mp4", &[]);
         assert_eq!(field(&refused, "allow"), Some(ALLOWED_METHODS));
@@ -479,7 +764,10 @@ mod tests {
             length: u64,
             range in "bytes=[0-9]{0,4}-[0-9]{0,4}",
         ) {
-            let shelf = Shelf { length };
+            let shelf = Shelf {
+                length,
+                settings: &[],
+            };
             let response = ask_of(&shelf, "GET", "/media/clip.mp4", &[("range", &range)]);
             let sum: u64 = response.body.iter().map(|part| match part {
                 Part::Bytes(bytes) => bytes.len() as u64,
@@ -488,5 +776,252 @@ mod tests {
             let sum = sum.to_string();
             prop_assert_eq!(field(&response, "content-length"), Some(sum.as_str()));
         }
+    }
+
+    fn with_settings(settings: &'static [(&'static str, &'static str)]) -> Shelf {
+        Shelf {
+            length: 1000,
+            settings,
+        }
+    }
+
+    #[test]
+    fn several_ranges_are_parts_with_an_exact_length() {
+        let range = [("range", "bytes=0-9,500-509")];
+        let response = ask("GET", "/media/clip.mp4", &range);
+        assert_eq!(response.status, 206);
+        let media_type = field(&response, "content-type").unwrap();
+        let boundary = media_type
+            .strip_prefix("multipart/byteranges; boundary=")
+            .unwrap();
+        let mut content = Vec::new();
+        for part in &response.body {
+            match part {
+                Part::Bytes(bytes) => content.extend_from_slice(bytes),
+                Part::Stream { source, length } => {
+                    assert_eq!(source.1, *length);
+                    content.extend(std::iter::repeat_n(b'x', usize::try_from(*length).unwrap()));
+                }
+            }
+        }
+        let length = content.len().to_string();
+        assert_eq!(field(&response, "content-length"), Some(length.as_str()));
+        assert_eq!(field(&response, "content-range"), None);
+        let ten = "x".repeat(10);
+        let expected = format!(
+            "--{boundary}\r\nContent-Type: video/mp4\r\nContent-Range: bytes 0-9/1000\r\n\r\n{ten}\r\n\
+             --{boundary}\r\nContent-Type: video/mp4\r\nContent-Range: bytes 500-509/1000\r\n\r\n{ten}\r\n\
+             --{boundary}--\r\n"
+        );
+        assert_eq!(String::from_utf8(content).unwrap(), expected);
+    }
+
+    #[test]
+    fn digests_are_the_representation_s() {
+        let target = format!("/api/media/{ID}");
+        let value = "sha-256=:ASNFZ4mrze8BI0VniavN7wEjRWeJq83vASNFZ4mrze8=:";
+        for (method, fields, repr, content) in [
+            ("GET", &[][..], Some(value), None),
+            ("HEAD", &[], Some(value), None),
+            ("GET", &[("range", "bytes=0-1")], Some(value), None),
+            (
+                "GET",
+                &[("want-repr-digest", "sha-512=5, sha-256=0")],
+                None,
+                None,
+            ),
+            (
+                "GET",
+                &[("want-content-digest", "sha-256=3")],
+                Some(value),
+                Some(value),
+            ),
+            (
+                "HEAD",
+                &[("want-content-digest", "sha-256=3")],
+                Some(value),
+                None,
+            ),
+            (
+                "GET",
+                &[("want-content-digest", "sha-512=3")],
+                Some(value),
+                None,
+            ),
+            (
+                "GET",
+                &[("want-content-digest", "sha-256=3"), ("range", "bytes=0-1")],
+                Some(value),
+                None,
+            ),
+            ("GET", &[("if-none-match", "*")], None, None),
+        ] {
+            let response = ask(method, &target, fields);
+            let got = (
+                field(&response, "repr-digest"),
+                field(&response, "content-digest"),
+            );
+            assert_eq!(got, (repr, content), "{method} {fields:?}");
+        }
+        let unknown = ask("GET", "/media/clip.mp4", &[]);
+        assert_eq!(field(&unknown, "repr-digest"), None);
+    }
+
+    #[test]
+    fn variants_have_their_own_tags_and_vary_stands_on_every_status() {
+        let target = format!("/api/media/{ID}");
+        let avif = ("accept", "image/avif,*/*");
+        let etag = format!("\"{AVIF_ID}\"");
+        let original = ask("GET", &target, &[]);
+        assert_eq!(field(&original, "content-type"), Some("image/gif"));
+        let variant = ask("GET", &target, &[avif]);
+        assert_eq!(field(&variant, "content-type"), Some("image/avif"));
+        assert_eq!(field(&variant, "etag"), Some(etag.as_str()));
+        let part = ask("GET", &target, &[avif, ("range", "bytes=0-1")]);
+        let not_modified = ask("GET", &target, &[avif, ("if-none-match", &etag)]);
+        assert_eq!(
+            (part.status.as_u16(), not_modified.status.as_u16()),
+            (206, 304)
+        );
+        for response in [&original, &variant, &part, &not_modified] {
+            assert_eq!(
+                field(response, "vary"),
+                Some("accept"),
+                "{}",
+                response.status
+            );
+        }
+        let br = ("accept-encoding", "gzip, br");
+        let coded = ask("GET", "/media/logo.svg", &[br]);
+        let plain = ask("GET", "/media/logo.svg", &[]);
+        assert_eq!(field(&coded, "content-encoding"), Some("br"));
+        assert_eq!(field(&coded, "content-type"), Some("image/svg+xml"));
+        assert_eq!(field(&plain, "content-encoding"), None);
+        assert_ne!(field(&coded, "etag"), field(&plain, "etag"));
+        for response in [&coded, &plain] {
+            assert_eq!(field(response, "vary"), Some("accept-encoding"));
+        }
+    }
+
+    #[test]
+    fn who_may_read_answers_across_origins() {
+        let origin = ("origin", "https://a.example");
+        let any = ask("GET", "/media/clip.mp4", &[origin]);
+        assert_eq!(field(&any, "access-control-allow-origin"), Some("*"));
+        assert_eq!(field(&any, "vary"), None);
+        let exposed = field(&any, "access-control-expose-headers").unwrap();
+        assert!(exposed.contains("Content-Range") && exposed.contains("ETag"));
+        assert_eq!(
+            field(&any, "cross-origin-resource-policy"),
+            Some("cross-origin")
+        );
+        assert_eq!(field(&any, "timing-allow-origin"), Some("*"));
+
+        let listed = with_settings(&[("cors-origins", "https://a.example https://b.example")]);
+        for (origin, allowed) in [
+            ("https://b.example", Some("https://b.example")),
+            ("https://c.example", None),
+            ("https://a.example.c.example", None),
+        ] {
+            let fields = [("origin", origin), ("access-control-request-method", "GET")];
+            for (method, target) in [
+                ("GET", "/media/clip.mp4"),
+                ("GET", "/media/none"),
+                ("OPTIONS", "/media/clip.mp4"),
+            ] {
+                let response = ask_of(&listed, method, target, &fields);
+                assert_eq!(field(&response, "access-control-allow-origin"), allowed);
+                assert_eq!(field(&response, "vary"), Some("origin"));
+                let is_preflight = method == "OPTIONS" && allowed.is_some();
+                assert_eq!(
+                    field(&response, "access-control-allow-methods").is_some(),
+                    is_preflight
+                );
+            }
+        }
+        let svg = ask_of(&listed, "GET", "/media/logo.svg", &[]);
+        assert_eq!(field(&svg, "vary"), Some("accept-encoding, origin"));
+    }
+
+    #[test]
+    fn documents_run_nothing() {
+        let svg = ask("GET", "/media/logo.svg", &[]);
+        assert!(
+            field(&svg, "content-security-policy")
+                .unwrap()
+                .starts_with("sandbox;")
+        );
+        assert_eq!(
+            field(
+                &ask("GET", "/media/clip.mp4", &[]),
+                "content-security-policy"
+            ),
+            None
+        );
+        let off = with_settings(&[("document-policy", "")]);
+        let svg = ask_of(&off, "GET", "/media/logo.svg", &[]);
+        assert_eq!(field(&svg, "content-security-policy"), None);
+    }
+
+    #[test]
+    fn private_media_asks_for_a_signature_and_missing_media_does_not_differ() {
+        const KEYS: &[(&str, &str)] = &[("signing-keys", "k1:000102030405060708090a0b0c0d0e0f")];
+        let missing_id = ID.replace('0', "f");
+        let path = format!("/api/media/{PRIVATE_ID}");
+        // Without a key there is no way to it, and nothing is told.
+        assert_eq!(ask("GET", &path, &[]).status, 404);
+        let shelf = with_settings(KEYS);
+        for id in [PRIVATE_ID, &missing_id] {
+            for (query, status) in [("", 401), ("?sig=AAAA&key=k1&exp=9", 403)] {
+                for suffix in ["", "/info"] {
+                    let response = ask_of(
+                        &shelf,
+                        "GET",
+                        &format!("/api/media/{id}{suffix}{query}"),
+                        &[],
+                    );
+                    assert_eq!(response.status, status, "{id} {query}");
+                    assert_eq!(field(&response, "cache-control"), Some("no-store"));
+                    assert_eq!(response.reuse, None);
+                }
+            }
+        }
+        let key = signature::Key::parse("k1:000102030405060708090a0b0c0d0e0f").unwrap();
+        let sign = |path: &str| {
+            let grant = signature::Grant {
+                path,
+                expires: 10,
+                client_prefix: None,
+            };
+            format!("{path}?{}", key.sign(&grant))
+        };
+        let signed = ask_of(&shelf, "GET", &sign(&path), &[]);
+        assert_eq!(signed.status, 200);
+        assert_eq!(
+            field(&signed, "cache-control"),
+            Some("private, max-age=300")
+        );
+        assert_eq!(
+            signed.reuse, None,
+            "private media is never given again unasked"
+        );
+        let missing = sign(&format!("/api/media/{missing_id}"));
+        assert_eq!(ask_of(&shelf, "GET", &missing, &[]).status, 404);
+        // Public media needs none, and is not harmed by one.
+        assert_eq!(
+            ask_of(&shelf, "GET", &format!("/api/media/{ID}"), &[]).status,
+            200
+        );
+    }
+
+    #[test]
+    fn missing_media_is_known_to_be_missing_for_a_moment() {
+        let response = ask("GET", "/media/none", &[]);
+        assert_eq!(field(&response, "cache-control"), Some("public, max-age=5"));
+        assert_eq!(response.reuse.unwrap().valid_for_ms, 5000);
+        let never = with_settings(&[("cache-missing", "0")]);
+        let response = ask_of(&never, "GET", "/media/none", &[]);
+        assert_eq!(field(&response, "cache-control"), Some("no-store"));
+        assert_eq!(response.reuse, None);
     }
 }

@@ -1,7 +1,7 @@
 //! The component's edge: WIT records to the plain types of this crate, and back.
 
 use crate::answer;
-use crate::imports::{Imports, Info, Key, Object, StoreError, Timestamp};
+use crate::imports::{Access, Imports, Info, Key, Object, StoreError, Timestamp, Variant};
 use crate::message::{Part, Request, Reuse};
 use bindings::exports::millpond::media::media_serve as wit;
 use bindings::millpond::media::media_store;
@@ -36,6 +36,9 @@ impl wit::Guest for Component {
             method: &request.method,
             target: &request.target,
             fields: &request.fields,
+            received: Timestamp(request.received),
+            nonce: request.nonce,
+            client: request.client.as_deref(),
         };
         answer::handle(&request, &Wasi).into()
     }
@@ -55,11 +58,12 @@ impl Imports for Wasi {
         .map_err(StoreError::from)
     }
 
-    fn files_at(&self) -> String {
-        match config::get("files-at") {
-            Ok(Some(files_at)) => files_at,
-            Ok(None) | Err(_) => "/media".to_owned(),
-        }
+    fn settings(&self) -> Vec<(String, String)> {
+        config::get_all().unwrap_or_default()
+    }
+
+    fn setting(&self, key: &str) -> Option<String> {
+        config::get(key).ok().flatten()
     }
 }
 
@@ -73,7 +77,26 @@ impl Object for media_store::Object {
             media_type: info.media_type,
             modified: info.modified.map(Timestamp),
             created: info.created.map(Timestamp),
+            digest: info.digest,
+            access: match info.access {
+                media_store::Access::Public => Access::Public,
+                media_store::Access::Private => Access::Private,
+            },
         }
+    }
+
+    fn variants(&self) -> Vec<Variant> {
+        let variants = media_store::Object::variants(self).into_iter();
+        variants
+            .map(|variant| Variant {
+                key: match variant.key {
+                    media_store::Key::Content(id) => Key::Content(id),
+                    media_store::Key::Named(name) => Key::Named(name),
+                },
+                media_type: variant.media_type,
+                content_coding: variant.content_coding,
+            })
+            .collect()
     }
 
     fn read(&self, offset: u64, length: u64) -> Result<Self::Stream, StoreError> {
@@ -124,7 +147,7 @@ impl From<Reuse> for wit::Reuse {
             depends_on: reuse
                 .depends_on
                 .iter()
-                .map(|name| name.as_str().to_owned())
+                .map(|name| (*name).to_owned())
                 .collect(),
             valid_for_ms: reuse.valid_for_ms,
         }

@@ -172,11 +172,7 @@ mod tests {
             .iter()
             .map(|(name, value)| ((*name).to_owned(), value.as_bytes().to_vec()))
             .collect();
-        let request = Request {
-            method: "GET",
-            target: "/",
-            fields: &fields,
-        };
+        let request = Request::of_head("GET", "/", &fields);
         let validators = Validators {
             etag: "\"a\"".to_owned(),
             last_modified: Some(httpdate::parse_http_date(EXACT).unwrap()),
@@ -284,7 +280,7 @@ mod tests {
             .map(|name| (name.to_owned(), value.clone()))
             .collect();
             for first in 0..fields.len() {
-                let request = Request { method: "GET", target: "/", fields: &fields[first..] };
+                let request = Request::of_head("GET", "/", &fields[first..]);
                 let validators = Validators {
                     etag: "\"a\"".to_owned(),
                     last_modified: None,

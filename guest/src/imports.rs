@@ -16,8 +16,11 @@ pub trait Imports {
     /// As `error` in `wit/media-store.wit`.
     fn open(&self, key: &Key) -> Result<Self::Object, StoreError>;
 
-    /// The path under which named files are served: `/`, or a path without a `/` at its end.
-    fn files_at(&self) -> String;
+    /// The settings that are no secrets, by key, as `wit/world.wit` lists them.
+    fn settings(&self) -> Vec<(String, String)>;
+
+    /// One setting, which may be a secret.
+    fn setting(&self, key: &str) -> Option<String>;
 }
 
 /// An open object: `resource object` in `wit/media-store.wit`.
@@ -27,6 +30,9 @@ pub trait Object {
 
     /// What the store knew of the object when it was opened.
     fn info(&self) -> Info;
+
+    /// The other representations that the store has of it.
+    fn variants(&self) -> Vec<Variant>;
 
     /// A stream of exactly `length` bytes from `offset` on.
     ///
@@ -55,6 +61,30 @@ pub struct Info {
     pub modified: Option<Timestamp>,
     /// When the object was added to the store.
     pub created: Option<Timestamp>,
+    /// SHA-256 of the whole object, in lower-case hexadecimal, where the store knows it.
+    pub digest: Option<String>,
+    /// Who may have it.
+    pub access: Access,
+}
+
+/// Who may have an object: `enum access` in `wit/media-store.wit`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Access {
+    /// Everybody.
+    Public,
+    /// Whoever shows a right to it.
+    Private,
+}
+
+/// Another representation of the same resource: `record variant-info` in `wit/media-store.wit`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Variant {
+    /// The key of the object that holds it.
+    pub key: Key,
+    /// Its media type.
+    pub media_type: String,
+    /// Its content coding.
+    pub content_coding: Option<String>,
 }
 
 /// A point in time: nanoseconds since 1970-01-01T00:00:00Z (`timestamp-ns` in `wit/media-store.wit`).
@@ -68,6 +98,12 @@ pub struct Timestamp(
 const LAST_SECOND: u64 = 253_402_300_799;
 
 impl Timestamp {
+    /// Whole seconds since 1970.
+    #[must_use]
+    pub fn seconds(self) -> u64 {
+        self.0 / 1_000_000_000
+    }
+
     /// The same time in whole seconds, the resolution of an HTTP-date (RFC 9110 section 5.6.7).
     #[must_use]
     pub fn truncated_to_seconds(self) -> SystemTime {

@@ -1,5 +1,6 @@
 //! A request's head, a response, and the fields they share (`wit/media-serve.wit`).
 
+use crate::imports::Timestamp;
 use http::{HeaderName, StatusCode, header};
 use serde::Serialize;
 
@@ -15,9 +16,37 @@ pub struct Request<'a> {
     pub target: &'a str,
     /// The field lines in the order they came.
     pub fields: &'a [FieldLine],
+    /// When the head was complete.
+    pub received: Timestamp,
+    /// A number that nobody can guess.
+    pub nonce: u64,
+    /// The client's address.
+    pub client: Option<&'a str>,
 }
 
 impl<'a> Request<'a> {
+    /// A request of which no more is known than its head, as in a test.
+    #[must_use]
+    pub fn of_head(method: &'a str, target: &'a str, fields: &'a [FieldLine]) -> Self {
+        Request {
+            method,
+            target,
+            fields,
+            received: Timestamp(0),
+            nonce: 0,
+            client: None,
+        }
+    }
+
+    /// The path and the query of the target.
+    #[must_use]
+    pub fn path_and_query(&self) -> (&'a str, Option<&'a str>) {
+        match self.target.split_once('?') {
+            Some((path, query)) => (path, Some(query)),
+            None => (self.target, None),
+        }
+    }
+
     /// The values of every line of that field, in order (RFC 9110 section 5.3).
     pub fn values(&self, name: &'a HeaderName) -> impl Iterator<Item = &'a [u8]> + use<'a> {
         self.fields
@@ -63,8 +92,8 @@ pub enum Part<S> {
 /// The terms on which a host may give an answer again: `record reuse` in `wit/media-serve.wit`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Reuse {
-    /// The request fields on which the answer depended.
-    pub depends_on: &'static [HeaderName],
+    /// The request fields on which the answer depended, in lower case.
+    pub depends_on: &'static [&'static str],
     /// How long it holds, in milliseconds.
     pub valid_for_ms: u32,
 }
@@ -76,7 +105,7 @@ impl<S> Response<S> {
     pub fn new(status: StatusCode) -> Self {
         Response {
             status,
-            fields: Vec::with_capacity(8),
+            fields: Vec::with_capacity(16),
             body: Vec::new(),
             reuse: None,
         }

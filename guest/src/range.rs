@@ -2,24 +2,36 @@
 
 use crate::message::Request;
 use http::header;
-use http_range_header::parse_range_header;
+use http_range_header::{SyntacticallyCorrectRange, parse_range_header};
 
 /// What a `Range` field selects of a representation.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Selection {
     /// All of it: there is no `Range`, or one that a server may ignore (RFC 9110 section 14.2): a unit
-    /// that is not `bytes`, or several ranges at once.
+    /// that is not `bytes`, or so many ranges that all of it is less trouble.
     Whole,
-    /// One range, which lies within the representation and is not empty.
-    Range {
-        /// Where it begins, counted from 0.
-        offset: u64,
-        /// How many bytes it has.
-        length: u64,
-    },
+    /// One range.
+    One(Range),
+    /// Several, none of which touches another, in the order that they were asked for in.
+    Several(Vec<Range>),
     /// Nothing: the set is malformed or lies outside, to be answered with 416.
     Unsatisfiable,
 }
+
+/// Bytes of a representation: they lie within it, and are not none.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Range {
+    /// Where it begins, counted from 0.
+    pub offset: u64,
+    /// How many bytes it has.
+    pub length: u64,
+}
+
+/// Most ranges that are answered apart; players ask for one, download tools for a few.
+const MOST_RANGES: usize = 16;
+
+/// Ranges with no more than so many bytes between them are one: a part's own head takes more.
+const GAP_BYTES: u64 = 80;
 
 /// Selects from a representation of `length` bytes. To be called for `GET` only: RFC 9110 section 14.2
 /// defines `Range` for no other method.
@@ -36,20 +48,76 @@ pub fn select(request: &Request<'_>, length: u64) -> Selection {
     let (Ok(set), None) = (str::from_utf8(value), values.next()) else {
         return Selection::Unsatisfiable;
     };
-    let Ok(ranges) = parse_range_header(set) else {
+    // It gives up at a hundred ranges.
+    let Ok(parsed) = parse_range_header(set) else {
         return Selection::Unsatisfiable;
     };
-    if ranges.len() > 1 {
-        return Selection::Whole;
-    }
-    match ranges.validate(length).as_deref() {
-        Ok([range]) => Selection::Range {
-            offset: *range.start(),
-            length: range.end() - range.start() + 1,
-        },
+    if length == 0 {
         // An empty representation holds its own last n bytes: they are none (section 14.1.2).
-        Ok(_) => Selection::Whole,
-        Err(_) => Selection::Unsatisfiable,
+        return match parsed.validate(0) {
+            Ok(_) => Selection::Whole,
+            Err(_) => Selection::Unsatisfiable,
+        };
+    }
+    let ranges: Vec<Range> = parsed
+        .into_ranges()
+        .into_iter()
+        .filter_map(|range| resolve(&range, length))
+        .collect();
+    let is_several = ranges.len() > 1;
+    let sum = ranges
+        .iter()
+        .fold(0_u64, |sum, range| sum.saturating_add(range.length));
+    let ranges = coalesce(ranges);
+    match ranges[..] {
+        [] => Selection::Unsatisfiable,
+        // Whoever asks for more than there is gets what there is, once.
+        _ if is_several && sum > length => Selection::Whole,
+        [range] => Selection::One(range),
+        _ if ranges.len() > MOST_RANGES => Selection::Whole,
+        _ => Selection::Several(ranges),
+    }
+}
+
+/// The part of a range that lies within a representation of `length` bytes, if any (section 14.1.2).
+fn resolve(range: &SyntacticallyCorrectRange, length: u64) -> Option<Range> {
+    let last = length.checked_sub(1)?;
+    let (first, last) = match *range {
+        SyntacticallyCorrectRange::FromStart(first) => (first, last),
+        SyntacticallyCorrectRange::FromLast(0) => return None,
+        SyntacticallyCorrectRange::FromLast(suffix) => (length.saturating_sub(suffix), last),
+        SyntacticallyCorrectRange::Indexed(first, end) => (first, end.min(last)),
+    };
+    (first <= last).then(|| Range {
+        offset: first,
+        length: last - first + 1,
+    })
+}
+
+/// Makes one range of those that overlap or nearly touch (section 15.3.7.2). Where there are none, the order
+/// stays as it was asked for.
+fn coalesce(ranges: Vec<Range>) -> Vec<Range> {
+    let mut sorted = ranges.clone();
+    sorted.sort_unstable();
+    let mut merged: Vec<Range> = Vec::with_capacity(sorted.len());
+    for range in sorted {
+        if let Some(last) = merged.last_mut()
+            && range.offset
+                <= last
+                    .offset
+                    .saturating_add(last.length)
+                    .saturating_add(GAP_BYTES)
+        {
+            let end = (last.offset + last.length).max(range.offset + range.length);
+            last.length = end - last.offset;
+            continue;
+        }
+        merged.push(range);
+    }
+    if merged.len() == ranges.len() {
+        ranges
+    } else {
+        merged
     }
 }
 
@@ -70,16 +138,21 @@ mod tests {
             .iter()
             .map(|value| ("range".to_owned(), value.to_vec()))
             .collect();
-        let request = Request {
-            method: "GET",
-            target: "/",
-            fields: &fields,
-        };
+        let request = Request::of_head("GET", "/", &fields);
         select(&request, length)
     }
 
     fn range(offset: u64, length: u64) -> Selection {
-        Selection::Range { offset, length }
+        Selection::One(Range { offset, length })
+    }
+
+    fn several(ranges: &[(u64, u64)]) -> Selection {
+        let ranges = ranges.iter();
+        Selection::Several(
+            ranges
+                .map(|&(offset, length)| Range { offset, length })
+                .collect(),
+        )
     }
 
     #[test]
@@ -114,7 +187,17 @@ mod tests {
             ("bytes=0 - 5", Unsatisfiable),
             ("bytes=\u{661}-5", Unsatisfiable),
             (ten_thousand.as_str(), Unsatisfiable),
-            ("bytes=0-1,5-6", Whole),
+            ("bytes=0-1,500-501", several(&[(0, 2), (500, 2)])),
+            ("bytes=500-501, 0-1", several(&[(500, 2), (0, 2)])),
+            ("bytes=0-1,5-6", range(0, 7)),
+            ("bytes=0-9,5-20", range(0, 21)),
+            ("bytes=500-501,0-1,1-2", several(&[(0, 3), (500, 2)])),
+            ("bytes=0-1,5000-,-1", several(&[(0, 2), (999, 1)])),
+            ("bytes=0-1,5000-", range(0, 2)),
+            ("bytes=5000-,6000-", Unsatisfiable),
+            ("bytes=0-,0-", Whole),
+            ("bytes=0-599,400-999", Whole),
+            ("bytes=0-1,50-51", range(0, 52)),
             ("items=0-5", Whole),
             ("bytes", Whole),
             ("", Whole),
@@ -123,6 +206,20 @@ mod tests {
                 select_values(&[value.as_bytes()], 1000),
                 expected,
                 "{value}"
+            );
+        }
+    }
+
+    #[test]
+    fn more_ranges_than_are_answered_apart_are_the_whole() {
+        for (count, is_several) in [(16, true), (17, false), (90, false)] {
+            let ranges: Vec<_> = (0..count).map(|n| format!("{0}-{0}", n * 1000)).collect();
+            let value = format!("bytes={}", ranges.join(","));
+            let selection = select_values(&[value.as_bytes()], 1_000_000);
+            assert_eq!(
+                matches!(selection, Selection::Several(_)),
+                is_several,
+                "{count}"
             );
         }
     }
@@ -153,17 +250,46 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_is_selected_lies_within(first: u64, last: u64, length: u64) {
+        fn what_is_selected_lies_within(first: u64, last: u64, other: u64, length: u64) {
             for value in [
                 format!("bytes={first}-{last}"),
                 format!("bytes={first}-"),
                 format!("bytes=-{last}"),
+                format!("bytes={first}-{last},{other}-,-{other}"),
             ] {
-                if let Selection::Range { offset, length: selected } =
-                    select_values(&[value.as_bytes()], length)
-                {
-                    prop_assert!(selected > 0);
-                    prop_assert!(offset.checked_add(selected).is_some_and(|end| end <= length));
+                let ranges = match select_values(&[value.as_bytes()], length) {
+                    Selection::One(range) => vec![range],
+                    Selection::Several(ranges) => ranges,
+                    Selection::Whole | Selection::Unsatisfiable => Vec::new(),
+                };
+                for range in ranges {
+                    prop_assert!(range.length > 0);
+                    let end = range.offset.checked_add(range.length);
+                    prop_assert!(end.is_some_and(|end| end <= length));
+                }
+            }
+        }
+
+        /// What is asked for and there is in the answer, whatever was made one.
+        #[test]
+        fn every_byte_that_is_asked_for_is_selected(
+            asked in proptest::collection::vec((0..300_u64, 0..40_u64), 1..8),
+            length in 1..300_u64,
+        ) {
+            let set: Vec<_> = asked.iter().map(|(first, more)| format!("{first}-{}", first + more)).collect();
+            let value = format!("bytes={}", set.join(","));
+            let selection = select_values(&[value.as_bytes()], length);
+            let selects = |byte: u64| match &selection {
+                Selection::Whole => true,
+                Selection::Unsatisfiable => false,
+                Selection::One(range) => (range.offset..range.offset + range.length).contains(&byte),
+                Selection::Several(ranges) => ranges
+                    .iter()
+                    .any(|range| (range.offset..range.offset + range.length).contains(&byte)),
+            };
+            for (first, more) in asked {
+                for byte in first..=first + more {
+                    prop_assert!(byte >= length || selects(byte), "{} of {}", byte, value);
                 }
             }
         }

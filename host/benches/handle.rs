@@ -5,7 +5,7 @@
 use criterion::{Criterion, criterion_group, criterion_main};
 use http::Request;
 use millpond::store::{Adder, Folder};
-use millpond::{FilesAt, Limits, Millpond, Source};
+use millpond::{Config, Limits, Millpond, Source};
 use std::fs;
 use std::hint::black_box;
 
@@ -20,7 +20,7 @@ fn handle(criterion: &mut Criterion) {
     let millpond = Millpond::new(
         &Source::embedded(),
         Folder::open(folder.path()).unwrap(),
-        &"/media".parse::<FilesAt>().unwrap(),
+        &Config::default(),
         Limits::default(),
     )
     .unwrap();

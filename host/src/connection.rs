@@ -10,6 +10,7 @@ use crate::route::Route;
 use crate::socket;
 use crate::window::{Advice, Reader, SMALLEST, Window};
 use std::io;
+use std::net::IpAddr;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::task::{Context, Poll, ready};
@@ -21,6 +22,7 @@ use tokio::net::TcpStream;
 #[derive(Debug)]
 pub(crate) struct Connection {
     stream: TcpStream,
+    client: IpAddr,
     clock: Arc<Clock>,
     tally: Arc<Tally>,
     budget: Arc<Budget>,
@@ -59,10 +61,12 @@ impl Connection {
         // Answers are written whole; waiting to fill a packet would only delay the last one.
         stream.set_nodelay(true)?;
         socket::set_send_window(&stream, SMALLEST.kernel_bytes)?;
+        let client = stream.peer_addr()?.ip().to_canonical();
         let ledger = Ledger::new(accounts, Owner::Connection, usize::MAX);
         let charge = |kind, bytes| ledger.charge(kind, bytes).map_err(io::Error::other);
         Ok(Arc::new(Connection {
             stream,
+            client,
             clock: Arc::new(Clock::new()),
             tally: Arc::default(),
             budget: Arc::clone(budget),
@@ -77,6 +81,11 @@ impl Connection {
             }),
             ledger,
         }))
+    }
+
+    /// The client's address.
+    pub(crate) fn client(&self) -> IpAddr {
+        self.client
     }
 
     pub(crate) fn clock(&self) -> &Arc<Clock> {

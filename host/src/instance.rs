@@ -1,12 +1,13 @@
 //! What an instance is given while it answers one request: its imports and its limits.
 
+use crate::config::Settings;
 use crate::engine::TICK;
 use crate::heap;
 use crate::ledger::{Charge, Exceeded, Kind, Ledger, LedgerHandle};
 use crate::limits::{Limit, Limits};
 use crate::meter::Meter;
 use crate::route::Route;
-use crate::store::{self, ContentId, FileSlice, Folder, MediaObject, OpenError, ReadNow};
+use crate::store::{self, Access, ContentId, FileSlice, Folder, MediaObject, OpenError, ReadNow};
 use bytes::{Bytes, BytesMut};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::SystemTime;
@@ -44,7 +45,7 @@ pub(crate) struct InstanceState {
     meter: Meter,
     table: ResourceTable,
     folder: Arc<Folder>,
-    files_at: Arc<str>,
+    settings: Arc<Settings>,
     /// The slices behind the streams that were given to the guest, by handle. Weak, since the guest may drop
     /// a stream and its handle then be another's.
     streams: Vec<(u32, Weak<Mutex<FileSlice>>)>,
@@ -70,7 +71,7 @@ impl InstanceState {
         engine: &Engine,
         limits: &Limits,
         folder: &Arc<Folder>,
-        files_at: &Arc<str>,
+        settings: &Arc<Settings>,
         ledger: &Ledger,
         route: &Arc<Route>,
     ) -> Result<Store<Self>, Exceeded> {
@@ -82,7 +83,7 @@ impl InstanceState {
             meter,
             table,
             folder: Arc::clone(folder),
-            files_at: Arc::clone(files_at),
+            settings: Arc::clone(settings),
             streams: Vec::new(),
             cpu_ticks_left: u32::try_from(ticks).unwrap_or(u32::MAX),
             ledger: ledger.handle(),
@@ -134,11 +135,11 @@ impl IoView for InstanceState {
 impl config::Host for InstanceState {
     fn get(&mut self, key: String) -> wasmtime::Result<Result<Option<String>, config::Error>> {
         self.meter.lift(key.len())?;
-        Ok(Ok((key == "files-at").then(|| self.files_at.to_string())))
+        Ok(Ok(self.settings.get(&key).map(str::to_owned)))
     }
 
     fn get_all(&mut self) -> wasmtime::Result<Result<Vec<(String, String)>, config::Error>> {
-        Ok(Ok(vec![("files-at".into(), self.files_at.to_string())]))
+        Ok(Ok(self.settings.all().to_vec()))
     }
 }
 
@@ -188,7 +189,28 @@ impl media_store::HostObject for InstanceState {
             modified: info.modified.map(timestamp_ns),
             created: info.created.map(timestamp_ns),
             digest: info.digest.map(|id| id.to_string()),
+            access: match info.access {
+                Access::Public => media_store::Access::Public,
+                Access::Private => media_store::Access::Private,
+            },
         })
+    }
+
+    fn variants(
+        &mut self,
+        object: Resource<MediaObject>,
+    ) -> wasmtime::Result<Vec<media_store::VariantInfo>> {
+        let variants = self.table.get(&object)?.info().variants.iter();
+        Ok(variants
+            .map(|variant| media_store::VariantInfo {
+                key: match &variant.key {
+                    store::Key::Content(id) => media_store::Key::Content(id.to_string()),
+                    store::Key::Named(name) => media_store::Key::Named(name.clone()),
+                },
+                media_type: variant.media_type.clone(),
+                content_coding: variant.content_coding.clone(),
+            })
+            .collect())
     }
 
     fn read(
@@ -221,7 +243,7 @@ impl media_store::HostObject for InstanceState {
 }
 
 /// Nanoseconds since 1970, as the interface has them; earlier times are 0.
-fn timestamp_ns(time: SystemTime) -> u64 {
+pub(crate) fn timestamp_ns(time: SystemTime) -> u64 {
     let since = time.duration_since(SystemTime::UNIX_EPOCH);
     since.map_or(0, |since| {
         u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)

@@ -4,10 +4,11 @@ use crate::accounts::Accounts;
 use crate::body::{MediaBody, Part};
 use crate::budget::{Bound, Budget, NoRoom};
 use crate::component::{ComponentError, Inspection, Source, one_line};
+use crate::config::{Config, Settings};
 use crate::connection::{Answer, Connection, Connections};
 use crate::drill::Leak;
 use crate::engine::Runtime;
-use crate::instance::{InstanceState, limit_of, serve};
+use crate::instance::{InstanceState, limit_of, serve, timestamp_ns};
 use crate::ledger::{Charge, Exceeded, Kind, Ledger, Owner};
 use crate::limits::{
     ADMISSION_WAIT, ANSWER_BYTES, FIELD_LINES, FIELD_OVERHEAD_BYTES, FIELDS_BYTES, Limit, Limits,
@@ -27,6 +28,7 @@ use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
+use std::time::SystemTime;
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
@@ -44,7 +46,7 @@ struct Shared {
     runtime: Runtime,
     inspection: Inspection,
     folder: Arc<Folder>,
-    files_at: Arc<str>,
+    settings: Arc<Settings>,
     limits: Limits,
     accounts: Arc<Accounts>,
     bound: Bound,
@@ -53,40 +55,10 @@ struct Shared {
     connections: Connections,
 }
 
-/// Where named files are served, as a path: `/`, or segments without a `/` at the end.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct FilesAt(Arc<str>);
-
 /// No instance can be made, and why.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("no instance of the component can be made: {0}")]
 pub struct Unready(String);
-
-/// The text is no path to serve files at.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("a path to serve files at begins with `/` and has no `?`, `#`, `%` or space")]
-pub struct NotAPath;
-
-impl std::str::FromStr for FilesAt {
-    type Err = NotAPath;
-
-    fn from_str(text: &str) -> Result<Self, NotAPath> {
-        let plain = |c: char| c.is_ascii_graphic() && !matches!(c, '?' | '#' | '%' | '\\');
-        if !text.starts_with('/') || !text.chars().all(plain) || text.contains("//") {
-            return Err(NotAPath);
-        }
-        let path = text.trim_end_matches('/');
-        Ok(FilesAt(if path.is_empty() { "/" } else { path }.into()))
-    }
-}
-
-impl FilesAt {
-    /// The path.
-    #[must_use]
-    pub fn as_str(&self) -> &str {
-        &self.0
-    }
-}
 
 impl Millpond {
     /// Compiles the component and makes everything ready for the first request.
@@ -96,7 +68,7 @@ impl Millpond {
     pub fn new(
         source: &Source,
         folder: Folder,
-        files_at: &FilesAt,
+        config: &Config,
         limits: Limits,
     ) -> Result<Self, ComponentError> {
         let runtime = Runtime::new(source, &limits)?;
@@ -109,7 +81,7 @@ impl Millpond {
                 inspection: runtime.inspect(source),
                 runtime,
                 folder: Arc::new(folder),
-                files_at: Arc::clone(&files_at.0),
+                settings: Arc::new(config.settings()),
                 limits,
                 accounts: Arc::default(),
                 bound,
@@ -268,10 +240,15 @@ impl Shared {
             .iter()
             .map(|(name, value)| (name.as_str(), value.as_bytes()))
             .collect();
+        let connection = head.extensions.get::<Arc<Connection>>();
+        let client = connection.map(|connection| connection.client().to_string());
         let question = serve::Request {
             method: head.method.as_str(),
             target: target(head),
             fields: &fields,
+            received: timestamp_ns(SystemTime::now()),
+            nonce: rand::random(),
+            client: client.as_deref(),
         };
         let called = timeout(self.limits.wall, async {
             let guest = self.runtime.guest().instantiate_async(&mut store).await?;
@@ -304,7 +281,7 @@ impl Shared {
             engine,
             &self.limits,
             &self.folder,
-            &self.files_at,
+            &self.settings,
             ledger,
             route,
         )

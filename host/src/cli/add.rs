@@ -3,7 +3,7 @@
 use super::progress_bar;
 use anyhow::Result;
 use clap::Args;
-use millpond::store::{Added, Adder};
+use millpond::store::{Added, Adder, ContentId};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -18,6 +18,18 @@ pub(crate) struct Add {
     #[arg(long, value_name = "DIR", env = "MILLPOND_DIR")]
     to: PathBuf,
 
+    /// For those only who show a signature (millpond sign).
+    #[arg(long)]
+    private: bool,
+
+    /// Makes the file a variant of media that is in the store: the same in another format, or compressed.
+    #[arg(long, value_name = "ID")]
+    variant_of: Option<ContentId>,
+
+    /// The content coding of that variant, as in br, zstd, gzip.
+    #[arg(long, value_name = "CODING", requires = "variant_of", value_parser = ["br", "zstd", "gzip"])]
+    coding: Option<String>,
+
     /// Prints a JSON object a file.
     #[arg(long)]
     json: bool,
@@ -31,11 +43,20 @@ impl Add {
             failed = true;
         };
         let files = self.walk(&mut fail);
-        let adder = Adder::open(&self.to)?;
+        let mut adder = Adder::open(&self.to)?;
+        if self.private {
+            adder = adder.private();
+        }
         let bar = progress_bar(files.iter().map(|(_, size)| size).sum());
         for (path, _) in &files {
             bar.set_message(path.file_name().unwrap_or_default().display().to_string());
-            match adder.add(path, |bytes| bar.inc(bytes)) {
+            let added = adder.add(path, |bytes| bar.inc(bytes)).and_then(|added| {
+                if let Some(original) = &self.variant_of {
+                    adder.add_variant(original, &added, self.coding.clone())?;
+                }
+                Ok(added)
+            });
+            match added {
                 Ok(added) => bar.suspend(|| self.print(path, &added))?,
                 Err(error) => bar.suspend(|| fail(error.to_string())),
             }
@@ -96,6 +117,7 @@ impl Add {
                 "path": format!("/api/media/{id}"),
                 "type": record.media_type,
                 "size": record.size,
+                "access": record.access,
                 "file": path.display().to_string(),
                 "added": !was_there,
             });

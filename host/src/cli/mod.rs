@@ -4,10 +4,12 @@ mod add;
 mod check;
 mod inspect;
 mod serve;
+mod sign;
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use bytesize::ByteSize;
 use clap::Parser;
+use millpond::config::SigningKeys;
 use std::process::ExitCode;
 
 /// Serves media from a WebAssembly component, with the memory of every request known, bounded and given
@@ -21,6 +23,8 @@ pub(crate) enum Command {
     Add(add::Add),
     /// Verifies every stored file against its id.
     Check(check::Check),
+    /// Makes a signed URL for private media.
+    Sign(sign::Sign),
     /// Tells what a component imports, exports and needs, and whether it can be served from.
     Inspect(inspect::Inspect),
 }
@@ -32,9 +36,19 @@ impl Command {
             Command::Serve(serve) => serve.run(),
             Command::Add(add) => add.run(),
             Command::Check(check) => check.run(),
+            Command::Sign(sign) => sign.run(),
             Command::Inspect(inspect) => inspect.run(),
         }
     }
+}
+
+/// Keys for signed URLs, from the environment: a command line is seen by everybody on the machine.
+fn signing_keys() -> Result<Option<SigningKeys>> {
+    const VARIABLE: &str = "MILLPOND_SIGNING_KEYS";
+    let Ok(text) = std::env::var(VARIABLE) else {
+        return Ok(None);
+    };
+    Ok(Some(SigningKeys::parse(&text).context(VARIABLE)?))
 }
 
 /// A size as people write it: `1MiB`, `64k`.

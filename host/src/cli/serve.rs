@@ -1,15 +1,16 @@
 //! `millpond serve`.
 
-use super::readable;
+use super::{readable, signing_keys};
 use anyhow::{Context, Result};
 use bytesize::ByteSize;
 use clap::{Args, ValueEnum};
 use millpond::admin::{Admin, write_report};
+use millpond::config::{Config, FilesAt, NotAPath, NotAnOrigin, Origin};
 use millpond::limits::memory_bytes as memory_bytes_by_default;
 use millpond::listener::{self, ConnectionLimits};
 use millpond::store::Folder;
 use millpond::watch::Watch;
-use millpond::{FilesAt, Leak, Limits, Millpond, Source};
+use millpond::{Leak, Limits, Millpond, Source};
 use std::io::{IsTerminal, Write};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -33,9 +34,23 @@ pub(crate) struct Serve {
     )]
     listen: SocketAddr,
 
-    /// Path under which named files are served; `/` for the root.
-    #[arg(long, value_name = "PATH", default_value = "/media", env = "MILLPOND_FILES_AT", value_parser = parse_files_at)]
-    files_at: FilesAt,
+    /// A TOML file of how to answer: files-at, cors, browser, cache, signing-keys. Options here count before it.
+    #[arg(long, value_name = "FILE", env = "MILLPOND_CONFIG")]
+    config: Option<PathBuf>,
+
+    /// Path under which named files are served; `/` for the root [default: /media].
+    #[arg(long, value_name = "PATH", env = "MILLPOND_FILES_AT", value_parser = parse_files_at)]
+    files_at: Option<FilesAt>,
+
+    /// An origin whose pages may read answers, as in https://a.example; may be given several times [default: all].
+    #[arg(
+        long,
+        value_name = "ORIGIN",
+        env = "MILLPOND_CORS_ORIGIN",
+        value_delimiter = ' ',
+        value_parser = parse_origin
+    )]
+    cors_origin: Vec<Origin>,
 
     /// A component to serve from, in place of the embedded one.
     #[arg(long, value_name = "FILE", env = "MILLPOND_COMPONENT")]
@@ -131,8 +146,11 @@ fn parse_leak(text: &str) -> Result<Leak, String> {
 }
 
 fn parse_files_at(text: &str) -> Result<FilesAt, String> {
-    text.parse()
-        .map_err(|error: millpond::NotAPath| error.to_string())
+    text.parse().map_err(|error: NotAPath| error.to_string())
+}
+
+fn parse_origin(text: &str) -> Result<Origin, String> {
+    text.parse().map_err(|error: NotAnOrigin| error.to_string())
 }
 
 impl Serve {
@@ -159,16 +177,17 @@ impl Serve {
             leak: self.leak_drill,
             ..Limits::default()
         };
-        let millpond = Millpond::new(&source, folder, &self.files_at, limits)?;
+        let config = self.config()?;
+        let millpond = Millpond::new(&source, folder, &config, limits)?;
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .enable_all()
             .build()
             .context("cannot start the runtime")?;
-        runtime.block_on(self.serve(millpond))?;
+        runtime.block_on(self.serve(millpond, config.files_at()))?;
         Ok(ExitCode::SUCCESS)
     }
 
-    async fn serve(&self, millpond: Millpond) -> Result<()> {
+    async fn serve(&self, millpond: Millpond, files_at: &str) -> Result<()> {
         let listener = TcpListener::bind(self.listen)
             .await
             .with_context(|| format!("cannot listen on {}", self.listen))?;
@@ -180,7 +199,8 @@ impl Serve {
             None => None,
         };
         self.report_on_signal(&millpond, &watch)?;
-        let announcement = self.announcement(&millpond, listener.local_addr()?, admin_address);
+        let announcement =
+            self.announcement(&millpond, files_at, listener.local_addr()?, admin_address);
         // Whoever reads it may have gone; that is no reason not to serve.
         let _ = std::io::stdout().write_all(announcement.as_bytes());
         let limits = ConnectionLimits {
@@ -191,6 +211,24 @@ impl Serve {
         };
         listener::serve(listener, millpond, limits, stop).await;
         Ok(())
+    }
+
+    /// The file's configuration, with what was said here put over it.
+    fn config(&self) -> Result<Config> {
+        let mut config = match &self.config {
+            Some(path) => Config::from_file(path)?,
+            None => Config::default(),
+        };
+        if let Some(files_at) = &self.files_at {
+            config.files_at = Some(files_at.clone());
+        }
+        if !self.cors_origin.is_empty() {
+            config.cors.origins = Some(self.cors_origin.clone());
+        }
+        if let Some(keys) = signing_keys()? {
+            config.signing_keys = keys;
+        }
+        Ok(config)
     }
 
     async fn start_admin(
@@ -244,12 +282,13 @@ impl Serve {
     fn announcement(
         &self,
         millpond: &Millpond,
+        files_at: &str,
         address: SocketAddr,
         admin: Option<SocketAddr>,
     ) -> String {
         let url = format!("http://{address}");
         let component = millpond.component();
-        let files_at = self.files_at.as_str().trim_end_matches('/');
+        let files_at = files_at.trim_end_matches('/');
         let mut lines = vec![
             format!("millpond {}", env!("CARGO_PKG_VERSION")),
             format!("  serving    {}", self.dir.display()),

@@ -1,6 +1,6 @@
 //! Adds files to a store by their content: visible only when whole and described.
 
-use super::content::{Access, ContentId, Record};
+use super::content::{Access, ContentId, Record, VARIANTS, Variant};
 use file_format::FileFormat;
 use sha2::{Digest, Sha256};
 use std::fs::{self, File};
@@ -12,6 +12,7 @@ use std::time::SystemTime;
 #[derive(Debug)]
 pub struct Adder {
     root: PathBuf,
+    access: Access,
 }
 
 /// A file that is in the store now.
@@ -44,6 +45,12 @@ pub enum AddError {
         /// Why.
         source: io::Error,
     },
+    /// A variant's original is not in the store.
+    #[error("there is no media {0} in the store; add it first")]
+    NoOriginal(ContentId),
+    /// A media has as many variants as it may have.
+    #[error("the media {0} has {VARIANTS} variants already")]
+    TooManyVariants(ContentId),
 }
 
 /// Where files lie until they are whole, beneath the root; a leading dot keeps it from being served.
@@ -60,7 +67,17 @@ impl Adder {
     pub fn open(root: &Path) -> Result<Self, AddError> {
         let root = root.to_owned();
         fs::create_dir_all(root.join(INCOMING)).map_err(write_error(&root))?;
-        Ok(Adder { root })
+        Ok(Adder {
+            root,
+            access: Access::Public,
+        })
+    }
+
+    /// Adds for those only who show a signature. What is in the store already keeps its access.
+    #[must_use]
+    pub fn private(mut self) -> Self {
+        self.access = Access::Private;
+        self
     }
 
     /// Adds a file: copies it under a temporary name, hashing on the way, syncs it and renames it to its
@@ -102,7 +119,8 @@ impl Adder {
             media_type,
             size,
             created: SystemTime::now(),
-            access: Access::Public,
+            access: self.access,
+            variants: Vec::new(),
         };
         self.place(&id, incoming, &record)?;
         Ok(Added {
@@ -110,6 +128,45 @@ impl Adder {
             record,
             was_there: false,
         })
+    }
+
+    /// Records that one media is another one's variant: the same in another format, or compressed.
+    ///
+    /// # Errors
+    /// [`AddError::NoOriginal`], [`AddError::TooManyVariants`], [`AddError::Write`].
+    pub fn add_variant(
+        &self,
+        original: &ContentId,
+        variant: &Added,
+        content_coding: Option<String>,
+    ) -> Result<(), AddError> {
+        let path = self.root.join(original.record_path());
+        let mut record = fs::read(&path)
+            .ok()
+            .and_then(|json| Record::parse(&json))
+            .ok_or(AddError::NoOriginal(*original))?;
+        record.variants.retain(|other| other.id != variant.id);
+        if record.variants.len() == VARIANTS {
+            return Err(AddError::TooManyVariants(*original));
+        }
+        record.variants.push(Variant {
+            id: variant.id,
+            // Compressed, it is what the original is; the coding says how.
+            media_type: match content_coding {
+                Some(_) => record.media_type.clone(),
+                None => variant.record.media_type.clone(),
+            },
+            content_coding,
+        });
+        let result = (|| {
+            let mut description = tempfile::NamedTempFile::new_in(self.root.join(INCOMING))?;
+            serde_json::to_writer(&mut description, &record)?;
+            readable_by_the_server(description.as_file())?;
+            description.as_file().sync_all()?;
+            description.persist(&path)?;
+            sync_folder(path.parent().unwrap_or(&self.root))
+        })();
+        result.map_err(write_error(&path))
     }
 
     /// The record of content that is in the store whole.

@@ -56,14 +56,27 @@ impl fmt::Display for ContentId {
     }
 }
 
+impl Serialize for ContentId {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for ContentId {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        text.parse().map_err(serde::de::Error::custom)
+    }
+}
+
 impl fmt::Debug for ContentId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         fmt::Display::fmt(self, f)
     }
 }
 
-/// What is recorded of stored media. Media whose record is missing, damaged or not public is not served:
-/// the original served it to anyone.
+/// What is recorded of stored media. Media whose record is missing or damaged is served to nobody: the original
+/// served it to anyone.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Record {
     /// Media type, sniffed from the content when it was added.
@@ -75,7 +88,25 @@ pub struct Record {
     pub created: SystemTime,
     /// Who may have it.
     pub access: Access,
+    /// The same media in other formats or codings, each stored by its own content.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub variants: Vec<Variant>,
 }
+
+/// The same media in another format or coding.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Variant {
+    /// Its address.
+    pub id: ContentId,
+    /// Its media type.
+    pub media_type: String,
+    /// Its content coding (RFC 9110 section 8.4.1), where it has one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub content_coding: Option<String>,
+}
+
+/// Most variants of one media: formats times codings.
+pub const VARIANTS: usize = 16;
 
 /// Who may have stored media.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -83,6 +114,8 @@ pub struct Record {
 pub enum Access {
     /// Everybody.
     Public,
+    /// Whoever shows a signature.
+    Private,
 }
 
 /// Largest record that is read, in bytes; a real one has some 150.
@@ -94,8 +127,13 @@ impl Record {
     #[must_use]
     pub fn parse(json: &[u8]) -> Option<Self> {
         let record: Record = serde_json::from_slice(json).ok()?;
-        http::HeaderValue::from_str(&record.media_type).ok()?;
-        Some(record)
+        let is_value = |text: &str| http::HeaderValue::from_str(text).is_ok();
+        let are_sound = record.variants.len() <= VARIANTS
+            && record.variants.iter().all(|variant| {
+                let coding = variant.content_coding.as_deref();
+                is_value(&variant.media_type) && is_value(coding.unwrap_or_default())
+            });
+        (is_value(&record.media_type) && are_sound).then_some(record)
     }
 }
 
@@ -165,6 +203,7 @@ mod tests {
                 size,
                 created: SystemTime::UNIX_EPOCH + Duration::new(seconds, nanos),
                 access: Access::Public,
+                variants: Vec::new(),
             };
             let json = serde_json::to_vec(&record).unwrap();
             prop_assert_eq!(Record::parse(&json), Some(record));

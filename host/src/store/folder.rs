@@ -1,6 +1,7 @@
 //! Opens what a key names, and never anything outside the folder.
 
 use super::content::{Access, ContentId, RECORD_BYTES, Record};
+use super::digests::Digests;
 use super::slice::{FileSlice, OpenFile, OutOfBounds};
 use crate::ledger::{Exceeded, Kind, LedgerHandle};
 use crate::limits::FILE_BYTES;
@@ -16,6 +17,7 @@ use std::time::SystemTime;
 #[derive(Debug)]
 pub struct Folder {
     root: Dir,
+    digests: Digests,
 }
 
 /// What names one object: `variant key` of `wit/media-store.wit`.
@@ -62,8 +64,23 @@ pub struct ObjectInfo {
     pub modified: Option<SystemTime>,
     /// When the media was added; none for named files.
     pub created: Option<SystemTime>,
-    /// The content id; none for named files.
+    /// The content id; of a named file where it is known.
     pub digest: Option<ContentId>,
+    /// Who may have it.
+    pub access: Access,
+    /// Other representations, as recorded; those of a named file are looked for when they are asked for.
+    pub variants: Vec<ObjectVariant>,
+}
+
+/// Another representation of the same resource: `record variant-info` of `wit/media-store.wit`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ObjectVariant {
+    /// Its key.
+    pub key: Key,
+    /// Its media type.
+    pub media_type: String,
+    /// Its content coding, where it has one.
+    pub content_coding: Option<String>,
 }
 
 impl Folder {
@@ -75,7 +92,10 @@ impl Folder {
         let root = Dir::open_ambient_dir(path, ambient_authority())?;
         // A handle on a folder is had without the right to read it; who lacks that is told at the start.
         drop(root.entries()?);
-        Ok(Folder { root })
+        Ok(Folder {
+            root,
+            digests: Digests::new(),
+        })
     }
 
     /// Opens an object for whoever has that ledger, which is charged for as long as it is open. It blocks on the file system, so it is no call for an async thread.
@@ -103,7 +123,6 @@ impl Folder {
             .read_to_end(&mut json)
             .map_err(open_error)?;
         let record = Record::parse(&json).ok_or(OpenError::NotFound)?;
-        let Access::Public = record.access;
         let (file, length, modified) = self.open_file(&id.path())?;
         if length != record.size {
             return Err(OpenError::NotFound);
@@ -114,6 +133,16 @@ impl Folder {
             modified,
             created: Some(record.created),
             digest: Some(*id),
+            access: record.access,
+            variants: record
+                .variants
+                .into_iter()
+                .map(|variant| ObjectVariant {
+                    key: Key::Content(variant.id),
+                    media_type: variant.media_type,
+                    content_coding: variant.content_coding,
+                })
+                .collect(),
         };
         Ok((file, info))
     }
@@ -131,9 +160,42 @@ impl Folder {
             media_type: media_type.to_owned(),
             modified,
             created: None,
-            digest: None,
+            digest: self.digests.of(&file).map(ContentId::from_digest),
+            access: Access::Public,
+            variants: self.siblings(name, media_type),
         };
         Ok((file, info))
+    }
+
+    /// The files beside a named one that hold the same in another form: `logo.svg.br` of `logo.svg`, `pond.png.avif`
+    /// of `pond.png`.
+    fn siblings(&self, name: &str, media_type: &str) -> Vec<ObjectVariant> {
+        let candidates: &[(&str, Option<&str>, Option<&str>)] = if is_compressible(media_type) {
+            &[
+                ("br", None, Some("br")),
+                ("zst", None, Some("zstd")),
+                ("gz", None, Some("gzip")),
+            ]
+        } else if matches!(media_type, "image/png" | "image/jpeg" | "image/gif") {
+            &[
+                ("avif", Some("image/avif"), None),
+                ("webp", Some("image/webp"), None),
+            ]
+        } else {
+            &[]
+        };
+        candidates
+            .iter()
+            .map(|(suffix, of_type, coding)| ObjectVariant {
+                key: Key::Named(format!("{name}.{suffix}")),
+                media_type: of_type.unwrap_or(media_type).to_owned(),
+                content_coding: coding.map(str::to_owned),
+            })
+            .filter(|variant| match &variant.key {
+                Key::Named(name) => self.root.metadata(name).is_ok_and(|found| found.is_file()),
+                Key::Content(_) => false,
+            })
+            .collect()
     }
 
     /// Opens a regular file: itself, its length, and when it was modified.
@@ -176,6 +238,22 @@ impl MediaObject {
     pub fn slice(&self, offset: u64, length: u64) -> Result<FileSlice, OutOfBounds> {
         FileSlice::new(Arc::clone(&self.file), offset, length)
     }
+}
+
+/// Whether a type is text, which compresses well; media is compressed already.
+fn is_compressible(media_type: &str) -> bool {
+    media_type.starts_with("text/")
+        || matches!(
+            media_type,
+            "image/svg+xml"
+                | "application/json"
+                | "application/javascript"
+                | "application/xml"
+                | "application/dash+xml"
+                | "application/vnd.apple.mpegurl"
+                | "application/x-mpegurl"
+                | "application/wasm"
+        )
 }
 
 /// Whether a path may name a file. Hidden files are none of a visitor's, and what lies in the content store
@@ -370,10 +448,12 @@ mod tests {
         for (json, served) in [
             (String::new(), false),
             (record(5, "public")[1..].to_owned(), false),
-            (record(5, "private"), false),
+            (record(5, "secret"), false),
             (record(6, "public"), false),
             (" ".repeat(20_000) + &record(5, "public"), false),
             (record(5, "public"), true),
+            // To whoever shows a right to it, which is the guest's to see.
+            (record(5, "private"), true),
         ] {
             fs::write(media.join(id.record_path()), &json).unwrap();
             assert_eq!(opens(), served, "{json:.80}");

@@ -6,13 +6,14 @@
 mod add;
 mod check;
 mod content;
+mod digests;
 mod folder;
 mod slice;
 
 pub use add::{AddError, Added, Adder};
 pub use check::{Damage, Finding, check};
-pub use content::{Access, ContentId, NotAContentId, Record};
-pub use folder::{Folder, Key, MediaObject, ObjectInfo, OpenError};
+pub use content::{Access, ContentId, NotAContentId, Record, VARIANTS, Variant};
+pub use folder::{Folder, Key, MediaObject, ObjectInfo, ObjectVariant, OpenError};
 pub use slice::{FileSlice, OutOfBounds};
 
 pub(crate) use slice::ReadNow;

@@ -137,7 +137,8 @@ impl FileSlice {
     }
 }
 
-fn read_at(file: &File, into: &mut [u8], offset: u64) -> io::Result<usize> {
+/// Reads at a place, whatever the handle's own position is.
+pub(super) fn read_at(file: &File, into: &mut [u8], offset: u64) -> io::Result<usize> {
     #[cfg(unix)]
     return std::os::unix::fs::FileExt::read_at(file, into, offset);
     #[cfg(windows)]

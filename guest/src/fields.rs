@@ -1,0 +1,219 @@
+//! Fields that go with an answer beside what it is: who may read it, what a browser may do with it, how it is
+//! called when it is kept.
+
+use crate::config::{Config, Origins};
+use crate::message::{Request, Response};
+use http::{HeaderName, header};
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
+
+const CROSS_ORIGIN_RESOURCE_POLICY: HeaderName =
+    HeaderName::from_static("cross-origin-resource-policy");
+const TIMING_ALLOW_ORIGIN: HeaderName = HeaderName::from_static("timing-allow-origin");
+
+/// The request fields that a script may send across origins: those that media depends on.
+const ALLOWED_FIELDS: &str = "Range, If-Range, If-Match, If-None-Match, If-Modified-Since, \
+                              If-Unmodified-Since, Want-Repr-Digest, Want-Content-Digest";
+
+/// The fields of an answer that a script of another origin may read beside the safelisted ones (row R7 of the
+/// original's: it exposed length and type only, so no script could follow a range).
+const EXPOSED_FIELDS: &str = "Accept-Ranges, Content-Disposition, Content-Encoding, Content-Length, \
+                              Content-Range, Content-Digest, Date, ETag, Repr-Digest, Retry-After";
+
+/// Adds what every answer has: who may read it across origins (Fetch), embed it, and time it.
+#[must_use]
+pub fn cross_origin<S>(
+    mut response: Response<S>,
+    request: &Request<'_>,
+    config: &Config,
+) -> Response<S> {
+    if !config.resource_policy.is_empty() {
+        response = response.with(
+            CROSS_ORIGIN_RESOURCE_POLICY,
+            config.resource_policy.as_str(),
+        );
+    }
+    if !config.timing_allow_origin.is_empty() {
+        response = response.with(TIMING_ALLOW_ORIGIN, config.timing_allow_origin.as_str());
+    }
+    match allowed_origin(request, config) {
+        Some(origin) => response
+            .with(header::ACCESS_CONTROL_ALLOW_ORIGIN, origin)
+            .with(header::ACCESS_CONTROL_EXPOSE_HEADERS, EXPOSED_FIELDS),
+        None => response,
+    }
+}
+
+/// Adds what a preflight asks for (Fetch section 4.8), if the request is one.
+#[must_use]
+pub fn preflight<S>(response: Response<S>, request: &Request<'_>, config: &Config) -> Response<S> {
+    let is_preflight = request.has(&header::ORIGIN)
+        && request.has(&header::ACCESS_CONTROL_REQUEST_METHOD)
+        && allowed_origin(request, config).is_some();
+    if !is_preflight {
+        return response;
+    }
+    response
+        .with(header::ACCESS_CONTROL_ALLOW_METHODS, "GET, HEAD, OPTIONS")
+        .with(header::ACCESS_CONTROL_ALLOW_HEADERS, ALLOWED_FIELDS)
+        .with(header::ACCESS_CONTROL_MAX_AGE, config.cors_max_age.as_str())
+}
+
+/// Whether answers depend on who asks.
+#[must_use]
+pub fn vary_by_origin(config: &Config) -> bool {
+    matches!(&config.cors_origins, Origins::Listed(origins) if !origins.is_empty())
+}
+
+fn allowed_origin(request: &Request<'_>, config: &Config) -> Option<String> {
+    match &config.cors_origins {
+        Origins::Any => Some("*".into()),
+        Origins::Listed(origins) => {
+            let asking = request.values(&header::ORIGIN).next()?;
+            let mut origins = origins.iter();
+            origins.find(|origin| origin.as_bytes() == asking).cloned()
+        }
+    }
+}
+
+/// Adds what keeps a document from doing anything: of what is served as media, SVG and HTML would run scripts.
+#[must_use]
+pub fn document_policy<S>(response: Response<S>, media_type: &str, config: &Config) -> Response<S> {
+    let essence = media_type.split(';').next().unwrap_or_default().trim();
+    let is_document = [
+        "text/html",
+        "image/svg+xml",
+        "application/xhtml+xml",
+        "text/xml",
+        "application/xml",
+    ]
+    .iter()
+    .any(|document| essence.eq_ignore_ascii_case(document));
+    if !is_document || config.document_policy.is_empty() {
+        return response;
+    }
+    response.with(
+        header::CONTENT_SECURITY_POLICY,
+        config.document_policy.as_str(),
+    )
+}
+
+/// Adds how the file is to be called, if the query asks for `download` (RFC 6266): by the name that it gives, or
+/// else by the media's own.
+#[must_use]
+pub fn disposition<S>(response: Response<S>, query: Option<&str>, own_name: &str) -> Response<S> {
+    let Some(asked) = query.and_then(|query| {
+        query
+            .split('&')
+            .find_map(|pair| match pair.split_once('=') {
+                Some(("download", name)) => Some(name),
+                None if pair == "download" => Some(""),
+                _ => None,
+            })
+    }) else {
+        return response;
+    };
+    let asked = percent_decode_str(asked).decode_utf8_lossy();
+    let name = if asked.is_empty() { own_name } else { &asked };
+    response.with(header::CONTENT_DISPOSITION, attachment(name))
+}
+
+/// Longest name that is given, in characters: file systems take 255 bytes.
+const NAME_CHARS: usize = 120;
+
+/// `attachment` with the name twice: in ASCII for whoever reads nothing else, and in full (RFC 8187).
+fn attachment(name: &str) -> String {
+    /// What stands for itself in an `ext-value`: `attr-char`.
+    const ENCODED: &AsciiSet = &NON_ALPHANUMERIC
+        .remove(b'!')
+        .remove(b'#')
+        .remove(b'$')
+        .remove(b'&')
+        .remove(b'+')
+        .remove(b'-')
+        .remove(b'.')
+        .remove(b'^')
+        .remove(b'_')
+        .remove(b'`')
+        .remove(b'|')
+        .remove(b'~');
+    // No name leads elsewhere, and none hides.
+    let name: String = name
+        .chars()
+        .take(NAME_CHARS)
+        .map(|c| {
+            if c.is_control() || matches!(c, '/' | '\\' | ':') {
+                '_'
+            } else {
+                c
+            }
+        })
+        .collect();
+    let name = name.trim_start_matches('.');
+    let ascii: String = name
+        .chars()
+        .map(|c| {
+            if c.is_ascii_graphic() && !matches!(c, '"' | '%') || c == ' ' {
+                c
+            } else {
+                '_'
+            }
+        })
+        .collect();
+    if ascii == name {
+        return format!("attachment; filename=\"{ascii}\"");
+    }
+    let full = utf8_percent_encode(name, ENCODED);
+    format!("attachment; filename=\"{ascii}\"; filename*=UTF-8''{full}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use http::StatusCode;
+    use proptest::prelude::*;
+
+    fn disposition_of(query: &str) -> Option<String> {
+        let response = Response::<()>::new(StatusCode::OK);
+        let response = disposition(response, Some(query), "own.gif");
+        let mut fields = response.fields.into_iter();
+        fields.find_map(|(name, value)| (name == header::CONTENT_DISPOSITION).then_some(value))
+    }
+
+    #[test]
+    fn names_of_downloads() {
+        for (query, expected) in [
+            ("download", Some("attachment; filename=\"own.gif\"")),
+            ("download=", Some("attachment; filename=\"own.gif\"")),
+            ("x=1&download=a.gif", Some("attachment; filename=\"a.gif\"")),
+            (
+                "download=a%20b.gif",
+                Some("attachment; filename=\"a b.gif\""),
+            ),
+            (
+                "download=na%C3%AFve.gif",
+                Some("attachment; filename=\"na_ve.gif\"; filename*=UTF-8''na%C3%AFve.gif"),
+            ),
+            (
+                "download=%22%0d%0ax%3A.gif",
+                Some("attachment; filename=\"___x_.gif\"; filename*=UTF-8''%22__x_.gif"),
+            ),
+            (
+                "download=..%2f..%2fetc",
+                Some("attachment; filename=\"_.._etc\""),
+            ),
+            ("downloads", None),
+            ("", None),
+        ] {
+            assert_eq!(disposition_of(query).as_deref(), expected, "{query}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn no_name_breaks_out_of_its_field(name: String) {
+            let value = attachment(&name);
+            prop_assert!(value.bytes().all(|byte| (0x20..0x7f).contains(&byte)));
+            prop_assert_eq!(value.matches('"').count(), 2);
+        }
+    }
+}

@@ -1,0 +1,251 @@
+//! Which representation of a resource a request gets, where there are several (RFC 9110 section 12).
+
+use crate::imports::{Info, Variant};
+use crate::message::Request;
+use http::{HeaderName, header};
+
+/// What a resource's representations differ in: the request fields that `Vary` has to name.
+#[must_use]
+pub fn dimensions(info: &Info, variants: &[Variant]) -> Vec<HeaderName> {
+    let mut dimensions = Vec::new();
+    if variants
+        .iter()
+        .any(|variant| variant.media_type != info.media_type)
+    {
+        dimensions.push(header::ACCEPT);
+    }
+    if variants
+        .iter()
+        .any(|variant| variant.content_coding.is_some())
+    {
+        dimensions.push(header::ACCEPT_ENCODING);
+    }
+    dimensions
+}
+
+/// The variant that the request prefers to the original, if any.
+///
+/// The original is sent to whoever says nothing, or nothing that a variant fits: a variant has to be named by its
+/// type or coding, not by `*/*`, since what accepts everything may well show nothing of it.
+#[must_use]
+pub fn choose<'a>(
+    request: &Request<'_>,
+    info: &Info,
+    variants: &'a [Variant],
+) -> Option<&'a Variant> {
+    let accept = Preferences::of(request, &header::ACCEPT);
+    let accept_encoding = Preferences::of(request, &header::ACCEPT_ENCODING);
+    let original = accept
+        .named(&info.media_type)
+        .or_else(|| accept.any_of_kind(&info.media_type))
+        .unwrap_or(if accept.members.is_empty() { MOST } else { 0 });
+    variants
+        .iter()
+        .filter_map(|variant| {
+            let of_type = if variant.media_type == info.media_type {
+                original
+            } else {
+                accept
+                    .named(&variant.media_type)
+                    .filter(|weight| *weight > 0)?
+            };
+            let of_coding = match &variant.content_coding {
+                Some(coding) => accept_encoding.named(coding)?,
+                None => MOST,
+            };
+            let is_wanted = of_coding > 0 && of_type >= original;
+            is_wanted.then_some(((of_type, of_coding, preference(variant)), variant))
+        })
+        .max_by_key(|(rank, _)| *rank)
+        .map(|(_, variant)| variant)
+}
+
+/// Ours, between those that the request likes equally: the smaller ones first, as they usually are.
+fn preference(variant: &Variant) -> u8 {
+    let of_type = match variant.media_type.as_str() {
+        "image/avif" => 20,
+        "image/webp" => 10,
+        _ => 0,
+    };
+    let of_coding = match variant.content_coding.as_deref() {
+        Some("br") => 3,
+        Some("zstd") => 2,
+        Some("gzip") => 1,
+        _ => 0,
+    };
+    of_type + of_coding
+}
+
+/// Weights are counted in thousandths (RFC 9110 section 12.4.2).
+const MOST: u16 = 1000;
+
+/// The members of a field such as `Accept`, with their weights.
+struct Preferences<'a> {
+    members: Vec<(&'a str, u16)>,
+}
+
+/// Members that are read; a list that is longer is no browser's.
+const MOST_MEMBERS: usize = 64;
+
+impl<'a> Preferences<'a> {
+    fn of(request: &Request<'a>, name: &'a HeaderName) -> Self {
+        let members = request
+            .values(name)
+            .filter_map(|value| str::from_utf8(value).ok())
+            .flat_map(|value| value.split(','))
+            .filter_map(|member| {
+                let mut parts = member.split(';').map(str::trim);
+                let name = parts.next().filter(|name| !name.is_empty())?;
+                let weight = parts.find_map(|part| {
+                    let (key, value) = part.split_once('=')?;
+                    key.trim()
+                        .eq_ignore_ascii_case("q")
+                        .then(|| weight(value.trim()))
+                });
+                Some((name, weight.unwrap_or(MOST)))
+            })
+            .take(MOST_MEMBERS)
+            .collect();
+        Preferences { members }
+    }
+
+    fn named(&self, name: &str) -> Option<u16> {
+        let mut members = self.members.iter();
+        members.find_map(|(member, weight)| member.eq_ignore_ascii_case(name).then_some(*weight))
+    }
+
+    /// The weight of `image/*` for `image/png`, or that of `*/*`.
+    fn any_of_kind(&self, media_type: &str) -> Option<u16> {
+        let (kind, _) = media_type.split_once('/')?;
+        self.named(&format!("{kind}/*"))
+            .or_else(|| self.named("*/*"))
+    }
+}
+
+/// A weight, `0` or `1` with three decimals at most; one that is malformed counts as none given.
+fn weight(text: &str) -> u16 {
+    let (whole, decimals) = text.split_once('.').unwrap_or((text, ""));
+    let is_plain = decimals.len() <= 3 && decimals.bytes().all(|digit| digit.is_ascii_digit());
+    match whole {
+        "0" if is_plain => {
+            let digits = decimals.bytes().chain([b'0'; 3]).take(3);
+            digits.fold(0, |weight, digit| 10 * weight + u16::from(digit - b'0'))
+        }
+        _ => MOST,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use crate::imports::{Access, Key};
+    use proptest::prelude::*;
+
+    fn variant(media_type: &str, coding: Option<&str>) -> Variant {
+        Variant {
+            key: Key::Named(format!("{media_type} {}", coding.unwrap_or_default())),
+            media_type: media_type.into(),
+            content_coding: coding.map(str::to_owned),
+        }
+    }
+
+    fn info(media_type: &str) -> Info {
+        Info {
+            length: 1,
+            media_type: media_type.into(),
+            modified: None,
+            created: None,
+            digest: None,
+            access: Access::Public,
+        }
+    }
+
+    fn chosen(media_type: &str, variants: &[Variant], fields: &[(&str, &str)]) -> String {
+        let fields: Vec<_> = fields
+            .iter()
+            .map(|(name, value)| ((*name).to_owned(), value.as_bytes().to_vec()))
+            .collect();
+        let request = Request::of_head("GET", "/", &fields);
+        match choose(&request, &info(media_type), variants).map(|variant| &variant.key) {
+            Some(Key::Named(name)) => name.trim().to_owned(),
+            _ => String::new(),
+        }
+    }
+
+    #[test]
+    fn pictures() {
+        let variants = [variant("image/webp", None), variant("image/avif", None)];
+        assert_eq!(chosen("image/png", &variants, &[]), "");
+        for (accept, expected) in [
+            ("image/avif,image/webp,image/png,*/*;q=0.8", "image/avif"),
+            ("image/webp,*/*", "image/webp"),
+            ("image/avif;q=0.5,image/webp", "image/webp"),
+            ("image/avif;q=0.5", "image/avif"),
+            ("image/avif;q=0.5,image/png", ""),
+            ("image/avif;q=0.5,*/*;q=0.9", ""),
+            ("image/avif;q=0,image/webp;q=0", ""),
+            ("IMAGE/WEBP", "image/webp"),
+            ("image/*", ""),
+            ("*/*", ""),
+            ("", ""),
+            (";;;,,q=,=", ""),
+            ("image/webp;q=nonsense", "image/webp"),
+        ] {
+            let got = chosen("image/png", &variants, &[("accept", accept)]);
+            assert_eq!(got, expected, "{accept}");
+        }
+    }
+
+    #[test]
+    fn weights() {
+        for (text, expected) in [
+            ("0", 0),
+            ("0.", 0),
+            ("0.5", 500),
+            ("0.05", 50),
+            ("0.123", 123),
+            ("1", 1000),
+            ("1.000", 1000),
+            ("0.1234", 1000),
+            ("-1", 1000),
+            ("", 1000),
+            ("0.x", 1000),
+        ] {
+            assert_eq!(weight(text), expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn texts() {
+        let svg = "image/svg+xml";
+        let variants = [
+            variant(svg, Some("gzip")),
+            variant(svg, Some("br")),
+            variant(svg, Some("zstd")),
+        ];
+        for (accept_encoding, expected) in [
+            ("gzip, deflate, br, zstd", "image/svg+xml br"),
+            ("gzip", "image/svg+xml gzip"),
+            ("gzip;q=1.0, br;q=0.1", "image/svg+xml gzip"),
+            ("br;q=0", ""),
+            ("identity", ""),
+            ("*", ""),
+        ] {
+            let got = chosen(svg, &variants, &[("accept-encoding", accept_encoding)]);
+            assert_eq!(got, expected, "{accept_encoding}");
+        }
+        let both = [("accept", "text/html"), ("accept-encoding", "br")];
+        assert_eq!(chosen(svg, &variants, &both), "image/svg+xml br");
+    }
+
+    proptest! {
+        #[test]
+        fn no_value_panics(value: Vec<u8>) {
+            let fields = [("accept".to_owned(), value.clone()), ("accept-encoding".to_owned(), value)];
+            let request = Request::of_head("GET", "/", &fields);
+            let variants = [variant("image/webp", None), variant("image/png", Some("br"))];
+            let _ = choose(&request, &info("image/png"), &variants);
+        }
+    }
+}

@@ -1,0 +1,273 @@
+//! Signed URLs: who has one may have private media until it expires.
+//!
+//! `exp` is the expiry in Unix seconds, `key` the id of the key, `ip` an address prefix of the client where it is
+//! bound to one, and `sig` the HMAC-SHA256 (RFC 2104) of all of them and the path, in URL-safe base64. It is for
+//! reading: `GET` and `HEAD` are one class of methods.
+
+use base64ct::{Base64UrlUnpadded, Encoding};
+use core::net::IpAddr;
+use hmac::{Hmac, Mac};
+use sha2::Sha256;
+
+/// A secret, and the id by which a signature names it. Several at a time make rotation possible.
+#[derive(Clone)]
+pub struct Key {
+    /// The id: letters, digits, `-` and `_`.
+    pub id: String,
+    /// The secret, 16 bytes at least.
+    pub secret: Vec<u8>,
+}
+
+/// Least length of a secret, in bytes.
+pub const LEAST_SECRET_BYTES: usize = 16;
+
+/// What a signature is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Grant<'a> {
+    /// The path, as it stands in the target.
+    pub path: &'a str,
+    /// Unix seconds after which it is none.
+    pub expires: u64,
+    /// Addresses that may use it, as in `192.0.2.0/24`; anybody where there is none.
+    pub client_prefix: Option<&'a str>,
+}
+
+/// Why a request has no right to private media.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Denied {
+    /// It shows no signature: 401.
+    Unsigned,
+    /// Its signature is malformed, of an unknown key, of something else, expired, or another client's: 403. Which,
+    /// is not told.
+    Invalid,
+}
+
+impl Key {
+    /// Reads `<id>:<secret in hexadecimal>`.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        let (id, secret) = text.split_once(':')?;
+        let is_plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_');
+        if id.is_empty() || !id.chars().all(is_plain) {
+            return None;
+        }
+        let secret = base16ct::mixed::decode_vec(secret).ok()?;
+        (secret.len() >= LEAST_SECRET_BYTES).then(|| Key {
+            id: id.to_owned(),
+            secret,
+        })
+    }
+
+    /// The query, without its `?`, that grants what is described.
+    #[must_use]
+    pub fn sign(&self, grant: &Grant<'_>) -> String {
+        let signature = Base64UrlUnpadded::encode_string(&self.mac(grant).finalize().into_bytes());
+        let ip = grant.client_prefix.map(|prefix| format!("&ip={prefix}"));
+        format!(
+            "exp={}&key={}{}&sig={signature}",
+            grant.expires,
+            self.id,
+            ip.unwrap_or_default()
+        )
+    }
+
+    fn mac(&self, grant: &Grant<'_>) -> Hmac<Sha256> {
+        // Any length of key is one; this never fails, and a key of nothing would sign nothing of use.
+        let mut mac = Hmac::<Sha256>::new_from_slice(&self.secret)
+            .unwrap_or_else(|_| Hmac::<Sha256>::new(&Default::default()));
+        let prefix = grant.client_prefix.unwrap_or_default();
+        // None of the parts can hold a line's end.
+        for part in [
+            "millpond-1",
+            "GET",
+            grant.path,
+            &grant.expires.to_string(),
+            &self.id,
+            prefix,
+        ] {
+            mac.update(part.as_bytes());
+            mac.update(b"\n");
+        }
+        mac
+    }
+}
+
+/// Whether the query grants that path, now, to that client.
+///
+/// # Errors
+/// [`Denied`].
+pub fn check(
+    path: &str,
+    query: Option<&str>,
+    now_seconds: u64,
+    client: Option<&str>,
+    keys: &[Key],
+) -> Result<(), Denied> {
+    let parameter = |name: &str| {
+        let mut pairs = query?.split('&').filter_map(|pair| pair.split_once('='));
+        pairs.find_map(|(key, value)| (key == name).then_some(value))
+    };
+    let signature = parameter("sig").ok_or(Denied::Unsigned)?;
+    let granted = || {
+        let signature = Base64UrlUnpadded::decode_vec(signature).ok()?;
+        let key_id = parameter("key")?;
+        let key = keys.iter().find(|key| key.id == key_id)?;
+        let grant = Grant {
+            path,
+            expires: parameter("exp")?.parse().ok()?,
+            client_prefix: parameter("ip"),
+        };
+        // In constant time.
+        key.mac(&grant).verify_slice(&signature).ok()?;
+        let is_client = match grant.client_prefix {
+            None => true,
+            Some(prefix) => client.is_some_and(|client| covers(prefix, client)),
+        };
+        (now_seconds <= grant.expires && is_client).then_some(())
+    };
+    granted().ok_or(Denied::Invalid)
+}
+
+/// Whether an address lies within a prefix, as `192.0.2.0/24` or `2001:db8::/32`; a single address is its own.
+#[must_use]
+pub fn covers(prefix: &str, client: &str) -> bool {
+    let (network, length) = match prefix.split_once('/') {
+        Some((network, length)) => (network, Some(length)),
+        None => (prefix, None),
+    };
+    let (Ok(network), Ok(client)) = (network.parse::<IpAddr>(), client.parse::<IpAddr>()) else {
+        return false;
+    };
+    let (network, client, bits) = match (network, client.to_canonical()) {
+        (IpAddr::V4(network), IpAddr::V4(client)) => (
+            u128::from(network.to_bits()) << 96,
+            u128::from(client.to_bits()) << 96,
+            32,
+        ),
+        (IpAddr::V6(network), IpAddr::V6(client)) => (network.to_bits(), client.to_bits(), 128),
+        _ => return false,
+    };
+    let length = match length {
+        None => bits,
+        Some(length) => match length.parse::<u32>() {
+            Ok(length) if length <= bits => length,
+            _ => return false,
+        },
+    };
+    length == 0 || (network ^ client) >> (128 - length) == 0
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use proptest::prelude::*;
+
+    fn key() -> Key {
+        Key::parse("k1:000102030405060708090a0b0c0d0e0f").unwrap()
+    }
+
+    fn grant(prefix: Option<&'static str>) -> Grant<'static> {
+        Grant {
+            path: "/api/media/ab",
+            expires: 1000,
+            client_prefix: prefix,
+        }
+    }
+
+    #[test]
+    fn a_signature_grants_what_it_is_for_and_nothing_else() {
+        let query = key().sign(&grant(None));
+        let keys = [key()];
+        let check = |path: &str, query: &str, now| check(path, Some(query), now, None, &keys);
+        assert_eq!(check("/api/media/ab", &query, 1000), Ok(()));
+        for (path, query, now) in [
+            ("/api/media/ab", query.clone(), 1001),
+            ("/api/media/ac", query.clone(), 1),
+            ("/api/media/ab/info", query.clone(), 1),
+            ("/api/media/ab", query.replace("exp=1000", "exp=9999"), 1),
+            ("/api/media/ab", query.replace("key=k1", "key=k2"), 1),
+            (
+                "/api/media/ab",
+                query.replace("&sig", "&ip=10.0.0.1&sig"),
+                1,
+            ),
+            ("/api/media/ab", query[..query.len() - 1].to_owned(), 1),
+            ("/api/media/ab", "sig=".into(), 1),
+            ("/api/media/ab", "sig=%00&exp=1&key=k1".into(), 1),
+        ] {
+            assert_eq!(
+                check(path, &query, now),
+                Err(Denied::Invalid),
+                "{path} {query}"
+            );
+        }
+        for query in ["", "exp=1000&key=k1", "x=sig="] {
+            assert_eq!(
+                check("/api/media/ab", query, 1),
+                Err(Denied::Unsigned),
+                "{query}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_signature_may_be_bound_to_a_client() {
+        let query = key().sign(&grant(Some("192.0.2.0/24")));
+        let check = |client| check("/api/media/ab", Some(&query), 1, client, &[key()]);
+        assert_eq!(check(Some("192.0.2.7")), Ok(()));
+        assert_eq!(check(Some("::ffff:192.0.2.7")), Ok(()));
+        for client in [Some("192.0.3.7"), Some("::1"), Some("x"), None] {
+            assert_eq!(check(client), Err(Denied::Invalid), "{client:?}");
+        }
+    }
+
+    #[test]
+    fn a_rotated_key_is_good_for_as_long_as_it_is_listed() {
+        let other = Key::parse("k2:ffffffffffffffffffffffffffffffff").unwrap();
+        let query = key().sign(&grant(None));
+        let check = |keys: &[Key]| check("/api/media/ab", Some(&query), 1, None, keys);
+        assert_eq!(check(&[other.clone(), key()]), Ok(()));
+        assert_eq!(check(&[other]), Err(Denied::Invalid));
+        assert_eq!(check(&[]), Err(Denied::Invalid));
+    }
+
+    #[test]
+    fn prefixes() {
+        for (prefix, client, expected) in [
+            ("10.0.0.0/8", "10.255.0.1", true),
+            ("10.0.0.0/8", "11.0.0.1", false),
+            ("0.0.0.0/0", "203.0.113.1", true),
+            ("10.0.0.1", "10.0.0.1", true),
+            ("10.0.0.1/33", "10.0.0.1", false),
+            ("2001:db8::/32", "2001:db8:1::1", true),
+            ("2001:db8::/32", "2001:db9::1", false),
+            ("2001:db8::/32", "10.0.0.1", false),
+            ("", "10.0.0.1", false),
+        ] {
+            assert_eq!(covers(prefix, client), expected, "{prefix} {client}");
+        }
+    }
+
+    #[test]
+    fn keys() {
+        for text in [
+            "",
+            "k",
+            "k:",
+            "k:00",
+            ":000102030405060708090a0b0c0d0e0f",
+            "k!:000102030405060708090a0b0c0d0e0f",
+            "k:zz0102030405060708090a0b0c0d0e0f",
+        ] {
+            assert!(Key::parse(text).is_none(), "{text}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn no_query_panics_or_grants(query: String, path: String) {
+            prop_assert!(check(&path, Some(&query), 0, Some("::1"), &[key()]).is_err());
+        }
+    }
+}

@@ -1,0 +1,75 @@
+//! `millpond sign`.
+
+use super::signing_keys;
+use anyhow::{Context, Result};
+use clap::Args;
+use millpond::config::Config;
+use millpond_guest::signature::{Grant, covers};
+use std::io::{self, Write};
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::{Duration, SystemTime};
+
+#[derive(Debug, Args)]
+pub(crate) struct Sign {
+    /// The path, as in /api/media/<id>.
+    #[arg(value_name = "PATH", value_parser = parse_path)]
+    path: String,
+
+    /// How long the URL is good for.
+    #[arg(long, value_name = "TIME", default_value = "1h", value_parser = humantime::parse_duration)]
+    expires: Duration,
+
+    /// Addresses that may use it, as in 192.0.2.0/24.
+    #[arg(long, value_name = "PREFIX", value_parser = parse_prefix)]
+    client: Option<String>,
+
+    /// Id of the key; the first one where none is named.
+    #[arg(long, value_name = "ID")]
+    key: Option<String>,
+
+    /// The configuration that has the keys, under signing-keys; else they are in MILLPOND_SIGNING_KEYS, as
+    /// <id>:<secret in hexadecimal>.
+    #[arg(long, value_name = "FILE", env = "MILLPOND_CONFIG")]
+    config: Option<PathBuf>,
+}
+
+fn parse_path(text: &str) -> Result<String, String> {
+    let is_plain = |c: char| c.is_ascii_graphic() && !matches!(c, '?' | '#');
+    if text.starts_with('/') && text.chars().all(is_plain) {
+        Ok(text.to_owned())
+    } else {
+        Err("a path begins with `/`, and is encoded as in a URL, without a query".into())
+    }
+}
+
+fn parse_prefix(text: &str) -> Result<String, String> {
+    let address = text.split('/').next().unwrap_or_default();
+    if covers(text, address) {
+        Ok(text.to_owned())
+    } else {
+        Err("an address, or a prefix as in 192.0.2.0/24".into())
+    }
+}
+
+impl Sign {
+    pub(crate) fn run(self) -> Result<ExitCode> {
+        let keys = match (signing_keys()?, &self.config) {
+            (Some(keys), _) => keys,
+            (None, Some(path)) => Config::from_file(path)?.signing_keys,
+            (None, None) => Default::default(),
+        };
+        let key = keys.find(self.key.as_deref()).context(
+            "there is no such key: set MILLPOND_SIGNING_KEYS, or name a --config with signing-keys",
+        )?;
+        let expires = SystemTime::now() + self.expires;
+        let expires = expires.duration_since(SystemTime::UNIX_EPOCH)?.as_secs();
+        let query = key.sign(&Grant {
+            path: &self.path,
+            expires,
+            client_prefix: self.client.as_deref(),
+        });
+        writeln!(io::stdout(), "{}?{query}", self.path)?;
+        Ok(ExitCode::SUCCESS)
+    }
+}
