@@ -10,6 +10,7 @@ mod command_line;
 mod host;
 mod hostile_clients;
 mod hostile_guests;
+mod http_edge;
 mod memory;
 mod players;
 mod seed;

@@ -1,11 +1,12 @@
-//! One connection: its socket, its ledger, its clock, and the window that follows its reader.
+//! One connection: its socket, its ledger, its clock, what its heads are, and the window that follows its reader.
 
 use crate::accounts::Accounts;
 use crate::budget::{Budget, Reservation};
 use crate::clock::{Answering, Clock};
+use crate::framing::{Framing, Scan};
 use crate::heap::Tally;
 use crate::ledger::{Charge, Kind, Ledger, LedgerHandle, Owner};
-use crate::limits::{CONNECTION_STATE_BYTES, HEAD_BYTES, RECEIVE_BYTES};
+use crate::limits::{CONNECTION_STATE_BYTES, CONTENT_BYTES, HEAD_BYTES, LINGER, RECEIVE_BYTES};
 use crate::route::Route;
 use crate::socket;
 use crate::window::{Advice, Reader, SMALLEST, Window};
@@ -16,6 +17,7 @@ use std::task::{Context, Poll, ready};
 use std::time::Instant;
 use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::TcpStream;
+use tokio::time::timeout;
 
 /// An open connection, shared by its task, by the body that is being sent on it, and by whoever watches.
 #[derive(Debug)]
@@ -30,7 +32,7 @@ pub(crate) struct Connection {
     flow: Mutex<Flow>,
 }
 
-/// What has to do with the way out.
+/// What the two ways have to do with each other.
 #[derive(Debug)]
 struct Flow {
     reader: Reader,
@@ -40,6 +42,8 @@ struct Flow {
     answer: Option<LedgerHandle>,
     /// What a larger window takes beyond the smallest, which is part of every answer's own reservation.
     extra: Option<Reservation>,
+    /// Reads along with the parser.
+    scan: Scan,
     /// Head bytes received since the last answer began.
     head_bytes: usize,
     /// Room for a head that is larger than the buffer that a connection keeps.
@@ -72,6 +76,7 @@ impl Connection {
                 kernel: charge(Kind::Socket, RECEIVE_BYTES)?,
                 answer: None,
                 extra: None,
+                scan: Scan::default(),
                 head_bytes: 0,
                 large_head: None,
             }),
@@ -99,14 +104,15 @@ impl Connection {
 
     /// An answer begins, and lasts until the guard is dropped: meanwhile its ledger carries what the kernel keeps.
     pub(crate) fn answer(self: &Arc<Self>, ledger: &LedgerHandle) -> Answer {
-        self.begin(ledger);
+        let framing = self.begin(ledger);
         Answer {
+            framing,
             _clock: Answering::begin(&self.clock),
             connection: Arc::clone(self),
         }
     }
 
-    fn begin(&self, ledger: &LedgerHandle) {
+    fn begin(&self, ledger: &LedgerHandle) -> Framing {
         let mut flow = self.flow();
         // Answers follow each other: whoever still holds the last one holds it beyond its end.
         if let Some(last) = flow.answer.replace(ledger.clone()) {
@@ -117,9 +123,30 @@ impl Connection {
             // is reserved until it has gone.
             self.shrink(&mut flow);
         }
+        flow.scan.next()
     }
 
-    /// An answer has ended: what the kernel still keeps of it is the connection's again.
+    /// Closes our end of the connection, and reads on for a moment. Were it closed altogether while the client still
+    /// sends, the client's system would throw away the answer (RFC 9112 section 9.6).
+    pub(crate) async fn linger(&self) {
+        const PIECE_BYTES: usize = 1024;
+        // Where the parser has not done so itself. The client may have been first.
+        let _ = socket2::SockRef::from(&self.stream).shutdown(std::net::Shutdown::Write);
+        let read_on = async {
+            let mut left_bytes = CONTENT_BYTES;
+            while left_bytes > 0 && self.stream.readable().await.is_ok() {
+                match self.stream.try_read(&mut [0; PIECE_BYTES]) {
+                    Ok(0) => return,
+                    Ok(count) => left_bytes = left_bytes.saturating_sub(count),
+                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                    Err(_) => return,
+                }
+            }
+        };
+        // Whoever still sends after that has had the time to read.
+        let _ = timeout(LINGER, read_on).await;
+    }
+
     /// The connection is over, and so is what was answered on it, whoever may still hold it.
     pub(crate) fn close(&self) {
         if let Some(answer) = &self.flow().answer {
@@ -127,6 +154,7 @@ impl Connection {
         }
     }
 
+    /// An answer has ended: what the kernel still keeps of it is the connection's again.
     fn end(&self) {
         let mut flow = self.flow();
         flow.answer = None;
@@ -196,19 +224,20 @@ impl Connection {
         let _ = flow.kernel.resize(RECEIVE_BYTES + SMALLEST.kernel_bytes);
     }
 
-    /// Takes so many bytes of a head into account.
+    /// Takes bytes that came into account, most often those of a head.
     ///
     /// # Errors
     /// When a large head comes and there is no room for one.
-    fn received(&self, bytes: usize) -> io::Result<()> {
+    fn received(&self, bytes: &[u8]) -> io::Result<()> {
         /// A head that fits into what a connection keeps anyway.
         const SMALL_HEAD_BYTES: usize = 8 * 1024;
         self.clock.received();
         let mut flow = self.flow();
+        flow.scan.read(bytes);
         if flow.answer.is_some() {
             return Ok(());
         }
-        flow.head_bytes += bytes;
+        flow.head_bytes += bytes.len();
         if flow.head_bytes >= SMALL_HEAD_BYTES && flow.large_head.is_none() {
             let room = self.budget.try_reserve(HEAD_BYTES);
             let charge = self.ledger.charge(Kind::Connection, HEAD_BYTES).ok();
@@ -269,10 +298,16 @@ impl Connections {
 #[derive(Debug)]
 pub(crate) struct Answer {
     connection: Arc<Connection>,
+    framing: Framing,
     _clock: Answering,
 }
 
 impl Answer {
+    /// What the head of the request says about where it ends and what follows.
+    pub(crate) fn framing(&self) -> Framing {
+        self.framing
+    }
+
     /// How much may lie between the file and this reader.
     pub(crate) fn window(&self) -> Window {
         self.connection.flow().reader.window()
@@ -298,12 +333,13 @@ impl AsyncRead for Socket {
         let connection = &self.0;
         loop {
             ready!(connection.stream.poll_read_ready(cx))?;
-            match connection.stream.try_read(buffer.initialize_unfilled()) {
+            let unfilled = buffer.initialize_unfilled();
+            match connection.stream.try_read(unfilled) {
                 Ok(count) => {
-                    buffer.advance(count);
-                    if count > 0 {
-                        connection.received(count)?;
+                    if let Some(bytes @ [_, ..]) = unfilled.get(..count) {
+                        connection.received(bytes)?;
                     }
+                    buffer.advance(count);
                     return Poll::Ready(Ok(()));
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}

@@ -15,6 +15,8 @@ mod component;
 mod connection;
 mod drill;
 mod engine;
+mod framing;
+mod head;
 pub mod heap;
 mod instance;
 pub mod ledger;

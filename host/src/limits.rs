@@ -119,6 +119,13 @@ pub const FIELD_LINES: usize = 100;
 /// too long target gets a 414.
 pub const HEAD_BYTES: usize = 32 * 1024;
 
+/// Content that a request may announce, in bytes: none is ever used, and it is read only after the answer, so that
+/// the client gets to see that. 413 beyond.
+pub const CONTENT_BYTES: usize = 64 * 1024;
+
+/// How long a closed connection is read on, for what the client was still sending: some round trips.
+pub const LINGER: Duration = Duration::from_secs(1);
+
 /// Largest component that is compiled, in bytes: ones with a language runtime have some 20 MB.
 pub const COMPONENT_BYTES: u64 = 64 * 1024 * 1024;
 

@@ -174,8 +174,15 @@ async fn serve_connection(
             }
         }
     };
-    if let Err(error) = ended {
-        // Each answer that was cut short has its own line in the log; this is for heads that were none.
-        tracing::debug!(%error, "a connection ended early");
+    let is_over = match ended {
+        Ok(()) => true,
+        Err(error) => {
+            // Each answer that was cut short has its own line in the log; this is for heads that were none.
+            tracing::debug!(%error, "a connection ended early");
+            error.is_parse()
+        }
+    };
+    if is_over && !stopping {
+        connection.linger().await;
     }
 }

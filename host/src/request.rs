@@ -7,6 +7,8 @@ use crate::component::{ComponentError, Inspection, Source, one_line};
 use crate::connection::{Answer, Connection, Connections};
 use crate::drill::Leak;
 use crate::engine::Runtime;
+use crate::framing::Framing;
+use crate::head::{self, Unfit};
 use crate::instance::{InstanceState, limit_of, serve};
 use crate::ledger::{Charge, Exceeded, Kind, Ledger, Owner};
 use crate::limits::{
@@ -34,7 +36,7 @@ use tokio::time::timeout;
 ///
 /// Cloning is cheap and shares everything. The embedder serves the responses to the end or drops them; a
 /// dropped response, or a dropped response future, frees all that the request held, at once. What a request's
-/// content holds is not read.
+/// content holds is not read: the embedder sees to it that the next request is not looked for in it.
 #[derive(Clone)]
 pub struct Millpond {
     shared: Arc<Shared>,
@@ -189,13 +191,20 @@ impl Millpond {
             connection.serve(record.route());
             connection.answer(&record.ledger().handle())
         });
-        let mut response = match self.shared.answer(&head, &mut record).await {
+        let framing = answer.as_ref().map(Answer::framing);
+        let mut is_last = framing.is_some_and(|framing| framing != Framing::Sound);
+        let mut response = match self.shared.answer(&head, framing, &mut record).await {
             Ok(response) => response,
             Err(error) => {
                 record.ended_because(error.end(), error.to_string());
+                is_last |= matches!(error, RequestError::Unfit(_));
                 error.into_response()
             }
         };
+        if is_last {
+            let close = HeaderValue::from_static("close");
+            response.headers_mut().insert(header::CONNECTION, close);
+        }
         if head.method == Method::HEAD {
             response.body_mut().clear();
         }
@@ -248,9 +257,13 @@ impl Shared {
     async fn answer(
         &self,
         head: &http::request::Parts,
+        framing: Option<Framing>,
         record: &mut Record,
     ) -> Result<Response<Vec<Part>>, RequestError> {
-        check_head(head)?;
+        check_size(head)?;
+        if let Some(framing) = framing {
+            head::check(head, framing)?;
+        }
         let _head = record.ledger().charge(Kind::Head, head_bytes(head))?;
 
         // Admission: room for the answer, for as long as it lasts, and a place for an instance.
@@ -348,7 +361,7 @@ fn target(head: &http::request::Parts) -> &str {
         .map_or("/", |target| target.as_str())
 }
 
-fn check_head(head: &http::request::Parts) -> Result<(), RequestError> {
+fn check_size(head: &http::request::Parts) -> Result<(), RequestError> {
     if target(head).len() > TARGET_BYTES {
         return Err(RequestError::TargetTooLong);
     }
@@ -370,6 +383,8 @@ enum RequestError {
     TargetTooLong,
     #[error("the fields are larger than {FIELDS_BYTES} bytes or more than {FIELD_LINES}")]
     FieldsTooLarge,
+    #[error(transparent)]
+    Unfit(#[from] Unfit),
     #[error(transparent)]
     NoRoom(#[from] NoRoom),
     #[error("every place in the pool of instances is taken")]
@@ -403,6 +418,7 @@ impl RequestError {
         match self {
             RequestError::TargetTooLong
             | RequestError::FieldsTooLarge
+            | RequestError::Unfit(_)
             | RequestError::NoRoom(_)
             | RequestError::NoPlace => End::Refused,
             RequestError::Limited(_) => End::Limited,
@@ -418,6 +434,7 @@ impl RequestError {
                 StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
                 "Header fields too large",
             ),
+            RequestError::Unfit(unfit) => unfit.status(),
             RequestError::NoRoom(_) | RequestError::NoPlace => {
                 (StatusCode::SERVICE_UNAVAILABLE, "Server is busy")
             }
