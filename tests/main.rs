@@ -6,6 +6,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod client;
+mod clients;
 mod command_line;
 mod host;
 mod hostile_clients;

@@ -2,15 +2,19 @@
 
 use crate::accounts::Accounts;
 use crate::budget::{Budget, Reservation};
+use crate::clients::{Clients, InFlight, TooMany};
 use crate::clock::{Answering, Clock};
 use crate::framing::{Framing, Scan};
 use crate::heap::Tally;
 use crate::ledger::{Charge, Kind, Ledger, LedgerHandle, Owner};
 use crate::limits::{CONNECTION_STATE_BYTES, CONTENT_BYTES, HEAD_BYTES, LINGER, RECEIVE_BYTES};
+use crate::pace::Pacer;
 use crate::route::Route;
 use crate::socket;
 use crate::window::{Advice, Reader, SMALLEST, Window};
+use http::HeaderMap;
 use std::io;
+use std::net::IpAddr;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::task::{Context, Poll, ready};
@@ -23,6 +27,8 @@ use tokio::time::timeout;
 #[derive(Debug)]
 pub(crate) struct Connection {
     stream: TcpStream,
+    peer: IpAddr,
+    clients: Arc<Clients>,
     clock: Arc<Clock>,
     tally: Arc<Tally>,
     budget: Arc<Budget>,
@@ -57,6 +63,8 @@ impl Connection {
     /// When the connection is gone already.
     pub(crate) fn open(
         stream: TcpStream,
+        peer: IpAddr,
+        clients: &Arc<Clients>,
         accounts: &Arc<Accounts>,
         budget: &Arc<Budget>,
     ) -> io::Result<Arc<Self>> {
@@ -67,6 +75,8 @@ impl Connection {
         let charge = |kind, bytes| ledger.charge(kind, bytes).map_err(io::Error::other);
         Ok(Arc::new(Connection {
             stream,
+            peer,
+            clients: Arc::clone(clients),
             clock: Arc::new(Clock::new()),
             tally: Arc::default(),
             budget: Arc::clone(budget),
@@ -107,6 +117,7 @@ impl Connection {
         let framing = self.begin(ledger);
         Answer {
             framing,
+            in_flight: None,
             _clock: Answering::begin(&self.clock),
             connection: Arc::clone(self),
         }
@@ -299,6 +310,7 @@ impl Connections {
 pub(crate) struct Answer {
     connection: Arc<Connection>,
     framing: Framing,
+    in_flight: Option<InFlight>,
     _clock: Answering,
 }
 
@@ -306,6 +318,21 @@ impl Answer {
     /// What the head of the request says about where it ends and what follows.
     pub(crate) fn framing(&self) -> Framing {
         self.framing
+    }
+
+    /// Counts the request as one of its client's, for as long as the answer lasts.
+    ///
+    /// # Errors
+    /// [`TooMany`].
+    pub(crate) fn admit(&mut self, fields: &HeaderMap) -> Result<(), TooMany> {
+        let Connection { clients, peer, .. } = &*self.connection;
+        self.in_flight = clients.admit(*peer, fields)?;
+        Ok(())
+    }
+
+    /// What holds the answer back, where something does.
+    pub(crate) fn pacer(&self) -> Option<Pacer> {
+        self.connection.clients.pace().map(Pacer::new)
     }
 
     /// How much may lie between the file and this reader.

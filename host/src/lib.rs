@@ -7,9 +7,11 @@
 //! what is held right now, and [`End`] how it came out.
 
 mod accounts;
+mod address;
 pub mod admin;
 mod body;
 mod budget;
+pub mod clients;
 mod clock;
 mod component;
 mod connection;
@@ -23,6 +25,7 @@ pub mod ledger;
 pub mod limits;
 pub mod listener;
 mod meter;
+mod pace;
 pub mod process;
 mod record;
 mod request;

@@ -126,6 +126,18 @@ pub const CONTENT_BYTES: usize = 64 * 1024;
 /// How long a closed connection is read on, for what the client was still sending: some round trips.
 pub const LINGER: Duration = Duration::from_secs(1);
 
+/// Clients whose requests are counted over time, where that is asked for: as many as one hash table of half a
+/// megabyte holds, and more than ask at one time of what one process serves. Further ones share one count.
+pub const CLIENTS: usize = 14 * 1024;
+
+/// What that table takes at most, in bytes; it is part of what the process's bound sets aside for the allocator, and
+/// there is none unless a rate was asked for. A test computes that it is less.
+pub const CLIENT_TABLE_BYTES: usize = 640 * 1024;
+
+/// How much of a paced answer goes at once, by the time that its pace gives it: short, so that the way is never busy
+/// with one answer for long, and long beside the timer's millisecond.
+pub(crate) const PACE_PIECE: Duration = Duration::from_millis(100);
+
 /// Largest component that is compiled, in bytes: ones with a language runtime have some 20 MB.
 pub const COMPONENT_BYTES: u64 = 64 * 1024 * 1024;
 

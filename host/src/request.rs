@@ -3,6 +3,7 @@
 use crate::accounts::Accounts;
 use crate::body::{MediaBody, Part};
 use crate::budget::{Bound, Budget, NoRoom};
+use crate::clients::TooMany;
 use crate::component::{ComponentError, Inspection, Source, one_line};
 use crate::connection::{Answer, Connection, Connections};
 use crate::drill::Leak;
@@ -187,13 +188,17 @@ impl Millpond {
         let limit_bytes = self.shared.limits.request_memory_bytes;
         let mut record = Record::new(&head.method, &head.uri, accounts, limit_bytes);
         // On a connection of ours, what the kernel keeps for the answer is the request's too.
-        let answer = head.extensions.get::<Arc<Connection>>().map(|connection| {
+        let mut answer = head.extensions.get::<Arc<Connection>>().map(|connection| {
             connection.serve(record.route());
             connection.answer(&record.ledger().handle())
         });
         let framing = answer.as_ref().map(Answer::framing);
         let mut is_last = framing.is_some_and(|framing| framing != Framing::Sound);
-        let mut response = match self.shared.answer(&head, framing, &mut record).await {
+        let mut response = match self
+            .shared
+            .answer(&head, answer.as_mut(), &mut record)
+            .await
+        {
             Ok(response) => response,
             Err(error) => {
                 record.ended_because(error.end(), error.to_string());
@@ -257,12 +262,13 @@ impl Shared {
     async fn answer(
         &self,
         head: &http::request::Parts,
-        framing: Option<Framing>,
+        answer: Option<&mut Answer>,
         record: &mut Record,
     ) -> Result<Response<Vec<Part>>, RequestError> {
         check_size(head)?;
-        if let Some(framing) = framing {
-            head::check(head, framing)?;
+        if let Some(answer) = answer {
+            head::check(head, answer.framing())?;
+            answer.admit(&head.headers)?;
         }
         let _head = record.ledger().charge(Kind::Head, head_bytes(head))?;
 
@@ -386,6 +392,8 @@ enum RequestError {
     #[error(transparent)]
     Unfit(#[from] Unfit),
     #[error(transparent)]
+    TooMany(#[from] TooMany),
+    #[error(transparent)]
     NoRoom(#[from] NoRoom),
     #[error("every place in the pool of instances is taken")]
     NoPlace,
@@ -419,6 +427,7 @@ impl RequestError {
             RequestError::TargetTooLong
             | RequestError::FieldsTooLarge
             | RequestError::Unfit(_)
+            | RequestError::TooMany(_)
             | RequestError::NoRoom(_)
             | RequestError::NoPlace => End::Refused,
             RequestError::Limited(_) => End::Limited,
@@ -435,6 +444,7 @@ impl RequestError {
                 "Header fields too large",
             ),
             RequestError::Unfit(unfit) => unfit.status(),
+            RequestError::TooMany(_) => (StatusCode::TOO_MANY_REQUESTS, "Too many requests"),
             RequestError::NoRoom(_) | RequestError::NoPlace => {
                 (StatusCode::SERVICE_UNAVAILABLE, "Server is busy")
             }
@@ -450,6 +460,14 @@ impl RequestError {
             }
         };
         (status, message.into())
+    }
+
+    /// When to come again, where that makes sense (RFC 9110 section 10.2.3).
+    fn retry_after_seconds(&self) -> Option<u64> {
+        match self {
+            RequestError::TooMany(too_many) => Some(too_many.retry_after_seconds()),
+            _ => (self.status().0 == StatusCode::SERVICE_UNAVAILABLE).then_some(1),
+        }
     }
 
     fn into_response(self) -> Response<Vec<Part>> {
@@ -469,8 +487,8 @@ impl RequestError {
             header::X_CONTENT_TYPE_OPTIONS,
             HeaderValue::from_static("nosniff"),
         );
-        if status == StatusCode::SERVICE_UNAVAILABLE {
-            fields.insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+        if let Some(seconds) = self.retry_after_seconds() {
+            fields.insert(header::RETRY_AFTER, seconds.into());
         }
         response
     }
