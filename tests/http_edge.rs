@@ -266,3 +266,28 @@ async fn a_client_that_sends_all_its_content_first_still_reads_the_answer() {
     }
     host.accounts().idle().await;
 }
+
+#[tokio::test]
+async fn content_that_comes_after_its_answer_is_no_request() {
+    let host = Host::start().await;
+    host.write("a.txt", b"a");
+    host.write("good.txt", GOOD_CONTENT.as_bytes());
+    for framing in [
+        format!("content-length: {}", GOOD.len()),
+        "transfer-encoding: chunked".to_owned(),
+        "content-length: 50\r\nexpect: 100-continue".to_owned(),
+    ] {
+        let mut stream = TcpStream::connect(host.address).await.unwrap();
+        let head = format!("GET /media/a.txt HTTP/1.1\r\nhost: a\r\n{framing}\r\n\r\n");
+        stream.write_all(head.as_bytes()).await.unwrap();
+        let mut answer = vec![0; 12];
+        stream.read_exact(&mut answer).await.unwrap();
+        // The host may have closed the connection already.
+        let _ = stream.write_all(GOOD.as_bytes()).await;
+        let _ = stream.read_to_end(&mut answer).await;
+        let answer = String::from_utf8(answer).unwrap();
+        assert!(answer.starts_with("HTTP/1.1 200"), "{framing}: {answer}");
+        assert!(!answer.contains(GOOD_CONTENT), "{framing}: {answer}");
+    }
+    host.accounts().idle().await;
+}

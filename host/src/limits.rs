@@ -130,9 +130,10 @@ pub const LINGER: Duration = Duration::from_secs(1);
 /// megabyte holds, and more than ask at one time of what one process serves. Further ones share one count.
 pub const CLIENTS: usize = 14 * 1024;
 
-/// What that table takes at most, in bytes; it is part of what the process's bound sets aside for the allocator, and
-/// there is none unless a rate was asked for. A test computes that it is less.
-pub const CLIENT_TABLE_BYTES: usize = 640 * 1024;
+/// What is remembered of clients takes at most, in bytes: that table, and one of the requests in flight, with an entry
+/// for each of [`CONNECTIONS`] at most. They are part of what the process's bound sets aside for the allocator, and
+/// there are none unless asked for. A test computes that they are less.
+pub const CLIENT_TABLES_BYTES: usize = 1280 * 1024;
 
 /// How much of a paced answer goes at once, by the time that its pace gives it: short, so that the way is never busy
 /// with one answer for long, and long beside the timer's millisecond.

@@ -64,7 +64,10 @@ impl ConnectionLimits {
     pub fn check(&self) -> Result<(), PaceTooLow> {
         /// Pieces end beside the stretches that are measured, and no timer is exact.
         const MARGIN: u32 = 2;
+        /// With less there would not be a byte for each piece.
+        const LEAST_PACE: u32 = 10;
         let least = self.least_bytes_per_second.saturating_mul(MARGIN);
+        let least = least.max(LEAST_PACE);
         match self.clients.pace_bytes_per_second {
             Some(pace) if pace.get() < least => Err(PaceTooLow::Rate {
                 pace: pace.get(),
@@ -82,10 +85,10 @@ const LEAST_STALL: Duration = PACE_PIECE.saturating_mul(10);
 /// A pace at which answers would be cut off for being slow.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum PaceTooLow {
-    /// It is below twice what a client has to take.
+    /// It is too near to what a client has to take.
     #[error(
         "--pace {pace} is too low: a client that takes less than --least-rate is cut off; \
-         raise --pace to {least} at least, twice that, or lower --least-rate"
+         raise --pace to {least} at least or lower --least-rate"
     )]
     Rate {
         /// The pace, in bytes a second.
