@@ -27,7 +27,7 @@ use tokio::time::timeout;
 #[derive(Debug)]
 pub(crate) struct Connection {
     stream: TcpStream,
-    peer: IpAddr,
+    client: IpAddr,
     clients: Arc<Clients>,
     clock: Arc<Clock>,
     tally: Arc<Tally>,
@@ -63,7 +63,6 @@ impl Connection {
     /// When the connection is gone already.
     pub(crate) fn open(
         stream: TcpStream,
-        peer: IpAddr,
         clients: &Arc<Clients>,
         accounts: &Arc<Accounts>,
         budget: &Arc<Budget>,
@@ -71,11 +70,12 @@ impl Connection {
         // Answers are written whole; waiting to fill a packet would only delay the last one.
         stream.set_nodelay(true)?;
         socket::set_send_window(&stream, SMALLEST.kernel_bytes)?;
+        let client = stream.peer_addr()?.ip().to_canonical();
         let ledger = Ledger::new(accounts, Owner::Connection, usize::MAX);
         let charge = |kind, bytes| ledger.charge(kind, bytes).map_err(io::Error::other);
         Ok(Arc::new(Connection {
             stream,
-            peer,
+            client,
             clients: Arc::clone(clients),
             clock: Arc::new(Clock::new()),
             tally: Arc::default(),
@@ -325,8 +325,10 @@ impl Answer {
     /// # Errors
     /// [`TooMany`].
     pub(crate) fn admit(&mut self, fields: &HeaderMap) -> Result<(), TooMany> {
-        let Connection { clients, peer, .. } = &*self.connection;
-        self.in_flight = clients.admit(*peer, fields)?;
+        let Connection {
+            clients, client, ..
+        } = &*self.connection;
+        self.in_flight = clients.admit(*client, fields)?;
         Ok(())
     }
 

@@ -12,7 +12,6 @@ use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use std::convert::Infallible;
 use std::io;
-use std::net::IpAddr;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -121,14 +120,8 @@ pub async fn serve(
     }
     let connections = TaskTracker::new();
     let cut = CancellationToken::new();
-    while let Some((stream, peer, place)) = accept(&listener, &places, &stop).await {
-        let opened = Connection::open(
-            stream,
-            peer,
-            &clients,
-            millpond.accounts(),
-            millpond.budget(),
-        );
+    while let Some((stream, place)) = accept(&listener, &places, &stop).await {
+        let opened = Connection::open(stream, &clients, millpond.accounts(), millpond.budget());
         let connection = match opened {
             Ok(connection) => connection,
             Err(error) => {
@@ -177,7 +170,7 @@ async fn accept(
     listener: &TcpListener,
     places: &Arc<Semaphore>,
     stop: &CancellationToken,
-) -> Option<(TcpStream, IpAddr, OwnedSemaphorePermit)> {
+) -> Option<(TcpStream, OwnedSemaphorePermit)> {
     loop {
         let accepted = tokio::select! {
             biased;
@@ -188,7 +181,7 @@ async fn accept(
             } => accepted,
         };
         match accepted {
-            (Ok((stream, peer)), Ok(place)) => return Some((stream, peer.ip(), place)),
+            (Ok((stream, _)), Ok(place)) => return Some((stream, place)),
             // The semaphore is never closed.
             (_, Err(_)) => return None,
             (Err(error), Ok(_)) if is_about_one_connection(&error) => {}
