@@ -106,6 +106,7 @@ fn what_cannot_be_served_is_one_clear_line_and_code_2() {
             &["serve", &here, "--request-memory", "64KiB"],
             "raise --request-memory",
         ),
+        (&["serve", &here, "--pace", "2KB"], "raise --pace to 2048"),
         (&["inspect", &text_wasm], "is not a WebAssembly component"),
         (&["inspect", &empty], "does not fit the world"),
         (&["check", &none], "cannot check the folder"),
@@ -221,7 +222,16 @@ fn inspect_tells_imports_exports_and_limits() {
 #[test]
 fn help_names_every_option_and_its_environment_variable() {
     let stdout = String::from_utf8(millpond(&["serve", "--help"]).stdout).unwrap();
-    for name in ["LISTEN", "FILES_AT", "COMPONENT", "REQUEST_MEMORY", "LOG"] {
+    for name in [
+        "LISTEN",
+        "FILES_AT",
+        "COMPONENT",
+        "REQUEST_MEMORY",
+        "CLIENT_RATE",
+        "PACE",
+        "TRUSTED_PROXY",
+        "LOG",
+    ] {
         let option = format!("--{}", name.to_lowercase().replace('_', "-"));
         let variable = format!("MILLPOND_{name}");
         assert!(

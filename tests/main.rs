@@ -6,11 +6,13 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod client;
+mod clients;
 mod command_line;
 mod host;
 mod hostile_clients;
 mod hostile_guests;
 mod http;
+mod http_edge;
 mod memory;
 mod players;
 mod seed;

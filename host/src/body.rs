@@ -6,6 +6,7 @@
 use crate::connection::Answer;
 use crate::drill::Leak;
 use crate::ledger::{Charge, Exceeded, Kind};
+use crate::pace::Pacer;
 use crate::record::{End, Record};
 use crate::store::{FileSlice, ReadNow};
 use crate::window::{SMALLEST, Window};
@@ -34,6 +35,7 @@ pub struct MediaBody {
     buffer: BytesMut,
     buffer_charge: Charge,
     lane: Arc<Lane>,
+    pacer: Option<Pacer>,
     _response: Charge,
     record: Option<Record>,
     leak: Option<Leak>,
@@ -124,6 +126,7 @@ impl MediaBody {
         leak: Option<Leak>,
     ) -> Self {
         let mut body = MediaBody {
+            pacer: answer.as_ref().and_then(Answer::pacer),
             remaining: parts.iter().map(Part::length).sum(),
             parts: parts.into(),
             reading: None,
@@ -166,7 +169,13 @@ impl MediaBody {
                     self.parts.pop_front();
                     return Poll::Ready(Some(Ok(bytes)));
                 }
-                Some(Part::File(_)) => ready!(self.lane.poll_free(cx)),
+                Some(Part::File(_)) => {
+                    ready!(self.lane.poll_free(cx));
+                    // Before anything is read, so that nothing is held meanwhile.
+                    if let Some(pacer) = &mut self.pacer {
+                        ready!(pacer.poll_ready(cx));
+                    }
+                }
             }
             let Some(Part::File(mut slice)) = self.parts.pop_front() else {
                 continue;
@@ -191,9 +200,10 @@ impl MediaBody {
     /// Sees to a buffer for the next piece, and that it is charged. The last piece's buffer serves again, since
     /// the lane is free.
     fn make_room(&mut self, slice: &FileSlice) -> Result<usize, Exceeded> {
+        let paced = self.pacer.as_ref().map_or(usize::MAX, Pacer::piece_bytes);
         let wanted = |window: Window| {
-            usize::try_from(slice.remaining())
-                .map_or(window.piece_bytes, |bytes| bytes.min(window.piece_bytes))
+            let most = window.piece_bytes.min(paced);
+            usize::try_from(slice.remaining()).map_or(most, |bytes| bytes.min(most))
         };
         let mut piece_bytes = wanted(self.lane.window());
         if piece_bytes > self.buffer_charge.bytes()
@@ -217,6 +227,9 @@ impl MediaBody {
         let mut charge = self.empty_charge();
         if is_last {
             std::mem::swap(&mut charge, &mut self.buffer_charge);
+        }
+        if let Some(pacer) = &mut self.pacer {
+            pacer.took(self.buffer.len());
         }
         self.lane.is_taken.store(true, Ordering::Release);
         Ok(Bytes::from_owner(Piece {
@@ -273,5 +286,38 @@ impl Body for MediaBody {
 
     fn size_hint(&self) -> SizeHint {
         SizeHint::with_exact(self.remaining)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use crate::accounts::Accounts;
+    use crate::store::{Folder, Key};
+    use http_body_util::BodyExt;
+    use std::num::NonZeroU32;
+
+    #[tokio::test(start_paused = true)]
+    async fn the_pieces_of_a_paced_body_are_no_larger_than_its_pace_allows() {
+        const LENGTH: usize = 100_000;
+        let accounts: Arc<Accounts> = Arc::default();
+        let record = Record::new(&http::Method::GET, &"/".parse().unwrap(), accounts, 1 << 20);
+        let directory = tempfile::tempdir().unwrap();
+        std::fs::write(directory.path().join("a"), [7; LENGTH]).unwrap();
+        let folder = Folder::open(directory.path()).unwrap();
+        let object = folder.open_object(&Key::Named("a".into()), &record.ledger().handle());
+        let slice = object.unwrap().slice(0, LENGTH as u64).unwrap();
+        let charge = record.ledger().empty_charge(Kind::Response);
+        let mut body = MediaBody::new(vec![Part::File(slice)], charge, None, record, None);
+        let pacer = Pacer::new(NonZeroU32::new(33_330).unwrap());
+        assert_eq!(pacer.piece_bytes(), 3333);
+        body.pacer = Some(pacer);
+        let mut pieces = Vec::new();
+        while let Some(frame) = body.frame().await {
+            pieces.push(frame.unwrap().into_data().unwrap().len());
+        }
+        assert_eq!(pieces.iter().sum::<usize>(), LENGTH);
+        assert_eq!(pieces.iter().max(), Some(&3333));
     }
 }

@@ -1,14 +1,18 @@
-//! One connection: its socket, its ledger, its clock, and the window that follows its reader.
+//! One connection: its socket, its ledger, its clock, what its heads are, and the window that follows its reader.
 
 use crate::accounts::Accounts;
 use crate::budget::{Budget, Reservation};
+use crate::clients::{Clients, InFlight, TooMany};
 use crate::clock::{Answering, Clock};
+use crate::framing::{Framing, Scan};
 use crate::heap::Tally;
 use crate::ledger::{Charge, Kind, Ledger, LedgerHandle, Owner};
-use crate::limits::{CONNECTION_STATE_BYTES, HEAD_BYTES, RECEIVE_BYTES};
+use crate::limits::{CONNECTION_STATE_BYTES, CONTENT_BYTES, HEAD_BYTES, LINGER, RECEIVE_BYTES};
+use crate::pace::Pacer;
 use crate::route::Route;
 use crate::socket;
 use crate::window::{Advice, Reader, SMALLEST, Window};
+use http::HeaderMap;
 use std::io;
 use std::net::IpAddr;
 use std::pin::Pin;
@@ -17,12 +21,14 @@ use std::task::{Context, Poll, ready};
 use std::time::Instant;
 use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::TcpStream;
+use tokio::time::timeout;
 
 /// An open connection, shared by its task, by the body that is being sent on it, and by whoever watches.
 #[derive(Debug)]
 pub(crate) struct Connection {
     stream: TcpStream,
     client: IpAddr,
+    clients: Arc<Clients>,
     clock: Arc<Clock>,
     tally: Arc<Tally>,
     budget: Arc<Budget>,
@@ -32,7 +38,7 @@ pub(crate) struct Connection {
     flow: Mutex<Flow>,
 }
 
-/// What has to do with the way out.
+/// What the two ways have to do with each other.
 #[derive(Debug)]
 struct Flow {
     reader: Reader,
@@ -42,6 +48,8 @@ struct Flow {
     answer: Option<LedgerHandle>,
     /// What a larger window takes beyond the smallest, which is part of every answer's own reservation.
     extra: Option<Reservation>,
+    /// Reads along with the parser.
+    scan: Scan,
     /// Head bytes received since the last answer began.
     head_bytes: usize,
     /// Room for a head that is larger than the buffer that a connection keeps.
@@ -55,6 +63,7 @@ impl Connection {
     /// When the connection is gone already.
     pub(crate) fn open(
         stream: TcpStream,
+        clients: &Arc<Clients>,
         accounts: &Arc<Accounts>,
         budget: &Arc<Budget>,
     ) -> io::Result<Arc<Self>> {
@@ -67,6 +76,7 @@ impl Connection {
         Ok(Arc::new(Connection {
             stream,
             client,
+            clients: Arc::clone(clients),
             clock: Arc::new(Clock::new()),
             tally: Arc::default(),
             budget: Arc::clone(budget),
@@ -76,6 +86,7 @@ impl Connection {
                 kernel: charge(Kind::Socket, RECEIVE_BYTES)?,
                 answer: None,
                 extra: None,
+                scan: Scan::default(),
                 head_bytes: 0,
                 large_head: None,
             }),
@@ -83,9 +94,9 @@ impl Connection {
         }))
     }
 
-    /// The client's address.
-    pub(crate) fn client(&self) -> IpAddr {
-        self.client
+    /// The address of the client that a request with those fields comes from.
+    pub(crate) fn client(&self, fields: &HeaderMap) -> IpAddr {
+        self.clients.client(self.client, fields)
     }
 
     pub(crate) fn clock(&self) -> &Arc<Clock> {
@@ -108,14 +119,16 @@ impl Connection {
 
     /// An answer begins, and lasts until the guard is dropped: meanwhile its ledger carries what the kernel keeps.
     pub(crate) fn answer(self: &Arc<Self>, ledger: &LedgerHandle) -> Answer {
-        self.begin(ledger);
+        let framing = self.begin(ledger);
         Answer {
+            framing,
+            in_flight: None,
             _clock: Answering::begin(&self.clock),
             connection: Arc::clone(self),
         }
     }
 
-    fn begin(&self, ledger: &LedgerHandle) {
+    fn begin(&self, ledger: &LedgerHandle) -> Framing {
         let mut flow = self.flow();
         // Answers follow each other: whoever still holds the last one holds it beyond its end.
         if let Some(last) = flow.answer.replace(ledger.clone()) {
@@ -126,9 +139,30 @@ impl Connection {
             // is reserved until it has gone.
             self.shrink(&mut flow);
         }
+        flow.scan.next()
     }
 
-    /// An answer has ended: what the kernel still keeps of it is the connection's again.
+    /// Closes our end of the connection, and reads on for a moment. Were it closed altogether while the client still
+    /// sends, the client's system would throw away the answer (RFC 9112 section 9.6).
+    pub(crate) async fn linger(&self) {
+        const PIECE_BYTES: usize = 1024;
+        // Where the parser has not done so itself. The client may have been first.
+        let _ = socket2::SockRef::from(&self.stream).shutdown(std::net::Shutdown::Write);
+        let read_on = async {
+            let mut left_bytes = CONTENT_BYTES;
+            while left_bytes > 0 && self.stream.readable().await.is_ok() {
+                match self.stream.try_read(&mut [0; PIECE_BYTES]) {
+                    Ok(0) => return,
+                    Ok(count) => left_bytes = left_bytes.saturating_sub(count),
+                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                    Err(_) => return,
+                }
+            }
+        };
+        // Whoever still sends after that has had the time to read.
+        let _ = timeout(LINGER, read_on).await;
+    }
+
     /// The connection is over, and so is what was answered on it, whoever may still hold it.
     pub(crate) fn close(&self) {
         if let Some(answer) = &self.flow().answer {
@@ -136,6 +170,7 @@ impl Connection {
         }
     }
 
+    /// An answer has ended: what the kernel still keeps of it is the connection's again.
     fn end(&self) {
         let mut flow = self.flow();
         flow.answer = None;
@@ -205,19 +240,20 @@ impl Connection {
         let _ = flow.kernel.resize(RECEIVE_BYTES + SMALLEST.kernel_bytes);
     }
 
-    /// Takes so many bytes of a head into account.
+    /// Takes bytes that came into account, most often those of a head.
     ///
     /// # Errors
     /// When a large head comes and there is no room for one.
-    fn received(&self, bytes: usize) -> io::Result<()> {
+    fn received(&self, bytes: &[u8]) -> io::Result<()> {
         /// A head that fits into what a connection keeps anyway.
         const SMALL_HEAD_BYTES: usize = 8 * 1024;
         self.clock.received();
         let mut flow = self.flow();
+        flow.scan.read(bytes);
         if flow.answer.is_some() {
             return Ok(());
         }
-        flow.head_bytes += bytes;
+        flow.head_bytes += bytes.len();
         if flow.head_bytes >= SMALL_HEAD_BYTES && flow.large_head.is_none() {
             let room = self.budget.try_reserve(HEAD_BYTES);
             let charge = self.ledger.charge(Kind::Connection, HEAD_BYTES).ok();
@@ -278,10 +314,34 @@ impl Connections {
 #[derive(Debug)]
 pub(crate) struct Answer {
     connection: Arc<Connection>,
+    framing: Framing,
+    in_flight: Option<InFlight>,
     _clock: Answering,
 }
 
 impl Answer {
+    /// What the head of the request says about where it ends and what follows.
+    pub(crate) fn framing(&self) -> Framing {
+        self.framing
+    }
+
+    /// Counts the request as one of its client's, for as long as the answer lasts.
+    ///
+    /// # Errors
+    /// [`TooMany`].
+    pub(crate) fn admit(&mut self, fields: &HeaderMap) -> Result<(), TooMany> {
+        let Connection {
+            clients, client, ..
+        } = &*self.connection;
+        self.in_flight = clients.admit(*client, fields)?;
+        Ok(())
+    }
+
+    /// What holds the answer back, where something does.
+    pub(crate) fn pacer(&self) -> Option<Pacer> {
+        self.connection.clients.pace().map(Pacer::new)
+    }
+
     /// How much may lie between the file and this reader.
     pub(crate) fn window(&self) -> Window {
         self.connection.flow().reader.window()
@@ -307,12 +367,13 @@ impl AsyncRead for Socket {
         let connection = &self.0;
         loop {
             ready!(connection.stream.poll_read_ready(cx))?;
-            match connection.stream.try_read(buffer.initialize_unfilled()) {
+            let unfilled = buffer.initialize_unfilled();
+            match connection.stream.try_read(unfilled) {
                 Ok(count) => {
-                    buffer.advance(count);
-                    if count > 0 {
-                        connection.received(count)?;
+                    if let Some(bytes @ [_, ..]) = unfilled.get(..count) {
+                        connection.received(bytes)?;
                     }
+                    buffer.advance(count);
                     return Poll::Ready(Ok(()));
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}

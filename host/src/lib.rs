@@ -7,21 +7,26 @@
 //! what is held right now, and [`End`] how it came out.
 
 mod accounts;
+mod address;
 pub mod admin;
 mod body;
 mod budget;
+pub mod clients;
 mod clock;
 mod component;
 pub mod config;
 mod connection;
 mod drill;
 mod engine;
+mod framing;
+mod head;
 pub mod heap;
 mod instance;
 pub mod ledger;
 pub mod limits;
 pub mod listener;
 mod meter;
+mod pace;
 pub mod process;
 mod record;
 mod request;

@@ -119,6 +119,26 @@ pub const FIELD_LINES: usize = 100;
 /// too long target gets a 414.
 pub const HEAD_BYTES: usize = 32 * 1024;
 
+/// Content that a request may announce, in bytes: none is ever used, and it is read only after the answer, so that
+/// the client gets to see that. 413 beyond.
+pub const CONTENT_BYTES: usize = 64 * 1024;
+
+/// How long a closed connection is read on, for what the client was still sending: some round trips.
+pub const LINGER: Duration = Duration::from_secs(1);
+
+/// Clients whose requests are counted over time, where that is asked for: as many as one hash table of half a
+/// megabyte holds, and more than ask at one time of what one process serves. Further ones share one count.
+pub const CLIENTS: usize = 14 * 1024;
+
+/// What is remembered of clients takes at most, in bytes: that table, and one of the requests in flight, with an entry
+/// for each of [`CONNECTIONS`] at most. They are part of what the process's bound sets aside for the allocator, and
+/// there are none unless asked for. A test computes that they are less.
+pub const CLIENT_TABLES_BYTES: usize = 1280 * 1024;
+
+/// How much of a paced answer goes at once, by the time that its pace gives it: short, so that the way is never busy
+/// with one answer for long, and long beside the timer's millisecond.
+pub(crate) const PACE_PIECE: Duration = Duration::from_millis(100);
+
 /// Largest component that is compiled, in bytes: ones with a language runtime have some 20 MB.
 pub const COMPONENT_BYTES: u64 = 64 * 1024 * 1024;
 

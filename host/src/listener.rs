@@ -1,8 +1,9 @@
 //! Accepts connections, speaks HTTP/1.1 on them through hyper, and ends those that make no progress.
 
+use crate::clients::{ClientLimits, Clients};
 use crate::connection::{Connection, Socket};
 use crate::heap::Tallied;
-use crate::limits::{HEAD_BYTES, RECEIVE_BYTES};
+use crate::limits::{HEAD_BYTES, PACE_PIECE, RECEIVE_BYTES};
 use crate::request::Millpond;
 use crate::socket;
 use http::Request;
@@ -20,7 +21,7 @@ use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-/// How long a connection may take over what, and how many there may be.
+/// How long a connection may take over what, and how much a client may ask for on its connections.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ConnectionLimits {
     /// From the first byte of a request's head to its last.
@@ -36,6 +37,8 @@ pub struct ConnectionLimits {
     pub total: Duration,
     /// From the wish to stop until connections that are still busy are cut.
     pub drain: Duration,
+    /// What one client may ask for, on all its connections.
+    pub clients: ClientLimits,
 }
 
 impl Default for ConnectionLimits {
@@ -47,18 +50,69 @@ impl Default for ConnectionLimits {
             least_bytes_per_second: 1024,
             total: Duration::from_secs(3600),
             drain: Duration::from_secs(10),
+            clients: ClientLimits::default(),
         }
     }
 }
 
+impl ConnectionLimits {
+    /// Whether the limits allow for each other: whom we hold back ourselves must not be cut off for being slow.
+    ///
+    /// # Errors
+    /// [`PaceTooLow`].
+    pub fn check(&self) -> Result<(), PaceTooLow> {
+        /// Pieces end beside the stretches that are measured, and no timer is exact.
+        const MARGIN: u32 = 2;
+        /// With less there would not be a byte for each piece.
+        const LEAST_PACE: u32 = 10;
+        let least = self.least_bytes_per_second.saturating_mul(MARGIN);
+        let least = least.max(LEAST_PACE);
+        match self.clients.pace_bytes_per_second {
+            Some(pace) if pace.get() < least => Err(PaceTooLow::Rate {
+                pace: pace.get(),
+                least,
+            }),
+            Some(_) if self.stall < LEAST_STALL => Err(PaceTooLow::Stall { stall: self.stall }),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// The shortest stretch over which a paced answer can be measured: ten of its pieces.
+const LEAST_STALL: Duration = PACE_PIECE.saturating_mul(10);
+
+/// A pace at which answers would be cut off for being slow.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum PaceTooLow {
+    /// It is too near to what a client has to take.
+    #[error(
+        "--pace {pace} is too low: a client that takes less than --least-rate is cut off; \
+         raise --pace to {least} at least or lower --least-rate"
+    )]
+    Rate {
+        /// The pace, in bytes a second.
+        pace: u32,
+        /// The least that would do.
+        least: u32,
+    },
+    /// Clients are measured over too short a time.
+    #[error("--stall {stall:?} is too short with --pace; raise it to {LEAST_STALL:?} at least")]
+    Stall {
+        /// The time.
+        stall: Duration,
+    },
+}
+
 /// Serves until `stop` is cancelled; then lets running answers end, for as long as
-/// [`ConnectionLimits::drain`], and returns.
+/// [`ConnectionLimits::drain`], and returns. Whoever sets a pace asks [`ConnectionLimits::check`] first.
 pub async fn serve(
     listener: TcpListener,
     millpond: Millpond,
     limits: ConnectionLimits,
     stop: CancellationToken,
 ) {
+    let clients = Clients::new(&limits.clients);
+    let limits = Arc::new(limits);
     let places = Arc::new(Semaphore::new(millpond.bound().connections));
     // What clients send beyond their heads waits where it came from. Every connection inherits this.
     if let Err(error) = socket::set_receive_bytes(&listener, RECEIVE_BYTES) {
@@ -67,7 +121,7 @@ pub async fn serve(
     let connections = TaskTracker::new();
     let cut = CancellationToken::new();
     while let Some((stream, place)) = accept(&listener, &places, &stop).await {
-        let opened = Connection::open(stream, millpond.accounts(), millpond.budget());
+        let opened = Connection::open(stream, &clients, millpond.accounts(), millpond.budget());
         let connection = match opened {
             Ok(connection) => connection,
             Err(error) => {
@@ -79,7 +133,12 @@ pub async fn serve(
         let tally = Arc::clone(connection.tally());
         let served = Tallied::new(tally, || {
             let connection = Arc::clone(&connection);
-            serve_connection(connection, millpond.clone(), limits.clone(), stop.clone())
+            serve_connection(
+                connection,
+                millpond.clone(),
+                Arc::clone(&limits),
+                stop.clone(),
+            )
         });
         let cut = cut.clone();
         connections.spawn(async move {
@@ -146,7 +205,7 @@ fn is_about_one_connection(error: &io::Error) -> bool {
 async fn serve_connection(
     connection: Arc<Connection>,
     millpond: Millpond,
-    limits: ConnectionLimits,
+    limits: Arc<ConnectionLimits>,
     stop: CancellationToken,
 ) {
     let service = service_fn(|mut request: Request<Incoming>| {
@@ -174,8 +233,15 @@ async fn serve_connection(
             }
         }
     };
-    if let Err(error) = ended {
-        // Each answer that was cut short has its own line in the log; this is for heads that were none.
-        tracing::debug!(%error, "a connection ended early");
+    let is_over = match ended {
+        Ok(()) => true,
+        Err(error) => {
+            // Each answer that was cut short has its own line in the log; this is for heads that were none.
+            tracing::debug!(%error, "a connection ended early");
+            error.is_parse()
+        }
+    };
+    if is_over && !stopping {
+        connection.linger().await;
     }
 }

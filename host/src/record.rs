@@ -16,7 +16,7 @@ pub enum End {
     Completed,
     /// The client went away first.
     Aborted,
-    /// The host did not take it: its head is too large, or there is no room.
+    /// The host did not take it: its head is unsound or too large, its client asks for too much, or there is no room.
     Refused,
     /// It met a limit of its own.
     Limited,

@@ -3,11 +3,14 @@
 use crate::accounts::Accounts;
 use crate::body::{MediaBody, Part};
 use crate::budget::{Bound, Budget, NoRoom};
+use crate::clients::TooMany;
 use crate::component::{ComponentError, Inspection, Source, one_line};
 use crate::config::{Config, Settings};
 use crate::connection::{Answer, Connection, Connections};
 use crate::drill::Leak;
 use crate::engine::Runtime;
+use crate::framing::Framing;
+use crate::head::{self, Unfit};
 use crate::instance::{InstanceState, limit_of, serve, timestamp_ns};
 use crate::ledger::{Charge, Exceeded, Kind, Ledger, Owner};
 use crate::limits::{
@@ -36,7 +39,7 @@ use tokio::time::timeout;
 ///
 /// Cloning is cheap and shares everything. The embedder serves the responses to the end or drops them; a
 /// dropped response, or a dropped response future, frees all that the request held, at once. What a request's
-/// content holds is not read.
+/// content holds is not read: the embedder sees to it that the next request is not looked for in it.
 #[derive(Clone)]
 pub struct Millpond {
     shared: Arc<Shared>,
@@ -157,17 +160,28 @@ impl Millpond {
         let limit_bytes = self.shared.limits.request_memory_bytes;
         let mut record = Record::new(&head.method, &head.uri, accounts, limit_bytes);
         // On a connection of ours, what the kernel keeps for the answer is the request's too.
-        let answer = head.extensions.get::<Arc<Connection>>().map(|connection| {
+        let mut answer = head.extensions.get::<Arc<Connection>>().map(|connection| {
             connection.serve(record.route());
             connection.answer(&record.ledger().handle())
         });
-        let mut response = match self.shared.answer(&head, &mut record).await {
+        let framing = answer.as_ref().map(Answer::framing);
+        let mut is_last = framing.is_some_and(|framing| framing != Framing::Sound);
+        let mut response = match self
+            .shared
+            .answer(&head, answer.as_mut(), &mut record)
+            .await
+        {
             Ok(response) => response,
             Err(error) => {
                 record.ended_because(error.end(), error.to_string());
+                is_last |= matches!(error, RequestError::Unfit(_));
                 error.into_response()
             }
         };
+        if is_last {
+            let close = HeaderValue::from_static("close");
+            response.headers_mut().insert(header::CONNECTION, close);
+        }
         if head.method == Method::HEAD {
             response.body_mut().clear();
         }
@@ -220,9 +234,14 @@ impl Shared {
     async fn answer(
         &self,
         head: &http::request::Parts,
+        answer: Option<&mut Answer>,
         record: &mut Record,
     ) -> Result<Response<Vec<Part>>, RequestError> {
-        check_head(head)?;
+        check_size(head)?;
+        if let Some(answer) = answer {
+            head::check(head, answer.framing())?;
+            answer.admit(&head.headers)?;
+        }
         let _head = record.ledger().charge(Kind::Head, head_bytes(head))?;
 
         // Admission: room for the answer, for as long as it lasts, and a place for an instance.
@@ -241,7 +260,7 @@ impl Shared {
             .map(|(name, value)| (name.as_str(), value.as_bytes()))
             .collect();
         let connection = head.extensions.get::<Arc<Connection>>();
-        let client = connection.map(|connection| connection.client().to_string());
+        let client = connection.map(|connection| connection.client(&head.headers).to_string());
         let question = serve::Request {
             method: head.method.as_str(),
             target: target(head),
@@ -325,7 +344,7 @@ fn target(head: &http::request::Parts) -> &str {
         .map_or("/", |target| target.as_str())
 }
 
-fn check_head(head: &http::request::Parts) -> Result<(), RequestError> {
+fn check_size(head: &http::request::Parts) -> Result<(), RequestError> {
     if target(head).len() > TARGET_BYTES {
         return Err(RequestError::TargetTooLong);
     }
@@ -347,6 +366,10 @@ enum RequestError {
     TargetTooLong,
     #[error("the fields are larger than {FIELDS_BYTES} bytes or more than {FIELD_LINES}")]
     FieldsTooLarge,
+    #[error(transparent)]
+    Unfit(#[from] Unfit),
+    #[error(transparent)]
+    TooMany(#[from] TooMany),
     #[error(transparent)]
     NoRoom(#[from] NoRoom),
     #[error("every place in the pool of instances is taken")]
@@ -380,6 +403,8 @@ impl RequestError {
         match self {
             RequestError::TargetTooLong
             | RequestError::FieldsTooLarge
+            | RequestError::Unfit(_)
+            | RequestError::TooMany(_)
             | RequestError::NoRoom(_)
             | RequestError::NoPlace => End::Refused,
             RequestError::Limited(_) => End::Limited,
@@ -395,6 +420,8 @@ impl RequestError {
                 StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
                 "Header fields too large",
             ),
+            RequestError::Unfit(unfit) => unfit.status(),
+            RequestError::TooMany(_) => (StatusCode::TOO_MANY_REQUESTS, "Too many requests"),
             RequestError::NoRoom(_) | RequestError::NoPlace => {
                 (StatusCode::SERVICE_UNAVAILABLE, "Server is busy")
             }
@@ -410,6 +437,14 @@ impl RequestError {
             }
         };
         (status, message.into())
+    }
+
+    /// When to come again, where that makes sense (RFC 9110 section 10.2.3).
+    fn retry_after_seconds(&self) -> Option<u64> {
+        match self {
+            RequestError::TooMany(too_many) => Some(too_many.retry_after_seconds()),
+            _ => (self.status().0 == StatusCode::SERVICE_UNAVAILABLE).then_some(1),
+        }
     }
 
     fn into_response(self) -> Response<Vec<Part>> {
@@ -429,8 +464,8 @@ impl RequestError {
             header::X_CONTENT_TYPE_OPTIONS,
             HeaderValue::from_static("nosniff"),
         );
-        if status == StatusCode::SERVICE_UNAVAILABLE {
-            fields.insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+        if let Some(seconds) = self.retry_after_seconds() {
+            fields.insert(header::RETRY_AFTER, seconds.into());
         }
         response
     }

@@ -18,7 +18,7 @@ use std::process::ExitCode;
 #[command(name = "millpond", version, max_term_width = 100)]
 pub(crate) enum Command {
     /// Serves a folder of media over HTTP.
-    Serve(serve::Serve),
+    Serve(Box<serve::Serve>),
     /// Adds files to a store, addressed by their content.
     Add(add::Add),
     /// Verifies every stored file against its id.

@@ -5,6 +5,7 @@ use anyhow::{Context, Result};
 use bytesize::ByteSize;
 use clap::{Args, ValueEnum};
 use millpond::admin::{Admin, write_report};
+use millpond::clients::{ClientLimits, IpNet, Rate};
 use millpond::config::{Config, FilesAt, NotAPath, NotAnOrigin, Origin};
 use millpond::limits::memory_bytes as memory_bytes_by_default;
 use millpond::listener::{self, ConnectionLimits};
@@ -12,7 +13,8 @@ use millpond::store::Folder;
 use millpond::watch::Watch;
 use millpond::{Leak, Limits, Millpond, Source};
 use std::io::{IsTerminal, Write};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
+use std::num::NonZeroU32;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
@@ -92,6 +94,31 @@ pub(crate) struct Serve {
     #[arg(long, value_name = "TIME", default_value = "1h", env = "MILLPOND_TOTAL", value_parser = humantime::parse_duration)]
     total: Duration,
 
+    /// Requests that one client may have in flight [default: no limit].
+    #[arg(long, value_name = "COUNT", env = "MILLPOND_CLIENT_REQUESTS")]
+    client_requests: Option<NonZeroU32>,
+
+    /// Requests that one client may make a second [default: no limit].
+    #[arg(long, value_name = "COUNT", env = "MILLPOND_CLIENT_RATE")]
+    client_rate: Option<NonZeroU32>,
+
+    /// Requests that one client may make at once after a time of rest [default: those of a second].
+    #[arg(
+        long,
+        value_name = "COUNT",
+        env = "MILLPOND_CLIENT_BURST",
+        requires = "client_rate"
+    )]
+    client_burst: Option<NonZeroU32>,
+
+    /// What each answer is held back to, in bytes a second, as in 2MiB [default: no limit].
+    #[arg(long, value_name = "SIZE", env = "MILLPOND_PACE", value_parser = parse_pace)]
+    pace: Option<NonZeroU32>,
+
+    /// Proxies that are believed about whom they ask for; may be given several times.
+    #[arg(long, value_name = "CIDR", env = "MILLPOND_TRUSTED_PROXY", value_delimiter = ',', value_parser = parse_proxy)]
+    trusted_proxy: Vec<IpNet>,
+
     /// Folder for the reports that SIGUSR2 asks for [default: the system's for temporary files].
     #[arg(long, value_name = "DIR", env = "MILLPOND_REPORTS")]
     reports: Option<PathBuf>,
@@ -136,6 +163,20 @@ fn parse_admin(text: &str) -> Result<AdminAddress, String> {
         .map_err(|_| "an address and port, as in 127.0.0.1:9090, or off".into())
 }
 
+fn parse_pace(text: &str) -> Result<NonZeroU32, String> {
+    let size: ByteSize = text.parse()?;
+    let bytes = u32::try_from(size.as_u64()).ok().and_then(NonZeroU32::new);
+    bytes.ok_or_else(|| "a size below 4GiB and above nothing".into())
+}
+
+fn parse_proxy(text: &str) -> Result<IpNet, String> {
+    let network = text.parse().ok();
+    let alone = || text.parse::<IpAddr>().ok().map(IpNet::from);
+    network
+        .or_else(alone)
+        .ok_or_else(|| "an address or a network, as in 10.0.0.0/8".into())
+}
+
 fn parse_leak(text: &str) -> Result<Leak, String> {
     match text {
         "token" => Ok(Leak::Token),
@@ -156,6 +197,8 @@ fn parse_origin(text: &str) -> Result<Origin, String> {
 impl Serve {
     pub(crate) fn run(self) -> Result<ExitCode> {
         start_log(self.log);
+        let connection_limits = self.connection_limits();
+        connection_limits.check()?;
         let source = match &self.component {
             Some(path) => Source::from_file(path)?,
             None => Source::embedded(),
@@ -183,11 +226,35 @@ impl Serve {
             .enable_all()
             .build()
             .context("cannot start the runtime")?;
-        runtime.block_on(self.serve(millpond, config.files_at()))?;
+        runtime.block_on(self.serve(millpond, config.files_at(), connection_limits))?;
         Ok(ExitCode::SUCCESS)
     }
 
-    async fn serve(&self, millpond: Millpond, files_at: &str) -> Result<()> {
+    fn connection_limits(&self) -> ConnectionLimits {
+        let rate = self.client_rate.map(|per_second| Rate {
+            per_second,
+            burst: self.client_burst.unwrap_or(per_second),
+        });
+        ConnectionLimits {
+            stall: self.stall,
+            least_bytes_per_second: self.least_rate,
+            total: self.total,
+            clients: ClientLimits {
+                requests: self.client_requests,
+                rate,
+                pace_bytes_per_second: self.pace,
+                trusted_proxies: self.trusted_proxy.clone(),
+            },
+            ..ConnectionLimits::default()
+        }
+    }
+
+    async fn serve(
+        &self,
+        millpond: Millpond,
+        files_at: &str,
+        limits: ConnectionLimits,
+    ) -> Result<()> {
         let listener = TcpListener::bind(self.listen)
             .await
             .with_context(|| format!("cannot listen on {}", self.listen))?;
@@ -203,12 +270,6 @@ impl Serve {
             self.announcement(&millpond, files_at, listener.local_addr()?, admin_address);
         // Whoever reads it may have gone; that is no reason not to serve.
         let _ = std::io::stdout().write_all(announcement.as_bytes());
-        let limits = ConnectionLimits {
-            stall: self.stall,
-            least_bytes_per_second: self.least_rate,
-            total: self.total,
-            ..ConnectionLimits::default()
-        };
         listener::serve(listener, millpond, limits, stop).await;
         Ok(())
     }

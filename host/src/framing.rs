@@ -1,0 +1,244 @@
+//! Watches the bytes of request heads as they come, for what two readers could understand differently.
+//!
+//! Request smuggling lives on that: one reader sees one request where the next sees two. The parser behind this takes
+//! a bare LF for a line's end, and keeps quiet about a `Content-Length` that a `Transfer-Encoding` overrides. Here
+//! both make a head unsound; and behind a head that is unsound, or that announces content, nothing is ever taken
+//! for a request: the connection ends with its answer.
+
+/// What a request's head says about where it ends and what follows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Framing {
+    /// It ends where everyone sees it end, and the next request follows.
+    Sound,
+    /// Content follows.
+    Content,
+    /// It is not to be trusted.
+    Unsound(Fault),
+}
+
+/// Why a head is not to be trusted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum Fault {
+    /// RFC 9112 section 2.2 lets a recipient take it for a line's end, and does not ask it to.
+    #[error("a line ends with LF alone")]
+    BareLf,
+    /// RFC 9112 section 2.2.
+    #[error("a CR stands alone")]
+    BareCr,
+    /// RFC 9112 section 6.1.
+    #[error("both Content-Length and Transfer-Encoding")]
+    TwoLengths,
+    /// RFC 9112 section 3.2.
+    #[error("a fragment in the target")]
+    Fragment,
+}
+
+/// Reads along, head after head, until one that is the connection's last.
+#[derive(Debug, Default)]
+pub(crate) struct Scan {
+    /// Heads that have ended and are sound.
+    sound: u64,
+    /// Heads that have been asked about.
+    asked: u64,
+    /// What the head after the sound ones is, once it is known to be the last.
+    last: Option<Framing>,
+    head: Head,
+}
+
+impl Scan {
+    /// Takes these bytes into account. They may begin and end anywhere.
+    pub(crate) fn read(&mut self, bytes: &[u8]) {
+        for &byte in bytes {
+            if self.last.is_some() {
+                return;
+            }
+            match self.head.read(byte) {
+                Ok(None) => {}
+                Ok(Some(Framing::Sound)) => {
+                    self.sound += 1;
+                    self.head = Head::default();
+                }
+                Ok(Some(last)) => self.last = Some(last),
+                Err(fault) => self.last = Some(Framing::Unsound(fault)),
+            }
+        }
+    }
+
+    /// What the next request's head is. To be asked once for each request, in their order.
+    pub(crate) fn next(&mut self) -> Framing {
+        self.asked += 1;
+        if self.asked <= self.sound {
+            return Framing::Sound;
+        }
+        // The parser has seen a whole head here, so there is a last one. Were there none, the two would differ
+        // about where heads end, and that alone is reason enough to go no further.
+        self.last.unwrap_or(Framing::Content)
+    }
+}
+
+/// A head of which some has come.
+#[derive(Debug, Default)]
+struct Head {
+    /// Lines that have ended; empty ones before the first do not count (RFC 9112 section 2.2).
+    lines: usize,
+    line: Line,
+    after_cr: bool,
+    has_length: bool,
+    has_coding: bool,
+    has_content: bool,
+}
+
+impl Head {
+    /// The head's framing, once it has ended.
+    fn read(&mut self, byte: u8) -> Result<Option<Framing>, Fault> {
+        match byte {
+            b'\n' if self.after_cr => {
+                self.after_cr = false;
+                return self.end_line();
+            }
+            b'\n' => return Err(Fault::BareLf),
+            _ if self.after_cr => return Err(Fault::BareCr),
+            b'\r' => self.after_cr = true,
+            b'#' if self.lines == 0 => return Err(Fault::Fragment),
+            _ => self.line.read(byte),
+        }
+        Ok(None)
+    }
+
+    fn end_line(&mut self) -> Result<Option<Framing>, Fault> {
+        let line = std::mem::take(&mut self.line);
+        if line.length == 0 {
+            return if self.lines == 0 {
+                Ok(None)
+            } else {
+                self.end()
+            };
+        }
+        self.lines += 1;
+        match line.field {
+            Field::Length { is_zero } => {
+                self.has_length = true;
+                self.has_content |= !is_zero;
+            }
+            Field::Coding => self.has_coding = true,
+            Field::Other => {}
+        }
+        Ok(None)
+    }
+
+    fn end(&self) -> Result<Option<Framing>, Fault> {
+        match (self.has_length, self.has_coding) {
+            (true, true) => Err(Fault::TwoLengths),
+            (_, true) => Ok(Some(Framing::Content)),
+            _ if self.has_content => Ok(Some(Framing::Content)),
+            _ => Ok(Some(Framing::Sound)),
+        }
+    }
+}
+
+/// A line of which some has come.
+#[derive(Debug, Default)]
+struct Line {
+    length: usize,
+    /// The beginning, which is as long as the longest name that matters.
+    start: [u8; TRANSFER_ENCODING.len()],
+    field: Field,
+}
+
+const CONTENT_LENGTH: &str = "content-length";
+const TRANSFER_ENCODING: &str = "transfer-encoding";
+
+/// The fields that matter here.
+#[derive(Debug, Default, Clone, Copy)]
+enum Field {
+    #[default]
+    Other,
+    Length {
+        is_zero: bool,
+    },
+    Coding,
+}
+
+impl Line {
+    fn read(&mut self, byte: u8) {
+        if let Field::Length { is_zero } = &mut self.field {
+            *is_zero &= matches!(byte, b'0' | b' ' | b'\t');
+        }
+        if byte == b':' {
+            // A name that is longer does not fit, and one that is shorter is followed by zeros: neither is equal.
+            let name = self.start.get(..self.length).unwrap_or_default();
+            if name.eq_ignore_ascii_case(CONTENT_LENGTH.as_bytes()) {
+                self.field = Field::Length { is_zero: true };
+            } else if name.eq_ignore_ascii_case(TRANSFER_ENCODING.as_bytes()) {
+                self.field = Field::Coding;
+            }
+        }
+        if let Some(place) = self.start.get_mut(self.length) {
+            *place = byte;
+        }
+        self.length += 1;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What the first request after the sound ones is, and how many those are.
+    fn last(text: &str) -> (u64, Option<Framing>) {
+        let mut whole = Scan::default();
+        whole.read(text.as_bytes());
+        let mut by_byte = Scan::default();
+        for byte in text.bytes() {
+            by_byte.read(&[byte]);
+        }
+        assert_eq!(
+            (whole.sound, whole.last),
+            (by_byte.sound, by_byte.last),
+            "however it is cut: {text:?}"
+        );
+        (whole.sound, whole.last)
+    }
+
+    #[test]
+    fn sound_heads_follow_each_other() {
+        let head = "GET / HTTP/1.1\r\nhost: a\r\ncontent-length: 0\r\nx: content-length: 5\r\n\r\n";
+        assert_eq!(last(&head.repeat(3)), (3, None));
+        assert_eq!(last(&format!("\r\n\r\n{head}")), (1, None));
+        assert_eq!(
+            last("GET / HTTP/1.1\r\nx-content-length: 5\r\n\r\n"),
+            (1, None)
+        );
+        assert_eq!(
+            last("GET / HTTP/1.1\r\ntransfer-encodings: 5\r\n\r\n"),
+            (1, None)
+        );
+    }
+
+    #[test]
+    fn the_last_head_is_known_by_what_it_says() {
+        let two = Framing::Unsound(Fault::TwoLengths);
+        for (fields, framing) in [
+            ("Content-Length:5\r\n", Framing::Content),
+            ("content-length: 5, 5\r\n", Framing::Content),
+            ("TRANSFER-Encoding: chunked\r\n", Framing::Content),
+            ("transfer-encoding: x\r\ncontent-length: 0\r\n", two),
+            ("content-length: 5\r\ntransfer-encoding: x\r\n", two),
+            ("x: a\n", Framing::Unsound(Fault::BareLf)),
+            ("x: a\rb\r\n", Framing::Unsound(Fault::BareCr)),
+        ] {
+            let text = format!("GET / HTTP/1.1\r\n\r\nGET / HTTP/1.1\r\n{fields}\r\n\n\n\r");
+            assert_eq!(last(&text), (1, Some(framing)), "{fields:?}");
+        }
+        let fragment = Framing::Unsound(Fault::Fragment);
+        assert_eq!(last("GET /#a HTTP/1.1\r\n\r\n"), (0, Some(fragment)));
+    }
+
+    #[test]
+    fn each_request_is_told_its_own() {
+        let mut scan = Scan::default();
+        scan.read(b"GET / HTTP/1.1\r\n\r\nGET / HTTP/1.1\r\ncontent-length: 1\r\n\r\n");
+        assert_eq!(scan.next(), Framing::Sound);
+        assert_eq!(scan.next(), Framing::Content);
+    }
+}

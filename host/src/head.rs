@@ -1,0 +1,153 @@
+//! Whether a request's head, which the parser could read, is one that RFC 9110 and RFC 9112 allow an answer to.
+//!
+//! It is asked of what came over a connection of ours. An embedder's own requests are the embedder's to judge.
+
+use crate::framing::{Fault, Framing};
+use crate::limits::CONTENT_BYTES;
+use http::header::{self, HeaderMap, HeaderValue};
+use http::request::Parts;
+use http::uri::{Authority, Scheme};
+use http::{Method, StatusCode, Uri, Version};
+
+/// Looks a head over.
+///
+/// # Errors
+/// [`Unfit`], and the connection ends with the answer.
+pub(crate) fn check(head: &Parts, framing: Framing) -> Result<(), Unfit> {
+    if let Framing::Unsound(fault) = framing {
+        return Err(Unfit::Framing(fault));
+    }
+    check_coding(&head.headers)?;
+    check_host(&head.headers, head.version)?;
+    check_target(&head.method, &head.uri)?;
+    check_expectation(&head.headers)?;
+    check_length(&head.headers)
+}
+
+/// Why a head gets no answer of the guest's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum Unfit {
+    #[error("malformed head: {0}")]
+    Framing(Fault),
+    #[error("Transfer-Encoding is not exactly chunked")]
+    Coding,
+    #[error("not exactly one Host field")]
+    HostCount,
+    #[error("the Host field names no host")]
+    Host,
+    #[error("the target is in no form that suits the method")]
+    Target,
+    #[error("CONNECT is for proxies")]
+    Connect,
+    #[error("an expectation that cannot be met")]
+    Expectation,
+    #[error("content of more than {CONTENT_BYTES} bytes")]
+    Content,
+}
+
+impl Unfit {
+    /// The status, and what a client is told.
+    pub(crate) fn status(self) -> (StatusCode, &'static str) {
+        match self {
+            Unfit::Framing(_) | Unfit::Coding => (StatusCode::BAD_REQUEST, "Malformed request"),
+            Unfit::HostCount | Unfit::Host => {
+                (StatusCode::BAD_REQUEST, "Missing or invalid Host field")
+            }
+            Unfit::Target => (StatusCode::BAD_REQUEST, "Invalid request target"),
+            Unfit::Connect => (StatusCode::NOT_IMPLEMENTED, "CONNECT is not supported"),
+            Unfit::Expectation => (StatusCode::EXPECTATION_FAILED, "Unknown expectation"),
+            Unfit::Content => (StatusCode::PAYLOAD_TOO_LARGE, "Content too large"),
+        }
+    }
+}
+
+/// `chunked`, once, or nothing: whatever else the parser may get along with, someone before us may not
+/// (RFC 9112 sections 6.1 and 7).
+fn check_coding(fields: &HeaderMap) -> Result<(), Unfit> {
+    let mut codings = fields.get_all(header::TRANSFER_ENCODING).iter();
+    match (codings.next(), codings.next()) {
+        (None, _) => Ok(()),
+        (Some(coding), None) if coding.as_bytes().eq_ignore_ascii_case(b"chunked") => Ok(()),
+        _ => Err(Unfit::Coding),
+    }
+}
+
+/// One `Host` that names a host, which only HTTP/1.0 may leave out (RFC 9112 section 3.2).
+fn check_host(fields: &HeaderMap, version: Version) -> Result<(), Unfit> {
+    let mut hosts = fields.get_all(header::HOST).iter();
+    match (hosts.next(), hosts.next()) {
+        (Some(host), None) if is_host(host) => Ok(()),
+        (Some(_), None) => Err(Unfit::Host),
+        (None, _) if version < Version::HTTP_11 => Ok(()),
+        _ => Err(Unfit::HostCount),
+    }
+}
+
+/// Whether it is `uri-host [ ":" port ]` (RFC 9110 section 7.2), and the host not empty (section 4.2.1).
+fn is_host(value: &HeaderValue) -> bool {
+    let Ok(authority) = Authority::try_from(value.as_bytes()) else {
+        return false;
+    };
+    let port = authority.as_str().strip_prefix(authority.host());
+    let port = port.map(|rest| rest.strip_prefix(':').unwrap_or(rest));
+    // `user@host` has no such prefix.
+    !authority.host().is_empty()
+        && port.is_some_and(|port| port.is_empty() || authority.port_u16().is_some())
+}
+
+/// The forms of RFC 9112 section 3.2: origin-form, absolute-form, and `*` for `OPTIONS`. The authority of an
+/// absolute-form takes precedence over `Host`; since one set of media is served whatever the host, neither matters
+/// beyond being well-formed.
+fn check_target(method: &Method, target: &Uri) -> Result<(), Unfit> {
+    if method == Method::CONNECT {
+        return Err(Unfit::Connect);
+    }
+    match (target.scheme(), target.authority()) {
+        (None, None) if target.path() == "*" => (method == Method::OPTIONS)
+            .then_some(())
+            .ok_or(Unfit::Target),
+        (None, None) if target.path().starts_with('/') => Ok(()),
+        (Some(scheme), Some(authority))
+            if (*scheme == Scheme::HTTP || *scheme == Scheme::HTTPS)
+                && !authority.as_str().contains('@') =>
+        {
+            Ok(())
+        }
+        _ => Err(Unfit::Target),
+    }
+}
+
+/// `100-continue` is the only expectation there is (RFC 9110 section 10.1.1). Nobody waits for content here, so it
+/// is answered with the final status.
+fn check_expectation(fields: &HeaderMap) -> Result<(), Unfit> {
+    let is_known = |value: &HeaderValue| value.as_bytes().eq_ignore_ascii_case(b"100-continue");
+    let all_known = fields.get_all(header::EXPECT).iter().all(is_known);
+    all_known.then_some(()).ok_or(Unfit::Expectation)
+}
+
+/// What is announced is no more than what is read after the answer (RFC 9110 section 15.5.14).
+fn check_length(fields: &HeaderMap) -> Result<(), Unfit> {
+    let announced = |value: &HeaderValue| value.to_str().ok()?.trim().parse::<u64>().ok();
+    match fields.get(header::CONTENT_LENGTH).map(announced) {
+        Some(Some(bytes)) if bytes > CONTENT_BYTES as u64 => Err(Unfit::Content),
+        _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn hosts() {
+        for host in ["a", "a.b-c_d:80", "a:", "127.0.0.1", "[::1]", "[::1]:80"] {
+            assert!(is_host(&HeaderValue::from_static(host)), "{host}");
+        }
+        for host in [
+            "", ":80", "u@a", "u:p@a:80", "a/b", "a b", "a,b c", "a:b", "a:99999", "a:80:80",
+            "::1", "[::1", "a?b", "a#b", "http://a",
+        ] {
+            assert!(!is_host(&HeaderValue::from_static(host)), "{host}");
+        }
+    }
+}
