@@ -96,7 +96,16 @@ async fn a_flood_passes_the_bound_neither_in_the_process_nor_in_the_kernel() {
     let mut slow = JoinSet::new();
     let mut fast = JoinSet::new();
     for _ in 0..CONNECTIONS / 2 {
-        slow.spawn(stalled(address, "/media/big.mp4"));
+        // Told to come again, they do: a busy machine turns away many at first.
+        slow.spawn(async move {
+            for _ in 0..100 {
+                let client = stalled(address, "/media/big.mp4").await;
+                if client.1 == Some(200) {
+                    return Some(client.0);
+                }
+            }
+            None
+        });
         fast.spawn(crate::client::request(
             address,
             "GET",
@@ -135,15 +144,13 @@ async fn a_flood_passes_the_bound_neither_in_the_process_nor_in_the_kernel() {
         held.push(client.unwrap());
         look();
     }
-    let parked = held
-        .iter()
-        .filter(|(_, status)| *status == Some(200))
-        .count();
+    let parked = held.iter().flatten().count();
     let most_kernel_bytes = || most_kernel_bytes.get();
     println!(
         "{served} served, {refused} refused, {parked} parked; {} bytes in the kernel",
         most_kernel_bytes()
     );
+    assert!(served > 0, "nobody was served");
     // With all of them parked, who comes is served still.
     assert!(parked > 500, "{parked} parked");
     for _ in 0..20 {
