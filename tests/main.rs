@@ -7,6 +7,7 @@
 
 mod client;
 mod command_line;
+mod conformance;
 mod host;
 mod hostile_clients;
 mod hostile_guests;
