@@ -91,8 +91,17 @@ impl fmt::Display for Request {
 }
 
 /// Every exchange of the table that is to be run.
-pub(crate) fn all(table: &Table, fixtures: &Fixtures) -> Vec<Exchange> {
-    let rows = table.rows().filter(|(_, case)| case.wrong.is_none());
+pub(crate) fn right(table: &Table, fixtures: &Fixtures) -> Vec<Exchange> {
+    of_rows(table, fixtures, |case| case.wrong.is_none())
+}
+
+/// The exchanges of which it is known that they go otherwise.
+pub(crate) fn wrong(table: &Table, fixtures: &Fixtures) -> Vec<Exchange> {
+    of_rows(table, fixtures, |case| case.wrong.is_some())
+}
+
+fn of_rows(table: &Table, fixtures: &Fixtures, which: impl Fn(&Case) -> bool) -> Vec<Exchange> {
+    let rows = table.rows().filter(|(_, case)| which(case));
     rows.flat_map(|(group, case)| of_row(&table.common, fixtures, group, case))
         .collect()
 }
@@ -103,6 +112,7 @@ fn of_row(common: &Common, fixtures: &Fixtures, group: &Group, case: &Case) -> V
     let kind = kind.unwrap_or_else(|| panic!("{}: no answer", case.name));
     let answer = common.answers.get(kind);
     let answer = answer.unwrap_or_else(|| panic!("{}: no answer is {kind:?}", case.name));
+    let source = case.source.as_ref().unwrap_or(&group.source);
     let mut exchanges = Vec::new();
     for of in case.of.or(&group.of.or_default("named")) {
         let words = Words {
@@ -120,7 +130,7 @@ fn of_row(common: &Common, fixtures: &Fixtures, group: &Group, case: &Case) -> V
                         fields,
                     };
                     exchanges.push(Exchange {
-                        name: format!("{} / {} ({of})", group.title, case.name),
+                        name: format!("{} / {} ({of}; {source})", group.title, case.name),
                         files_at: group.files_at.clone(),
                         expected: words.response(answer, method),
                         request,

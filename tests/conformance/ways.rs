@@ -93,7 +93,12 @@ impl Component {
 /// from request to request: what one answer leaves behind would spoil the next.
 pub(crate) struct Hosts<'a> {
     fixtures: &'a Fixtures,
-    at: BTreeMap<String, (Host, Option<SendRequest<Empty<Bytes>>>)>,
+    at: BTreeMap<String, Connected>,
+}
+
+struct Connected {
+    host: Host,
+    sender: Option<SendRequest<Empty<Bytes>>>,
 }
 
 impl<'a> Hosts<'a> {
@@ -111,24 +116,32 @@ impl<'a> Hosts<'a> {
             };
             let host = Host::start_with(setup).await;
             self.fixtures.put_into(host.folder.path());
-            self.at.insert(files_at.to_owned(), (host, None));
+            let connected = Connected { host, sender: None };
+            self.at.insert(files_at.to_owned(), connected);
         }
-        let (host, connection) = self.at.get_mut(files_at).unwrap();
-        let is_open = match connection {
+        let connected = self.at.get_mut(files_at).unwrap();
+        let mut request = request.to_http();
+        let host = http::HeaderValue::from_static("millpond.test");
+        request.headers_mut().insert(http::header::HOST, host);
+        let sender = connected.sender().await;
+        read(sender.send_request(request).await.unwrap()).await
+    }
+}
+
+impl Connected {
+    /// The connection, made anew where the host has closed it, as it may after any answer.
+    async fn sender(&mut self) -> &mut SendRequest<Empty<Bytes>> {
+        let is_open = match &mut self.sender {
             Some(sender) => sender.ready().await.is_ok(),
             None => false,
         };
         if !is_open {
-            let stream = TcpStream::connect(host.address).await.unwrap();
+            let stream = TcpStream::connect(self.host.address).await.unwrap();
             let (sender, task) = handshake(TokioIo::new(stream)).await.unwrap();
             tokio::spawn(task);
-            *connection = Some(sender);
+            self.sender = Some(sender);
         }
-        let sender = connection.as_mut().unwrap();
-        let mut request = request.to_http();
-        let host = http::HeaderValue::from_static("millpond.test");
-        request.headers_mut().insert(http::header::HOST, host);
-        read(sender.send_request(request).await.unwrap()).await
+        self.sender.as_mut().unwrap()
     }
 }
 
