@@ -8,6 +8,7 @@
 mod client;
 mod clients;
 mod command_line;
+mod conformance;
 mod host;
 mod hostile_clients;
 mod hostile_guests;

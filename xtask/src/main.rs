@@ -2,6 +2,7 @@
 
 mod bench;
 mod ci;
+mod conformance;
 mod guest;
 mod wit_page;
 
@@ -21,6 +22,8 @@ enum Task {
     },
     /// Writes docs/wit.html, the browsable page of the interface.
     WitPage,
+    /// Writes docs/conformance.md, the readable page of the table of requests and answers.
+    Conformance,
     /// Replays the original's load against millpond and the original, and draws both: `-- --help` tells more.
     Replay {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
@@ -35,6 +38,7 @@ fn main() -> Result<()> {
     match Task::parse() {
         Task::Guest { to } => guest::build_all(&root, to.as_deref().unwrap_or(&root)),
         Task::WitPage => wit_page::write(&root),
+        Task::Conformance => conformance::write(&root),
         Task::Replay { arguments } => bench::replay(&root, &arguments),
         Task::Ci => ci::run(&root),
     }

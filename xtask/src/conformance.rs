@@ -1,0 +1,224 @@
+//! Makes the readable page of the conformance table out of its TOML files.
+
+// Written for the tests, which run the rows; a page needs less of them.
+#[allow(dead_code)]
+#[path = "../../tests/conformance/table.rs"]
+mod table;
+
+use anyhow::{Result, anyhow};
+use std::fmt::Write as _;
+use std::fs;
+use std::path::Path;
+use table::{Body, Bytes, Case, Common, Group, List, Table};
+
+/// Where the page is committed, from the workspace's root.
+const PAGE: &str = "docs/conformance.md";
+
+/// Where the table is.
+const TABLE: &str = "tests/conformance";
+
+/// Writes the page.
+pub(crate) fn write(root: &Path) -> Result<()> {
+    fs::write(root.join(PAGE), render(root)?)?;
+    println!("{PAGE}");
+    Ok(())
+}
+
+fn render(root: &Path) -> Result<String> {
+    let table = Table::read(&root.join(TABLE)).map_err(|error| anyhow!(error))?;
+    let mut page = introduction(&table);
+    for topic in &table.topics {
+        write!(page, "\n## {}\n\n{}\n", topic.title, topic.about)?;
+        for group in &topic.groups {
+            page += &section(&table.common, group)?;
+        }
+    }
+    page += &common(&table.common)?;
+    Ok(page)
+}
+
+fn introduction(table: &Table) -> String {
+    let rows = table.rows().count();
+    let deviating = table.rows().filter(|(_, case)| case.deviates.is_some());
+    let wrong = table.rows().filter(|(_, case)| case.wrong.is_some());
+    let (deviating, wrong) = (deviating.count(), wrong.count());
+    let mut topics = String::new();
+    for topic in &table.topics {
+        let anchor = topic.title.to_lowercase().replace(' ', "-");
+        let anchor = anchor.replace(',', "");
+        topics += &format!("- [{}](#{anchor})\n", topic.title);
+    }
+    format!(
+        "<!-- Made by `cargo xtask conformance` from {TABLE}/*.toml: change those. -->\n\n\
+         # What millpond answers to what\n\n\
+         {rows} rows, each a request and the one right answer, with where that is written or whose public test \
+         it comes from. Each row is run three ways, against the guest's code natively, against the component, \
+         and over a real socket, and each time status, fields and bytes have to be exactly these: \
+         `cargo test -p millpond --test system conformance`.\n\n\
+         {deviating} rows deviate from their source, and say why. {wrong} say what is still answered wrongly, \
+         and are not run.\n\n\
+         {topics}- [The answers](#the-answers)\n- [The objects](#the-objects)\n"
+    )
+}
+
+fn section(common: &Common, group: &Group) -> Result<String> {
+    let mut section = format!("\n### {}\n\nSource: {}", group.title, text(&group.source));
+    if group.files_at != "/media" {
+        write!(section, " · files are at {}", code(&group.files_at))?;
+    }
+    section += "\n\n| case | request | status | answer | source | |\n| --- | --- | --- | --- | --- | --- |\n";
+    for case in &group.cases {
+        let kind = case.answer.as_ref().or(group.answer.as_ref());
+        let kind = kind.ok_or_else(|| anyhow!("{}: no answer", case.name))?;
+        let answer = common.answers.get(kind);
+        let answer = answer.ok_or_else(|| anyhow!("{}: no answer is {kind}", case.name))?;
+        writeln!(
+            section,
+            "| {} | {} | {} | {} | {} | {} |",
+            text(&case.name),
+            request(group, case),
+            answer.status,
+            answer_cell(kind, case),
+            case.source.as_deref().map(text).unwrap_or_default(),
+            remark(case),
+        )?;
+    }
+    Ok(section)
+}
+
+/// The request: methods, targets or objects, and field lines; what is varied has its values side by side.
+fn request(group: &Group, case: &Case) -> String {
+    let methods = case.method.or(&group.method.or_default("GET")).join(", ");
+    let objects = case.of.or(&group.of.or_default("named")).join(", ");
+    let is_of_object =
+        |target: &String| ["{path}", "{id}"].iter().any(|word| target.contains(word));
+    let targets = if case.target.0.is_empty() {
+        objects
+    } else if case.target.0.iter().any(is_of_object) {
+        format!("{} of {objects}", alternatives(&case.target))
+    } else {
+        alternatives(&case.target)
+    };
+    let mut lines = vec![format!("{} {targets}", text(&methods))];
+    for (name, values) in group.send.iter().chain(&case.send) {
+        for value in &values.0 {
+            lines.push(code(&format!("{name}: {value}")));
+        }
+    }
+    for (name, values) in &case.vary {
+        lines.push(format!("{}: {}", code(name), alternatives(values)));
+    }
+    lines.join("<br>")
+}
+
+fn alternatives(values: &List) -> String {
+    let each = values.0.iter().map(|value| match value.as_str() {
+        "-" => "none".to_owned(),
+        "" => "empty".to_owned(),
+        value => code(value),
+    });
+    each.collect::<Vec<_>>().join(", ")
+}
+
+/// The kind of answer, and what it has that others of its kind have not.
+fn answer_cell(kind: &str, case: &Case) -> String {
+    let mut lines = vec![format!("[{kind}](#the-answers)")];
+    if let Some(bytes) = &case.bytes {
+        lines.push(format!("bytes {bytes}"));
+    }
+    for (name, value) in &case.fields {
+        lines.push(code(&format!("{name}: {value}")));
+    }
+    lines.join("<br>")
+}
+
+fn remark(case: &Case) -> String {
+    let deviates = case.deviates.as_ref();
+    let deviates = deviates.map(|why| format!("**Deviates**: {}", text(why)));
+    let wrong = case.wrong.as_ref();
+    let wrong = wrong.map(|why| format!("**Wrong, not run**: {}", text(why)));
+    deviates.into_iter().chain(wrong).collect()
+}
+
+/// What the rows share: the kinds of answer, and what is served.
+fn common(common: &Common) -> Result<String> {
+    let mut page = "\n## The answers\n\nWhat stands for the words in braces depends on the object. A field whose \
+         word has nothing to stand for is absent, as is every field that is not named here; `date` is the \
+         host's. `HEAD` gets the same fields without the content.\n\n\
+         | answer | status | fields | content |\n| --- | --- | --- | --- |\n"
+        .to_owned();
+    for (name, answer) in &common.answers {
+        let groups = answer.groups.iter().filter_map(|g| common.fields.get(g));
+        let fields: Vec<_> = groups
+            .flatten()
+            .chain(&answer.fields)
+            .map(|(name, value)| code(&format!("{name}: {value}")))
+            .collect();
+        let content = match &answer.body {
+            Body::Empty => String::new(),
+            Body::Whole => "the object".into(),
+            Body::Part => "its bytes that are named".into(),
+            Body::Text(text) => code(text),
+        };
+        let (status, fields) = (answer.status, fields.join("<br>"));
+        writeln!(page, "| {name} | {status} | {fields} | {content} |")?;
+    }
+    page += "\n## The objects\n\n| object | name | content | type | `{cache}` | |\n\
+             | --- | --- | --- | --- | --- | --- |\n";
+    for (key, fixture) in &common.fixtures {
+        let name = fixture.name.as_deref().map(code);
+        let name = name.unwrap_or_else(|| "by its content".into());
+        let content = match &fixture.bytes {
+            Bytes::Noise(length) => format!("{length} bytes of noise"),
+            Bytes::Text(text) if text.is_empty() => "empty".into(),
+            Bytes::Text(text) => code(text),
+        };
+        let cache = fixture.cache.trim_matches(['{', '}']);
+        let cache = common.words.get(cache).map(|value| code(value));
+        let cache = cache.unwrap_or_default();
+        let served = if fixture.served { "" } else { "hidden" };
+        let media_type = code(&fixture.r#type);
+        writeln!(
+            page,
+            "| {key} | {name} | {content} | {media_type} | {cache} | {served} |"
+        )?;
+    }
+    Ok(page)
+}
+
+/// Prose in a cell.
+fn text(prose: &str) -> String {
+    prose
+        .replace('|', "\\|")
+        .replace('*', "\\*")
+        .replace('<', "&lt;")
+}
+
+/// Code in a cell: what a reader could not see is escaped.
+fn code(text: &str) -> String {
+    let shown = text
+        .replace('\t', "\\t")
+        .replace('\n', "\\n")
+        .replace('|', "\\|");
+    if shown.contains('`') {
+        format!("`` {shown} ``")
+    } else {
+        format!("`{shown}`")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn the_committed_page_is_made_of_this_table() {
+        let root = crate::workspace_root().unwrap();
+        let page = fs::read_to_string(root.join(PAGE)).unwrap();
+        assert!(
+            page == render(&root).unwrap(),
+            "{PAGE} is stale: run `cargo xtask conformance` and commit what it writes"
+        );
+    }
+}
