@@ -87,6 +87,33 @@ async fn several_ranges_arrive_as_parts() {
     host.accounts().idle().await;
 }
 
+/// An embedder's client, or a test of theirs, collects a body as a whole: that waited for ever once.
+#[tokio::test]
+async fn a_body_that_is_collected_in_process_ends_or_says_that_it_is_too_large() {
+    use http_body_util::BodyExt;
+    let folder = tempfile::tempdir().unwrap();
+    let content = noise(600_000);
+    fs::write(folder.path().join("a.bin"), &content).unwrap();
+    let millpond = millpond::Millpond::new(
+        &millpond::Source::embedded(),
+        millpond::store::Folder::open(folder.path()).unwrap(),
+        &Config::default(),
+        millpond::Limits::default(),
+    )
+    .unwrap();
+    let get = || http::Request::get("/media/a.bin").body(()).unwrap();
+    let response = millpond.serve(get()).await;
+    assert_eq!(
+        response.into_body().collect().await.unwrap().to_bytes(),
+        content
+    );
+    fs::write(folder.path().join("a.bin"), noise(3_000_000)).unwrap();
+    let response = millpond.serve(get()).await;
+    let error = response.into_body().collect().await.unwrap_err();
+    assert!(error.to_string().contains("would hold more"), "{error}");
+    millpond.accounts().idle().await;
+}
+
 #[tokio::test]
 async fn private_media_is_served_to_whoever_has_a_signature() {
     let host = host_with(&format!(

@@ -86,7 +86,7 @@ fn answer<I: Imports>(
         }
         Route::Info(id) => {
             let (_, info) = open_content(request, imports, &id)?;
-            Ok(describe(&id, &info))
+            describe(request, &id, &info)
         }
         Route::Named(name) => {
             let object = imports.open(&name.key())?;
@@ -361,7 +361,7 @@ struct Description<'a> {
     created: Option<String>,
 }
 
-fn describe<S>(id: &MediaId, info: &Info) -> Response<S> {
+fn describe<S>(request: &Request<'_>, id: &MediaId, info: &Info) -> Result<Response<S>, Refusal> {
     let created = info.created.map(|created| {
         humantime::format_rfc3339_seconds(created.truncated_to_seconds()).to_string()
     });
@@ -369,14 +369,22 @@ fn describe<S>(id: &MediaId, info: &Info) -> Response<S> {
         Access::Public => "public, no-cache",
         Access::Private => "private, no-cache",
     };
-    Response::new(StatusCode::OK)
-        .with(header::CACHE_CONTROL, cache_control)
-        .with_json(&Description {
+    // A description has no validators: nothing matches but `*`, which any representation does.
+    let none = Validators {
+        etag: String::new(),
+        last_modified: None,
+    };
+    let response = |status| Response::new(status).with(header::CACHE_CONTROL, cache_control);
+    match conditions::evaluate(request, &none) {
+        Outcome::PreconditionFailed => Err(Refusal::PreconditionFailed),
+        Outcome::NotModified => Ok(response(StatusCode::NOT_MODIFIED)),
+        Outcome::Proceed { .. } => Ok(response(StatusCode::OK).with_json(&Description {
             id: id.as_str(),
             r#type: &info.media_type,
             size: info.length,
             created,
-        })
+        })),
+    }
 }
 
 /// Why a request for media gets no media.

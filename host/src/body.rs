@@ -24,8 +24,13 @@ use tokio::task::JoinHandle;
 
 /// The body of a millpond response.
 ///
+/// On a connection of [`crate::listener`] one piece is on its way at a time. Elsewhere whoever polls says how many
+/// they keep: each is charged to the request until it is dropped, so that whoever collects a body needs a
+/// [`crate::Limits::request_memory_bytes`] that it fits into.
+///
 /// # Errors
-/// A frame is an error when a file cannot be read or has shrunk. The server has to abort the connection then,
+/// A frame is an error when a file cannot be read or has shrunk, or when the pieces that are kept come to more than
+/// the request may hold. The server has to abort the connection then,
 /// as hyper does: a short body must never look whole.
 #[derive(Debug)]
 pub struct MediaBody {
@@ -83,6 +88,10 @@ impl Lane {
     }
 
     fn poll_free(&self, cx: &mut Context<'_>) -> Poll<()> {
+        // Whoever keeps pieces, as for collecting a body, would wait for ever for one to be dropped.
+        if self.answer.is_none() {
+            return Poll::Ready(());
+        }
         if self.is_taken.load(Ordering::Acquire) {
             self.freed.register(cx.waker());
             // It may have been freed between the two.
@@ -223,9 +232,9 @@ impl MediaBody {
         if rest.remaining() > 0 {
             self.parts.push_front(Part::File(rest));
         }
-        // The buffer is the body's until the last piece takes it along.
+        // The buffer is the body's until the last piece takes it along; where pieces may be kept, each has its own.
         let mut charge = self.empty_charge();
-        if is_last {
+        if is_last || self.lane.answer.is_none() {
             std::mem::swap(&mut charge, &mut self.buffer_charge);
         }
         if let Some(pacer) = &mut self.pacer {

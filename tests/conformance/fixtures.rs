@@ -3,7 +3,8 @@
 use super::table::{self, Common};
 use crate::host::noise;
 use millpond::store::{Adder, ContentId};
-use millpond_guest::imports::{Imports, Info, Key, Object, StoreError, Timestamp};
+use millpond_guest::config::SANDBOX;
+use millpond_guest::imports::{Access, Imports, Info, Key, Object, StoreError, Timestamp, Variant};
 use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -105,6 +106,15 @@ impl Fixture {
                 None,
             ),
         };
+        let digest = written.name.is_none().then(|| {
+            use base64ct::{Base64, Encoding};
+            format!(
+                "sha-256=:{}:",
+                Base64::encode_string(&Sha256::digest(&bytes))
+            )
+        });
+        let is_document = matches!(written.r#type.as_str(), "image/svg+xml" | "text/html");
+        let policy = is_document.then(|| SANDBOX.to_owned());
         Fixture {
             words: BTreeMap::from([
                 ("path", Some(path)),
@@ -114,6 +124,8 @@ impl Fixture {
                 ("type", Some(written.r#type.clone())),
                 ("cache", Some(common.words[cache].clone())),
                 ("modified", modified),
+                ("digest", digest),
+                ("policy", policy),
             ]),
             key,
             bytes,
@@ -145,23 +157,37 @@ impl Imports for Shelf<'_> {
         Ok(Item::new(
             Arc::clone(&fixture.bytes),
             &fixture.media_type,
-            matches!(key, Key::Content(_)).then(|| timestamp(&self.fixtures.created)),
+            match key {
+                Key::Content(id) => Some((id.clone(), timestamp(&self.fixtures.created))),
+                Key::Named(_) => None,
+            },
         ))
     }
 
-    fn files_at(&self) -> String {
-        self.files_at.to_owned()
+    fn settings(&self) -> Vec<(String, String)> {
+        vec![("files-at".into(), self.files_at.to_owned())]
+    }
+
+    fn setting(&self, _key: &str) -> Option<String> {
+        None
     }
 }
 
 impl Item {
-    pub(crate) fn new(bytes: Arc<[u8]>, media_type: &str, created: Option<Timestamp>) -> Self {
+    pub(crate) fn new(
+        bytes: Arc<[u8]>,
+        media_type: &str,
+        stored: Option<(String, Timestamp)>,
+    ) -> Self {
+        let (digest, created) = stored.unzip();
         Item {
             info: Info {
                 length: bytes.len() as u64,
                 media_type: media_type.to_owned(),
                 modified: Some(Timestamp(MODIFIED_NS)),
                 created,
+                digest,
+                access: Access::Public,
             },
             bytes,
         }
@@ -174,6 +200,10 @@ impl Object for Item {
 
     fn info(&self) -> Info {
         self.info.clone()
+    }
+
+    fn variants(&self) -> Vec<Variant> {
+        Vec::new()
     }
 
     fn read(&self, offset: u64, length: u64) -> Result<Vec<u8>, StoreError> {

@@ -79,6 +79,11 @@ fn table() -> (Table, Fixtures) {
 /// Fails with every exchange that went otherwise, not with the first alone.
 fn assert_all(exchanges: &[Exchange], answers: Vec<Response>) {
     assert!(exchanges.len() > 500, "the table is {}", exchanges.len());
+    let answers: Vec<_> = exchanges
+        .iter()
+        .zip(answers)
+        .map(|(exchange, answer)| answer.without_unless_in("repr-digest", &exchange.expected))
+        .collect();
     let failures: Vec<_> = exchanges
         .iter()
         .zip(&answers)

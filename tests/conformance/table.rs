@@ -78,6 +78,8 @@ pub(crate) enum Body {
     Whole,
     /// Those bytes of the object that the row names.
     Part,
+    /// Those ranges of the object that the row names, with a comma between them, each in a part of its own.
+    Parts,
     Text(String),
 }
 

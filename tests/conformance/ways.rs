@@ -8,7 +8,7 @@ use http_body_util::{BodyExt, Empty};
 use hyper::client::conn::http1::{SendRequest, handshake};
 use hyper_util::rt::TokioIo;
 use millpond::store::Folder;
-use millpond::{Accounts, Millpond};
+use millpond::{Accounts, Config, Millpond};
 use millpond_guest::imports::Imports;
 use millpond_guest::message::Part;
 use millpond_guest::{answer, message};
@@ -17,11 +17,7 @@ use tokio::net::TcpStream;
 
 /// Asks the guest's code, compiled for this machine.
 pub(crate) fn natively(request: &Request, store: &impl Imports<Object = Item>) -> Response {
-    let request = message::Request {
-        method: &request.method,
-        target: &request.target,
-        fields: &request.fields,
-    };
+    let request = message::Request::of_head(&request.method, &request.target, &request.fields);
     let response = answer::handle(&request, store);
     let mut body = Vec::new();
     for part in &response.body {
@@ -68,10 +64,14 @@ impl Component {
         let setup = Setup::default();
         let folder = tempfile::tempdir().unwrap();
         fixtures.put_into(folder.path());
+        let config = Config {
+            files_at: Some(files_at.parse().unwrap()),
+            ..Config::default()
+        };
         let millpond = Millpond::new(
             &setup.source,
             Folder::open(folder.path()).unwrap(),
-            &files_at.parse().unwrap(),
+            &config,
             setup.limits,
         );
         Component {

@@ -158,6 +158,7 @@ fn common(common: &Common) -> Result<String> {
             Body::Empty => String::new(),
             Body::Whole => "the object".into(),
             Body::Part => "its bytes that are named".into(),
+            Body::Parts => "its ranges that are named, in parts".into(),
             Body::Text(text) => code(text),
         };
         let (status, fields) = (answer.status, fields.join("<br>"));
