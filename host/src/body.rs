@@ -4,12 +4,12 @@
 //! Dropped at any moment, it closes its files and gives back its memory at once.
 
 use crate::connection::Answer;
-use crate::drill::Leak;
+use crate::connection::pace::Pacer;
+use crate::connection::window::{SMALLEST, Window};
+use crate::ledger::record::{End, Record};
 use crate::ledger::{Charge, Exceeded, Kind};
-use crate::pace::Pacer;
-use crate::record::{End, Record};
 use crate::store::{FileSlice, ReadNow};
-use crate::window::{SMALLEST, Window};
+use crate::watch::drill::Leak;
 use atomic_waker::AtomicWaker;
 use bytes::{Bytes, BytesMut};
 use http_body::{Body, Frame, SizeHint};
@@ -302,7 +302,7 @@ impl Body for MediaBody {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
-    use crate::accounts::Accounts;
+    use crate::ledger::accounts::Accounts;
     use crate::store::{Folder, Key};
     use http_body_util::BodyExt;
     use std::num::NonZeroU32;

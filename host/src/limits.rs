@@ -4,7 +4,7 @@
 //! called in answers, logs and tests too.
 
 use crate::ledger::{Exceeded, Kind};
-use crate::process;
+use crate::watch::process;
 use std::fmt;
 use std::time::Duration;
 
@@ -101,7 +101,7 @@ pub(crate) const CONNECTION_BYTES: usize = CONNECTION_STATE_BYTES + RECEIVE_BYTE
 /// What is set aside for a request before it is admitted, for as long as its answer lasts, in bytes: the smallest
 /// window between file and socket, in user space and in the kernel, and what the guest made of the answer.
 pub(crate) const ANSWER_BYTES: usize =
-    crate::window::SMALLEST.bytes() + 2 * REQUEST_OVERHEAD_BYTES + RESPONSE_BYTES;
+    crate::connection::window::SMALLEST.bytes() + 2 * REQUEST_OVERHEAD_BYTES + RESPONSE_BYTES;
 
 /// A response's head and the parts that the guest made, in bytes; what is beyond is reserved when it comes.
 pub(crate) const RESPONSE_BYTES: usize = 4 * 1024;
@@ -160,7 +160,7 @@ pub struct Limits {
     /// Instances that exist at one time.
     pub concurrent_instances: usize,
     #[doc(hidden)]
-    pub leak: Option<crate::drill::Leak>,
+    pub leak: Option<crate::watch::drill::Leak>,
 }
 
 impl Default for Limits {

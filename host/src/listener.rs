@@ -1,11 +1,11 @@
 //! Accepts connections, speaks HTTP/1.1 on them through hyper, and ends those that make no progress.
 
-use crate::clients::{ClientLimits, Clients};
+use crate::connection::clients::{ClientLimits, Clients};
+use crate::connection::socket;
 use crate::connection::{Connection, Socket};
-use crate::heap::Tallied;
 use crate::limits::{HEAD_BYTES, PACE_PIECE, RECEIVE_BYTES};
 use crate::request::Millpond;
-use crate::socket;
+use crate::watch::heap::Tallied;
 use http::Request;
 use hyper::body::Incoming;
 use hyper::service::service_fn;

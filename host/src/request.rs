@@ -1,27 +1,27 @@
 //! The life of one request, from its head to its body: one function, its phases in order.
 
-use crate::accounts::Accounts;
 use crate::body::{MediaBody, Part};
-use crate::budget::{Bound, Budget, NoRoom};
-use crate::clients::TooMany;
-use crate::component::{ComponentError, Inspection, Source, one_line};
 use crate::config::{Config, Settings};
+use crate::connection::clients::TooMany;
+use crate::connection::framing::Framing;
+use crate::connection::head::{self, Unfit};
 use crate::connection::{Answer, Connection, Connections};
-use crate::drill::Leak;
-use crate::engine::Runtime;
-use crate::framing::Framing;
-use crate::head::{self, Unfit};
+use crate::instance::component::{ComponentError, Inspection, Source, one_line};
+use crate::instance::engine::Runtime;
+use crate::instance::response::{self, InvalidResponse};
 use crate::instance::{InstanceState, limit_of, serve, timestamp_ns};
+use crate::ledger::accounts::Accounts;
+use crate::ledger::budget::{Bound, Budget, NoRoom};
+use crate::ledger::record::{End, Record};
+use crate::ledger::route::Route;
 use crate::ledger::{Charge, Exceeded, Kind, Ledger, Owner};
 use crate::limits::{
     ADMISSION_WAIT, ANSWER_BYTES, FIELD_LINES, FIELD_OVERHEAD_BYTES, FIELDS_BYTES, Limit, Limits,
     REQUEST_OVERHEAD_BYTES, RESPONSE_BYTES, TARGET_BYTES,
 };
-use crate::process;
-use crate::record::{End, Record};
-use crate::response::{self, InvalidResponse};
-use crate::route::Route;
 use crate::store::Folder;
+use crate::watch::drill::Leak;
+use crate::watch::process;
 use bytes::Bytes;
 use http::header::{self, HeaderValue};
 use http::{Method, Request, Response, StatusCode};

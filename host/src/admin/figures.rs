@@ -1,7 +1,7 @@
 //! The figures of `/memory` and `/requests`, as they stand in JSON.
 
+use crate::ledger::record::End;
 use crate::ledger::{Balance, Kind};
-use crate::record::End;
 use crate::request::Millpond;
 use crate::watch::{Sighting, Trend};
 use serde::Serialize;
@@ -11,7 +11,7 @@ use std::collections::BTreeMap;
 #[derive(Debug, Serialize)]
 pub(super) struct Memory {
     bound_bytes: usize,
-    bound: crate::budget::Bound,
+    bound: crate::ledger::budget::Bound,
     process: Process,
     kernel: Kernel,
     ledger: LedgerSum,

@@ -1,8 +1,8 @@
 //! The metrics of `/metrics`, in the OpenMetrics text format.
 
-use crate::accounts::Observer;
 use crate::ledger::Kind;
-use crate::record::End;
+use crate::ledger::accounts::Observer;
+use crate::ledger::record::End;
 use crate::request::Millpond;
 use crate::watch::{Sighting, Watch};
 use prometheus_client::collector::Collector;

@@ -1,9 +1,9 @@
 //! A report of the moment, in a file: for a process that behaves oddly and must go on.
 
 use super::figures::{Memory, requests};
-use crate::heap;
 use crate::request::Millpond;
 use crate::watch::Watch;
+use crate::watch::heap;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;

@@ -305,7 +305,7 @@ fn open_error(error: io::Error) -> OpenError {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
-    use crate::accounts::Accounts;
+    use crate::ledger::accounts::Accounts;
     use crate::ledger::{Ledger, Owner};
     use std::fs;
 

@@ -3,7 +3,7 @@
 use super::Sighting;
 use super::trend::{Shape, Trend};
 use crate::ledger::Kind;
-use crate::route::Route;
+use crate::ledger::route::Route;
 use bytesize::ByteSize;
 use std::collections::HashMap;
 use std::collections::VecDeque;
@@ -242,8 +242,8 @@ fn clock(at: SystemTime) -> String {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
-    use crate::accounts::Survey;
-    use crate::process::ProcessMemory;
+    use crate::ledger::accounts::Survey;
+    use crate::watch::process::ProcessMemory;
 
     fn sighting(unexplained_bytes: i64) -> Sighting {
         Sighting {

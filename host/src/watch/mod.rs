@@ -5,15 +5,18 @@
 //! nothing. When either grows, there is a leak, and the watch names it while it is young.
 
 mod alarm;
+pub(crate) mod drill;
+pub mod heap;
+pub mod process;
 mod trend;
 
 pub use trend::{Shape, Trend};
 
-use crate::accounts::Survey;
-use crate::heap::{self, HeapFigures};
 use crate::ledger::Place;
-use crate::process::{self, ProcessMemory};
+use crate::ledger::accounts::Survey;
 use crate::request::Millpond;
+use crate::watch::heap::HeapFigures;
+use crate::watch::process::ProcessMemory;
 use alarm::Alarm;
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, PoisonError};

@@ -3,7 +3,7 @@
 //! All of it is off unless asked for. What is remembered of clients is bounded: who has requests in flight, at most
 //! as many as there are connections; and who has asked of late, at most [`CLIENTS`], the stale ones dropped.
 
-use crate::address::{self, ClientAddress};
+use crate::connection::address::{self, ClientAddress};
 use crate::limits::CLIENTS;
 use governor::clock::{Clock, MonotonicClock, Reference};
 use governor::middleware::NoOpMiddleware;

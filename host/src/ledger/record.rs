@@ -1,8 +1,8 @@
 //! What is remembered of one request from its head to its end, and logged once: how it ended.
 
-use crate::accounts::Accounts;
+use crate::ledger::accounts::Accounts;
+use crate::ledger::route::Route;
 use crate::ledger::{Ledger, Owner};
-use crate::route::Route;
 use http::StatusCode;
 use std::fmt;
 use std::sync::Arc;

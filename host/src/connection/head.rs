@@ -2,7 +2,7 @@
 //!
 //! It is asked of what came over a connection of ours. An embedder's own requests are the embedder's to judge.
 
-use crate::framing::{Fault, Framing};
+use crate::connection::framing::{Fault, Framing};
 use crate::limits::CONTENT_BYTES;
 use http::header::{self, HeaderMap, HeaderValue};
 use http::request::Parts;

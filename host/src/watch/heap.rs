@@ -3,7 +3,7 @@
 //! The library allocates with whatever the program has. A program whose allocator keeps figures gives them by
 //! [`install`]; the command does so. Without them the watch has less to go by, and says so.
 
-use crate::route::Route;
+use crate::ledger::route::Route;
 use serde::Serialize;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicI64, Ordering};

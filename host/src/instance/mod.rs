@@ -1,13 +1,17 @@
 //! What an instance is given while it answers one request: its imports and its limits.
 
+pub(crate) mod component;
+pub(crate) mod engine;
+pub(crate) mod response;
+
 use crate::config::Settings;
-use crate::engine::TICK;
-use crate::heap;
+use crate::instance::engine::TICK;
+use crate::ledger::meter::Meter;
+use crate::ledger::route::Route;
 use crate::ledger::{Charge, Exceeded, Kind, Ledger, LedgerHandle};
 use crate::limits::{Limit, Limits};
-use crate::meter::Meter;
-use crate::route::Route;
 use crate::store::{self, Access, ContentId, FileSlice, Folder, MediaObject, OpenError, ReadNow};
+use crate::watch::heap;
 use bytes::{Bytes, BytesMut};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::SystemTime;

@@ -1,8 +1,8 @@
 //! The books of the whole process: every live ledger, every route, and how the ended requests ended.
 
+use crate::ledger::record::End;
+use crate::ledger::route::{Route, Routes};
 use crate::ledger::{Balance, Entries, Kind, Owner};
-use crate::record::End;
-use crate::route::{Route, Routes};
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};

@@ -1,6 +1,6 @@
 //! A component that fits the world `media-guest`: read, compiled and checked before anything is served.
 
-use crate::engine::Runtime;
+use crate::instance::engine::Runtime;
 use crate::limits::{COMPONENT_BYTES, Limits};
 use sha2::{Digest, Sha256};
 use std::fs::File;
@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use wasmtime::component::Component;
 
 /// The component that is built into this program.
-pub const EMBEDDED: &[u8] = include_bytes!("../component/media-serve.wasm");
+pub const EMBEDDED: &[u8] = include_bytes!("../../component/media-serve.wasm");
 
 /// A component's bytes, and where they came from.
 #[derive(Debug, Clone)]
@@ -70,7 +70,7 @@ pub enum ComponentError {
     },
     /// There is too little memory to serve in.
     #[error(transparent)]
-    TooLittleMemory(#[from] crate::budget::TooLittle),
+    TooLittleMemory(#[from] crate::ledger::budget::TooLittle),
     /// The engine could not be set up.
     #[error("cannot set up the WebAssembly engine: {0}")]
     Engine(String),

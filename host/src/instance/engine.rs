@@ -1,12 +1,12 @@
 //! The engine: one for the process, with one component, compiled and linked before the first request.
 
-use crate::component::{self, ComponentError, Inspection, Source};
+use crate::instance::component::{self, ComponentError, Inspection, Source};
 use crate::instance::{InstanceState, MediaGuestPre};
+use crate::ledger::meter::Meter;
 use crate::limits::{
     CORE_INSTANCES, GUEST_STACK_BYTES, KEEP_MEMORY_BYTES, KEEP_STACK_BYTES, Limits, STACK_BYTES,
     TABLE_ELEMENT_BYTES,
 };
-use crate::meter::Meter;
 use std::thread;
 use std::time::Duration;
 use wasmtime::component::{Component, Linker};

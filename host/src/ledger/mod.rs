@@ -4,9 +4,15 @@
 //! gives them back when it is dropped, on whatever way the request ends. A charge that would take a ledger past
 //! its limit is refused, so the limit bounds the sum of all kinds, not one of them.
 
-use crate::accounts::Accounts;
-use crate::budget::Reservation;
-use crate::route::Route;
+pub(crate) mod accounts;
+pub(crate) mod budget;
+pub(crate) mod meter;
+pub(crate) mod record;
+pub(crate) mod route;
+
+use crate::ledger::accounts::Accounts;
+use crate::ledger::budget::Reservation;
+use crate::ledger::route::Route;
 use serde::Serialize;
 use std::fmt;
 use std::sync::atomic::{AtomicUsize, Ordering};

@@ -1,17 +1,25 @@
 //! One connection: its socket, its ledger, its clock, what its heads are, and the window that follows its reader.
 
-use crate::accounts::Accounts;
-use crate::budget::{Budget, Reservation};
-use crate::clients::{Clients, InFlight, TooMany};
-use crate::clock::{Answering, Clock};
-use crate::framing::{Framing, Scan};
-use crate::heap::Tally;
+mod address;
+pub mod clients;
+pub(crate) mod clock;
+pub(crate) mod framing;
+pub(crate) mod head;
+pub(crate) mod pace;
+pub(crate) mod socket;
+pub(crate) mod window;
+
+use crate::connection::clients::{Clients, InFlight, TooMany};
+use crate::connection::clock::{Answering, Clock};
+use crate::connection::framing::{Framing, Scan};
+use crate::connection::pace::Pacer;
+use crate::connection::window::{Advice, Reader, SMALLEST, Window};
+use crate::ledger::accounts::Accounts;
+use crate::ledger::budget::{Budget, Reservation};
+use crate::ledger::route::Route;
 use crate::ledger::{Charge, Kind, Ledger, LedgerHandle, Owner};
 use crate::limits::{CONNECTION_STATE_BYTES, CONTENT_BYTES, HEAD_BYTES, LINGER, RECEIVE_BYTES};
-use crate::pace::Pacer;
-use crate::route::Route;
-use crate::socket;
-use crate::window::{Advice, Reader, SMALLEST, Window};
+use crate::watch::heap::Tally;
 use http::HeaderMap;
 use std::io;
 use std::net::IpAddr;
