@@ -74,6 +74,49 @@ async fn curl_resumes_a_download() {
     assert!(std::fs::read(&file).unwrap() == content);
 }
 
+/// The file that a resumed download began with is another one by now: what is left of it is not appended to what
+/// is there of the old one (`If-Range`).
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs aria2c and wget"]
+async fn download_tools_fetch_in_pieces_and_resume() {
+    let host = Host::start().await;
+    let content = noise(9_000_000);
+    let id = host.add(&content);
+    let url = format!("http://{}/api/media/{id}", host.address);
+    let downloads = tempfile::tempdir().unwrap();
+    let at = |name: &str| downloads.path().join(name);
+    let folder = downloads.path().to_str().unwrap();
+    let split = [
+        "--split=8",
+        "--max-connection-per-server=8",
+        "--min-split-size=1M",
+    ];
+    let arguments = [&split[..], &["-q", "--dir", folder, "--out=aria", &url]].concat();
+    run("aria2c", &arguments).await;
+    assert!(std::fs::read(at("aria")).unwrap() == content);
+
+    std::fs::write(at("wget"), &content[..1_234_567]).unwrap();
+    let path = at("wget");
+    run("wget", &["-q", "-c", "-O", path.to_str().unwrap(), &url]).await;
+    assert!(std::fs::read(&path).unwrap() == content);
+
+    // As a download manager does it: the rest, if it is still the same file.
+    host.write("film.mp4", &content);
+    let first = host
+        .request("GET", "/media/film.mp4", &[("range", "bytes=0-999")])
+        .await;
+    let etag = first.field("etag").unwrap().to_owned();
+    let rest = [("range", "bytes=1000-"), ("if-range", etag.as_str())];
+    let same = host.request("GET", "/media/film.mp4", &rest).await;
+    assert_eq!((same.status, same.body.len()), (206, content.len() - 1000));
+    host.write("film.mp4", b"another film");
+    let changed = host.request("GET", "/media/film.mp4", &rest).await;
+    assert_eq!(
+        (changed.status, &changed.body[..]),
+        (200, &b"another film"[..])
+    );
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "needs ffmpeg"]
 async fn ffmpeg_reads_and_seeks_over_http() {

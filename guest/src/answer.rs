@@ -369,13 +369,18 @@ fn describe<S>(request: &Request<'_>, id: &MediaId, info: &Info) -> Result<Respo
         Access::Public => "public, no-cache",
         Access::Private => "private, no-cache",
     };
-    // A description has no validators: nothing matches but `*`, which any representation does.
-    let none = Validators {
-        etag: String::new(),
+    // A description is its record's; media that is added anew after it was lost has another time.
+    let added = info.created.map_or(0, |created| created.0);
+    let validators = Validators {
+        etag: format!("\"{}-{added:x}\"", id.as_str()),
         last_modified: None,
     };
-    let response = |status| Response::new(status).with(header::CACHE_CONTROL, cache_control);
-    match conditions::evaluate(request, &none) {
+    let response = |status| {
+        Response::new(status)
+            .with(header::ETAG, validators.etag.as_str())
+            .with(header::CACHE_CONTROL, cache_control)
+    };
+    match conditions::evaluate(request, &validators) {
         Outcome::PreconditionFailed => Err(Refusal::PreconditionFailed),
         Outcome::NotModified => Ok(response(StatusCode::NOT_MODIFIED)),
         Outcome::Proceed { .. } => Ok(response(StatusCode::OK).with_json(&Description {

@@ -113,6 +113,8 @@ impl Fixture {
                 Base64::encode_string(&Sha256::digest(&bytes))
             )
         });
+        let added = timestamp(&common.words["created"]).0;
+        let info_etag = id.as_ref().map(|id| format!("\"{id}-{added:x}\""));
         let is_document = matches!(written.r#type.as_str(), "image/svg+xml" | "text/html");
         let policy = is_document.then(|| SANDBOX.to_owned());
         Fixture {
@@ -124,6 +126,7 @@ impl Fixture {
                 ("type", Some(written.r#type.clone())),
                 ("cache", Some(common.words[cache].clone())),
                 ("modified", modified),
+                ("info-etag", info_etag),
                 ("digest", digest),
                 ("policy", policy),
             ]),
