@@ -13,7 +13,7 @@ use millpond::store::Folder;
 use millpond::watch::Watch;
 use millpond::{Leak, Limits, Millpond, Source};
 use std::io::{IsTerminal, Write};
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::num::NonZeroU32;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -73,9 +73,9 @@ pub(crate) struct Serve {
     request_memory: ByteSize,
 
     /// Address and port for those who run the process: `/metrics`, `/memory`, `/requests`, `/healthz`, `/readyz`;
-    /// `off` for none.
-    #[arg(long, value_name = "ADDR", default_value = "off", env = "MILLPOND_ADMIN", value_parser = parse_admin)]
-    admin: AdminAddress,
+    /// `off` for none [default: 127.0.0.1:9090, or none where that is taken].
+    #[arg(long, value_name = "ADDR", env = "MILLPOND_ADMIN", value_parser = parse_admin)]
+    admin: Option<AdminAddress>,
 
     /// A client that takes too little of an answer in so long is cut off.
     #[arg(long, value_name = "TIME", default_value = "30s", env = "MILLPOND_STALL", value_parser = humantime::parse_duration)]
@@ -148,6 +148,9 @@ enum LogFormat {
     /// A JSON object a line.
     Json,
 }
+
+/// Where the admin listener listens unless told otherwise: on this machine only.
+const ADMIN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 9090);
 
 /// Where the admin listener listens, if anywhere.
 #[derive(Debug, Clone, Copy)]
@@ -261,9 +264,19 @@ impl Serve {
         millpond.probe().await?;
         let watch = Watch::start(&millpond, self.watch_every);
         let stop = stop_on_signal()?;
-        let admin_address = match self.admin.0 {
-            Some(address) => Some(self.start_admin(address, &millpond, &watch, &stop).await?),
-            None => None,
+        let admin_address = match self.admin {
+            Some(AdminAddress(None)) => None,
+            Some(AdminAddress(Some(address))) => {
+                Some(self.start_admin(address, &millpond, &watch, &stop).await?)
+            }
+            // Nobody asked for it, so it is no reason not to serve.
+            None => match self.start_admin(ADMIN, &millpond, &watch, &stop).await {
+                Ok(address) => Some(address),
+                Err(error) => {
+                    tracing::warn!("{error:#}: going without; --admin names another place");
+                    None
+                }
+            },
         };
         self.report_on_signal(&millpond, &watch)?;
         let announcement =
