@@ -38,7 +38,7 @@ pub(crate) fn run(root: &Path) -> Result<()> {
 fn check_dependencies(root: &Path) -> Result<()> {
     let mut deny = Command::new("cargo-deny");
     deny.current_dir(root)
-        .args(["--offline", "check", "licenses", "bans", "sources"]);
+        .args(["--locked", "check", "licenses", "bans", "sources"]);
     match deny.status() {
         Ok(status) => ensure!(status.success(), "cargo deny fails"),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
