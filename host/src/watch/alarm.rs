@@ -12,14 +12,32 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, SystemTime};
 
-/// Looks before anything is said: what grows for less is a burst.
-const LEAST_LOOKS: usize = 40;
+/// A stretch of time over which looks are compared, and the growth over it that is said.
+struct Window {
+    /// Every how many looks one is kept.
+    every: usize,
+    /// Looks before anything is said: what grows for less is a burst.
+    least_looks: usize,
+    /// Bytes a minute.
+    growth_bytes_per_minute: i64,
+}
 
-/// Looks that are compared.
+/// A minute, for what grows fast, and an hour, for what grows slowly.
+const WINDOWS: [Window; 2] = [
+    Window {
+        every: 1,
+        least_looks: 40,
+        growth_bytes_per_minute: 1024 * 1024,
+    },
+    Window {
+        every: 60,
+        least_looks: 30,
+        growth_bytes_per_minute: 64 * 1024,
+    },
+];
+
+/// Looks that a window has.
 const MOST_LOOKS: usize = 60;
-
-/// Growth that is said, in bytes a minute.
-const GROWTH_BYTES_PER_MINUTE: i64 = 1024 * 1024;
 
 /// What is held for ended requests is said from so many bytes on: each connection's last piece may be on its way.
 const UNRETURNED_BYTES: usize = 64 * 1024;
@@ -33,11 +51,13 @@ const LEFT_BYTES_PER_REQUEST: i64 = 512;
 /// Remembers what was seen and what was said.
 pub(super) struct Alarm {
     period: Duration,
-    past: VecDeque<Look>,
+    looks: usize,
+    past: [VecDeque<Look>; WINDOWS.len()],
     growing: Option<Growing>,
 }
 
 /// What is compared between looks.
+#[derive(Clone)]
 struct Look {
     at: SystemTime,
     /// What the allocator gave out and no ledger explains.
@@ -57,7 +77,8 @@ impl Alarm {
     pub(super) fn new(period: Duration) -> Self {
         Alarm {
             period,
-            past: VecDeque::with_capacity(MOST_LOOKS),
+            looks: 0,
+            past: WINDOWS.map(|_| VecDeque::with_capacity(MOST_LOOKS)),
             growing: None,
         }
     }
@@ -74,10 +95,7 @@ impl Alarm {
     }
 
     fn judge(&mut self, sighting: &Sighting, routes: Vec<Arc<Route>>) -> Option<Verdict> {
-        if self.past.len() == MOST_LOOKS {
-            self.past.pop_front();
-        }
-        self.past.push_back(Look {
+        self.keep(Look {
             at: SystemTime::now(),
             unexplained_bytes: sighting.unexplained_bytes,
             unreturned_bytes: sighting.survey.unreturned.total() as i64,
@@ -90,41 +108,60 @@ impl Alarm {
                 })
                 .collect(),
         });
-        if self.past.len() < LEAST_LOOKS {
-            return None;
-        }
-        let unexplained = self.trend(|look| look.unexplained_bytes);
-        let unreturned = self.trend(|look| look.unreturned_bytes);
-        let grows = |trend: &Trend| {
-            trend.shape == Shape::Linear && trend.slope_bytes_per_minute >= GROWTH_BYTES_PER_MINUTE
-        };
-        let keeps = grows(&unreturned) && sighting.survey.unreturned.total() >= UNRETURNED_BYTES;
-        if !keeps && !grows(&unexplained) {
+        let keeps_anything = sighting.survey.unreturned.total() >= UNRETURNED_BYTES;
+        let found = WINDOWS.iter().zip(&self.past).find_map(|(window, past)| {
+            let unexplained = self.trend(window, past, |look| look.unexplained_bytes)?;
+            let unreturned = self.trend(window, past, |look| look.unreturned_bytes)?;
+            let grows = |trend: &Trend| {
+                trend.shape == Shape::Linear
+                    && trend.slope_bytes_per_minute >= window.growth_bytes_per_minute
+            };
+            let since = past.front()?.at;
+            if keeps_anything && grows(&unreturned) {
+                let words = unreturned_words(sighting, &unreturned, &unexplained, since);
+                Some((since, words))
+            } else if grows(&unexplained) {
+                Some((since, unexplained_words(past, &unexplained, since)))
+            } else {
+                None
+            }
+        });
+        let Some((since, words)) = found else {
             return self.quiet();
-        }
+        };
         if let Some(growing) = &mut self.growing {
             growing.quiet_looks = 0;
             return None;
         }
-        let since = self
-            .past
-            .front()
-            .map_or_else(SystemTime::now, |look| look.at);
         self.growing = Some(Growing {
             since,
             quiet_looks: 0,
         });
-        let message = if keeps {
-            unreturned_words(sighting, &unreturned, &unexplained, since)
-        } else {
-            self.unexplained_words(&unexplained, since)
-        };
-        Some(Verdict::Grows(message))
+        Some(Verdict::Grows(words))
     }
 
-    fn trend(&self, figure: impl Fn(&Look) -> i64) -> Trend {
-        let figures: Vec<i64> = self.past.iter().map(figure).collect();
-        Trend::of(&figures, self.period)
+    fn keep(&mut self, look: Look) {
+        for (window, past) in WINDOWS.iter().zip(&mut self.past) {
+            if self.looks.is_multiple_of(window.every) {
+                if past.len() == MOST_LOOKS {
+                    past.pop_front();
+                }
+                past.push_back(look.clone());
+            }
+        }
+        self.looks += 1;
+    }
+
+    /// The trend over a window, once it is long enough to have one.
+    fn trend(
+        &self,
+        window: &Window,
+        past: &VecDeque<Look>,
+        figure: impl Fn(&Look) -> i64,
+    ) -> Option<Trend> {
+        let figures: Vec<i64> = past.iter().map(figure).collect();
+        let distance = self.period * u32::try_from(window.every).unwrap_or(u32::MAX);
+        (figures.len() >= window.least_looks).then(|| Trend::of(&figures, distance))
     }
 
     fn quiet(&mut self) -> Option<Verdict> {
@@ -140,39 +177,39 @@ impl Alarm {
         self.growing = None;
         Some(Verdict::Stopped(message))
     }
+}
 
-    /// For what no ledger explains, the routes whose requests left most on the heap meanwhile.
-    fn unexplained_words(&self, trend: &Trend, since: SystemTime) -> String {
-        let mut words = growth_words(trend, 100, since);
-        let (Some(first), Some(last)) = (self.past.front(), self.past.back()) else {
-            return words;
-        };
-        let mut suspects: Vec<(&str, i64, i64)> = last
-            .routes
-            .iter()
-            .filter_map(|(pattern, (left, requests))| {
-                let (left_before, requests_before) =
-                    first.routes.get(pattern).copied().unwrap_or_default();
-                let requests = i64::try_from(requests - requests_before).unwrap_or(i64::MAX);
-                let left = left - left_before;
-                (left >= LEFT_BYTES_PER_REQUEST * requests.max(1))
-                    .then_some((&**pattern, left, requests))
-            })
-            .collect();
-        suspects.sort_unstable_by_key(|(_, left, _)| -left);
-        if suspects.is_empty() {
-            words += "; it was not allocated while a request was served";
-        }
-        for (pattern, left, requests) in suspects.iter().take(3) {
-            let each = left / (*requests).max(1);
-            let _ = write!(
-                words,
-                "; route {pattern} served {requests} requests, each of which left {} on the heap beside its ledger",
-                readable(each)
-            );
-        }
-        words
+/// For what no ledger explains, the routes whose requests left most on the heap meanwhile.
+fn unexplained_words(past: &VecDeque<Look>, trend: &Trend, since: SystemTime) -> String {
+    let mut words = growth_words(trend, 100, since);
+    let (Some(first), Some(last)) = (past.front(), past.back()) else {
+        return words;
+    };
+    let mut suspects: Vec<(&str, i64, i64)> = last
+        .routes
+        .iter()
+        .filter_map(|(pattern, (left, requests))| {
+            let (left_before, requests_before) =
+                first.routes.get(pattern).copied().unwrap_or_default();
+            let requests = i64::try_from(requests - requests_before).unwrap_or(i64::MAX);
+            let left = left - left_before;
+            (left >= LEFT_BYTES_PER_REQUEST * requests.max(1))
+                .then_some((&**pattern, left, requests))
+        })
+        .collect();
+    suspects.sort_unstable_by_key(|(_, left, _)| -left);
+    if suspects.is_empty() {
+        words += "; it was not allocated while a request was served";
     }
+    for (pattern, left, requests) in suspects.iter().take(3) {
+        let each = left / (*requests).max(1);
+        let _ = write!(
+            words,
+            "; route {pattern} served {requests} requests, each of which left {} on the heap beside its ledger",
+            readable(each)
+        );
+    }
+    words
 }
 
 /// For what is held after its request's end, whose it is and of what kind.
@@ -271,6 +308,17 @@ mod tests {
         assert_eq!(said.len(), 2, "{said:?}");
         assert!(said[0].starts_with("memory grows") && said[0].contains("unexplained 100 %"));
         assert!(said[1].starts_with("memory has stopped growing"));
+    }
+
+    #[test]
+    fn what_grows_slowly_is_said_within_the_hour() {
+        let mut alarm = Alarm::new(Duration::from_secs(1));
+        // 200 kB a minute: too little for a minute's window.
+        let said = (0..3600).find(|second| {
+            let verdict = alarm.judge(&sighting(second * 200_000 / 60), Vec::new());
+            matches!(verdict, Some(Verdict::Grows(_)))
+        });
+        assert!(said.is_some_and(|second| second >= 1740), "{said:?}");
     }
 
     #[test]
