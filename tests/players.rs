@@ -209,9 +209,11 @@ async fn a_browser_shows_a_gif_and_plays_and_seeks_a_video() {
         assert!(video[2].as_f64() > video[1].as_f64(), "{shown}");
         assert_eq!(video[3], 480);
     }
-    let requests = shown["requests"].as_array().unwrap();
+    // A request that the browser gave up, to seek elsewhere, has no status: 0.
+    let requests = shown["requests"].as_array().unwrap().iter();
+    let mut answered = requests.filter(|status| **status != 0).peekable();
     assert!(
-        !requests.is_empty() && requests.iter().all(|status| *status == 206),
+        answered.peek().is_some() && answered.all(|status| *status == 206),
         "{shown}"
     );
     let picture = browser.client.screenshot().await.unwrap();
