@@ -77,7 +77,7 @@ fn answer<I: Imports>(
     imports: &I,
     config: &Config,
 ) -> Result<Response<Stream<I>>, Refusal> {
-    match Route::parse(request.target, || config.files_at.clone())? {
+    match Route::parse(request.target, &config.files_at)? {
         Route::Media(id) => {
             let (object, info) = open_content(request, imports, &id)?;
             let selected =

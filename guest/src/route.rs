@@ -38,11 +38,11 @@ const MEDIA_PREFIX: &str = "/api/media/";
 const INFO_SUFFIX: &str = "/info";
 
 impl Route {
-    /// Reads a target in origin-form. `files_at` is asked for only when the target is no media id's.
+    /// Reads a target in origin-form, where named files are served under `files_at`.
     ///
     /// # Errors
     /// [`RouteError`], each with its own status.
-    pub fn parse(target: &str, files_at: impl FnOnce() -> String) -> Result<Self, RouteError> {
+    pub fn parse(target: &str, files_at: &str) -> Result<Self, RouteError> {
         let (path, query) = match target.split_once('?') {
             Some((path, query)) => (path, Some(query)),
             None => (target, None),
@@ -57,7 +57,6 @@ impl Route {
             }
             .ok_or(RouteError::NoSuchMedia);
         }
-        let files_at = files_at();
         let below = match path.strip_prefix(files_at.trim_end_matches('/')) {
             // The original's legacy form: `/media?id=<name>`.
             Some("") => query.and_then(legacy_name),
@@ -162,7 +161,7 @@ mod tests {
     const ID: &str = "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef";
 
     fn parse(target: &str) -> Result<Route, RouteError> {
-        Route::parse(target, || "/media".into())
+        Route::parse(target, "/media")
     }
 
     fn named(name: &str) -> Result<Route, RouteError> {
@@ -226,7 +225,7 @@ mod tests {
 
     #[test]
     fn files_at_the_root() {
-        let at_root = |target| Route::parse(target, || "/".into());
+        let at_root = |target| Route::parse(target, "/");
         assert_eq!(at_root("/a.gif"), named("a.gif"));
         assert_eq!(at_root("/media/a.gif"), named("media/a.gif"));
         assert_eq!(at_root("/"), Err(RouteError::NoSuchMedia));

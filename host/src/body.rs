@@ -30,8 +30,8 @@ use tokio::task::JoinHandle;
 ///
 /// # Errors
 /// A frame is an error when a file cannot be read or has shrunk, or when the pieces that are kept come to more than
-/// the request may hold. The server has to abort the connection then,
-/// as hyper does: a short body must never look whole.
+/// the request may hold. The server has to abort the connection then, as hyper does: a short body must never look
+/// whole.
 #[derive(Debug)]
 pub struct MediaBody {
     parts: VecDeque<Part>,
@@ -107,7 +107,8 @@ impl Lane {
 struct Piece {
     bytes: Bytes,
     lane: Arc<Lane>,
-    _charge: Charge,
+    /// That of the buffer, where the piece takes it along.
+    _charge: Option<Charge>,
 }
 
 impl AsRef<[u8]> for Piece {
@@ -233,10 +234,11 @@ impl MediaBody {
             self.parts.push_front(Part::File(rest));
         }
         // The buffer is the body's until the last piece takes it along; where pieces may be kept, each has its own.
-        let mut charge = self.empty_charge();
-        if is_last || self.lane.answer.is_none() {
-            std::mem::swap(&mut charge, &mut self.buffer_charge);
-        }
+        let takes_buffer = is_last || self.lane.answer.is_none();
+        let charge = takes_buffer.then(|| {
+            let empty = self.buffer_charge.empty_sibling();
+            std::mem::replace(&mut self.buffer_charge, empty)
+        });
         if let Some(pacer) = &mut self.pacer {
             pacer.took(self.buffer.len());
         }
@@ -246,10 +248,6 @@ impl MediaBody {
             lane: Arc::clone(&self.lane),
             _charge: charge,
         }))
-    }
-
-    fn empty_charge(&self) -> Charge {
-        self.buffer_charge.empty_sibling()
     }
 
     fn end_if_done(&mut self) {

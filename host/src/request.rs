@@ -20,10 +20,9 @@ use crate::limits::{
     REQUEST_OVERHEAD_BYTES, RESPONSE_BYTES, TARGET_BYTES,
 };
 use crate::store::Folder;
-use crate::watch::drill::Leak;
 use crate::watch::process;
 use bytes::Bytes;
-use http::header::{self, HeaderValue};
+use http::header::{self, HeaderMap, HeaderValue};
 use http::{Method, Request, Response, StatusCode};
 use std::borrow::Cow;
 use std::convert::Infallible;
@@ -166,16 +165,20 @@ impl Millpond {
         });
         let framing = answer.as_ref().map(Answer::framing);
         let mut is_last = framing.is_some_and(|framing| framing != Framing::Sound);
-        let mut response = match self
+        let (mut response, charge) = match self
             .shared
             .answer(&head, answer.as_mut(), &mut record)
             .await
         {
-            Ok(response) => response,
+            Ok(answered) => answered,
             Err(error) => {
                 record.ended_because(error.end(), error.to_string());
                 is_last |= matches!(error, RequestError::Unfit(_));
-                error.into_response()
+                let response = error.into_response();
+                let mut charge = record.ledger().empty_charge(Kind::Response);
+                // It is small, and has to be told even where there is no room for it.
+                let _ = charge.resize(response_bytes(&response));
+                (response, charge)
             }
         };
         if is_last {
@@ -186,7 +189,11 @@ impl Millpond {
             response.body_mut().clear();
         }
         record.answered(response.status());
-        into_body(response, record, answer, self.shared.limits.leak)
+        let leak = self.shared.limits.leak;
+        if let Some(leak) = leak {
+            leak.of(record.ledger());
+        }
+        response.map(|parts| MediaBody::new(parts, charge, answer, record, leak))
     }
 }
 
@@ -200,47 +207,28 @@ impl std::fmt::Debug for Millpond {
     }
 }
 
-/// The response with its parts made a body, and its head and what the guest made of it charged.
-fn into_body(
-    response: Response<Vec<Part>>,
-    record: Record,
-    answer: Option<Answer>,
-    leak: Option<Leak>,
-) -> Response<MediaBody> {
-    if let Some(leak) = leak {
-        leak.of(record.ledger());
-    }
-    let mut charge = record.ledger().empty_charge(Kind::Response);
-    // The answer of a request that was checked has been charged once and fits; the host's own error is small,
-    // and has to be told even where there is no room for it.
-    let _ = charge.resize(response_bytes(&response));
-    response.map(|parts| MediaBody::new(parts, charge, answer, record, leak))
-}
-
 /// What a response takes beside the files that it is made of, in bytes.
 fn response_bytes(response: &Response<Vec<Part>>) -> usize {
-    let fields = response.headers().iter();
-    let fields: usize = fields
-        .map(|(name, value)| name.as_str().len() + value.len() + FIELD_OVERHEAD_BYTES)
-        .sum();
     let parts = response.body().iter().map(|part| match part {
         Part::Bytes(bytes) => size_of::<Part>() + bytes.len(),
         Part::File(_) => size_of::<Part>(),
     });
-    fields + parts.sum::<usize>()
+    held_by_fields(response.headers()) + parts.sum::<usize>()
 }
 
 impl Shared {
     async fn answer(
         &self,
         head: &http::request::Parts,
-        answer: Option<&mut Answer>,
+        on_connection: Option<&mut Answer>,
         record: &mut Record,
-    ) -> Result<Response<Vec<Part>>, RequestError> {
+    ) -> Result<(Response<Vec<Part>>, Charge), RequestError> {
         check_size(head)?;
-        if let Some(answer) = answer {
+        let mut client = None;
+        if let Some(answer) = on_connection {
             head::check(head, answer.framing())?;
             answer.admit(&head.headers)?;
+            client = Some(answer.client(&head.headers).to_string());
         }
         let _head = record.ledger().charge(Kind::Head, head_bytes(head))?;
 
@@ -259,8 +247,6 @@ impl Shared {
             .iter()
             .map(|(name, value)| (name.as_str(), value.as_bytes()))
             .collect();
-        let connection = head.extensions.get::<Arc<Connection>>();
-        let client = connection.map(|connection| connection.client(&head.headers).to_string());
         let question = serve::Request {
             method: head.method.as_str(),
             target: target(head),
@@ -284,10 +270,10 @@ impl Shared {
 
         // The handles leave the instance; then it is freed, before the first byte of the body moves.
         let response = response::check(answer, &head.method, store.data_mut())?;
-        self.make_room(&response, record.ledger(), store.data_mut())?;
+        let charge = self.make_room(&response, record.ledger(), store.data_mut())?;
         drop(store);
         drop(place);
-        Ok(response)
+        Ok((response, charge))
     }
 
     fn store(
@@ -306,35 +292,44 @@ impl Shared {
         )
     }
 
-    /// Sees to it that what the guest made has room on the request's ledger, and in the budget where it is more
-    /// than each answer has room for.
+    /// Charges what the guest made to the request's ledger, and reserves of the budget what of it is more than each
+    /// answer has room for.
     fn make_room(
         &self,
         response: &Response<Vec<Part>>,
         ledger: &Ledger,
         state: &mut InstanceState,
-    ) -> Result<(), RequestError> {
+    ) -> Result<Charge, RequestError> {
         let bytes = response_bytes(response);
         state
             .meter_mut()
             .lift(bytes)
             .map_err(RequestError::Limited)?;
-        let _fits: Charge = ledger.charge(Kind::Response, bytes)?;
+        let charge = ledger.charge(Kind::Response, bytes)?;
         if bytes > RESPONSE_BYTES {
             let beyond = self.budget.try_reserve(bytes - RESPONSE_BYTES);
             ledger.keep(beyond.ok_or(NoRoom::TooLong(std::time::Duration::ZERO))?);
         }
-        Ok(())
+        Ok(charge)
     }
 }
 
 /// What a request's head and all that is remembered of the request take, in bytes.
 fn head_bytes(head: &http::request::Parts) -> usize {
-    let fields = head.headers.iter();
-    let fields: usize = fields
-        .map(|(name, value)| name.as_str().len() + value.len() + FIELD_OVERHEAD_BYTES)
-        .sum();
-    REQUEST_OVERHEAD_BYTES + target(head).len() + fields
+    REQUEST_OVERHEAD_BYTES + target(head).len() + held_by_fields(&head.headers)
+}
+
+/// What fields take in memory, in bytes.
+fn held_by_fields(fields: &HeaderMap) -> usize {
+    fields_bytes(fields) + fields.len() * FIELD_OVERHEAD_BYTES
+}
+
+/// The sum of names and values, in bytes.
+fn fields_bytes(fields: &HeaderMap) -> usize {
+    let lines = fields.iter();
+    lines
+        .map(|(name, value)| name.as_str().len() + value.len())
+        .sum()
 }
 
 /// The target in origin-form, or `*` (RFC 9112 section 3.2).
@@ -348,12 +343,7 @@ fn check_size(head: &http::request::Parts) -> Result<(), RequestError> {
     if target(head).len() > TARGET_BYTES {
         return Err(RequestError::TargetTooLong);
     }
-    let fields_bytes: usize = head
-        .headers
-        .iter()
-        .map(|(name, value)| name.as_str().len() + value.len())
-        .sum();
-    if fields_bytes > FIELDS_BYTES || head.headers.len() > FIELD_LINES {
+    if fields_bytes(&head.headers) > FIELDS_BYTES || head.headers.len() > FIELD_LINES {
         return Err(RequestError::FieldsTooLarge);
     }
     Ok(())

@@ -149,8 +149,8 @@ mod tests {
         }
     }
 
-    #[tokio::test(start_paused = true)]
-    async fn a_drip_does_not_keep_a_connection() {
+    /// Why a connection ends whose client takes so many bytes a second, and after how long.
+    async fn ended(bytes_per_second: usize) -> (&'static str, Duration) {
         let clock = Arc::new(Clock::new());
         let _answering = Answering::begin(&clock);
         let limits = limits();
@@ -159,27 +159,23 @@ mod tests {
         let reason = loop {
             tokio::select! {
                 reason = &mut overdue => break reason,
-                () = tokio::time::sleep(Duration::from_secs(1)) => clock.sent(1000),
+                () = tokio::time::sleep(Duration::from_secs(1)) => clock.sent(bytes_per_second),
             }
         };
+        (reason, begun.elapsed())
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_drip_does_not_keep_a_connection() {
+        let (reason, after) = ended(1000).await;
         assert_eq!(reason, "the client takes too little");
-        assert_eq!(begun.elapsed().as_secs(), 30);
+        assert_eq!(after.as_secs(), 30);
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_reader_that_is_slow_but_steady_has_the_whole_time() {
-        let clock = Arc::new(Clock::new());
-        let _answering = Answering::begin(&clock);
-        let limits = limits();
-        let mut overdue = std::pin::pin!(clock.overdue(&limits));
-        let begun = Instant::now();
-        let reason = loop {
-            tokio::select! {
-                reason = &mut overdue => break reason,
-                () = tokio::time::sleep(Duration::from_secs(1)) => clock.sent(1100),
-            }
-        };
+        let (reason, after) = ended(1100).await;
         assert_eq!(reason, "the answer took too long");
-        assert_eq!(begun.elapsed(), limits.total);
+        assert_eq!(after, limits().total);
     }
 }

@@ -102,11 +102,6 @@ impl Connection {
         }))
     }
 
-    /// The address of the client that a request with those fields comes from.
-    pub(crate) fn client(&self, fields: &HeaderMap) -> IpAddr {
-        self.clients.client(self.client, fields)
-    }
-
     pub(crate) fn clock(&self) -> &Arc<Clock> {
         &self.clock
     }
@@ -343,6 +338,14 @@ impl Answer {
         } = &*self.connection;
         self.in_flight = clients.admit(*client, fields)?;
         Ok(())
+    }
+
+    /// The address of the client that a request with those fields comes from.
+    pub(crate) fn client(&self, fields: &HeaderMap) -> IpAddr {
+        let Connection {
+            clients, client, ..
+        } = &*self.connection;
+        clients.client(*client, fields)
     }
 
     /// What holds the answer back, where something does.
