@@ -19,18 +19,40 @@ struct Guest {
     folder: &'static str,
     /// Where the component is committed, from the workspace's root.
     component: &'static str,
+    /// Folders with the WIT that it is built against, from the workspace's root.
+    wit: &'static [&'static str],
 }
 
-const GUESTS: [Guest; 2] = [
+const GUESTS: [Guest; 5] = [
     Guest {
         package: "millpond-guest",
         folder: "guest",
         component: "host/component/media-serve.wasm",
+        wit: &["wit"],
     },
     Guest {
         package: "millpond-hostile-guest",
         folder: "tests/guests/hostile",
         component: "tests/guests/hostile.wasm",
+        wit: &["wit"],
+    },
+    Guest {
+        package: "millpond-store",
+        folder: "components/store",
+        component: "components/store.wasm",
+        wit: &["wit", "components/wit/p2"],
+    },
+    Guest {
+        package: "millpond-http-p2",
+        folder: "components/http-p2",
+        component: "components/http-p2.wasm",
+        wit: &["wit", "components/wit/p2"],
+    },
+    Guest {
+        package: "millpond-http-p3",
+        folder: "components/http-p3",
+        component: "components/http-p3.wasm",
+        wit: &["wit", "components/wit/p3"],
     },
 ];
 
@@ -151,7 +173,7 @@ fn sources_digest(root: &Path, guest: &Guest) -> Result<String> {
         hash.update((content.len() as u64).to_le_bytes());
         hash.update(content);
     };
-    for folder in ["wit", guest.folder] {
+    for folder in guest.wit.iter().chain([&guest.folder]) {
         let entries = walkdir::WalkDir::new(root.join(folder)).sort_by_file_name();
         for entry in entries {
             let entry = entry?;

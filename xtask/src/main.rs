@@ -2,6 +2,7 @@
 
 mod bench;
 mod ci;
+mod compose;
 mod conformance;
 mod guest;
 mod wit_page;
@@ -13,7 +14,8 @@ use std::path::{Path, PathBuf};
 #[derive(Parser)]
 #[command(name = "cargo xtask", about)]
 enum Task {
-    /// Builds the guest components from source and puts them where the host embeds them.
+    /// Builds the components from source, composes those that are made of others, and puts them where they are
+    /// committed.
     Guest {
         /// Puts them beneath this folder instead, so that a fresh build can be tested beside the
         /// committed one.
@@ -36,7 +38,11 @@ enum Task {
 fn main() -> Result<()> {
     let root = workspace_root()?;
     match Task::parse() {
-        Task::Guest { to } => guest::build_all(&root, to.as_deref().unwrap_or(&root)),
+        Task::Guest { to } => {
+            let to = to.as_deref().unwrap_or(&root);
+            guest::build_all(&root, to)?;
+            compose::compose_all(to)
+        }
         Task::WitPage => wit_page::write(&root),
         Task::Conformance => conformance::write(&root),
         Task::Replay { arguments } => bench::replay(&root, &arguments),

@@ -1,7 +1,7 @@
 //! Adds files to a store by their content: visible only when whole and described.
 
-use super::content::{Access, ContentId, Record, VARIANTS, Variant};
 use file_format::FileFormat;
+use millpond_store::content::{Access, ContentId, Record, VARIANTS, Variant};
 use sha2::{Digest, Sha256};
 use std::fs::{self, File};
 use std::io::{self, Read, Write};

@@ -1,6 +1,6 @@
 //! Verifies a store: every file against its id, every record against its file.
 
-use super::content::{ContentId, Record};
+use millpond_store::content::{ContentId, Record};
 use sha2::{Digest, Sha256};
 use std::fs::{self, File};
 use std::io::{self, Read};

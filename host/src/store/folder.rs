@@ -1,12 +1,13 @@
 //! Opens what a key names, and never anything outside the folder.
 
-use super::content::{Access, ContentId, RECORD_BYTES, Record};
 use super::digests::Digests;
 use super::slice::{FileSlice, OpenFile, OutOfBounds};
 use crate::ledger::{Exceeded, Kind, LedgerHandle};
 use crate::limits::FILE_BYTES;
 use cap_std::ambient_authority;
 use cap_std::fs::{Dir, OpenOptions};
+use millpond_store::content::{Access, ContentId, RECORD_BYTES, Record};
+use millpond_store::names;
 use std::io::{self, Read};
 use std::path::Path;
 use std::sync::Arc;
@@ -148,13 +149,11 @@ impl Folder {
     }
 
     fn open_named(&self, name: &str) -> Result<(std::fs::File, ObjectInfo), OpenError> {
-        if !is_served_by_name(name) {
+        if !names::is_served(name) {
             return Err(OpenError::NotFound);
         }
         let (file, length, modified) = self.open_file(Path::new(name))?;
-        let media_type = mime_guess::from_path(name)
-            .first_raw()
-            .unwrap_or("application/octet-stream");
+        let media_type = names::media_type(name);
         let info = ObjectInfo {
             length,
             media_type: media_type.to_owned(),
@@ -167,33 +166,17 @@ impl Folder {
         Ok((file, info))
     }
 
-    /// The files beside a named one that hold the same in another form: `logo.svg.br` of `logo.svg`, `pond.png.avif`
-    /// of `pond.png`.
+    /// The files beside a named one that hold the same in another form.
     fn siblings(&self, name: &str, media_type: &str) -> Vec<ObjectVariant> {
-        let candidates: &[(&str, Option<&str>, Option<&str>)] = if is_compressible(media_type) {
-            &[
-                ("br", None, Some("br")),
-                ("zst", None, Some("zstd")),
-                ("gz", None, Some("gzip")),
-            ]
-        } else if matches!(media_type, "image/png" | "image/jpeg" | "image/gif") {
-            &[
-                ("avif", Some("image/avif"), None),
-                ("webp", Some("image/webp"), None),
-            ]
-        } else {
-            &[]
-        };
-        candidates
-            .iter()
-            .map(|(suffix, of_type, coding)| ObjectVariant {
-                key: Key::Named(format!("{name}.{suffix}")),
-                media_type: of_type.unwrap_or(media_type).to_owned(),
-                content_coding: coding.map(str::to_owned),
+        names::siblings(name, media_type)
+            .filter(|sibling| {
+                let found = self.root.metadata(&sibling.name);
+                found.is_ok_and(|found| found.is_file())
             })
-            .filter(|variant| match &variant.key {
-                Key::Named(name) => self.root.metadata(name).is_ok_and(|found| found.is_file()),
-                Key::Content(_) => false,
+            .map(|sibling| ObjectVariant {
+                key: Key::Named(sibling.name),
+                media_type: sibling.media_type,
+                content_coding: sibling.content_coding.map(str::to_owned),
             })
             .collect()
     }
@@ -238,46 +221,6 @@ impl MediaObject {
     pub fn slice(&self, offset: u64, length: u64) -> Result<FileSlice, OutOfBounds> {
         FileSlice::new(Arc::clone(&self.file), offset, length)
     }
-}
-
-/// Whether a type is text, which compresses well; media is compressed already.
-fn is_compressible(media_type: &str) -> bool {
-    media_type.starts_with("text/")
-        || matches!(
-            media_type,
-            "image/svg+xml"
-                | "application/json"
-                | "application/javascript"
-                | "application/xml"
-                | "application/dash+xml"
-                | "application/vnd.apple.mpegurl"
-                | "application/x-mpegurl"
-                | "application/wasm"
-        )
-}
-
-/// Whether a path may name a file. Hidden files are none of a visitor's, and what lies in the content store
-/// is had by its id alone, under the rules that its record sets.
-fn is_served_by_name(name: &str) -> bool {
-    let mut segments = name.split('/');
-    let is_plain = |segment: &str| {
-        !segment.is_empty()
-            && !segment.starts_with('.')
-            && !segment
-                .chars()
-                .any(|c| c.is_control() || matches!(c, '\\' | ':'))
-    };
-    if !segments.clone().all(is_plain) {
-        return false;
-    }
-    let in_content_store = match (segments.next(), segments.next()) {
-        (Some(folder), Some(file)) => {
-            let id = file.get(..64).unwrap_or_default();
-            id.parse::<ContentId>().is_ok() && id.starts_with(folder)
-        }
-        _ => false,
-    };
-    !in_content_store
 }
 
 fn open_error(error: io::Error) -> OpenError {

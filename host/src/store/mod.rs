@@ -5,15 +5,14 @@
 
 mod add;
 mod check;
-mod content;
 mod digests;
 mod folder;
 mod slice;
 
 pub use add::{AddError, Added, Adder};
 pub use check::{Damage, Finding, check};
-pub use content::{Access, ContentId, NotAContentId, Record, VARIANTS, Variant};
 pub use folder::{Folder, Key, MediaObject, ObjectInfo, ObjectVariant, OpenError};
+pub use millpond_store::content::{Access, ContentId, NotAContentId, Record, VARIANTS, Variant};
 pub use slice::{FileSlice, OutOfBounds};
 
 pub(crate) use slice::ReadNow;

@@ -119,7 +119,7 @@ pub enum Access {
 }
 
 /// Largest record that is read, in bytes; a real one has some 150.
-pub(crate) const RECORD_BYTES: u64 = 16 * 1024;
+pub const RECORD_BYTES: u64 = 16 * 1024;
 
 impl Record {
     /// Reads a record as it lies in the store; `None` where it is damaged. A media type that could not

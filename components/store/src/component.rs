@@ -1,0 +1,220 @@
+//! The component's edge: `millpond:media/media-store` over one folder of `wasi:filesystem`, and the settings over
+//! `wasi:cli/environment`.
+
+use crate::content::{self, ContentId, RECORD_BYTES, Record};
+use crate::names;
+use bindings::exports::millpond::media::media_store::{
+    self as wit, Error, GuestObject, Info, Key, Object, VariantInfo,
+};
+use bindings::exports::wasi::config::store as config;
+use bindings::wasi::cli::environment;
+use bindings::wasi::filesystem::preopens::get_directories;
+use bindings::wasi::filesystem::types::{
+    Descriptor, DescriptorFlags, DescriptorStat, DescriptorType, ErrorCode, OpenFlags, PathFlags,
+};
+use bindings::wasi::io::streams::InputStream;
+use std::time::SystemTime;
+
+#[allow(
+    missing_docs,
+    unreachable_pub,
+    clippy::all,
+    clippy::undocumented_unsafe_blocks
+)]
+mod bindings {
+    wit_bindgen::generate!({
+        path: ["../../wit", "../wit/p2"],
+        world: "millpond:wasi/store",
+        generate_all,
+    });
+    use super::Component;
+    export!(Component);
+}
+
+struct Component;
+
+impl wit::Guest for Component {
+    type Object = Opened;
+
+    fn open(key: Key) -> Result<Object, Error> {
+        let root = root()?;
+        match key {
+            Key::Content(id) => open_content(&root, &id),
+            Key::Named(name) => open_named(&root, &name),
+        }
+        .map(Object::new)
+    }
+}
+
+/// The folder that the host opens for the component: the first, where there are several.
+fn root() -> Result<Descriptor, Error> {
+    let mut directories = get_directories().into_iter();
+    let (root, _) = directories.next().ok_or(Error::NotFound)?;
+    Ok(root)
+}
+
+/// An open object.
+struct Opened {
+    file: Descriptor,
+    info: Info,
+    variants: Vec<VariantInfo>,
+}
+
+fn open_content(root: &Descriptor, id: &str) -> Result<Opened, Error> {
+    let id: ContentId = id.parse().map_err(|_| Error::NotFound)?;
+    let (record, _) = open_file(root, &id.record_path().to_string_lossy())?;
+    let record = Record::parse(&read_record(&record)?).ok_or(Error::NotFound)?;
+    let (file, stat) = open_file(root, &id.path().to_string_lossy())?;
+    if stat.size != record.size {
+        return Err(Error::NotFound);
+    }
+    let variants = record.variants.into_iter();
+    Ok(Opened {
+        file,
+        info: Info {
+            length: stat.size,
+            media_type: record.media_type,
+            modified: modified(&stat),
+            created: Some(timestamp_ns(record.created)),
+            digest: Some(id.to_string()),
+            access: match record.access {
+                content::Access::Public => wit::Access::Public,
+                content::Access::Private => wit::Access::Private,
+            },
+        },
+        variants: variants
+            .map(|variant| VariantInfo {
+                key: Key::Content(variant.id.to_string()),
+                media_type: variant.media_type,
+                content_coding: variant.content_coding,
+            })
+            .collect(),
+    })
+}
+
+fn read_record(file: &Descriptor) -> Result<Vec<u8>, Error> {
+    let mut json = Vec::new();
+    loop {
+        let offset = json.len() as u64;
+        // A larger one is cut, and then damaged.
+        let left = RECORD_BYTES - offset;
+        let (mut bytes, is_end) = file.read(left, offset).map_err(failed)?;
+        let is_end = is_end || bytes.is_empty() || bytes.len() as u64 >= left;
+        json.append(&mut bytes);
+        if is_end {
+            return Ok(json);
+        }
+    }
+}
+
+fn open_named(root: &Descriptor, name: &str) -> Result<Opened, Error> {
+    if !names::is_served(name) {
+        return Err(Error::NotFound);
+    }
+    let (file, stat) = open_file(root, name)?;
+    let media_type = names::media_type(name);
+    let is_there = |name: &str| {
+        let found = root.stat_at(PathFlags::SYMLINK_FOLLOW, name);
+        found.is_ok_and(|stat| stat.type_ == DescriptorType::RegularFile)
+    };
+    Ok(Opened {
+        file,
+        info: Info {
+            length: stat.size,
+            media_type: media_type.to_owned(),
+            modified: modified(&stat),
+            created: None,
+            digest: None,
+            access: wit::Access::Public,
+        },
+        variants: names::siblings(name, media_type)
+            .filter(|sibling| is_there(&sibling.name))
+            .map(|sibling| VariantInfo {
+                key: Key::Named(sibling.name),
+                media_type: sibling.media_type,
+                content_coding: sibling.content_coding.map(str::to_owned),
+            })
+            .collect(),
+    })
+}
+
+/// Opens a regular file. The host sees to it that no path and no link leads out of the folder.
+fn open_file(root: &Descriptor, path: &str) -> Result<(Descriptor, DescriptorStat), Error> {
+    let regular = |stat: &DescriptorStat| match stat.type_ {
+        DescriptorType::RegularFile => Ok(()),
+        _ => Err(Error::NotFound),
+    };
+    // Looked at before it is opened: opening a named pipe waits for a writer, and the host with it.
+    let found = root.stat_at(PathFlags::SYMLINK_FOLLOW, path);
+    regular(&found.map_err(failed)?)?;
+    let (flags, access) = (OpenFlags::empty(), DescriptorFlags::READ);
+    let file = root
+        .open_at(PathFlags::SYMLINK_FOLLOW, path, flags, access)
+        .map_err(failed)?;
+    let stat = file.stat().map_err(failed)?;
+    regular(&stat)?;
+    Ok((file, stat))
+}
+
+impl GuestObject for Opened {
+    fn info(&self) -> Info {
+        self.info.clone()
+    }
+
+    fn variants(&self) -> Vec<VariantInfo> {
+        self.variants.clone()
+    }
+
+    fn read(&self, offset: u64, length: u64) -> Result<InputStream, Error> {
+        let end = offset.checked_add(length);
+        if end.is_none_or(|end| end > self.info.length) {
+            return Err(Error::OutOfBounds);
+        }
+        self.file.read_via_stream(offset).map_err(failed)
+    }
+}
+
+fn failed(error: ErrorCode) -> Error {
+    match error {
+        ErrorCode::InsufficientMemory | ErrorCode::Busy | ErrorCode::WouldBlock => Error::Busy,
+        ErrorCode::Io => Error::Failed,
+        // To a visitor there is no such object, and to tell why would be to tell too much.
+        _ => Error::NotFound,
+    }
+}
+
+fn modified(stat: &DescriptorStat) -> Option<u64> {
+    let modified = stat.data_modification_timestamp?;
+    let nanoseconds = modified.seconds.checked_mul(1_000_000_000)?;
+    nanoseconds.checked_add(modified.nanoseconds.into())
+}
+
+fn timestamp_ns(time: SystemTime) -> u64 {
+    let since = time.duration_since(SystemTime::UNIX_EPOCH);
+    since.map_or(0, |since| {
+        u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)
+    })
+}
+
+impl config::Guest for Component {
+    fn get(key: String) -> Result<Option<String>, config::Error> {
+        let mut settings = settings();
+        Ok(settings.find(|(name, _)| *name == key).map(|(_, value)| value))
+    }
+
+    fn get_all() -> Result<Vec<(String, String)>, config::Error> {
+        Ok(settings().filter(|(name, _)| name != SECRET).collect())
+    }
+}
+
+/// Given for `get` only, as `wit/world.wit` has it.
+const SECRET: &str = "signing-keys";
+
+/// What of the environment is a setting: `MILLPOND_FILES_AT` is `files-at`.
+fn settings() -> impl Iterator<Item = (String, String)> {
+    let variables = environment::get_environment().into_iter();
+    variables.filter_map(|(name, value)| {
+        let key = name.strip_prefix("MILLPOND_")?;
+        Some((key.to_ascii_lowercase().replace('_', "-"), value))
+    })
+}

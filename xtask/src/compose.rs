@@ -1,0 +1,119 @@
+//! Composes the guest, a store and an HTTP front into one component that imports WASI only.
+
+use anyhow::{Context, Result};
+use std::fs;
+use std::path::Path;
+use wac_graph::types::Package;
+use wac_graph::{CompositionGraph, EncodeOptions, NodeId};
+
+/// A component that is made of others.
+struct Composition {
+    /// Where it is committed, from the workspace's root.
+    component: &'static str,
+    /// The component that answers HTTP.
+    front: &'static str,
+    /// The interface that the front exports.
+    handler: &'static str,
+}
+
+const COMPOSITIONS: [Composition; 2] = [
+    Composition {
+        component: "components/millpond-http-p2.wasm",
+        front: "components/http-p2.wasm",
+        handler: "wasi:http/incoming-handler@0.2.12",
+    },
+    Composition {
+        component: "components/millpond-http-p3.wasm",
+        front: "components/http-p3.wasm",
+        handler: "wasi:http/handler@0.3.0",
+    },
+];
+
+const GUEST: &str = "host/component/media-serve.wasm";
+const STORE: &str = "components/store.wasm";
+
+const MEDIA_SERVE: &str = "millpond:media/media-serve@0.1.0";
+const MEDIA_STORE: &str = "millpond:media/media-store@0.1.0";
+const SETTINGS: &str = "wasi:config/store@0.2.0-rc.1";
+
+/// Composes from the components beneath `at` and writes the results beside them.
+pub(crate) fn compose_all(at: &Path) -> Result<()> {
+    for composition in &COMPOSITIONS {
+        let component = compose(at, composition)
+            .with_context(|| format!("cannot compose {}", composition.component))?;
+        let path = at.join(composition.component);
+        fs::write(&path, &component)?;
+        println!("{}: {} bytes", path.display(), component.len());
+    }
+    Ok(())
+}
+
+/// The guest is given the store's media and settings, the front the guest; what is left is WASI's.
+fn compose(at: &Path, composition: &Composition) -> Result<Vec<u8>> {
+    let mut graph = CompositionGraph::new();
+    let store = instantiate(&mut graph, at, STORE)?;
+    let guest = instantiate(&mut graph, at, GUEST)?;
+    let front = instantiate(&mut graph, at, composition.front)?;
+    let media = graph.alias_instance_export(store, MEDIA_STORE)?;
+    let settings = graph.alias_instance_export(store, SETTINGS)?;
+    graph.set_instantiation_argument(guest, MEDIA_STORE, media)?;
+    graph.set_instantiation_argument(guest, SETTINGS, settings)?;
+    let answers = graph.alias_instance_export(guest, MEDIA_SERVE)?;
+    graph.set_instantiation_argument(front, MEDIA_SERVE, answers)?;
+    let handler = graph.alias_instance_export(front, composition.handler)?;
+    graph.export(handler, composition.handler)?;
+    Ok(graph.encode(EncodeOptions::default())?)
+}
+
+fn instantiate(graph: &mut CompositionGraph, at: &Path, component: &str) -> Result<NodeId> {
+    let path = at.join(component);
+    let bytes = fs::read(&path).with_context(|| format!("cannot read {}", path.display()))?;
+    let package = Package::from_bytes(component, None, bytes, graph.types_mut())?;
+    let package = graph.register_package(package)?;
+    Ok(graph.instantiate(package))
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use wasmparser::{Parser, Payload};
+
+    #[test]
+    fn the_committed_compositions_are_made_of_the_committed_components() {
+        let root = crate::workspace_root().unwrap();
+        for composition in &COMPOSITIONS {
+            let committed = fs::read(root.join(composition.component)).unwrap();
+            assert!(
+                compose(&root, composition).unwrap() == committed,
+                "{} is stale: run `cargo xtask guest` and commit what it writes",
+                composition.component
+            );
+        }
+    }
+
+    #[test]
+    fn a_composition_imports_wasi_only_and_no_network() {
+        let root = crate::workspace_root().unwrap();
+        for composition in &COMPOSITIONS {
+            let component = fs::read(root.join(composition.component)).unwrap();
+            let mut depth = 0;
+            for payload in Parser::new(0).parse_all(&component) {
+                match payload.unwrap() {
+                    Payload::Version { .. } => depth += 1,
+                    Payload::End(_) => depth -= 1,
+                    Payload::ComponentImportSection(imports) if depth == 1 => {
+                        for import in imports {
+                            let name = import.unwrap().name.name;
+                            let is_wasi = name.starts_with("wasi:");
+                            let is_network =
+                                name.contains("sockets") || name.contains("outgoing-handler");
+                            assert!(is_wasi && !is_network, "{name}");
+                        }
+                    }
+                    _ => {}
+                }
+            }
+        }
+    }
+}
