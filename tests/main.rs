@@ -12,6 +12,7 @@ mod conformance;
 mod host;
 mod hostile_clients;
 mod hostile_guests;
+mod hosts;
 mod http;
 mod http_edge;
 mod memory;

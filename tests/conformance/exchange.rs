@@ -22,7 +22,7 @@ pub(crate) struct Request {
     pub(crate) fields: Vec<(String, Vec<u8>)>,
 }
 
-/// An answer, as far as it is the guest's: `date` is the host's and left out.
+/// An answer, as far as it is the guest's: `date` and what belongs to the connection are the host's and left out.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Response {
     pub(crate) status: u16,
@@ -38,7 +38,7 @@ impl Response {
     ) -> Self {
         let mut fields: Vec<_> = fields
             .into_iter()
-            .filter(|(name, _)| *name != "date")
+            .filter(|(name, _)| !["date", "connection", "keep-alive"].contains(name))
             .map(|(name, value)| (name.to_owned(), value.escape_ascii().to_string()))
             .collect();
         let body = with_a_known_boundary(&mut fields, body);

@@ -13,7 +13,10 @@ use millpond_guest::imports::Imports;
 use millpond_guest::message::Part;
 use millpond_guest::{answer, message};
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::time::Duration;
 use tokio::net::TcpStream;
+use tokio::time::timeout;
 
 /// Asks the guest's code, compiled for this machine.
 pub(crate) fn natively(request: &Request, store: &impl Imports<Object = Item>) -> Response {
@@ -85,50 +88,91 @@ impl Component {
     }
 
     pub(crate) async fn ask(&self, request: &Request) -> Response {
-        read(self.millpond.serve(request.to_http()).await).await
+        let answer = self.millpond.serve(request.to_http()).await;
+        read(answer).await.unwrap()
     }
 }
 
 /// Hosts under test, one for each path that named files are served at, each with one connection that is kept
 /// from request to request: what one answer leaves behind would spoil the next.
-pub(crate) struct Hosts<'a> {
+pub(crate) struct Addresses<'a, S, K> {
     fixtures: &'a Fixtures,
-    at: BTreeMap<String, Connected>,
+    start: S,
+    at: BTreeMap<String, Connected<K>>,
 }
 
-struct Connected {
-    host: Host,
+struct Connected<K> {
+    address: SocketAddr,
+    _running: K,
     sender: Option<SendRequest<Empty<Bytes>>>,
 }
 
-impl<'a> Hosts<'a> {
-    pub(crate) fn new(fixtures: &'a Fixtures) -> Self {
+impl<'a, S, K> Addresses<'a, S, K>
+where
+    S: AsyncFnMut(&Fixtures, &str) -> (SocketAddr, K),
+{
+    /// Hosts that `start` starts, over the fixtures and with named files at a path.
+    pub(crate) fn new(fixtures: &'a Fixtures, start: S) -> Self {
         let at = BTreeMap::new();
-        Hosts { fixtures, at }
+        Addresses {
+            fixtures,
+            start,
+            at,
+        }
     }
 
-    pub(crate) async fn ask(&mut self, files_at: &str, request: &Request) -> Response {
+    /// The answer, or why there is none; the host is then started anew.
+    pub(crate) async fn ask(
+        &mut self,
+        files_at: &str,
+        request: &Request,
+    ) -> Result<Response, String> {
         if !self.at.contains_key(files_at) {
-            let setup = Setup {
-                // A setup has one for ever; the table knows a handful.
-                files_at: files_at.to_owned().leak(),
-                ..Setup::default()
+            let (address, running) = (self.start)(self.fixtures, files_at).await;
+            let connected = Connected {
+                address,
+                _running: running,
+                sender: None,
             };
-            let host = Host::start_with(setup).await;
-            self.fixtures.put_into(host.folder.path());
-            let connected = Connected { host, sender: None };
             self.at.insert(files_at.to_owned(), connected);
         }
+        // It was put there right above.
         let connected = self.at.get_mut(files_at).unwrap();
         let mut request = request.to_http();
         let host = http::HeaderValue::from_static("millpond.test");
         request.headers_mut().insert(http::header::HOST, host);
-        let sender = connected.sender().await;
-        read(sender.send_request(request).await.unwrap()).await
+        let answer = match timeout(PATIENCE, connected.ask(request)).await {
+            Ok(answer) => answer.map_err(|error| format!("no answer: {error:?}")),
+            Err(_) => Err("no answer in time".into()),
+        };
+        if answer.is_err() {
+            self.at.remove(files_at);
+        }
+        answer
     }
 }
 
-impl Connected {
+/// A host that has not answered by then hangs.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// A host of this project's over the fixtures, in this process.
+pub(crate) async fn host(fixtures: &Fixtures, files_at: &str) -> Host {
+    let setup = Setup {
+        // A setup has one for ever; the table knows a handful.
+        files_at: files_at.to_owned().leak(),
+        ..Setup::default()
+    };
+    let host = Host::start_with(setup).await;
+    fixtures.put_into(host.folder.path());
+    host
+}
+
+impl<K> Connected<K> {
+    async fn ask(&mut self, request: http::Request<Empty<Bytes>>) -> hyper::Result<Response> {
+        let answer = self.sender().await.send_request(request).await?;
+        read(answer).await
+    }
+
     /// The connection, made anew where the host has closed it, as it may after any answer.
     async fn sender(&mut self) -> &mut SendRequest<Empty<Bytes>> {
         let is_open = match &mut self.sender {
@@ -136,7 +180,7 @@ impl Connected {
             None => false,
         };
         if !is_open {
-            let stream = TcpStream::connect(self.host.address).await.unwrap();
+            let stream = TcpStream::connect(self.address).await.unwrap();
             let (sender, task) = handshake(TokioIo::new(stream)).await.unwrap();
             tokio::spawn(task);
             self.sender = Some(sender);
@@ -159,13 +203,12 @@ impl Request {
 }
 
 /// Reads a response to its end, which has to be a good one.
-async fn read<B>(response: http::Response<B>) -> Response
-where
-    B: http_body::Body<Data: Send, Error: std::fmt::Debug>,
-{
+async fn read<B: http_body::Body<Data: Send>>(
+    response: http::Response<B>,
+) -> Result<Response, B::Error> {
     let (head, body) = response.into_parts();
-    let body = body.collect().await.unwrap().to_bytes().to_vec();
+    let body = body.collect().await?.to_bytes().to_vec();
     let fields = head.headers.iter();
     let fields = fields.map(|(name, value)| (name.as_str(), value.as_bytes()));
-    Response::new(head.status.as_u16(), fields, body)
+    Ok(Response::new(head.status.as_u16(), fields, body))
 }

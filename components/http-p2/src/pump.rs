@@ -15,10 +15,11 @@ pub(crate) struct Pump<'a> {
 /// How the bytes of a stream are moved.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Way {
-    /// By the host, without passing through this component's memory.
-    Splice,
-    /// Read into this component's memory and written from it: for hosts whose `splice` is not to be relied on.
+    /// Read into this component's memory and written from it. It is right everywhere, and no slower where both ways
+    /// were measured.
     Copy,
+    /// By the host, without passing through this component's memory. Some hosts move more than they are asked for.
+    Splice,
 }
 
 /// Why the body is not whole.
@@ -33,10 +34,11 @@ impl From<StreamError> for Cut {
 impl<'a> Pump<'a> {
     pub(crate) fn new(output: &'a OutputStream) -> Self {
         let variables = get_environment();
-        let is_copy = |(name, value): &(String, String)| name == "MILLPOND_PUMP" && value == "copy";
-        let way = match variables.iter().any(is_copy) {
-            true => Way::Copy,
-            false => Way::Splice,
+        let mut variables = variables.iter();
+        let is_splice = variables.any(|(name, value)| name == "MILLPOND_PUMP" && value == "splice");
+        let way = match is_splice {
+            true => Way::Splice,
+            false => Way::Copy,
         };
         Pump { output, way }
     }

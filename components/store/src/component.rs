@@ -199,7 +199,9 @@ fn timestamp_ns(time: SystemTime) -> u64 {
 impl config::Guest for Component {
     fn get(key: String) -> Result<Option<String>, config::Error> {
         let mut settings = settings();
-        Ok(settings.find(|(name, _)| *name == key).map(|(_, value)| value))
+        Ok(settings
+            .find(|(name, _)| *name == key)
+            .map(|(_, value)| value))
     }
 
     fn get_all() -> Result<Vec<(String, String)>, config::Error> {

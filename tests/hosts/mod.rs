@@ -1,0 +1,187 @@
+//! The same component in other hosts: the table of requests and answers, a small and a large file, and clients that
+//! leave.
+//!
+//! [`runtime`] says how each host is started, [`outcome`] what is kept of a run: `cargo xtask hosts` runs all whose
+//! programs are there and draws docs/hosts.md from what they leave in `target/hosts`. Hosts that need another program
+//! are ignored unless asked for.
+
+mod outcome;
+mod runtime;
+
+use crate::conformance;
+use crate::host::noise;
+use outcome::Outcome;
+use runtime::{Runtime, Started};
+use std::fs;
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::time::{Duration, Instant};
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs wasmtime"]
+async fn wasmtime_serve_runs_the_component_for_wasi_0_2() {
+    run(Runtime::wasmtime_serve("millpond-http-p2.wasm", &[])).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs wasmtime"]
+async fn wasmtime_serve_runs_the_component_for_wasi_0_3() {
+    run(Runtime::wasmtime_serve("millpond-http-p3.wasm", &[])).await;
+}
+
+/// An instance that is taken up again for another request, or for many at once, must cut no body short.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs wasmtime"]
+async fn wasmtime_serve_uses_an_instance_of_wasi_0_3_again() {
+    for (reuse, concurrent) in [("1", "1"), ("2", "2"), ("128", "16")] {
+        let flags = [
+            "--max-instance-reuse-count",
+            reuse,
+            "--max-instance-concurrent-reuse-count",
+            concurrent,
+        ];
+        run(Runtime::wasmtime_serve("millpond-http-p3.wasm", &flags)).await;
+    }
+}
+
+/// Both ways of moving a body are right.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs wasmtime"]
+async fn wasmtime_serve_splices_bodies() {
+    let flags = ["--env", "MILLPOND_PUMP=splice"];
+    run(Runtime::wasmtime_serve("millpond-http-p2.wasm", &flags)).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs jco"]
+async fn jco_serves_the_component_for_wasi_0_2() {
+    run(Runtime::jco_serve(&[])).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs jco"]
+async fn jco_serves_each_request_from_an_instance_of_its_own() {
+    run(Runtime::jco_serve(&["--isolate-requests", "instance"])).await;
+}
+
+/// Puts the table and the loads to a host, and keeps what came of it.
+async fn run(runtime: Runtime) {
+    let mut outcome = Outcome::new(&runtime);
+    let differences = answers(&runtime).await;
+    outcome.exchanges = differences.exchanges;
+    outcome.right = differences.right;
+    let folder = tempfile::tempdir().unwrap();
+    fs::write(folder.path().join("small.gif"), noise(500_000)).unwrap();
+    fs::write(folder.path().join("large.mp4"), noise(50_000_000)).unwrap();
+    let started = runtime.start(folder.path(), "/media");
+    tokio::task::block_in_place(|| {
+        outcome.small = load(&started, "/media/small.gif", 500_000);
+        outcome.large = load(&started, "/media/large.mp4", 50_000_000);
+        outcome.disconnects = disconnect(&started, "/media/large.mp4");
+    });
+    outcome.keep();
+    let unexpected = runtime.unexpected(&differences.failures);
+    assert!(
+        unexpected.is_empty(),
+        "{}: {} of {} went otherwise:\n{}",
+        runtime.name,
+        unexpected.len(),
+        differences.exchanges,
+        unexpected.concat()
+    );
+    outcome.disconnects.assert_as_known(&runtime);
+}
+
+/// Asks a host everything in the table, started anew for each path that it serves files at.
+async fn answers(runtime: &Runtime) -> conformance::Differences {
+    conformance::put_to(async |fixtures, files_at| {
+        let folder = tempfile::tempdir().unwrap();
+        fixtures.put_into(folder.path());
+        let started = runtime.start(folder.path(), files_at);
+        (started.address, (folder, started))
+    })
+    .await
+}
+
+/// Takes a file a few times, one after the other, and looks at what the host has while it gives it.
+fn load(started: &Started, target: &str, length: u64) -> outcome::Load {
+    const TIMES: u32 = 5;
+    get(started.address, target, length);
+    let before_bytes = started.memory_bytes();
+    let begun = Instant::now();
+    let mut most_bytes = 0;
+    for _ in 0..TIMES {
+        let mut stream = ask(started.address, target);
+        let mut buffer = vec![0; 64 * 1024];
+        let mut pieces = 0_u32;
+        loop {
+            let count = stream.read(&mut buffer).unwrap();
+            if count == 0 {
+                break;
+            }
+            // Looking takes longer than reading.
+            if pieces.is_multiple_of(64) {
+                most_bytes = most_bytes.max(started.memory_bytes());
+            }
+            pieces += 1;
+        }
+    }
+    outcome::Load {
+        milliseconds: begun.elapsed().as_secs_f64() * 1000.0 / f64::from(TIMES),
+        memory_bytes: most_bytes,
+        grown_bytes: most_bytes.saturating_sub(before_bytes),
+    }
+}
+
+/// Asks for a file, takes some of it and leaves, 200 times; then looks at what is left alive of it.
+fn disconnect(started: &Started, target: &str) -> outcome::Disconnects {
+    const TIMES: usize = 200;
+    get(started.address, target, 50_000_000);
+    let before = started.alive();
+    let mut stalled = 0;
+    for place in noise(TIMES * 4).chunks_exact(4) {
+        let place = u32::from_le_bytes(place.try_into().unwrap());
+        let mut stream = ask(started.address, target);
+        let mut buffer = vec![0; (place % 1_000_000) as usize];
+        // Leaving in the middle of a read is the point: what was read does not matter, but that something was.
+        if stream.read(&mut buffer).is_err() {
+            stalled += 1;
+        }
+        drop(stream);
+        if stalled > 2 {
+            break;
+        }
+    }
+    // What is let go of, is let go of soon; what is not, is not at the end of this either.
+    let until = Instant::now() + Duration::from_secs(20);
+    let mut after = started.alive();
+    while !after.is_no_more_than(&before) && Instant::now() < until {
+        std::thread::yield_now();
+        after = started.alive();
+    }
+    let still_serves = get(started.address, target, 50_000_000);
+    outcome::Disconnects {
+        times: TIMES,
+        stalled,
+        before,
+        after,
+        still_serves,
+    }
+}
+
+fn ask(address: SocketAddr, target: &str) -> TcpStream {
+    let mut stream = TcpStream::connect(address).unwrap();
+    let patience = Duration::from_secs(5);
+    stream.set_read_timeout(Some(patience)).unwrap();
+    let head = format!("GET {target} HTTP/1.1\r\nhost: {address}\r\nconnection: close\r\n\r\n");
+    stream.write_all(head.as_bytes()).unwrap();
+    stream
+}
+
+/// Whether the whole file comes.
+fn get(address: SocketAddr, target: &str, length: u64) -> bool {
+    let mut answer = Vec::new();
+    let read = ask(address, target).read_to_end(&mut answer);
+    let head = answer.windows(4).position(|bytes| bytes == b"\r\n\r\n");
+    read.is_ok() && head.is_some_and(|head| (answer.len() - head - 4) as u64 == length)
+}

@@ -1,0 +1,233 @@
+//! How each host is started, and what it is known to do otherwise.
+
+use super::outcome::Alive;
+use std::io::{BufRead, BufReader};
+use std::net::{SocketAddr, TcpListener};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::mpsc;
+use std::time::Duration;
+use std::{env, fs, thread};
+
+/// A host to be started.
+pub(crate) struct Runtime {
+    pub(crate) name: String,
+    command: Box<dyn Fn(&Path, &str) -> (Command, Option<u16>) + Send + Sync>,
+    /// What it does otherwise than the table says, and why that is not the component's: a part of the difference.
+    pub(crate) otherwise: &'static [(&'static str, &'static str)],
+    /// Why clients that leave are known to do it harm, where they do.
+    pub(crate) harmed_by_leaving: Option<&'static str>,
+}
+
+/// A host that runs.
+pub(crate) struct Started {
+    child: Child,
+    pub(crate) address: SocketAddr,
+}
+
+impl Runtime {
+    pub(crate) fn wasmtime_serve(component: &str, flags: &[&str]) -> Self {
+        let path = component_path(component);
+        let flags: Vec<String> = flags.iter().map(|flag| (*flag).to_owned()).collect();
+        let mut name = format!("wasmtime serve, {component}");
+        for flag in flags.iter().filter(|flag| !flag.starts_with('-')) {
+            name = format!("{name}, {flag}");
+        }
+        Runtime {
+            name,
+            command: Box::new(move |folder, files_at| {
+                let mut command = Command::new(program("wasmtime"));
+                command
+                    .args(["serve", "--addr", "127.0.0.1:0", "-S", "cli,p3"])
+                    .args(["-W", "component-model-async"])
+                    .args(&flags)
+                    .args(["--env", &format!("MILLPOND_FILES_AT={files_at}")])
+                    .args(["--dir", &format!("{}::/media", folder.display())])
+                    .arg(&path);
+                (command, None)
+            }),
+            otherwise: &[],
+            harmed_by_leaving: None,
+        }
+    }
+
+    pub(crate) fn jco_serve(flags: &'static [&'static str]) -> Self {
+        let mut name = String::from("jco serve, millpond-http-p2.wasm");
+        for flag in flags.iter().filter(|flag| !flag.starts_with('-')) {
+            name = format!("{name}, one {flag} a request");
+        }
+        Runtime {
+            name,
+            command: Box::new(move |folder, files_at| {
+                let port = free_port();
+                let shim = "@bytecodealliance/preview2-shim/dist/nodejs/filesystem.js";
+                let shim = root().join("target/hosts/npm/node_modules").join(shim);
+                let mut command = Command::new(program("jco"));
+                command
+                    .args(["serve", "--port", &port.to_string()])
+                    .args(flags)
+                    .arg("--jco-import")
+                    .arg(root().join("tests/hosts/jco.mjs"))
+                    .arg(component_path("millpond-http-p2.wasm"))
+                    .env("MILLPOND_FILES_AT", files_at)
+                    .env("JCO_FILESYSTEM", shim)
+                    .current_dir(folder);
+                (command, Some(port))
+            }),
+            otherwise: &[(
+                "status 400, not 405",
+                "Node's parser refuses methods that it does not know",
+            )],
+            harmed_by_leaving: Some("after a client has left, it answers no more"),
+        }
+    }
+
+    /// Starts it over a folder, and waits until it listens.
+    pub(crate) fn start(&self, folder: &Path, files_at: &str) -> Started {
+        use std::os::unix::process::CommandExt;
+        let (mut command, port) = (self.command)(folder, files_at);
+        let mut child = command
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .process_group(0)
+            .spawn()
+            .unwrap_or_else(|error| panic!("{} does not start: {error}", self.name));
+        let (say, said) = mpsc::channel();
+        let streams: [Box<dyn std::io::Read + Send>; 2] = [
+            Box::new(child.stdout.take().unwrap()),
+            Box::new(child.stderr.take().unwrap()),
+        ];
+        for stream in streams {
+            let say = say.clone();
+            // Read to the end, so that the host never waits for us.
+            thread::spawn(move || {
+                for line in BufReader::new(stream).lines().map_while(Result::ok) {
+                    let _ = say.send(line);
+                }
+            });
+        }
+        drop(say);
+        let mut all = String::new();
+        let address = loop {
+            let Ok(line) = said.recv_timeout(Duration::from_secs(60)) else {
+                panic!("{} does not listen: {all}", self.name);
+            };
+            if let Some(address) = address_in(&line, port) {
+                break address;
+            }
+            all = all + &line + "\n";
+        };
+        Started { child, address }
+    }
+
+    /// Those of the failures that are not known.
+    pub(crate) fn unexpected(&self, failures: &[String]) -> Vec<String> {
+        let is_known = |failure: &&String| {
+            let mut known = self.otherwise.iter();
+            !known.any(|(part, _)| failure.contains(part))
+        };
+        failures.iter().filter(is_known).cloned().collect()
+    }
+}
+
+/// The address in a line such as `listening on http://127.0.0.1:8080/`.
+fn address_in(line: &str, port: Option<u16>) -> Option<SocketAddr> {
+    if let Some(port) = port {
+        let is_it = line.contains(&port.to_string());
+        return is_it.then(|| SocketAddr::from(([127, 0, 0, 1], port)));
+    }
+    let (_, url) = line.split_once("http://")?;
+    let end = url.find(|c: char| !(c.is_ascii_digit() || c == '.' || c == ':'));
+    url[..end.unwrap_or(url.len())].parse().ok()
+}
+
+fn free_port() -> u16 {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    listener.local_addr().unwrap().port()
+}
+
+/// A program that `cargo xtask hosts` has installed, or that is on the path.
+fn program(name: &str) -> PathBuf {
+    let installed = root().join("target/hosts/bin").join(name);
+    match installed.exists() {
+        true => installed,
+        false => name.into(),
+    }
+}
+
+/// A composed component: the committed one, or the one that CI has built anew.
+pub(crate) fn component_path(name: &str) -> PathBuf {
+    match env::var_os("MILLPOND_TEST_COMPONENTS") {
+        Some(folder) => PathBuf::from(folder).join(name),
+        None => root().join("components").join(name),
+    }
+}
+
+pub(crate) fn root() -> PathBuf {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    root.canonicalize().unwrap()
+}
+
+impl Started {
+    /// Anonymous memory of the host's processes, in bytes.
+    pub(crate) fn memory_bytes(&self) -> u64 {
+        let processes = self.processes().into_iter();
+        processes
+            .filter_map(|id| {
+                let status = fs::read_to_string(format!("/proc/{id}/status")).ok()?;
+                let mut lines = status.lines();
+                let line = lines.find_map(|line| line.strip_prefix("RssAnon:"))?;
+                let kibibytes: u64 = line.trim().strip_suffix(" kB")?.parse().ok()?;
+                Some(kibibytes * 1024)
+            })
+            .sum()
+    }
+
+    /// What the host has open.
+    pub(crate) fn alive(&self) -> Alive {
+        let mut alive = Alive {
+            memory_bytes: self.memory_bytes(),
+            ..Alive::default()
+        };
+        for id in self.processes() {
+            let Ok(files) = fs::read_dir(format!("/proc/{id}/fd")) else {
+                continue;
+            };
+            for file in files.map_while(Result::ok) {
+                let Ok(of) = fs::read_link(file.path()) else {
+                    continue;
+                };
+                let of = of.to_string_lossy().into_owned();
+                if of.starts_with("socket:") {
+                    alive.sockets += 1;
+                } else if of.ends_with(".mp4") {
+                    alive.media_files += 1;
+                }
+            }
+        }
+        alive
+    }
+
+    /// The host's process and those that it has started.
+    fn processes(&self) -> Vec<u32> {
+        let group = self.child.id();
+        let entries = fs::read_dir("/proc").unwrap().map_while(Result::ok);
+        let ids = entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+        ids.filter(|id: &u32| {
+            // `pid (name) state ppid pgrp`, and the name may have anything in it.
+            let stat = fs::read_to_string(format!("/proc/{id}/stat")).unwrap_or_default();
+            let after_name = stat.rsplit_once(") ").map_or("", |(_, rest)| rest);
+            after_name.split(' ').nth(2) == Some(&group.to_string())
+        })
+        .collect()
+    }
+}
+
+impl Drop for Started {
+    fn drop(&mut self) {
+        let group = rustix::process::Pid::from_child(&self.child);
+        // It may have ended by itself.
+        let _ = rustix::process::kill_process_group(group, rustix::process::Signal::KILL);
+        let _ = self.child.wait();
+    }
+}
