@@ -13,13 +13,12 @@ use crate::instance::{InstanceState, limit_of, serve, timestamp_ns};
 use crate::ledger::accounts::Accounts;
 use crate::ledger::budget::{Bound, Budget, NoRoom};
 use crate::ledger::record::{End, Record};
-use crate::ledger::route::Route;
 use crate::ledger::{Charge, Exceeded, Kind, Ledger, Owner};
 use crate::limits::{
     ADMISSION_WAIT, ANSWER_BYTES, FIELD_LINES, FIELD_OVERHEAD_BYTES, FIELDS_BYTES, Limit, Limits,
     REQUEST_OVERHEAD_BYTES, RESPONSE_BYTES, TARGET_BYTES,
 };
-use crate::store::Folder;
+use crate::store::{AnyStore, MediaStore};
 use crate::watch::process;
 use bytes::Bytes;
 use http::header::{self, HeaderMap, HeaderValue};
@@ -34,7 +33,7 @@ use std::time::SystemTime;
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
-/// A host with one component and one folder, as a `tower` service: `http` requests in, `http` responses out.
+/// A host with one component and one store of media, as a `tower` service: `http` requests in, `http` responses out.
 ///
 /// Cloning is cheap and shares everything. The embedder serves the responses to the end or drops them; a
 /// dropped response, or a dropped response future, frees all that the request held, at once. What a request's
@@ -47,7 +46,7 @@ pub struct Millpond {
 struct Shared {
     runtime: Runtime,
     inspection: Inspection,
-    folder: Arc<Folder>,
+    media: Arc<dyn AnyStore>,
     settings: Arc<Settings>,
     limits: Limits,
     accounts: Arc<Accounts>,
@@ -69,7 +68,7 @@ impl Millpond {
     /// [`ComponentError`], when the component cannot be served from.
     pub fn new(
         source: &Source,
-        folder: Folder,
+        store: impl MediaStore,
         config: &Config,
         limits: Limits,
     ) -> Result<Self, ComponentError> {
@@ -82,7 +81,7 @@ impl Millpond {
             shared: Arc::new(Shared {
                 inspection: runtime.inspect(source),
                 runtime,
-                folder: Arc::new(folder),
+                media: Arc::new(store),
                 settings: Arc::new(config.settings()),
                 limits,
                 accounts: Arc::default(),
@@ -137,9 +136,8 @@ impl Millpond {
         let shared = &self.shared;
         let limits = &shared.limits;
         let ledger = Ledger::new(&shared.accounts, Owner::Host, limits.request_memory_bytes);
-        let route = shared.accounts.route("probe");
         let mut store = shared
-            .store(&ledger, &route)
+            .store(&ledger)
             .map_err(|error| Unready(error.to_string()))?;
         let made = timeout(
             limits.wall,
@@ -211,7 +209,7 @@ impl std::fmt::Debug for Millpond {
 fn response_bytes(response: &Response<Vec<Part>>) -> usize {
     let parts = response.body().iter().map(|part| match part {
         Part::Bytes(bytes) => size_of::<Part>() + bytes.len(),
-        Part::File(_) => size_of::<Part>(),
+        Part::Stream(_) => size_of::<Part>(),
     });
     held_by_fields(response.headers()) + parts.sum::<usize>()
 }
@@ -241,7 +239,7 @@ impl Shared {
         record.ledger().keep(room);
 
         // A fresh instance, and its answer.
-        let mut store = self.store(record.ledger(), record.route())?;
+        let mut store = self.store(record.ledger())?;
         let fields: Vec<(&str, &[u8])> = head
             .headers
             .iter()
@@ -276,20 +274,9 @@ impl Shared {
         Ok((response, charge))
     }
 
-    fn store(
-        &self,
-        ledger: &Ledger,
-        route: &Arc<Route>,
-    ) -> Result<wasmtime::Store<InstanceState>, Exceeded> {
+    fn store(&self, ledger: &Ledger) -> Result<wasmtime::Store<InstanceState>, Exceeded> {
         let engine = self.runtime.engine();
-        InstanceState::store(
-            engine,
-            &self.limits,
-            &self.folder,
-            &self.settings,
-            ledger,
-            route,
-        )
+        InstanceState::store(engine, &self.limits, &self.media, &self.settings, ledger)
     }
 
     /// Charges what the guest made to the request's ledger, and reserves of the budget what of it is more than each

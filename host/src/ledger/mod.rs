@@ -295,6 +295,14 @@ impl LedgerHandle {
         Ok(charge)
     }
 
+    /// The route of the request that owns the ledger; none where a request does not.
+    pub(crate) fn route(&self) -> Option<&Arc<Route>> {
+        match self.entries.owner() {
+            Owner::Request { route, .. } => Some(route),
+            Owner::Connection | Owner::Host => None,
+        }
+    }
+
     /// Says that the owner has ended, for an owner that does not say so itself.
     pub(crate) fn end(&self) {
         // What was said first counts.
