@@ -1,5 +1,6 @@
 //! The life of one request, from its head to its body: one function, its phases in order.
 
+use crate::admin::metrics::Ended;
 use crate::body::{MediaBody, Part};
 use crate::config::{Config, Settings};
 use crate::connection::clients::TooMany;
@@ -27,7 +28,7 @@ use std::borrow::Cow;
 use std::convert::Infallible;
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll};
 use std::time::SystemTime;
 use tokio::sync::Semaphore;
@@ -54,6 +55,7 @@ struct Shared {
     budget: Arc<Budget>,
     instances: Arc<Semaphore>,
     connections: Connections,
+    ended: OnceLock<Ended>,
 }
 
 /// No instance can be made, and why.
@@ -89,6 +91,7 @@ impl Millpond {
                 budget: Arc::new(Budget::new(bound.answers_bytes)),
                 instances: Arc::new(Semaphore::new(bound.instances)),
                 connections: Connections::default(),
+                ended: OnceLock::new(),
             }),
         })
     }
@@ -113,6 +116,15 @@ impl Millpond {
 
     pub(crate) fn connections(&self) -> &Connections {
         &self.shared.connections
+    }
+
+    /// What is measured of requests that end, from the first time on that somebody wants it.
+    pub(crate) fn ended_metrics(&self) -> &Ended {
+        self.shared.ended.get_or_init(|| {
+            let ended = Ended::default();
+            self.accounts().observe(ended.clone());
+            ended
+        })
     }
 
     /// What answers in progress reserve from.
