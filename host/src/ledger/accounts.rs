@@ -35,6 +35,7 @@ pub trait Observer: std::fmt::Debug + Send + Sync {
 
 /// What all ledgers hold at one moment.
 #[derive(Debug, Clone, Default)]
+#[non_exhaustive]
 pub struct Survey {
     /// What requests hold that have not ended.
     pub requests: Balance,
@@ -52,6 +53,7 @@ pub struct Survey {
 
 /// What the requests of one route hold.
 #[derive(Debug, Clone)]
+#[non_exhaustive]
 pub struct RouteSurvey {
     /// The route's pattern.
     pub route: Arc<Route>,
@@ -69,6 +71,7 @@ pub struct RouteSurvey {
 
 /// One live request, for a list of them.
 #[derive(Debug, Clone)]
+#[non_exhaustive]
 pub struct LiveRequest {
     /// Its number, counted from the process's start.
     pub id: u64,
