@@ -39,6 +39,33 @@ use tokio::time::timeout;
 /// Cloning is cheap and shares everything. The embedder serves the responses to the end or drops them; a
 /// dropped response, or a dropped response future, frees all that the request held, at once. What a request's
 /// content holds is not read: the embedder sees to it that the next request is not looked for in it.
+///
+/// It answers `/api/media/<id>` and what lies beneath [`Config::files_at`]; a router that takes a prefix off the path
+/// before it asks sees to it that these are left. It needs a tokio runtime with a timer.
+///
+/// ```
+/// use http_body_util::BodyExt;
+/// use millpond::store::Folder;
+/// use millpond::{Config, Limits, Millpond, Source};
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let folder = Folder::open("../examples/media".as_ref())?;
+/// let config = Config::default();
+/// let millpond = Millpond::new(&Source::embedded(), folder, &config, Limits::default())?;
+///
+/// let request = http::Request::get("/media/pond.png").header("range", "bytes=1-3").body(())?;
+/// let response = millpond.serve(request).await;
+/// assert_eq!(response.status(), 206);
+/// assert_eq!(response.headers()["content-type"], "image/png");
+/// assert_eq!(response.into_body().collect().await?.to_bytes(), "PNG");
+///
+/// // Now that the answer has ended, no request holds anything.
+/// millpond.accounts().idle().await;
+/// assert_eq!(millpond.accounts().survey().total().total(), 0);
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone)]
 pub struct Millpond {
     shared: Arc<Shared>,
@@ -64,7 +91,8 @@ struct Shared {
 pub struct Unready(String);
 
 impl Millpond {
-    /// Compiles the component and makes everything ready for the first request.
+    /// Compiles the component and makes everything ready for the first request. It takes some tens of milliseconds the
+    /// first time, and blocks.
     ///
     /// # Errors
     /// [`ComponentError`], when the component cannot be served from.

@@ -165,6 +165,12 @@ impl media_store::Host for InstanceState {
             }
         };
         match self.media.open(&key, &self.ledger).await {
+            // The guest asks for a signature where media is had by its content, and serves to everybody what is had
+            // by its name.
+            Ok(object) if object.info().access == Access::Private && key.is_name() => {
+                tracing::warn!("private media was not opened by its name");
+                Ok(Err(media_store::Error::NotFound))
+            }
             Ok(object) => Ok(Ok(self.table.push(object)?)),
             Err(OpenError::NotFound) => Ok(Err(media_store::Error::NotFound)),
             Err(error @ OpenError::Busy(_)) => {

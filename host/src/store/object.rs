@@ -113,6 +113,11 @@ pub enum Key {
 }
 
 impl Key {
+    /// Whether it is a name, which says nothing of the content.
+    pub(crate) fn is_name(&self) -> bool {
+        matches!(self, Key::Named(_))
+    }
+
     /// The key of a name that a guest gave; `None` where it is no name as the interface has them.
     pub(crate) fn named(name: String) -> Option<Self> {
         let fits = |segment: &str| {
@@ -167,7 +172,7 @@ pub struct ObjectInfo {
     pub created: Option<SystemTime>,
     /// The SHA-256 of all of its bytes, where that is known.
     pub digest: Option<ContentId>,
-    /// Who may have it.
+    /// Who may have it. Private media is had by its content only: opened by a name, it is not found.
     pub access: Access,
     /// Other representations that the store has of it, in no order.
     pub variants: Vec<ObjectVariant>,
@@ -327,6 +332,23 @@ impl MediaStream {
         match self {
             MediaStream::File(slice) => slice.skip(count),
             MediaStream::Pieces(pieces) => pieces.skip(count),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_of_a_guest_climbs_nowhere() {
+        for name in ["a", "a/b c.mp4", "...", "ä/.b"] {
+            assert_eq!(Key::named(name.into()), Some(Key::Named(name.into())));
+        }
+        for name in [
+            "", "/a", "a/", "a//b", ".", "..", "a/../b", "a/.", "a\0", "a\n",
+        ] {
+            assert_eq!(Key::named(name.into()), None, "{name:?}");
         }
     }
 }
