@@ -387,6 +387,45 @@ async fn a_guest_that_reads_is_given_the_bytes_of_any_store() {
     millpond.accounts().idle().await;
 }
 
+/// What a client of a database may take of the stack, and more than a guest has.
+fn go_deep() {
+    let deep = [7_u8; 512 * 1024];
+    assert_eq!(std::hint::black_box(&deep)[deep.len() / 2], 7);
+}
+
+struct Deep;
+
+impl MediaStore for Deep {
+    async fn open(&self, key: &Key, ledger: &LedgerHandle) -> Result<MediaObject, OpenError> {
+        go_deep();
+        assert_ne!(*key, Key::Named("panic.txt".into()), "as bugs do");
+        let info = ObjectInfo::new(5, "text/plain", Access::Public);
+        Ok(MediaObject::from_bytes(Deep, info, ledger)?)
+    }
+}
+
+impl ReadAt for Deep {
+    async fn read_at(&self, offset: u64, most_bytes: usize) -> io::Result<Bytes> {
+        go_deep();
+        Bytes::from_static(b"small")
+            .read_at(offset, most_bytes)
+            .await
+    }
+}
+
+#[tokio::test]
+async fn what_a_store_does_is_not_done_on_the_stack_of_a_guest() {
+    let (millpond, address) = serve_from(Deep, Source::embedded()).await;
+    assert_eq!(request(address, "GET", "/a.txt", &[]).await.body, b"small");
+    assert_eq!(request(address, "GET", "/panic.txt", &[]).await.status, 500);
+    millpond.accounts().idle().await;
+    let source = Source::from_bytes("hostile", include_bytes!("guests/hostile.wasm").to_vec());
+    let (millpond, address) = serve_from(Deep, source).await;
+    let response = request(address, "GET", "/hostile/reads-media", &[]).await;
+    assert_eq!(response.body, b"small");
+    millpond.accounts().idle().await;
+}
+
 /// A store that opens, or reads, only when it is let, and says when it is asked to.
 struct Slow {
     opens: bool,

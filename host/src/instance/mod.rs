@@ -11,6 +11,7 @@ use crate::ledger::{Charge, Exceeded, Kind, Ledger, LedgerHandle};
 use crate::limits::{Limit, Limits};
 use crate::store::{
     self, Access, AnyStore, ContentId, MediaObject, MediaStream, OpenError, ReadNow,
+    off_the_guests_stack,
 };
 use bytes::{Bytes, BytesMut};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
@@ -164,10 +165,12 @@ impl media_store::Host for InstanceState {
                 }
             }
         };
-        match self.media.open(&key, &self.ledger).await {
+        let is_name = matches!(key, store::Key::Named(_));
+        let opened = Arc::clone(&self.media).open(key, self.ledger.clone());
+        match opened.await {
             // The guest asks for a signature where media is had by its content, and serves to everybody what is had
             // by its name.
-            Ok(object) if object.info().access == Access::Private && key.is_name() => {
+            Ok(object) if object.info().access == Access::Private && is_name => {
                 tracing::warn!("private media was not opened by its name");
                 Ok(Err(media_store::Error::NotFound))
             }
@@ -294,7 +297,11 @@ impl Pollable for GuestStream {
                 });
                 read.await.map_err(std::io::Error::other).flatten()
             }
-            MediaStream::Pieces(pieces) => pieces.read(GUEST_READ_BYTES).await.map(|read| read.1),
+            MediaStream::Pieces(pieces) => {
+                let read = off_the_guests_stack(pieces.read(GUEST_READ_BYTES));
+                let read = read.await.map_err(std::io::Error::other).flatten();
+                read.map(|(_, piece)| piece)
+            }
         };
         match read {
             Ok(read) => self.ahead = read,

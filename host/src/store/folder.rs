@@ -171,6 +171,10 @@ impl MediaStore for Folder {
         let failed = |error| OpenError::Failed(io::Error::other(error));
         opened.await.map_err(failed)?
     }
+
+    fn is_shallow(&self) -> bool {
+        true
+    }
 }
 
 /// Whether a type is text, which compresses well; media is compressed already.

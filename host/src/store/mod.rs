@@ -20,6 +20,6 @@ pub use folder::Folder;
 pub use object::{Key, MediaObject, MediaStore, ObjectInfo, ObjectVariant, OpenError};
 pub use pieces::ReadAt;
 
-pub(crate) use object::{AnyStore, MediaStream};
+pub(crate) use object::{AnyStore, MediaStream, off_the_guests_stack};
 pub(crate) use pieces::Reading;
 pub(crate) use slice::{FileSlice, ReadNow};

@@ -12,6 +12,7 @@ use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::SystemTime;
+use tokio_util::task::AbortOnDropHandle;
 
 /// Where media lies: interface `media-store` of `wit/media-store.wit`. [`Folder`](super::Folder) is one; a program
 /// gives media from memory, a database or an object store by another.
@@ -61,8 +62,8 @@ pub trait MediaStore: Send + Sync + 'static {
     ///
     /// The request's instance waits meanwhile, so it counts among
     /// [`Limits::concurrent_instances`](crate::Limits::concurrent_instances), and the whole takes
-    /// [`Limits::wall`](crate::Limits::wall) at most; then, or when the client goes away, the future is dropped. What
-    /// blocks is no call for an async thread. What the store holds for the request beside what a [`MediaObject`] charges
+    /// [`Limits::wall`](crate::Limits::wall) at most; then, or when the client goes away, the future is dropped. It runs as
+    /// a task of its own, whose panic is the request's failure. What blocks is no call for an async thread. What the store holds for the request beside what a [`MediaObject`] charges
     /// itself, it charges to the ledger, and keeps the [`Charge`](crate::ledger::Charge) in its [`ReadAt`].
     ///
     /// The name of a [`Key::Named`] comes from whoever asks.
@@ -74,6 +75,12 @@ pub trait MediaStore: Send + Sync + 'static {
         key: &Key,
         ledger: &LedgerHandle,
     ) -> impl Future<Output = Result<MediaObject, OpenError>> + Send;
+
+    /// Whether [`MediaStore::open`] leaves its work to other threads, and takes next to nothing of the stack itself.
+    #[doc(hidden)]
+    fn is_shallow(&self) -> bool {
+        false
+    }
 }
 
 /// A store that others have a hand on too.
@@ -81,25 +88,40 @@ impl<S: MediaStore> MediaStore for Arc<S> {
     async fn open(&self, key: &Key, ledger: &LedgerHandle) -> Result<MediaObject, OpenError> {
         S::open(self, key, ledger).await
     }
+
+    fn is_shallow(&self) -> bool {
+        S::is_shallow(self)
+    }
 }
 
 /// [`MediaStore`] without its type, so that hosts have the same one whatever they serve from.
 pub(crate) trait AnyStore: Send + Sync {
-    fn open<'a>(
-        &'a self,
-        key: &'a Key,
-        ledger: &'a LedgerHandle,
-    ) -> Pin<Box<dyn Future<Output = Result<MediaObject, OpenError>> + Send + 'a>>;
+    fn open(self: Arc<Self>, key: Key, ledger: LedgerHandle) -> Opening;
 }
 
+type Opening = Pin<Box<dyn Future<Output = Result<MediaObject, OpenError>> + Send>>;
+
 impl<S: MediaStore> AnyStore for S {
-    fn open<'a>(
-        &'a self,
-        key: &'a Key,
-        ledger: &'a LedgerHandle,
-    ) -> Pin<Box<dyn Future<Output = Result<MediaObject, OpenError>> + Send + 'a>> {
-        Box::pin(MediaStore::open(self, key, ledger))
+    fn open(self: Arc<Self>, key: Key, ledger: LedgerHandle) -> Opening {
+        let is_shallow = self.is_shallow();
+        let open = async move { MediaStore::open(&*self, &key, &ledger).await };
+        if is_shallow {
+            return Box::pin(open);
+        }
+        let opened = off_the_guests_stack(open);
+        Box::pin(async move {
+            let failed = |error| OpenError::Failed(io::Error::other(error));
+            opened.await.map_err(failed)?
+        })
     }
+}
+
+/// Runs what a program does for a guest as a task. Polled by the guest's own future it would run on the guest's stack,
+/// which is small, and whose overflow is the end of the process. Dropped, the task ends.
+pub(crate) fn off_the_guests_stack<T: Send + 'static>(
+    work: impl Future<Output = T> + Send + 'static,
+) -> AbortOnDropHandle<T> {
+    AbortOnDropHandle::new(tokio::spawn(work))
 }
 
 /// What names one object: `variant key` of `wit/media-store.wit`.
@@ -113,11 +135,6 @@ pub enum Key {
 }
 
 impl Key {
-    /// Whether it is a name, which says nothing of the content.
-    pub(crate) fn is_name(&self) -> bool {
-        matches!(self, Key::Named(_))
-    }
-
     /// The key of a name that a guest gave; `None` where it is no name as the interface has them.
     pub(crate) fn named(name: String) -> Option<Self> {
         let fits = |segment: &str| {
