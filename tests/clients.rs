@@ -1,7 +1,7 @@
 //! What one client may ask for: requests at a time, requests over time, bytes a second.
 
 use crate::client::Response;
-use crate::host::{Host, Setup, noise};
+use crate::host::{Host, Setup, noise, with};
 use millpond::End;
 use millpond::clients::{ClientLimits, Rate};
 use millpond::listener::{ConnectionLimits, PaceTooLow};
@@ -12,10 +12,7 @@ use tokio::net::{TcpSocket, TcpStream};
 
 fn limited(clients: ClientLimits) -> Setup {
     Setup {
-        connections: ConnectionLimits {
-            clients,
-            ..ConnectionLimits::default()
-        },
+        connections: with(|limits: &mut ConnectionLimits| limits.clients = clients),
         ..Setup::default()
     }
 }
@@ -37,10 +34,9 @@ fn assert_refused(response: &Response) {
 #[cfg(target_os = "linux")]
 #[tokio::test]
 async fn a_client_has_so_many_requests_in_flight_and_others_have_their_own() {
-    let host = Host::start_with(limited(ClientLimits {
-        requests: NonZeroU32::new(3),
-        ..ClientLimits::default()
-    }))
+    let host = Host::start_with(limited(with(|limits: &mut ClientLimits| {
+        limits.requests = NonZeroU32::new(3)
+    })))
     .await;
     host.write("big.bin", &vec![7; 16 << 20]);
     host.write("a.txt", b"a");
@@ -74,11 +70,10 @@ async fn connect_from(local: &str, address: SocketAddr) -> TcpStream {
 
 #[tokio::test]
 async fn behind_a_trusted_proxy_each_client_has_its_own() {
-    let host = Host::start_with(limited(ClientLimits {
-        requests: NonZeroU32::new(1),
-        trusted_proxies: vec!["127.0.0.0/8".parse().unwrap()],
-        ..ClientLimits::default()
-    }))
+    let host = Host::start_with(limited(with(|limits: &mut ClientLimits| {
+        limits.requests = NonZeroU32::new(1);
+        limits.trusted_proxies = vec!["127.0.0.0/8".parse().unwrap()];
+    })))
     .await;
     host.write("big.bin", &vec![7; 16 << 20]);
     host.write("a.txt", b"a");
@@ -99,13 +94,12 @@ async fn behind_a_trusted_proxy_each_client_has_its_own() {
 
 #[tokio::test]
 async fn a_client_that_asks_too_often_is_told_when_to_come_again() {
-    let host = Host::start_with(limited(ClientLimits {
-        rate: Some(Rate {
+    let host = Host::start_with(limited(with(|limits: &mut ClientLimits| {
+        limits.rate = Some(Rate {
             per_second: NonZeroU32::MIN,
             burst: NonZeroU32::new(2).unwrap(),
-        }),
-        ..ClientLimits::default()
-    }))
+        })
+    })))
     .await;
     host.write("a.txt", b"a");
     // The connection stays open, so that a client that waits need not begin anew. However slow this machine is, it
@@ -128,10 +122,8 @@ async fn a_client_that_asks_too_often_is_told_when_to_come_again() {
 }
 
 fn paced(bytes_per_second: u32) -> ClientLimits {
-    ClientLimits {
-        pace_bytes_per_second: NonZeroU32::new(bytes_per_second),
-        ..ClientLimits::default()
-    }
+    let pace = NonZeroU32::new(bytes_per_second);
+    with(|limits: &mut ClientLimits| limits.pace_bytes_per_second = pace)
 }
 
 #[tokio::test]
@@ -165,10 +157,7 @@ async fn a_paced_answer_that_nobody_waits_for_gives_everything_back() {
 
 #[test]
 fn a_pace_below_what_clients_have_to_take_is_refused() {
-    let limits = |pace| ConnectionLimits {
-        clients: paced(pace),
-        ..ConnectionLimits::default()
-    };
+    let limits = |pace| with(|limits: &mut ConnectionLimits| limits.clients = paced(pace));
     let too_low = PaceTooLow::Rate {
         pace: 2047,
         least: 2048,

@@ -41,6 +41,13 @@ impl Default for Setup {
     }
 }
 
+/// The default, but for what is changed.
+pub(crate) fn with<T: Default>(change: impl FnOnce(&mut T)) -> T {
+    let mut value = T::default();
+    change(&mut value);
+    value
+}
+
 /// The component under test: the embedded one, or the one that CI has built anew.
 fn component() -> Source {
     match std::env::var_os("MILLPOND_TEST_COMPONENT") {
@@ -56,10 +63,8 @@ impl Host {
 
     pub(crate) async fn start_with(setup: Setup) -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let config = Config {
-            files_at: Some(setup.files_at.parse().unwrap()),
-            ..setup.config
-        };
+        let mut config = setup.config;
+        config.files_at = Some(setup.files_at.parse().unwrap());
         let millpond = Millpond::new(
             &setup.source,
             Folder::open(folder.path()).unwrap(),

@@ -1,7 +1,7 @@
 //! Clients that misbehave: malformed and enormous heads, slow ones, ones that are gone.
 
 use crate::client::{raw, status};
-use crate::host::{Host, Setup};
+use crate::host::{Host, Setup, with};
 use millpond::End;
 use millpond::listener::ConnectionLimits;
 use std::time::Duration;
@@ -116,12 +116,11 @@ async fn methods_that_are_none_of_media_are_refused() {
 fn impatient() -> Setup {
     let moment = Duration::from_millis(100);
     Setup {
-        connections: ConnectionLimits {
-            head: moment,
-            idle: moment,
-            stall: moment,
-            ..ConnectionLimits::default()
-        },
+        connections: with(|limits: &mut ConnectionLimits| {
+            limits.head = moment;
+            limits.idle = moment;
+            limits.stall = moment;
+        }),
         ..Setup::default()
     }
 }

@@ -1,6 +1,6 @@
 //! Guests that misbehave: each is ended by its limit, with the limit's name, and nobody else notices.
 
-use crate::host::{Host, Setup};
+use crate::host::{Host, Setup, with};
 use millpond::{End, Limits, Source};
 use std::time::Duration;
 use wit_component::{ComponentEncoder, StringEncoding, embed_component_metadata};
@@ -11,10 +11,7 @@ async fn hostile_host() -> Host {
         source: Source::from_bytes("hostile", bytes.to_vec()),
         files_at: "/",
         // Room for deeds that need some memory to reach another limit.
-        limits: Limits {
-            request_memory_bytes: 2 << 20,
-            ..Limits::default()
-        },
+        limits: with(|limits: &mut Limits| limits.request_memory_bytes = 2 << 20),
         ..Setup::default()
     })
     .await;
@@ -209,11 +206,10 @@ async fn time_is_limited_in_all_not_only_on_the_cpu() {
     let bytes = include_bytes!("guests/hostile.wasm");
     let host = Host::start_with(Setup {
         source: Source::from_bytes("hostile", bytes.to_vec()),
-        limits: Limits {
-            cpu: Duration::from_secs(3600),
-            wall: Duration::from_millis(50),
-            ..Limits::default()
-        },
+        limits: with(|limits: &mut Limits| {
+            limits.cpu = Duration::from_secs(3600);
+            limits.wall = Duration::from_millis(50);
+        }),
         ..Setup::default()
     })
     .await;
@@ -230,11 +226,10 @@ async fn a_client_that_leaves_while_the_guest_computes_takes_the_instance_along(
     let hour = Duration::from_secs(3600);
     let host = Host::start_with(Setup {
         source: Source::from_bytes("hostile", bytes.to_vec()),
-        limits: Limits {
-            cpu: hour,
-            wall: hour,
-            ..Limits::default()
-        },
+        limits: with(|limits: &mut Limits| {
+            limits.cpu = hour;
+            limits.wall = hour;
+        }),
         ..Setup::default()
     })
     .await;
@@ -257,11 +252,10 @@ async fn more_requests_than_instances_wait_for_their_turn_or_are_told_to() {
     let host = Host::start_with(Setup {
         source: Source::from_bytes("hostile", bytes.to_vec()),
         files_at: "/",
-        limits: Limits {
-            concurrent_instances: 1,
-            cpu: Duration::from_secs(3),
-            ..Limits::default()
-        },
+        limits: with(|limits: &mut Limits| {
+            limits.concurrent_instances = 1;
+            limits.cpu = Duration::from_secs(3);
+        }),
         ..Setup::default()
     })
     .await;

@@ -17,5 +17,6 @@ mod http;
 mod http_edge;
 mod memory;
 mod players;
+mod plugin;
 mod seed;
 mod server;

@@ -8,7 +8,7 @@ use crate::connection::pace::Pacer;
 use crate::connection::window::{SMALLEST, Window};
 use crate::ledger::record::{End, Record};
 use crate::ledger::{Charge, Exceeded, Kind};
-use crate::store::{FileSlice, ReadNow};
+use crate::store::{FileSlice, MediaStream, ReadNow, Reading};
 use crate::watch::drill::Leak;
 use atomic_waker::AtomicWaker;
 use bytes::{Bytes, BytesMut};
@@ -29,14 +29,14 @@ use tokio::task::JoinHandle;
 /// [`crate::Limits::request_memory_bytes`] that it fits into.
 ///
 /// # Errors
-/// A frame is an error when a file cannot be read or has shrunk, or when the pieces that are kept come to more than
+/// A frame is an error when the store cannot read, when a file has shrunk, or when the pieces that are kept come to more than
 /// the request may hold. The server has to abort the connection then, as hyper does: a short body must never look
 /// whole.
 #[derive(Debug)]
 pub struct MediaBody {
     parts: VecDeque<Part>,
     remaining: u64,
-    reading: Option<JoinHandle<io::Result<(FileSlice, BytesMut)>>>,
+    reading: Option<ReadAhead>,
     buffer: BytesMut,
     buffer_charge: Charge,
     lane: Arc<Lane>,
@@ -59,17 +59,26 @@ impl Drop for MediaBody {
 pub(crate) enum Part {
     /// Bytes made by the guest or the host.
     Bytes(Bytes),
-    /// Bytes of a file.
-    File(FileSlice),
+    /// Bytes of the store's.
+    Stream(MediaStream),
 }
 
 impl Part {
     pub(crate) fn length(&self) -> u64 {
         match self {
             Part::Bytes(bytes) => bytes.len() as u64,
-            Part::File(slice) => slice.remaining(),
+            Part::Stream(stream) => stream.remaining(),
         }
     }
+}
+
+/// The next piece, which was not there at once.
+#[derive(Debug)]
+enum ReadAhead {
+    /// On a thread that may wait for a disk.
+    File(JoinHandle<io::Result<(FileSlice, BytesMut)>>),
+    /// From a store of the program's.
+    Pieces(Reading),
 }
 
 /// The way to the socket, on which one piece is at a time. The answer lasts for as long as the body or a piece of
@@ -159,14 +168,19 @@ impl MediaBody {
     fn poll_piece(&mut self, cx: &mut Context<'_>) -> Poll<Option<io::Result<Bytes>>> {
         loop {
             if let Some(reading) = &mut self.reading {
-                let read = ready!(Pin::new(reading).poll(cx));
-                self.reading = None;
-                let (slice, buffer) = match read.map_err(io::Error::other) {
-                    Ok(Ok(read)) => read,
-                    Ok(Err(error)) | Err(error) => return Poll::Ready(Some(Err(error))),
+                let read = match reading {
+                    ReadAhead::File(task) => ready!(Pin::new(task).poll(cx))
+                        .map_err(io::Error::other)
+                        .flatten()
+                        .map(|(slice, buffer)| {
+                            self.buffer = buffer;
+                            (MediaStream::File(slice), self.buffer.split().freeze())
+                        }),
+                    ReadAhead::Pieces(reading) => ready!(Pin::new(reading).poll(cx))
+                        .map(|(pieces, piece)| (MediaStream::Pieces(pieces), piece)),
                 };
-                self.buffer = buffer;
-                return Poll::Ready(Some(self.take_piece(slice)));
+                self.reading = None;
+                return Poll::Ready(Some(read.map(|(rest, bytes)| self.take_piece(rest, bytes))));
             }
             match self.parts.front() {
                 None => return Poll::Ready(None),
@@ -179,7 +193,7 @@ impl MediaBody {
                     self.parts.pop_front();
                     return Poll::Ready(Some(Ok(bytes)));
                 }
-                Some(Part::File(_)) => {
+                Some(Part::Stream(_)) => {
                     ready!(self.lane.poll_free(cx));
                     // Before anything is read, so that nothing is held meanwhile.
                     if let Some(pacer) = &mut self.pacer {
@@ -187,33 +201,48 @@ impl MediaBody {
                     }
                 }
             }
-            let Some(Part::File(mut slice)) = self.parts.pop_front() else {
+            let Some(Part::Stream(stream)) = self.parts.pop_front() else {
                 continue;
             };
-            let piece_bytes = match self.make_room(&slice) {
+            let piece_bytes = match self.make_room(&stream) {
                 Ok(piece_bytes) => piece_bytes,
                 Err(exceeded) => return Poll::Ready(Some(Err(io::Error::other(exceeded)))),
             };
+            let mut slice = match stream {
+                MediaStream::File(slice) => slice,
+                MediaStream::Pieces(pieces) => {
+                    // What is charged is room for one piece, and this one is not ours.
+                    self.buffer = BytesMut::new();
+                    self.reading = Some(ReadAhead::Pieces(pieces.read(piece_bytes)));
+                    continue;
+                }
+            };
+            self.buffer.reserve(piece_bytes);
             match slice.read_now(&mut self.buffer, piece_bytes) {
-                Ok(ReadNow::Read) => return Poll::Ready(Some(self.take_piece(slice))),
+                Ok(ReadNow::Read) => {
+                    let bytes = self.buffer.split().freeze();
+                    let piece = self.take_piece(MediaStream::File(slice), bytes);
+                    return Poll::Ready(Some(Ok(piece)));
+                }
                 Ok(ReadNow::WouldBlock) => {}
                 Err(error) => return Poll::Ready(Some(Err(error))),
             }
             let mut buffer = std::mem::take(&mut self.buffer);
-            self.reading = Some(tokio::task::spawn_blocking(move || {
+            let task = tokio::task::spawn_blocking(move || {
                 slice.read(&mut buffer, piece_bytes)?;
                 Ok((slice, buffer))
-            }));
+            });
+            self.reading = Some(ReadAhead::File(task));
         }
     }
 
-    /// Sees to a buffer for the next piece, and that it is charged. The last piece's buffer serves again, since
-    /// the lane is free.
-    fn make_room(&mut self, slice: &FileSlice) -> Result<usize, Exceeded> {
+    /// Charges the next piece, and says how large it may be. The last piece's buffer serves again, since the lane is
+    /// free.
+    fn make_room(&mut self, stream: &MediaStream) -> Result<usize, Exceeded> {
         let paced = self.pacer.as_ref().map_or(usize::MAX, Pacer::piece_bytes);
         let wanted = |window: Window| {
             let most = window.piece_bytes.min(paced);
-            usize::try_from(slice.remaining()).map_or(most, |bytes| bytes.min(most))
+            usize::try_from(stream.remaining()).map_or(most, |bytes| bytes.min(most))
         };
         let mut piece_bytes = wanted(self.lane.window());
         if piece_bytes > self.buffer_charge.bytes()
@@ -223,15 +252,14 @@ impl MediaBody {
             self.buffer_charge.resize(piece_bytes)?;
             self.buffer = BytesMut::new();
         }
-        self.buffer.reserve(piece_bytes);
         Ok(piece_bytes)
     }
 
-    /// What was read, with the rest of its slice put back in line.
-    fn take_piece(&mut self, rest: FileSlice) -> io::Result<Bytes> {
+    /// What was read, with the rest of its stream put back in line.
+    fn take_piece(&mut self, rest: MediaStream, bytes: Bytes) -> Bytes {
         let is_last = rest.remaining() == 0 && self.parts.is_empty();
         if rest.remaining() > 0 {
-            self.parts.push_front(Part::File(rest));
+            self.parts.push_front(Part::Stream(rest));
         }
         // The buffer is the body's until the last piece takes it along; where pieces may be kept, each has its own.
         let takes_buffer = is_last || self.lane.answer.is_none();
@@ -240,14 +268,14 @@ impl MediaBody {
             std::mem::replace(&mut self.buffer_charge, empty)
         });
         if let Some(pacer) = &mut self.pacer {
-            pacer.took(self.buffer.len());
+            pacer.took(bytes.len());
         }
         self.lane.is_taken.store(true, Ordering::Release);
-        Ok(Bytes::from_owner(Piece {
-            bytes: self.buffer.split().freeze(),
+        Bytes::from_owner(Piece {
+            bytes,
             lane: Arc::clone(&self.lane),
             _charge: charge,
-        }))
+        })
     }
 
     fn end_if_done(&mut self) {
@@ -314,9 +342,9 @@ mod tests {
         std::fs::write(directory.path().join("a"), [7; LENGTH]).unwrap();
         let folder = Folder::open(directory.path()).unwrap();
         let object = folder.open_object(&Key::Named("a".into()), &record.ledger().handle());
-        let slice = object.unwrap().slice(0, LENGTH as u64).unwrap();
+        let stream = object.unwrap().read(0, LENGTH as u64).unwrap();
         let charge = record.ledger().empty_charge(Kind::Response);
-        let mut body = MediaBody::new(vec![Part::File(slice)], charge, None, record, None);
+        let mut body = MediaBody::new(vec![Part::Stream(stream)], charge, None, record, None);
         let pacer = Pacer::new(NonZeroU32::new(33_330).unwrap());
         assert_eq!(pacer.piece_bytes(), 3333);
         body.pacer = Some(pacer);

@@ -8,8 +8,21 @@ use std::sync::Arc;
 
 /// What a guest is told of how to answer. In a TOML file its fields have these names with `-` for `_`; what is left
 /// out has its default.
+///
+/// ```
+/// use millpond::Config;
+///
+/// let mut config = Config::default();
+/// assert_eq!(config.files_at(), "/media");
+/// config.files_at = Some("/files".parse()?);
+/// config.cors.origins = Some(vec!["https://a.example".parse()?]);
+/// config.cache.missing = Some("10s".to_owned().try_into()?);
+/// assert_eq!(config.files_at(), "/files");
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
+#[non_exhaustive]
 pub struct Config {
     /// Where named files are served; `/media`.
     pub files_at: Option<FilesAt>,
@@ -26,6 +39,7 @@ pub struct Config {
 /// Whose pages may read answers (Fetch section 3.2).
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
+#[non_exhaustive]
 pub struct Cors {
     /// Origins as in `https://a.example`; all of them where this is left out.
     pub origins: Option<Vec<Origin>>,
@@ -36,6 +50,7 @@ pub struct Cors {
 /// What browsers are told, each a field's value; an empty one for no such field.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
+#[non_exhaustive]
 pub struct Browser {
     /// `Timing-Allow-Origin`; `*`.
     pub timing_allow_origin: Option<FieldText>,
@@ -48,6 +63,7 @@ pub struct Browser {
 /// What caches are told.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
+#[non_exhaustive]
 pub struct Cache {
     /// `Cache-Control` of media by content; a year, immutable.
     pub content: Option<FieldText>,
@@ -115,6 +131,7 @@ pub struct NotAKey;
 
 /// A configuration that cannot be used, and where it is wrong.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum ConfigError {
     /// The file cannot be read.
     #[error("cannot read the configuration {}: {source}", path.display())]

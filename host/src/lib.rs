@@ -31,3 +31,8 @@ pub use request::{Millpond, Unready};
 #[doc(hidden)]
 pub use watch::drill::Leak;
 pub use watch::heap;
+
+/// The code in the README is compiled with the tests.
+#[cfg(doctest)]
+#[doc = include_str!("../../README.md")]
+struct Readme;

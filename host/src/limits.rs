@@ -143,7 +143,19 @@ pub(crate) const PACE_PIECE: Duration = Duration::from_millis(100);
 pub const COMPONENT_BYTES: u64 = 64 * 1024 * 1024;
 
 /// The limits that differ from host to host.
+///
+/// ```
+/// use millpond::Limits;
+/// use std::time::Duration;
+///
+/// let mut limits = Limits::default();
+/// limits.memory_bytes = 256 << 20;
+/// limits.request_memory_bytes = 2 << 20;
+/// limits.wall = Duration::from_secs(2);
+/// assert!(limits.cpu < limits.wall);
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Limits {
     /// All that the process may hold, and the kernel on its behalf, in bytes.
     pub memory_bytes: usize,
@@ -180,6 +192,7 @@ impl Default for Limits {
 
 /// A limit that a request met.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
 pub enum Limit {
     /// What it would hold in all, by the kind that would pass the limit; or a limit of that kind itself.
     #[error("{0}")]

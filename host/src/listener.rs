@@ -23,6 +23,7 @@ use tokio_util::task::TaskTracker;
 
 /// How long a connection may take over what, and how much a client may ask for on its connections.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct ConnectionLimits {
     /// From the first byte of a request's head to its last.
     pub head: Duration,
@@ -83,6 +84,7 @@ const LEAST_STALL: Duration = PACE_PIECE.saturating_mul(10);
 
 /// A pace at which answers would be cut off for being slow.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
 pub enum PaceTooLow {
     /// It is too near to what a client has to take.
     #[error(

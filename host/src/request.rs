@@ -1,5 +1,6 @@
 //! The life of one request, from its head to its body: one function, its phases in order.
 
+use crate::admin::metrics::Ended;
 use crate::body::{MediaBody, Part};
 use crate::config::{Config, Settings};
 use crate::connection::clients::TooMany;
@@ -13,13 +14,12 @@ use crate::instance::{InstanceState, limit_of, serve, timestamp_ns};
 use crate::ledger::accounts::Accounts;
 use crate::ledger::budget::{Bound, Budget, NoRoom};
 use crate::ledger::record::{End, Record};
-use crate::ledger::route::Route;
 use crate::ledger::{Charge, Exceeded, Kind, Ledger, Owner};
 use crate::limits::{
     ADMISSION_WAIT, ANSWER_BYTES, FIELD_LINES, FIELD_OVERHEAD_BYTES, FIELDS_BYTES, Limit, Limits,
     REQUEST_OVERHEAD_BYTES, RESPONSE_BYTES, TARGET_BYTES,
 };
-use crate::store::Folder;
+use crate::store::{AnyStore, MediaStore};
 use crate::watch::process;
 use bytes::Bytes;
 use http::header::{self, HeaderMap, HeaderValue};
@@ -28,17 +28,44 @@ use std::borrow::Cow;
 use std::convert::Infallible;
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll};
 use std::time::SystemTime;
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
-/// A host with one component and one folder, as a `tower` service: `http` requests in, `http` responses out.
+/// A host with one component and one store of media, as a `tower` service: `http` requests in, `http` responses out.
 ///
 /// Cloning is cheap and shares everything. The embedder serves the responses to the end or drops them; a
 /// dropped response, or a dropped response future, frees all that the request held, at once. What a request's
 /// content holds is not read: the embedder sees to it that the next request is not looked for in it.
+///
+/// It answers `/api/media/<id>` and what lies beneath [`Config::files_at`]; a router that takes a prefix off the path
+/// before it asks sees to it that these are left. It needs a tokio runtime with a timer.
+///
+/// ```
+/// use http_body_util::BodyExt;
+/// use millpond::store::Folder;
+/// use millpond::{Config, Limits, Millpond, Source};
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let folder = Folder::open("../examples/media".as_ref())?;
+/// let config = Config::default();
+/// let millpond = Millpond::new(&Source::embedded(), folder, &config, Limits::default())?;
+///
+/// let request = http::Request::get("/media/pond.png").header("range", "bytes=1-3").body(())?;
+/// let response = millpond.serve(request).await;
+/// assert_eq!(response.status(), 206);
+/// assert_eq!(response.headers()["content-type"], "image/png");
+/// assert_eq!(response.into_body().collect().await?.to_bytes(), "PNG");
+///
+/// // Now that the answer has ended, no request holds anything.
+/// millpond.accounts().idle().await;
+/// assert_eq!(millpond.accounts().survey().total().total(), 0);
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone)]
 pub struct Millpond {
     shared: Arc<Shared>,
@@ -47,7 +74,7 @@ pub struct Millpond {
 struct Shared {
     runtime: Runtime,
     inspection: Inspection,
-    folder: Arc<Folder>,
+    media: Arc<dyn AnyStore>,
     settings: Arc<Settings>,
     limits: Limits,
     accounts: Arc<Accounts>,
@@ -55,6 +82,7 @@ struct Shared {
     budget: Arc<Budget>,
     instances: Arc<Semaphore>,
     connections: Connections,
+    ended: OnceLock<Ended>,
 }
 
 /// No instance can be made, and why.
@@ -63,13 +91,14 @@ struct Shared {
 pub struct Unready(String);
 
 impl Millpond {
-    /// Compiles the component and makes everything ready for the first request.
+    /// Compiles the component and makes everything ready for the first request. It takes some tens of milliseconds the
+    /// first time, and blocks.
     ///
     /// # Errors
     /// [`ComponentError`], when the component cannot be served from.
     pub fn new(
         source: &Source,
-        folder: Folder,
+        store: impl MediaStore,
         config: &Config,
         limits: Limits,
     ) -> Result<Self, ComponentError> {
@@ -82,7 +111,7 @@ impl Millpond {
             shared: Arc::new(Shared {
                 inspection: runtime.inspect(source),
                 runtime,
-                folder: Arc::new(folder),
+                media: Arc::new(store),
                 settings: Arc::new(config.settings()),
                 limits,
                 accounts: Arc::default(),
@@ -90,6 +119,7 @@ impl Millpond {
                 budget: Arc::new(Budget::new(bound.answers_bytes)),
                 instances: Arc::new(Semaphore::new(bound.instances)),
                 connections: Connections::default(),
+                ended: OnceLock::new(),
             }),
         })
     }
@@ -116,6 +146,15 @@ impl Millpond {
         &self.shared.connections
     }
 
+    /// What is measured of requests that end, from the first time on that somebody wants it.
+    pub(crate) fn ended_metrics(&self) -> &Ended {
+        self.shared.ended.get_or_init(|| {
+            let ended = Ended::default();
+            self.accounts().observe(ended.clone());
+            ended
+        })
+    }
+
     /// What answers in progress reserve from.
     #[must_use]
     pub fn budget(&self) -> &Arc<Budget> {
@@ -137,9 +176,8 @@ impl Millpond {
         let shared = &self.shared;
         let limits = &shared.limits;
         let ledger = Ledger::new(&shared.accounts, Owner::Host, limits.request_memory_bytes);
-        let route = shared.accounts.route("probe");
         let mut store = shared
-            .store(&ledger, &route)
+            .store(&ledger)
             .map_err(|error| Unready(error.to_string()))?;
         let made = timeout(
             limits.wall,
@@ -211,7 +249,7 @@ impl std::fmt::Debug for Millpond {
 fn response_bytes(response: &Response<Vec<Part>>) -> usize {
     let parts = response.body().iter().map(|part| match part {
         Part::Bytes(bytes) => size_of::<Part>() + bytes.len(),
-        Part::File(_) => size_of::<Part>(),
+        Part::Stream(_) => size_of::<Part>(),
     });
     held_by_fields(response.headers()) + parts.sum::<usize>()
 }
@@ -241,7 +279,7 @@ impl Shared {
         record.ledger().keep(room);
 
         // A fresh instance, and its answer.
-        let mut store = self.store(record.ledger(), record.route())?;
+        let mut store = self.store(record.ledger())?;
         let fields: Vec<(&str, &[u8])> = head
             .headers
             .iter()
@@ -276,20 +314,9 @@ impl Shared {
         Ok((response, charge))
     }
 
-    fn store(
-        &self,
-        ledger: &Ledger,
-        route: &Arc<Route>,
-    ) -> Result<wasmtime::Store<InstanceState>, Exceeded> {
+    fn store(&self, ledger: &Ledger) -> Result<wasmtime::Store<InstanceState>, Exceeded> {
         let engine = self.runtime.engine();
-        InstanceState::store(
-            engine,
-            &self.limits,
-            &self.folder,
-            &self.settings,
-            ledger,
-            route,
-        )
+        InstanceState::store(engine, &self.limits, &self.media, &self.settings, ledger)
     }
 
     /// Charges what the guest made to the request's ledger, and reserves of the budget what of it is more than each

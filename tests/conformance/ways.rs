@@ -67,10 +67,8 @@ impl Component {
         let setup = Setup::default();
         let folder = tempfile::tempdir().unwrap();
         fixtures.put_into(folder.path());
-        let config = Config {
-            files_at: Some(files_at.parse().unwrap()),
-            ..Config::default()
-        };
+        let mut config = Config::default();
+        config.files_at = Some(files_at.parse().unwrap());
         let millpond = Millpond::new(
             &setup.source,
             Folder::open(folder.path()).unwrap(),

@@ -12,12 +12,15 @@ use std::{env, fs, thread};
 /// A host to be started.
 pub(crate) struct Runtime {
     pub(crate) name: String,
-    command: Box<dyn Fn(&Path, &str) -> (Command, Option<u16>) + Send + Sync>,
+    command: Box<Starts>,
     /// What it does otherwise than the table says, and why that is not the component's: a part of the difference.
     pub(crate) otherwise: &'static [(&'static str, &'static str)],
     /// Why clients that leave are known to do it harm, where they do.
     pub(crate) harmed_by_leaving: Option<&'static str>,
 }
+
+/// What starts a host over a folder, with named files at a path; and the port, where it was chosen for it.
+type Starts = dyn Fn(&Path, &str) -> (Command, Option<u16>) + Send + Sync;
 
 /// A host that runs.
 pub(crate) struct Started {

@@ -30,6 +30,7 @@ pub(crate) fn run(root: &Path) -> Result<()> {
             .context("cannot run cargo")?;
         ensure!(status.success(), "cargo {} fails", check.join(" "));
     }
+    crate::public_api::check(root)?;
     check_dependencies(root)
 }
 

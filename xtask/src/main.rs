@@ -5,6 +5,7 @@ mod ci;
 mod compose;
 mod conformance;
 mod guest;
+mod public_api;
 mod wit_page;
 
 use anyhow::{Context, Result};
@@ -26,6 +27,8 @@ enum Task {
     WitPage,
     /// Writes docs/conformance.md, the readable page of the table of requests and answers.
     Conformance,
+    /// Writes docs/public-api.txt, the listing of everything public in the library.
+    PublicApi,
     /// Replays the original's load against millpond and the original, and draws both: `-- --help` tells more.
     Replay {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
@@ -36,6 +39,7 @@ enum Task {
 }
 
 fn main() -> Result<()> {
+    public_api::stand_for_rustdoc()?;
     let root = workspace_root()?;
     match Task::parse() {
         Task::Guest { to } => {
@@ -45,6 +49,7 @@ fn main() -> Result<()> {
         }
         Task::WitPage => wit_page::write(&root),
         Task::Conformance => conformance::write(&root),
+        Task::PublicApi => public_api::write(&root),
         Task::Replay { arguments } => bench::replay(&root, &arguments),
         Task::Ci => ci::run(&root),
     }

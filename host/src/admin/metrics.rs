@@ -1,7 +1,7 @@
 //! The metrics of `/metrics`, in the OpenMetrics text format.
 
 use crate::ledger::Kind;
-use crate::ledger::accounts::Observer;
+use crate::ledger::accounts::{Observer, Survey};
 use crate::ledger::record::End;
 use crate::request::Millpond;
 use crate::watch::{Sighting, Watch};
@@ -15,49 +15,66 @@ use prometheus_client::registry::{Registry, Unit};
 use std::fmt;
 use std::time::Duration;
 
-/// What [`Metrics::encode`] makes.
+/// Registers what is measured of one host, in a program's own registry: everything that the admin listener's `/metrics`
+/// has, under the same names, which begin with `millpond_`.
+///
+/// Without a watch, what only a watch sees is left out: what the process, its allocator and the kernel hold, and what
+/// no ledger explains. Those are figures of the whole process, so the program's own memory is in them.
+///
+/// The registry keeps the host alive. To register one host again costs nothing more; two hosts in one registry need a
+/// sub-registry each, with a label to tell them apart.
+///
+/// ```
+/// use millpond::admin::register_metrics;
+/// use millpond::store::Folder;
+/// use millpond::{Config, Limits, Millpond, Source};
+/// use prometheus_client::encoding::text::encode;
+/// use prometheus_client::registry::Registry;
+///
+/// let folder = Folder::open("../examples/media".as_ref())?;
+/// let config = Config::default();
+/// let millpond = Millpond::new(&Source::embedded(), folder, &config, Limits::default())?;
+/// let mut registry = Registry::default();
+/// register_metrics(&mut registry, &millpond, None);
+/// let mut text = String::new();
+/// encode(&mut text, &registry)?;
+/// assert!(text.contains("millpond_requests_total{end=\"completed\"} 0"));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+pub fn register_metrics(registry: &mut Registry, millpond: &Millpond, watch: Option<&Watch>) {
+    let registry = registry.sub_registry_with_prefix("millpond");
+    let ended = millpond.ended_metrics();
+    registry.register_with_unit(
+        "request_duration",
+        "Time from a request's head to its end",
+        Unit::Seconds,
+        ended.duration.clone(),
+    );
+    registry.register_with_unit(
+        "request_peak",
+        "The most that a request held at one time",
+        Unit::Bytes,
+        ended.peak.clone(),
+    );
+    registry.register_collector(Box::new(Now {
+        millpond: millpond.clone(),
+        watch: watch.cloned(),
+    }));
+}
+
+/// What [`encode`] makes.
 pub(super) const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
-/// Everything that is measured of one host.
-#[derive(Debug)]
-pub(super) struct Metrics {
-    registry: Registry,
+/// The registry as text.
+pub(super) fn encode(registry: &Registry) -> Result<String, fmt::Error> {
+    let mut encoded = String::new();
+    text::encode(&mut encoded, registry)?;
+    Ok(encoded)
 }
 
-impl Metrics {
-    pub(super) fn new(millpond: &Millpond, watch: &Watch) -> Self {
-        let mut registry = Registry::with_prefix("millpond");
-        let ended = Ended::default();
-        registry.register_with_unit(
-            "request_duration",
-            "Time from a request's head to its end",
-            Unit::Seconds,
-            ended.duration.clone(),
-        );
-        registry.register_with_unit(
-            "request_peak",
-            "The most that a request held at one time",
-            Unit::Bytes,
-            ended.peak.clone(),
-        );
-        millpond.accounts().observe(ended);
-        registry.register_collector(Box::new(Now {
-            millpond: millpond.clone(),
-            watch: watch.clone(),
-        }));
-        Metrics { registry }
-    }
-
-    pub(super) fn encode(&self) -> Result<String, fmt::Error> {
-        let mut encoded = String::new();
-        text::encode(&mut encoded, &self.registry)?;
-        Ok(encoded)
-    }
-}
-
-/// What is measured when a request ends.
+/// What is measured when a request ends: of one host once, however many registries have it.
 #[derive(Debug, Clone)]
-struct Ended {
+pub(crate) struct Ended {
     duration: Family<EndLabel, Histogram>,
     peak: Family<EndLabel, Histogram>,
 }
@@ -95,14 +112,18 @@ impl Observer for Ended {
 #[derive(Debug)]
 struct Now {
     millpond: Millpond,
-    watch: Watch,
+    watch: Option<Watch>,
 }
 
 impl Collector for Now {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
         let accounts = self.millpond.accounts();
-        let seen = self.watch.last();
-        let total = seen.survey.total();
+        let seen = self.watch.as_ref().map(Watch::last);
+        let survey = match &seen {
+            Some(seen) => seen.survey.clone(),
+            None => accounts.survey(),
+        };
+        let total = survey.total();
         labelled(
             &mut encoder,
             "requests",
@@ -123,14 +144,18 @@ impl Collector for Now {
             "What is alive now",
             None,
             [
-                ("what", "requests", gauge(seen.survey.live_requests)),
-                ("what", "connections", gauge(seen.survey.live_connections)),
+                ("what", "requests", gauge(survey.live_requests)),
+                ("what", "connections", gauge(survey.live_connections)),
                 ("what", "stores", gauge(accounts.stores())),
                 ("what", "bodies", gauge(accounts.bodies())),
                 ("what", "files", gauge(accounts.files())),
             ],
         )?;
-        for (name, help, unit, value) in self.figures(&seen) {
+        let mut figures = self.figures(&survey);
+        if let Some(seen) = &seen {
+            figures.extend(seen_figures(seen));
+        }
+        for (name, help, unit, value) in figures {
             let unit = unit.then_some(&Unit::Bytes);
             let value = ConstGauge::new(value);
             let metric = encoder.encode_descriptor(name, help, unit, value.metric_type())?;
@@ -140,93 +165,105 @@ impl Collector for Now {
     }
 }
 
+/// Name, help, whether it is bytes, and value.
+type Figure = (&'static str, &'static str, bool, i64);
+
 impl Now {
-    /// Name, help, whether it is bytes, and value.
-    fn figures(&self, seen: &Sighting) -> Vec<(&'static str, &'static str, bool, i64)> {
+    /// What the host knows of itself.
+    fn figures(&self, survey: &Survey) -> Vec<Figure> {
         let budget = self.millpond.budget();
-        let process = &seen.process;
-        let heap = seen.heap.unwrap_or_default();
-        let bytes = |bytes: usize| i64::try_from(bytes).unwrap_or(i64::MAX);
-        let wide = |bytes: u64| i64::try_from(bytes).unwrap_or(i64::MAX);
         vec![
             (
                 "bound",
                 "What the process and the kernel on its behalf never pass",
                 true,
-                bytes(self.millpond.bound().bound_bytes),
+                wide(self.millpond.bound().bound_bytes),
             ),
             (
                 "budget_reserved",
                 "What answers in progress have reserved",
                 true,
-                bytes(budget.reserved_bytes()),
+                wide(budget.reserved_bytes()),
             ),
             (
                 "budget",
                 "What answers in progress may reserve",
                 true,
-                bytes(budget.total_bytes()),
+                wide(budget.total_bytes()),
             ),
             (
                 "queue",
                 "Requests that wait for room",
                 false,
-                bytes(budget.waiting()),
-            ),
-            (
-                "process_anonymous",
-                "Resident memory that is the process's own",
-                true,
-                wide(process.anonymous_bytes),
-            ),
-            (
-                "process_file",
-                "Resident pages of files",
-                true,
-                wide(process.file_bytes),
-            ),
-            (
-                "heap_allocated",
-                "What the allocator has given out",
-                true,
-                wide(heap.allocated_bytes),
-            ),
-            (
-                "heap_resident",
-                "What the allocator has in memory",
-                true,
-                wide(heap.resident_bytes),
-            ),
-            (
-                "sockets",
-                "What the kernel holds for open connections",
-                true,
-                bytes(seen.socket_bytes),
+                wide(budget.waiting()),
             ),
             (
                 "unreturned",
                 "What is held for requests that have ended",
                 true,
-                bytes(seen.survey.unreturned.total()),
-            ),
-            (
-                "unexplained",
-                "What the allocator has given out and no ledger explains",
-                true,
-                seen.unexplained_bytes,
-            ),
-            (
-                "unexplained_slope_bytes_per_minute",
-                "How fast what is unexplained grows",
-                false,
-                seen.trend.slope_bytes_per_minute,
+                wide(survey.unreturned.total()),
             ),
         ]
     }
 }
 
+/// What the watch knows of the process.
+fn seen_figures(seen: &Sighting) -> [Figure; 7] {
+    let process = &seen.process;
+    let heap = seen.heap.unwrap_or_default();
+    [
+        (
+            "process_anonymous",
+            "Resident memory that is the process's own",
+            true,
+            wide(process.anonymous_bytes),
+        ),
+        (
+            "process_file",
+            "Resident pages of files",
+            true,
+            wide(process.file_bytes),
+        ),
+        (
+            "heap_allocated",
+            "What the allocator has given out",
+            true,
+            wide(heap.allocated_bytes),
+        ),
+        (
+            "heap_resident",
+            "What the allocator has in memory",
+            true,
+            wide(heap.resident_bytes),
+        ),
+        (
+            "sockets",
+            "What the kernel holds for open connections",
+            true,
+            wide(seen.socket_bytes),
+        ),
+        (
+            "unexplained",
+            "What the allocator has given out and no ledger explains",
+            true,
+            seen.unexplained_bytes,
+        ),
+        (
+            "unexplained_slope_bytes_per_minute",
+            "How fast what is unexplained grows",
+            false,
+            seen.trend.slope_bytes_per_minute,
+        ),
+    ]
+}
+
+/// As a gauge has it.
+fn wide(value: impl TryInto<i64>) -> i64 {
+    value.try_into().unwrap_or(i64::MAX)
+}
+
 fn gauge(value: usize) -> ConstGauge<i64> {
-    ConstGauge::new(i64::try_from(value).unwrap_or(i64::MAX))
+    ConstGauge::new(wide(value))
 }
 
 fn labelled<const N: usize, M: EncodeMetric>(

@@ -1,9 +1,10 @@
 //! What the process tells of itself to those who run it, on a listener of its own.
 
 mod figures;
-mod metrics;
+pub(crate) mod metrics;
 mod report;
 
+pub use metrics::register_metrics;
 pub use report::write_report;
 
 use crate::request::Millpond;
@@ -14,7 +15,7 @@ use http_body_util::Full;
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use metrics::Metrics;
+use prometheus_client::registry::Registry;
 use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
@@ -37,7 +38,7 @@ const REQUESTS: usize = 10_000;
 pub struct Admin {
     millpond: Millpond,
     watch: Watch,
-    metrics: Arc<Metrics>,
+    metrics: Arc<Registry>,
     stopping: CancellationToken,
 }
 
@@ -45,7 +46,8 @@ impl Admin {
     /// Answers about that host, as that watch sees it. It is not ready any more once `stopping` is cancelled.
     #[must_use]
     pub fn new(millpond: Millpond, watch: Watch, stopping: CancellationToken) -> Self {
-        let metrics = Metrics::new(&millpond, &watch);
+        let mut metrics = Registry::default();
+        register_metrics(&mut metrics, &millpond, Some(&watch));
         Admin {
             metrics: Arc::new(metrics),
             millpond,
@@ -96,7 +98,7 @@ impl Admin {
             },
             "/memory" => json(&figures::Memory::of(&self.millpond, &self.watch.last())),
             "/requests" => json(&figures::requests(&self.millpond, REQUESTS)),
-            "/metrics" => match self.metrics.encode() {
+            "/metrics" => match metrics::encode(&self.metrics) {
                 Ok(metrics) => respond(StatusCode::OK, metrics::CONTENT_TYPE, metrics),
                 Err(_) => text(StatusCode::INTERNAL_SERVER_ERROR, "cannot write metrics\n"),
             },

@@ -110,6 +110,7 @@ impl Add {
             id,
             record,
             was_there,
+            ..
         } = added;
         if self.json {
             let line = serde_json::json!({

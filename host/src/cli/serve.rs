@@ -5,9 +5,8 @@ use anyhow::{Context, Result};
 use bytesize::ByteSize;
 use clap::{Args, ValueEnum};
 use millpond::admin::{Admin, write_report};
-use millpond::clients::{ClientLimits, IpNet, Rate};
+use millpond::clients::{IpNet, Rate};
 use millpond::config::{Config, FilesAt, NotAPath, NotAnOrigin, Origin};
-use millpond::limits::memory_bytes as memory_bytes_by_default;
 use millpond::listener::{self, ConnectionLimits};
 use millpond::store::Folder;
 use millpond::watch::Watch;
@@ -217,12 +216,12 @@ impl Serve {
             .memory
             .map(|size| bytes(size, "--memory"))
             .transpose()?;
-        let limits = Limits {
-            memory_bytes: memory_bytes.unwrap_or_else(memory_bytes_by_default),
-            request_memory_bytes: bytes(self.request_memory, "--request-memory")?,
-            leak: self.leak_drill,
-            ..Limits::default()
-        };
+        let mut limits = Limits::default();
+        if let Some(memory_bytes) = memory_bytes {
+            limits.memory_bytes = memory_bytes;
+        }
+        limits.request_memory_bytes = bytes(self.request_memory, "--request-memory")?;
+        limits.leak = self.leak_drill;
         let config = self.config()?;
         let millpond = Millpond::new(&source, folder, &config, limits)?;
         let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -238,18 +237,15 @@ impl Serve {
             per_second,
             burst: self.client_burst.unwrap_or(per_second),
         });
-        ConnectionLimits {
-            stall: self.stall,
-            least_bytes_per_second: self.least_rate,
-            total: self.total,
-            clients: ClientLimits {
-                requests: self.client_requests,
-                rate,
-                pace_bytes_per_second: self.pace,
-                trusted_proxies: self.trusted_proxy.clone(),
-            },
-            ..ConnectionLimits::default()
-        }
+        let mut limits = ConnectionLimits::default();
+        limits.stall = self.stall;
+        limits.least_bytes_per_second = self.least_rate;
+        limits.total = self.total;
+        limits.clients.requests = self.client_requests;
+        limits.clients.rate = rate;
+        limits.clients.pace_bytes_per_second = self.pace;
+        limits.clients.trusted_proxies = self.trusted_proxy.clone();
+        limits
     }
 
     async fn serve(

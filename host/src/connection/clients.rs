@@ -21,6 +21,7 @@ use std::time::Duration;
 
 /// What one client may ask for. A client is an IPv4 address or an IPv6 network of 64 bits.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct ClientLimits {
     /// Requests in flight, from the head to the answer's end; one more is answered with 429.
     pub requests: Option<NonZeroU32>,

@@ -21,6 +21,7 @@ pub struct Source {
 
 /// Why a component cannot be served from.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum ComponentError {
     /// The file cannot be read.
     #[error("cannot read the component {}: {source}", path.display())]
@@ -78,6 +79,7 @@ pub enum ComponentError {
 
 /// What can be told of a component before it runs.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Inspection {
     /// What it is called.
     pub name: String,

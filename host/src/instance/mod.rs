@@ -7,13 +7,14 @@ pub(crate) mod response;
 use crate::config::Settings;
 use crate::instance::engine::TICK;
 use crate::ledger::meter::Meter;
-use crate::ledger::route::Route;
 use crate::ledger::{Charge, Exceeded, Kind, Ledger, LedgerHandle};
 use crate::limits::{Limit, Limits};
-use crate::store::{self, Access, ContentId, FileSlice, Folder, MediaObject, OpenError, ReadNow};
-use crate::watch::heap;
+use crate::store::{
+    self, Access, AnyStore, ContentId, MediaObject, MediaStream, OpenError, ReadNow,
+    off_the_guests_stack,
+};
 use bytes::{Bytes, BytesMut};
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::SystemTime;
 use wasmtime::component::{HasSelf, Linker, Resource, ResourceTable, ResourceTableError};
 use wasmtime::{Engine, Store, UpdateDeadline};
@@ -48,15 +49,13 @@ mod bindings {
 pub(crate) struct InstanceState {
     meter: Meter,
     table: ResourceTable,
-    folder: Arc<Folder>,
+    media: Arc<dyn AnyStore>,
     settings: Arc<Settings>,
-    /// The slices behind the streams that were given to the guest, by handle. Weak, since the guest may drop
+    /// What is behind the streams that were given to the guest, by handle. Weak, since the guest may drop
     /// a stream and its handle then be another's.
-    streams: Vec<(u32, Weak<Mutex<FileSlice>>)>,
+    streams: Vec<(u32, Weak<Mutex<MediaStream>>)>,
     cpu_ticks_left: u32,
     ledger: LedgerHandle,
-    /// Whose request it is, for what is left on the heap by what it has done on other threads.
-    route: Arc<Route>,
 }
 
 impl InstanceState {
@@ -74,10 +73,9 @@ impl InstanceState {
     pub(crate) fn store(
         engine: &Engine,
         limits: &Limits,
-        folder: &Arc<Folder>,
+        media: &Arc<dyn AnyStore>,
         settings: &Arc<Settings>,
         ledger: &Ledger,
-        route: &Arc<Route>,
     ) -> Result<Store<Self>, Exceeded> {
         let meter = Meter::new(ledger, limits)?;
         let mut table = ResourceTable::new();
@@ -86,12 +84,11 @@ impl InstanceState {
         let state = InstanceState {
             meter,
             table,
-            folder: Arc::clone(folder),
+            media: Arc::clone(media),
             settings: Arc::clone(settings),
             streams: Vec::new(),
             cpu_ticks_left: u32::try_from(ticks).unwrap_or(u32::MAX),
             ledger: ledger.handle(),
-            route: Arc::clone(route),
         };
         let mut store = Store::new(engine, state);
         store.limiter(|state| &mut state.meter);
@@ -118,15 +115,15 @@ impl InstanceState {
         &mut self.meter
     }
 
-    /// Takes out of the table what a handle stands for: the bytes of a file that the guest has not read.
+    /// Takes out of the table what a handle stands for: the bytes that the guest has not read.
     /// `None` when it is no stream of the store's.
-    pub(crate) fn take_slice(&mut self, handle: Resource<DynInputStream>) -> Option<FileSlice> {
+    pub(crate) fn take_stream(&mut self, handle: Resource<DynInputStream>) -> Option<MediaStream> {
         let rep = handle.rep();
         let given = self.streams.iter().rev().find(|(of, _)| *of == rep)?;
-        let slice = given.1.upgrade()?;
+        let stream = given.1.upgrade()?;
         self.table.delete(handle).ok()?;
-        let slice = slice.lock().unwrap_or_else(PoisonError::into_inner);
-        Some(slice.clone())
+        let stream = stream.lock().unwrap_or_else(PoisonError::into_inner);
+        Some(stream.clone())
     }
 }
 
@@ -162,22 +159,30 @@ impl media_store::Host for InstanceState {
             }
             media_store::Key::Named(name) => {
                 self.meter.lift(name.len())?;
-                store::Key::Named(name)
+                match store::Key::named(name) {
+                    Some(key) => key,
+                    None => return Ok(Err(media_store::Error::NotFound)),
+                }
             }
         };
-        let (folder, ledger) = (Arc::clone(&self.folder), self.ledger.clone());
-        let opened = heap::spawn_blocking(&self.route, move || folder.open_object(&key, &ledger));
-        let opened = opened.await?;
-        match opened {
+        let is_name = matches!(key, store::Key::Named(_));
+        let opened = Arc::clone(&self.media).open(key, self.ledger.clone());
+        match opened.await {
+            // The guest asks for a signature where media is had by its content, and serves to everybody what is had
+            // by its name.
+            Ok(object) if object.info().access == Access::Private && is_name => {
+                tracing::warn!("private media was not opened by its name");
+                Ok(Err(media_store::Error::NotFound))
+            }
             Ok(object) => Ok(Ok(self.table.push(object)?)),
             Err(OpenError::NotFound) => Ok(Err(media_store::Error::NotFound)),
             Err(error @ OpenError::Busy(_)) => {
-                tracing::warn!(%error, "a file was not opened");
+                tracing::warn!(%error, "media was not opened");
                 Ok(Err(media_store::Error::Busy))
             }
             Err(OpenError::Exceeded(exceeded)) => Err(Limit::from(exceeded).into()),
             Err(error @ OpenError::Failed(_)) => {
-                tracing::error!(%error, "a file was not opened");
+                tracing::error!(%error, "media was not opened");
                 Ok(Err(media_store::Error::Failed))
             }
         }
@@ -223,19 +228,19 @@ impl media_store::HostObject for InstanceState {
         offset: u64,
         length: u64,
     ) -> wasmtime::Result<Result<Resource<DynInputStream>, media_store::Error>> {
-        let Ok(slice) = self.table.get(&object)?.slice(offset, length) else {
+        let Ok(stream) = self.table.get(&object)?.read(offset, length) else {
             return Ok(Err(media_store::Error::OutOfBounds));
         };
-        let slice = Arc::new(Mutex::new(slice));
-        let given = Arc::downgrade(&slice);
-        let stream: DynInputStream = Box::new(SliceStream {
-            slice,
-            ahead: BytesMut::new(),
+        let unread = Arc::new(Mutex::new(stream));
+        let given = Arc::downgrade(&unread);
+        let stream: DynInputStream = Box::new(GuestStream {
+            unread,
+            ahead: Bytes::new(),
             ahead_charge: self.ledger.empty_charge(Kind::Buffers),
             failed: None,
         });
         let stream = self.table.push(stream)?;
-        self.streams.retain(|(_, slice)| slice.strong_count() > 0);
+        self.streams.retain(|(_, unread)| unread.strong_count() > 0);
         self.streams.push((stream.rep(), given));
         Ok(Ok(stream))
     }
@@ -254,11 +259,11 @@ pub(crate) fn timestamp_ns(time: SystemTime) -> u64 {
     })
 }
 
-/// A file slice as a guest sees it that reads it: most never do, and give it to the host as it is.
-struct SliceStream {
-    slice: Arc<Mutex<FileSlice>>,
+/// A stream of the store's as a guest sees it that reads it: most never do, and give it to the host as it is.
+struct GuestStream {
+    unread: Arc<Mutex<MediaStream>>,
     /// What was read for the guest and not yet taken by it.
-    ahead: BytesMut,
+    ahead: Bytes,
     ahead_charge: Charge,
     failed: Option<std::io::Error>,
 }
@@ -266,51 +271,60 @@ struct SliceStream {
 /// Most bytes that a guest reads at a time.
 const GUEST_READ_BYTES: usize = 16 * 1024;
 
-impl SliceStream {
-    fn remaining(&self) -> u64 {
-        let slice = self.slice.lock().unwrap_or_else(PoisonError::into_inner);
-        slice.remaining()
+impl GuestStream {
+    fn unread(&self) -> MutexGuard<'_, MediaStream> {
+        self.unread.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 #[async_trait::async_trait]
-impl Pollable for SliceStream {
+impl Pollable for GuestStream {
     async fn ready(&mut self) {
-        if !self.ahead.is_empty() || self.failed.is_some() || self.remaining() == 0 {
+        if !self.ahead.is_empty() || self.failed.is_some() || self.unread().remaining() == 0 {
             return;
         }
         if let Err(exceeded) = self.ahead_charge.resize(GUEST_READ_BYTES) {
             self.failed = Some(std::io::Error::other(exceeded));
             return;
         }
-        let mut slice = {
-            let slice = self.slice.lock().unwrap_or_else(PoisonError::into_inner);
-            slice.clone()
+        let unread = self.unread().clone();
+        let read = match unread {
+            MediaStream::File(mut slice) => {
+                let read = tokio::task::spawn_blocking(move || {
+                    let mut buffer = BytesMut::new();
+                    slice.read(&mut buffer, GUEST_READ_BYTES)?;
+                    Ok(buffer.freeze())
+                });
+                read.await.map_err(std::io::Error::other).flatten()
+            }
+            MediaStream::Pieces(pieces) => {
+                let read = off_the_guests_stack(pieces.read(GUEST_READ_BYTES));
+                let read = read.await.map_err(std::io::Error::other).flatten();
+                read.map(|(_, piece)| piece)
+            }
         };
-        let read = tokio::task::spawn_blocking(move || {
-            let mut buffer = BytesMut::new();
-            slice.read(&mut buffer, GUEST_READ_BYTES).map(|_| buffer)
-        });
-        match read.await {
-            Ok(Ok(buffer)) => self.ahead = buffer,
-            Ok(Err(error)) => self.failed = Some(error),
-            Err(error) => self.failed = Some(std::io::Error::other(error)),
+        match read {
+            Ok(read) => self.ahead = read,
+            Err(error) => self.failed = Some(error),
         }
     }
 }
 
 #[async_trait::async_trait]
-impl InputStream for SliceStream {
+impl InputStream for GuestStream {
     fn read(&mut self, size: usize) -> StreamResult<Bytes> {
         if let Some(error) = self.failed.take() {
             return Err(StreamError::LastOperationFailed(error.into()));
         }
-        let mut slice = self.slice.lock().unwrap_or_else(PoisonError::into_inner);
-        if slice.remaining() == 0 {
+        let mut unread = self.unread.lock().unwrap_or_else(PoisonError::into_inner);
+        if unread.remaining() == 0 {
             return Err(StreamError::Closed);
         }
         let size = size.min(GUEST_READ_BYTES);
         if self.ahead.is_empty() {
+            let MediaStream::File(slice) = &mut *unread else {
+                return Ok(Bytes::new());
+            };
             let mut buffer = BytesMut::new();
             return match slice.read_now(&mut buffer, size) {
                 Ok(ReadNow::Read) => Ok(buffer.freeze()),
@@ -318,8 +332,8 @@ impl InputStream for SliceStream {
                 Err(error) => Err(StreamError::LastOperationFailed(error.into())),
             };
         }
-        let taken = self.ahead.split_to(size.min(self.ahead.len())).freeze();
-        slice.skip(taken.len() as u64);
+        let taken = self.ahead.split_to(size.min(self.ahead.len()));
+        unread.skip(taken.len() as u64);
         Ok(taken)
     }
 }

@@ -89,16 +89,16 @@ fn take_part(part: serve::Part, state: &mut InstanceState) -> Result<Part, Inval
     match part {
         serve::Part::Bytes(bytes) => Ok(Part::Bytes(bytes.into())),
         serve::Part::Stream(part) => {
-            let slice = state
-                .take_slice(part.source)
+            let stream = state
+                .take_stream(part.source)
                 .ok_or(InvalidResponse::ForeignStream)?;
-            if slice.remaining() < part.length {
+            if stream.remaining() < part.length {
                 return Err(InvalidResponse::PartLength {
                     promised: part.length,
-                    has: slice.remaining(),
+                    has: stream.remaining(),
                 });
             }
-            Ok(Part::File(slice.truncated(part.length)))
+            Ok(Part::Stream(stream.truncated(part.length)))
         }
     }
 }

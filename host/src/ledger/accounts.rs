@@ -5,7 +5,7 @@ use crate::ledger::route::{Route, Routes};
 use crate::ledger::{Balance, Entries, Kind, Owner};
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
+use std::sync::{Arc, Mutex, PoisonError, RwLock, Weak};
 use std::time::Duration;
 use tokio::sync::Notify;
 
@@ -20,7 +20,7 @@ pub struct Accounts {
     bodies: AtomicUsize,
     files: AtomicUsize,
     ended: [AtomicU64; End::ALL.len()],
-    observer: OnceLock<Box<dyn Observer>>,
+    observers: RwLock<Vec<Box<dyn Observer>>>,
     routes: Routes,
     given_back: Notify,
 }
@@ -35,6 +35,7 @@ pub trait Observer: std::fmt::Debug + Send + Sync {
 
 /// What all ledgers hold at one moment.
 #[derive(Debug, Clone, Default)]
+#[non_exhaustive]
 pub struct Survey {
     /// What requests hold that have not ended.
     pub requests: Balance,
@@ -52,6 +53,7 @@ pub struct Survey {
 
 /// What the requests of one route hold.
 #[derive(Debug, Clone)]
+#[non_exhaustive]
 pub struct RouteSurvey {
     /// The route's pattern.
     pub route: Arc<Route>,
@@ -69,6 +71,7 @@ pub struct RouteSurvey {
 
 /// One live request, for a list of them.
 #[derive(Debug, Clone)]
+#[non_exhaustive]
 pub struct LiveRequest {
     /// Its number, counted from the process's start.
     pub id: u64,
@@ -271,14 +274,17 @@ impl Accounts {
     /// Counts a request that ended.
     pub(crate) fn count_end(&self, end: End, duration: Duration, peak_bytes: usize) {
         self.ended[end as usize].fetch_add(1, Ordering::AcqRel);
-        if let Some(observer) = self.observer.get() {
+        let observers = self.observers.read();
+        for observer in &*observers.unwrap_or_else(PoisonError::into_inner) {
             observer.ended(end, duration, peak_bytes);
         }
     }
 
-    /// Says who is told of each request that ends: the first to ask.
+    /// Tells `observer` of each request that ends from now on, for as long as there are these accounts.
     pub fn observe(&self, observer: impl Observer + 'static) {
-        let _ = self.observer.set(Box::new(observer));
+        let observers = self.observers.write();
+        let mut observers = observers.unwrap_or_else(PoisonError::into_inner);
+        observers.push(Box::new(observer));
     }
 }
 

@@ -18,6 +18,7 @@ use tokio::time::timeout;
 
 /// How the process's bound is made up, in bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
 pub struct Bound {
     /// The sum: what the process and the kernel on its behalf never hold more than.
     pub bound_bytes: usize,

@@ -23,6 +23,7 @@ use std::time::{Duration, Instant};
 /// no others.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
 #[serde(rename_all = "snake_case")]
+#[non_exhaustive]
 pub enum Kind {
     /// Linear memories of the request's instances, summed.
     GuestMemory,
@@ -163,6 +164,7 @@ impl Serialize for Balance {
 
 /// Whose ledger it is.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Owner {
     /// A request, by its method and the pattern of its target.
     Request {
@@ -295,6 +297,14 @@ impl LedgerHandle {
         Ok(charge)
     }
 
+    /// The route of the request that owns the ledger; none where a request does not.
+    pub(crate) fn route(&self) -> Option<&Arc<Route>> {
+        match self.entries.owner() {
+            Owner::Request { route, .. } => Some(route),
+            Owner::Connection | Owner::Host => None,
+        }
+    }
+
     /// Says that the owner has ended, for an owner that does not say so itself.
     pub(crate) fn end(&self) {
         // What was said first counts.
@@ -364,6 +374,9 @@ impl Entries {
 
 impl Drop for Entries {
     fn drop(&mut self) {
+        // Before it is said that nothing is held any more.
+        let reservations = self.reservations.get_mut();
+        reservations.unwrap_or_else(PoisonError::into_inner).clear();
         self.accounts.leave(self.id, &self.owner);
     }
 }

@@ -17,6 +17,7 @@ pub struct Adder {
 
 /// A file that is in the store now.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Added {
     /// Its address.
     pub id: ContentId,
@@ -28,6 +29,7 @@ pub struct Added {
 
 /// Why a file was not added.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum AddError {
     /// The file cannot be read.
     #[error("cannot read {}: {source}", path.display())]

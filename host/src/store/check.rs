@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 
 /// What one entry of a store turned out to be.
 #[derive(Debug)]
+#[non_exhaustive]
 pub struct Finding {
     /// Its path, from the store's root.
     pub path: PathBuf,
@@ -19,6 +20,7 @@ pub struct Finding {
 
 /// What is wrong with an entry of a store.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum Damage {
     /// The content is not what its id says.
     #[error("its content has another digest: {0}")]

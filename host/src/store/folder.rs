@@ -1,9 +1,9 @@
 //! Opens what a key names, and never anything outside the folder.
 
 use super::digests::Digests;
-use super::slice::{FileSlice, OpenFile, OutOfBounds};
-use crate::ledger::{Exceeded, Kind, LedgerHandle};
-use crate::limits::FILE_BYTES;
+use super::object::{Key, MediaObject, MediaStore, ObjectInfo, ObjectVariant, OpenError};
+use crate::ledger::LedgerHandle;
+use crate::watch::heap;
 use cap_std::ambient_authority;
 use cap_std::fs::{Dir, OpenOptions};
 use millpond_store::content::{Access, ContentId, RECORD_BYTES, Record};
@@ -15,73 +15,12 @@ use std::time::SystemTime;
 
 /// A folder of media, opened once: whatever is asked for is looked up beneath that handle and cannot leave
 /// it, be it by `..`, by an absolute path or through a symbolic link (`cap-std` resolves beneath the root).
-#[derive(Debug)]
+///
+/// Cloning is cheap and shares the handle.
+#[derive(Debug, Clone)]
 pub struct Folder {
-    root: Dir,
-    digests: Digests,
-}
-
-/// What names one object: `variant key` of `wit/media-store.wit`.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Key {
-    /// Media by its content.
-    Content(ContentId),
-    /// A file by its path beneath the root.
-    Named(String),
-}
-
-/// Why an object was not opened: `enum error` of `wit/media-store.wit`.
-#[derive(Debug, thiserror::Error)]
-pub enum OpenError {
-    /// There is none, it is no regular file, or its record is missing or damaged.
-    #[error("there is no such object")]
-    NotFound,
-    /// The process is at its limit of open files or memory.
-    #[error("the host is at its limit of open files: {0}")]
-    Busy(#[source] io::Error),
-    /// The request has no room for an open file.
-    #[error(transparent)]
-    Exceeded(#[from] Exceeded),
-    /// The file system failed.
-    #[error("the file system failed: {0}")]
-    Failed(#[source] io::Error),
-}
-
-/// An open object: `resource object` of `wit/media-store.wit`.
-#[derive(Debug)]
-pub struct MediaObject {
-    file: Arc<OpenFile>,
-    info: ObjectInfo,
-}
-
-/// What is known of an object without reading it: `record info` of `wit/media-store.wit`.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ObjectInfo {
-    /// Length when it was opened, in bytes.
-    pub length: u64,
-    /// Media type: as recorded, or by the name's extension.
-    pub media_type: String,
-    /// Modification time of the file.
-    pub modified: Option<SystemTime>,
-    /// When the media was added; none for named files.
-    pub created: Option<SystemTime>,
-    /// The content id; of a named file where it is known.
-    pub digest: Option<ContentId>,
-    /// Who may have it.
-    pub access: Access,
-    /// Other representations, as recorded; those of a named file are looked for when they are asked for.
-    pub variants: Vec<ObjectVariant>,
-}
-
-/// Another representation of the same resource: `record variant-info` of `wit/media-store.wit`.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ObjectVariant {
-    /// Its key.
-    pub key: Key,
-    /// Its media type.
-    pub media_type: String,
-    /// Its content coding, where it has one.
-    pub content_coding: Option<String>,
+    root: Arc<Dir>,
+    digests: Arc<Digests>,
 }
 
 impl Folder {
@@ -94,12 +33,13 @@ impl Folder {
         // A handle on a folder is had without the right to read it; who lacks that is told at the start.
         drop(root.entries()?);
         Ok(Folder {
-            root,
-            digests: Digests::new(),
+            root: Arc::new(root),
+            digests: Arc::new(Digests::new()),
         })
     }
 
-    /// Opens an object for whoever has that ledger, which is charged for as long as it is open. It blocks on the file system, so it is no call for an async thread.
+    /// Opens an object for whoever has that ledger, which is charged for as long as it is open. It blocks on the file
+    /// system, so it is no call for an async thread; [`MediaStore::open`] is.
     ///
     /// # Errors
     /// [`OpenError`].
@@ -108,12 +48,7 @@ impl Folder {
             Key::Content(id) => self.open_content(id),
             Key::Named(name) => self.open_named(name),
         }?;
-        let held_bytes = FILE_BYTES + info.media_type.len();
-        let charge = ledger.charge(Kind::Files, held_bytes)?;
-        Ok(MediaObject {
-            file: Arc::new(OpenFile::new(file, info.length, charge)),
-            info,
-        })
+        Ok(MediaObject::from_file(file, info, ledger)?)
     }
 
     fn open_content(&self, id: &ContentId) -> Result<(std::fs::File, ObjectInfo), OpenError> {
@@ -207,19 +142,21 @@ impl Folder {
     }
 }
 
-impl MediaObject {
-    /// What was known of the object when it was opened.
-    #[must_use]
-    pub fn info(&self) -> &ObjectInfo {
-        &self.info
+impl MediaStore for Folder {
+    async fn open(&self, key: &Key, ledger: &LedgerHandle) -> Result<MediaObject, OpenError> {
+        let (folder, key, ledger) = (self.clone(), key.clone(), ledger.clone());
+        let route = ledger.route().cloned();
+        let open = move || folder.open_object(&key, &ledger);
+        let opened = match route {
+            Some(route) => heap::spawn_blocking(&route, open),
+            None => tokio::task::spawn_blocking(open),
+        };
+        let failed = |error| OpenError::Failed(io::Error::other(error));
+        opened.await.map_err(failed)?
     }
 
-    /// A slice of the object's bytes. Nothing is read yet.
-    ///
-    /// # Errors
-    /// When it would reach past the object's end.
-    pub fn slice(&self, offset: u64, length: u64) -> Result<FileSlice, OutOfBounds> {
-        FileSlice::new(Arc::clone(&self.file), offset, length)
+    fn is_shallow(&self) -> bool {
+        true
     }
 }
 

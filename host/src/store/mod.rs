@@ -1,18 +1,24 @@
-//! A folder of media: files by their names, and files by their content (`media-store` of the interface).
+//! Where media lies (`media-store` of the interface): a [`Folder`], or whatever else is a [`MediaStore`].
 //!
-//! Content-addressed media lies at `<root>/<ab>/<id>`, where `id` is the lower-case hexadecimal SHA-256 of
-//! the bytes and `ab` its first two digits; a record in JSON lies beside it at `<root>/<ab>/<id>.json`.
+//! In a folder, files are had by their names and by their content. Content-addressed media lies at `<root>/<ab>/<id>`,
+//! where `id` is the lower-case hexadecimal SHA-256 of the bytes and `ab` its first two digits; a record in JSON lies
+//! beside it at `<root>/<ab>/<id>.json`.
 
 mod add;
 mod check;
 mod digests;
 mod folder;
+mod object;
+mod pieces;
 mod slice;
 
 pub use add::{AddError, Added, Adder};
 pub use check::{Damage, Finding, check};
-pub use folder::{Folder, Key, MediaObject, ObjectInfo, ObjectVariant, OpenError};
+pub use folder::Folder;
 pub use millpond_store::content::{Access, ContentId, NotAContentId, Record, VARIANTS, Variant};
-pub use slice::{FileSlice, OutOfBounds};
+pub use object::{Key, MediaObject, MediaStore, ObjectInfo, ObjectVariant, OpenError};
+pub use pieces::ReadAt;
 
-pub(crate) use slice::ReadNow;
+pub(crate) use object::{AnyStore, MediaStream, off_the_guests_stack};
+pub(crate) use pieces::Reading;
+pub(crate) use slice::{FileSlice, ReadNow};

@@ -17,7 +17,7 @@ pub(crate) struct OpenFile {
 
 /// The bytes of an open file from an offset on, to an exact length. It holds the file open and no bytes.
 #[derive(Debug, Clone)]
-pub struct FileSlice {
+pub(crate) struct FileSlice {
     file: Arc<OpenFile>,
     offset: u64,
     remaining: u64,
@@ -26,7 +26,7 @@ pub struct FileSlice {
 /// A slice would reach past the end of its object.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("the slice reaches past the end of the object")]
-pub struct OutOfBounds;
+pub(crate) struct OutOfBounds;
 
 /// What reading without waiting came to.
 #[derive(Debug)]
@@ -60,13 +60,11 @@ impl FileSlice {
     }
 
     /// Bytes not yet read.
-    #[must_use]
-    pub fn remaining(&self) -> u64 {
+    pub(crate) fn remaining(&self) -> u64 {
         self.remaining
     }
 
     /// The same slice, without what lies beyond its next `length` bytes.
-    #[must_use]
     pub(crate) fn truncated(mut self, length: u64) -> Self {
         self.remaining = self.remaining.min(length);
         self

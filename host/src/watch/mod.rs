@@ -25,6 +25,7 @@ use tokio::time::{MissedTickBehavior, interval};
 
 /// What the watch saw last.
 #[derive(Debug, Clone)]
+#[non_exhaustive]
 pub struct Sighting {
     /// What the kernel says of the process.
     pub process: ProcessMemory,

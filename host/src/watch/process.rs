@@ -5,6 +5,7 @@ use serde::Serialize;
 /// A process's memory, in bytes, each figure under its own name: they are different things, and comparing them as
 /// if they were one cost the original's operators days.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
+#[non_exhaustive]
 pub struct ProcessMemory {
     /// Resident and the process's own (`RssAnon`): heap, stacks, guest memory.
     pub anonymous_bytes: u64,

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 /// A figure's movement over a window of time.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+#[non_exhaustive]
 pub struct Trend {
     /// Bytes a minute, by the median of the slopes between all pairs of samples (Theil and Sen).
     pub slope_bytes_per_minute: i64,
@@ -15,6 +16,7 @@ pub struct Trend {
 /// What a movement looks like.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
+#[non_exhaustive]
 pub enum Shape {
     /// It stays where it is.
     Flat,
