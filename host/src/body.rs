@@ -6,8 +6,10 @@
 use crate::connection::Answer;
 use crate::connection::pace::Pacer;
 use crate::connection::window::{SMALLEST, Window};
+use crate::instance::http::Running;
 use crate::ledger::record::{End, Record};
 use crate::ledger::{Charge, Exceeded, Kind};
+use crate::request::RequestError;
 use crate::store::{FileSlice, MediaStream, ReadNow, Reading};
 use crate::watch::drill::Leak;
 use atomic_waker::AtomicWaker;
@@ -35,7 +37,8 @@ use tokio::task::JoinHandle;
 #[derive(Debug)]
 pub struct MediaBody {
     parts: VecDeque<Part>,
-    remaining: u64,
+    /// Bytes not yet given out, where that is known.
+    remaining: Option<u64>,
     reading: Option<ReadAhead>,
     buffer: BytesMut,
     buffer_charge: Charge,
@@ -61,13 +64,22 @@ pub(crate) enum Part {
     Bytes(Bytes),
     /// Bytes of the store's.
     Stream(MediaStream),
+    /// Bytes that an instance for `wasi:http` moves itself.
+    Running {
+        /// The instance.
+        running: Running,
+        /// How many it has promised, where it has.
+        length: Option<u64>,
+    },
 }
 
 impl Part {
-    pub(crate) fn length(&self) -> u64 {
+    /// Length in bytes, where it is known.
+    pub(crate) fn length(&self) -> Option<u64> {
         match self {
-            Part::Bytes(bytes) => bytes.len() as u64,
-            Part::Stream(stream) => stream.remaining(),
+            Part::Bytes(bytes) => Some(bytes.len() as u64),
+            Part::Stream(stream) => Some(stream.remaining()),
+            Part::Running { length, .. } => *length,
         }
     }
 }
@@ -184,7 +196,7 @@ impl MediaBody {
             }
             match self.parts.front() {
                 None => return Poll::Ready(None),
-                Some(part) if part.length() == 0 => {
+                Some(part) if part.length() == Some(0) => {
                     self.parts.pop_front();
                     continue;
                 }
@@ -193,13 +205,22 @@ impl MediaBody {
                     self.parts.pop_front();
                     return Poll::Ready(Some(Ok(bytes)));
                 }
-                Some(Part::Stream(_)) => {
+                Some(Part::Stream(_) | Part::Running { .. }) => {
                     ready!(self.lane.poll_free(cx));
                     // Before anything is read, so that nothing is held meanwhile.
                     if let Some(pacer) = &mut self.pacer {
                         ready!(pacer.poll_ready(cx));
                     }
                 }
+            }
+            if let Some(Part::Running { running, .. }) = self.parts.front_mut() {
+                let piece = ready!(running.poll_piece(cx));
+                if let (Some(peak_bytes), Some(record)) =
+                    (running.peak_guest_bytes(), &mut self.record)
+                {
+                    record.guest_took(peak_bytes);
+                }
+                return Poll::Ready(self.take_run(piece).transpose());
             }
             let Some(Part::Stream(stream)) = self.parts.pop_front() else {
                 continue;
@@ -234,6 +255,42 @@ impl MediaBody {
             });
             self.reading = Some(ReadAhead::File(task));
         }
+    }
+
+    /// What an instance gave, which is charged by its store already, or the end of that.
+    fn take_run(
+        &mut self,
+        piece: Option<Result<Bytes, RequestError>>,
+    ) -> io::Result<Option<Bytes>> {
+        let bytes = match piece {
+            Some(Ok(bytes)) => bytes,
+            Some(Err(error)) => {
+                if let Some(record) = &mut self.record {
+                    record.ended_because(error.end(), error.to_string());
+                }
+                return Err(io::Error::other(error));
+            }
+            None => {
+                self.parts.pop_front();
+                return match self.remaining {
+                    Some(missing) if missing > 0 => Err(io::ErrorKind::UnexpectedEof.into()),
+                    _ => Ok(None),
+                };
+            }
+        };
+        let is_too_long = |remaining| bytes.len() as u64 > remaining;
+        if self.remaining.is_some_and(is_too_long) {
+            return Err(io::Error::other("the body is longer than promised"));
+        }
+        if let Some(pacer) = &mut self.pacer {
+            pacer.took(bytes.len());
+        }
+        self.lane.is_taken.store(true, Ordering::Release);
+        Ok(Some(Bytes::from_owner(Piece {
+            bytes,
+            lane: Arc::clone(&self.lane),
+            _charge: None,
+        })))
     }
 
     /// Charges the next piece, and says how large it may be. The last piece's buffer serves again, since the lane is
@@ -279,7 +336,7 @@ impl MediaBody {
     }
 
     fn end_if_done(&mut self) {
-        if self.remaining == 0
+        if self.remaining == Some(0)
             && let Some(record) = &mut self.record
         {
             record.ended(End::Completed);
@@ -297,9 +354,13 @@ impl Body for MediaBody {
     ) -> Poll<Option<io::Result<Frame<Bytes>>>> {
         let body = self.get_mut();
         match ready!(body.poll_piece(cx)) {
-            None => Poll::Ready(None),
+            None => {
+                body.remaining = Some(0);
+                body.end_if_done();
+                Poll::Ready(None)
+            }
             Some(Ok(piece)) => {
-                body.remaining -= piece.len() as u64;
+                body.remaining = body.remaining.map(|bytes| bytes - piece.len() as u64);
                 if let Some(record) = &mut body.record {
                     record.sent(piece.len());
                 }
@@ -316,11 +377,12 @@ impl Body for MediaBody {
     }
 
     fn is_end_stream(&self) -> bool {
-        self.remaining == 0
+        self.remaining == Some(0)
     }
 
     fn size_hint(&self) -> SizeHint {
-        SizeHint::with_exact(self.remaining)
+        self.remaining
+            .map_or_else(SizeHint::new, SizeHint::with_exact)
     }
 }
 

@@ -106,6 +106,13 @@ pub(crate) const ANSWER_BYTES: usize =
 /// A response's head and the parts that the guest made, in bytes; what is beyond is reserved when it comes.
 pub(crate) const RESPONSE_BYTES: usize = 4 * 1024;
 
+/// Most bytes that a component for `wasi:http` writes to its body at a time.
+pub(crate) const HTTP_PIECE_BYTES: usize = 16 * 1024;
+
+/// What lies between folder, component and connection while a component for `wasi:http` moves a body, in bytes: two
+/// pieces that were written and one on its way, and what is read at a time, 64 KiB by the common ones.
+pub(crate) const HTTP_BUFFERS_BYTES: usize = 3 * HTTP_PIECE_BYTES + 64 * 1024;
+
 /// Longest request target, in bytes (RFC 9110 section 4.1 asks for 8000 at least): 414 beyond.
 pub const TARGET_BYTES: usize = 8 * 1024;
 

@@ -8,11 +8,13 @@ use crate::connection::framing::Framing;
 use crate::connection::head::{self, Unfit};
 use crate::connection::{Answer, Connection, Connections};
 use crate::instance::component::{ComponentError, Inspection, Source, one_line};
-use crate::instance::engine::Runtime;
+use crate::instance::engine::{Guest, Runtime};
+use crate::instance::http::{HttpGuest, HttpState};
 use crate::instance::response::{self, InvalidResponse};
-use crate::instance::{InstanceState, limit_of, serve, timestamp_ns};
+use crate::instance::{InstanceState, MediaGuestPre, limit_of, serve, timestamp_ns};
 use crate::ledger::accounts::Accounts;
 use crate::ledger::budget::{Bound, Budget, NoRoom};
+use crate::ledger::meter::Meter;
 use crate::ledger::record::{End, Record};
 use crate::ledger::{Charge, Exceeded, Kind, Ledger, Owner};
 use crate::limits::{
@@ -31,7 +33,7 @@ use std::pin::Pin;
 use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll};
 use std::time::SystemTime;
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
 
 /// A host with one component and one store of media, as a `tower` service: `http` requests in, `http` responses out.
@@ -176,18 +178,27 @@ impl Millpond {
         let shared = &self.shared;
         let limits = &shared.limits;
         let ledger = Ledger::new(&shared.accounts, Owner::Host, limits.request_memory_bytes);
-        let mut store = shared
-            .store(&ledger)
-            .map_err(|error| Unready(error.to_string()))?;
-        let made = timeout(
-            limits.wall,
-            shared.runtime.guest().instantiate_async(&mut store),
-        );
-        match made.await {
-            Ok(Ok(_)) => Ok(()),
-            Ok(Err(error)) => Err(Unready(RequestError::of_trap(&error, &store).to_string())),
-            Err(_) => Err(Unready(RequestError::Limited(Limit::Wall).to_string())),
+        let unready = |error: RequestError| Unready(error.to_string());
+        let trapped = |error: wasmtime::Error, meter: &Meter| {
+            unready(RequestError::of_trap(&error, limit_of(&error, meter)))
+        };
+        let too_slow = |_| unready(RequestError::Limited(Limit::Wall));
+        match shared.runtime.guest() {
+            Guest::Media(guest) => {
+                let store = shared.store(&ledger);
+                let mut store = store.map_err(|error| unready(error.into()))?;
+                let made = timeout(limits.wall, guest.instantiate_async(&mut store)).await;
+                let made = made.map_err(too_slow)?;
+                made.map_err(|error| trapped(error, store.data().meter()))?;
+            }
+            Guest::Http(guest) => {
+                let mut store = shared.http_store(guest, &ledger).map_err(unready)?;
+                let made = timeout(limits.wall, guest.probe(&mut store)).await;
+                let made = made.map_err(too_slow)?;
+                made.map_err(|error| trapped(error, store.data().meter()))?;
+            }
         }
+        Ok(())
     }
 
     /// Answers one request.
@@ -249,7 +260,7 @@ impl std::fmt::Debug for Millpond {
 fn response_bytes(response: &Response<Vec<Part>>) -> usize {
     let parts = response.body().iter().map(|part| match part {
         Part::Bytes(bytes) => size_of::<Part>() + bytes.len(),
-        Part::Stream(_) => size_of::<Part>(),
+        Part::Stream(_) | Part::Running { .. } => size_of::<Part>(),
     });
     held_by_fields(response.headers()) + parts.sum::<usize>()
 }
@@ -278,7 +289,21 @@ impl Shared {
         let (room, place) = admitted?;
         record.ledger().keep(room);
 
-        // A fresh instance, and its answer.
+        match self.runtime.guest() {
+            Guest::Media(guest) => self.ask(guest, head, client, place, record).await,
+            Guest::Http(guest) => self.ask_http(guest, head, place, record).await,
+        }
+    }
+
+    /// Asks a fresh instance, which is gone by the time that its answer is sent.
+    async fn ask(
+        &self,
+        guest: &MediaGuestPre<InstanceState>,
+        head: &http::request::Parts,
+        client: Option<String>,
+        place: OwnedSemaphorePermit,
+        record: &mut Record,
+    ) -> Result<(Response<Vec<Part>>, Charge), RequestError> {
         let mut store = self.store(record.ledger())?;
         let fields: Vec<(&str, &[u8])> = head
             .headers
@@ -294,7 +319,7 @@ impl Shared {
             client: client.as_deref(),
         };
         let called = timeout(self.limits.wall, async {
-            let guest = self.runtime.guest().instantiate_async(&mut store).await?;
+            let guest = guest.instantiate_async(&mut store).await?;
             let guest = guest.millpond_media_media_serve();
             guest.call_handle(&mut store, question).await
         })
@@ -302,16 +327,53 @@ impl Shared {
         record.guest_took(store.data().meter().peak_guest_bytes());
         let answer = match called {
             Ok(Ok(answer)) => answer,
-            Ok(Err(error)) => return Err(RequestError::of_trap(&error, &store)),
+            Ok(Err(error)) => {
+                let limit = limit_of(&error, store.data().meter());
+                return Err(RequestError::of_trap(&error, limit));
+            }
             Err(_) => return Err(RequestError::Limited(Limit::Wall)),
         };
 
         // The handles leave the instance; then it is freed, before the first byte of the body moves.
         let response = response::check(answer, &head.method, store.data_mut())?;
-        let charge = self.make_room(&response, record.ledger(), store.data_mut())?;
+        let lifted = store.data_mut().meter_mut().lift(response_bytes(&response));
+        lifted.map_err(RequestError::Limited)?;
+        let charge = self.make_room(&response, record.ledger())?;
         drop(store);
         drop(place);
         Ok((response, charge))
+    }
+
+    /// Asks a fresh instance of a component for `wasi:http`, which sends its answer itself and keeps its place
+    /// meanwhile.
+    async fn ask_http(
+        &self,
+        guest: &HttpGuest,
+        head: &http::request::Parts,
+        place: OwnedSemaphorePermit,
+        record: &mut Record,
+    ) -> Result<(Response<Vec<Part>>, Charge), RequestError> {
+        let store = self.http_store(guest, record.ledger())?;
+        let answer = guest.ask(store, head, place, self.limits.wall).await?;
+        let (answer, running) = answer.into_parts();
+        response::check_http(&answer.headers)?;
+        let parts = match response::promised_length(&answer, &head.method) {
+            Some(0) => Vec::new(),
+            length => vec![Part::Running { running, length }],
+        };
+        let response = Response::from_parts(answer, parts);
+        let charge = self.make_room(&response, record.ledger())?;
+        Ok((response, charge))
+    }
+
+    fn http_store(
+        &self,
+        guest: &HttpGuest,
+        ledger: &Ledger,
+    ) -> Result<wasmtime::Store<HttpState>, RequestError> {
+        let engine = self.runtime.engine();
+        let folder = self.media.folder();
+        guest.store(engine, &self.limits, folder, &self.settings, ledger)
     }
 
     fn store(&self, ledger: &Ledger) -> Result<wasmtime::Store<InstanceState>, Exceeded> {
@@ -325,13 +387,8 @@ impl Shared {
         &self,
         response: &Response<Vec<Part>>,
         ledger: &Ledger,
-        state: &mut InstanceState,
     ) -> Result<Charge, RequestError> {
         let bytes = response_bytes(response);
-        state
-            .meter_mut()
-            .lift(bytes)
-            .map_err(RequestError::Limited)?;
         let charge = ledger.charge(Kind::Response, bytes)?;
         if bytes > RESPONSE_BYTES {
             let beyond = self.budget.try_reserve(bytes - RESPONSE_BYTES);
@@ -376,9 +433,9 @@ fn check_size(head: &http::request::Parts) -> Result<(), RequestError> {
     Ok(())
 }
 
-/// Why a request gets no answer of the guest's.
+/// Why a request gets no answer of the guest's, or not all of it.
 #[derive(Debug, thiserror::Error)]
-enum RequestError {
+pub(crate) enum RequestError {
     #[error("the target is longer than {TARGET_BYTES} bytes")]
     TargetTooLong,
     #[error("the fields are larger than {FIELDS_BYTES} bytes or more than {FIELD_LINES}")]
@@ -397,6 +454,10 @@ enum RequestError {
     Trapped(String),
     #[error("the guest's answer is invalid: {0}")]
     Invalid(#[from] InvalidResponse),
+    #[error("the guest ended without an answer")]
+    NoAnswer,
+    #[error("the guest's answer is an error: {0}")]
+    OfHttp(String),
 }
 
 impl From<Exceeded> for RequestError {
@@ -406,17 +467,19 @@ impl From<Exceeded> for RequestError {
 }
 
 impl RequestError {
-    fn of_trap(error: &wasmtime::Error, store: &wasmtime::Store<InstanceState>) -> Self {
+    /// Why a call into an instance failed, and which limit that was the end of, if it was one.
+    pub(crate) fn of_trap(error: &wasmtime::Error, limit: Option<Limit>) -> Self {
         if error.is::<wasmtime::PoolConcurrencyLimitError>() {
             return RequestError::NoPlace;
         }
-        match limit_of(error, store.data().meter()) {
+        match limit {
             Some(limit) => RequestError::Limited(limit),
             None => RequestError::Trapped(one_line(error)),
         }
     }
 
-    fn end(&self) -> End {
+    /// How the request ends by it.
+    pub(crate) fn end(&self) -> End {
         match self {
             RequestError::TargetTooLong
             | RequestError::FieldsTooLarge
@@ -425,7 +488,10 @@ impl RequestError {
             | RequestError::NoRoom(_)
             | RequestError::NoPlace => End::Refused,
             RequestError::Limited(_) => End::Limited,
-            RequestError::Trapped(_) | RequestError::Invalid(_) => End::Failed,
+            RequestError::Trapped(_)
+            | RequestError::Invalid(_)
+            | RequestError::NoAnswer
+            | RequestError::OfHttp(_) => End::Failed,
         }
     }
 
@@ -449,7 +515,10 @@ impl RequestError {
                 let message = format!("Request limit reached: {limit}");
                 return (StatusCode::INTERNAL_SERVER_ERROR, message.into());
             }
-            RequestError::Trapped(_) | RequestError::Invalid(_) => {
+            RequestError::Trapped(_)
+            | RequestError::Invalid(_)
+            | RequestError::NoAnswer
+            | RequestError::OfHttp(_) => {
                 (StatusCode::INTERNAL_SERVER_ERROR, "Media component failed")
             }
         };

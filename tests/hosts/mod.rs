@@ -18,6 +18,21 @@ use std::net::{SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn millpond_runs_its_own_component() {
+    run(Runtime::millpond(None)).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn millpond_runs_the_component_for_wasi_0_2() {
+    run(Runtime::millpond(Some("millpond-http-p2.wasm"))).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn millpond_runs_the_component_for_wasi_0_3() {
+    run(Runtime::millpond(Some("millpond-http-p3.wasm"))).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "needs wasmtime"]
 async fn wasmtime_serve_runs_the_component_for_wasi_0_2() {
     run(Runtime::wasmtime_serve("millpond-http-p2.wasm", &[])).await;

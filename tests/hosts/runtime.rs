@@ -54,6 +54,28 @@ impl Runtime {
         }
     }
 
+    /// This project's own host, with a component for `wasi:http` or with its own.
+    pub(crate) fn millpond(component: Option<&str>) -> Self {
+        let path = component.map(component_path);
+        Runtime {
+            name: format!("millpond serve, {}", component.unwrap_or("media-serve.wasm")),
+            command: Box::new(move |folder, files_at| {
+                let mut command = Command::new(env!("CARGO_BIN_EXE_millpond"));
+                command
+                    .args(["serve", "--listen", "127.0.0.1:0", "--admin", "off"])
+                    .args(["--files-at", files_at])
+                    .arg(folder);
+                if let Some(path) = &path {
+                    command.arg("--component").arg(path);
+                    command.args(["--request-memory", "2MiB"]);
+                }
+                (command, None)
+            }),
+            otherwise: &[],
+            harmed_by_leaving: None,
+        }
+    }
+
     pub(crate) fn jco_serve(flags: &'static [&'static str]) -> Self {
         let mut name = String::from("jco serve, millpond-http-p2.wasm");
         for flag in flags.iter().filter(|flag| !flag.starts_with('-')) {

@@ -1,6 +1,7 @@
 //! A component that fits the world `media-guest`: read, compiled and checked before anything is served.
 
 use crate::instance::engine::Runtime;
+use crate::instance::http::HttpVersion;
 use crate::limits::{COMPONENT_BYTES, Limits};
 use sha2::{Digest, Sha256};
 use std::fs::File;
@@ -54,7 +55,9 @@ pub enum ComponentError {
         reason: String,
     },
     /// It asks for what this host does not give, or lacks what it must export.
-    #[error("{name} does not fit the world millpond:media/media-guest: {reason}")]
+    #[error(
+        "{name} fits neither the world millpond:media/media-guest nor wasi:http/proxy or service: {reason}"
+    )]
     Unfit {
         /// The component.
         name: String,
@@ -164,6 +167,40 @@ pub(crate) fn compile(
         name,
         reason: one_line(&error),
     })
+}
+
+/// Which version of `wasi:http` a component answers, if it is one for that and not for `media-serve`.
+pub(crate) fn http_version(source: &Source) -> Option<HttpVersion> {
+    let exports = exports(source.bytes());
+    let exports_one = |name: &str| exports.iter().any(|export| export.starts_with(name));
+    if exports_one("millpond:media/media-serve@") {
+        None
+    } else if exports_one("wasi:http/handler@0.3.") {
+        Some(HttpVersion::P3)
+    } else if exports_one("wasi:http/incoming-handler@0.2.") {
+        Some(HttpVersion::P2)
+    } else {
+        None
+    }
+}
+
+/// Names of what a component exports. What cannot be read has none: the compiler says what is amiss.
+fn exports(component: &[u8]) -> Vec<String> {
+    let mut names = Vec::new();
+    let mut depth = 0;
+    for payload in wasmparser::Parser::new(0).parse_all(component) {
+        match payload {
+            Ok(wasmparser::Payload::Version { .. }) => depth += 1,
+            Ok(wasmparser::Payload::End(_)) => depth -= 1,
+            Ok(wasmparser::Payload::ComponentExportSection(exports)) if depth == 1 => {
+                let exports = exports.into_iter().map_while(Result::ok);
+                names.extend(exports.map(|export| export.name.name.to_owned()));
+            }
+            Ok(_) => {}
+            Err(_) => break,
+        }
+    }
+    names
 }
 
 /// An error and its causes in one line.

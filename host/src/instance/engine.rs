@@ -1,6 +1,7 @@
 //! The engine: one for the process, with one component, compiled and linked before the first request.
 
 use crate::instance::component::{self, ComponentError, Inspection, Source};
+use crate::instance::http::{HttpGuest, HttpVersion};
 use crate::instance::{InstanceState, MediaGuestPre};
 use crate::ledger::meter::Meter;
 use crate::limits::{
@@ -20,7 +21,15 @@ pub(crate) const TICK: Duration = Duration::from_millis(5);
 pub(crate) struct Runtime {
     engine: Engine,
     component: Component,
-    guest: MediaGuestPre<InstanceState>,
+    guest: Guest,
+}
+
+/// A component by what it exports, linked.
+pub(crate) enum Guest {
+    /// `millpond:media/media-serve`.
+    Media(MediaGuestPre<InstanceState>),
+    /// `wasi:http`.
+    Http(HttpGuest),
 }
 
 impl Runtime {
@@ -29,19 +38,19 @@ impl Runtime {
     /// # Errors
     /// [`ComponentError`], in words for whoever gave the component.
     pub(crate) fn new(source: &Source, limits: &Limits) -> Result<Self, ComponentError> {
-        let engine = Engine::new(&config(limits))
+        let http = component::http_version(source);
+        let engine = Engine::new(&config(limits, http))
             .map_err(|error| ComponentError::Engine(component::one_line(&error)))?;
         let component = component::compile(&engine, source)?;
         let unfit = |error: wasmtime::Error| ComponentError::Unfit {
             name: source.name.clone(),
             reason: component::one_line(&error),
         };
-        let mut linker = Linker::new(&engine);
-        InstanceState::add_to_linker(&mut linker).map_err(unfit)?;
-        let guest = linker
-            .instantiate_pre(&component)
-            .and_then(MediaGuestPre::new)
-            .map_err(unfit)?;
+        let guest = match http {
+            None => link(&engine, &component).map(Guest::Media),
+            Some(version) => HttpGuest::link(&engine, &component, version).map(Guest::Http),
+        };
+        let guest = guest.map_err(unfit)?;
         let runtime = Runtime {
             engine,
             component,
@@ -72,39 +81,56 @@ impl Runtime {
         &self.engine
     }
 
-    pub(crate) fn guest(&self) -> &MediaGuestPre<InstanceState> {
+    pub(crate) fn guest(&self) -> &Guest {
         &self.guest
     }
+}
+
+fn link(engine: &Engine, component: &Component) -> wasmtime::Result<MediaGuestPre<InstanceState>> {
+    let mut linker = Linker::new(engine);
+    InstanceState::add_to_linker(&mut linker)?;
+    linker
+        .instantiate_pre(component)
+        .and_then(MediaGuestPre::new)
 }
 
 /// Most address space that the pool keeps for one table, in bytes.
 const TABLE_BYTES: usize = 8 * 1024 * 1024;
 
-fn config(limits: &Limits) -> Config {
+fn config(limits: &Limits, http: Option<HttpVersion>) -> Config {
     let instances = u32::try_from(limits.concurrent_instances).unwrap_or(u32::MAX);
     // Composed components have several of each; the pool holds enough for a few of them at a time, and what
-    // one request may have is the meter's to say.
-    let parts = instances.saturating_mul(4);
+    // one request may have is the meter's to say. Those for `wasi:http` are composed as a rule, and live longer.
+    let (parts, kept) = match http {
+        None => (instances.saturating_mul(4), 1),
+        Some(_) => (instances.saturating_mul(16), 4),
+    };
     let per_component = u32::try_from(CORE_INSTANCES).unwrap_or(u32::MAX);
     let mut pool = PoolingAllocationConfig::new();
     pool.total_component_instances(instances)
         .total_core_instances(parts.max(per_component))
         .total_memories(parts.max(per_component))
         .total_tables(parts.max(per_component))
-        .total_stacks(instances)
+        // A task of WASI 0.3 has a stack of its own beside that of whoever asks it.
+        .total_stacks(match http {
+            Some(HttpVersion::P3) => instances.saturating_mul(2),
+            _ => instances,
+        })
         .table_elements(limits.request_memory_bytes.min(TABLE_BYTES) / TABLE_ELEMENT_BYTES)
         .max_core_instances_per_component(per_component)
         .max_memories_per_component(per_component)
         .max_tables_per_component(per_component)
         .max_memories_per_module(per_component)
         .max_tables_per_module(per_component)
-        .linear_memory_keep_resident(KEEP_MEMORY_BYTES)
-        .async_stack_keep_resident(KEEP_STACK_BYTES)
-        .table_keep_resident(KEEP_STACK_BYTES);
+        .linear_memory_keep_resident(KEEP_MEMORY_BYTES / kept)
+        .async_stack_keep_resident(KEEP_STACK_BYTES / kept)
+        .table_keep_resident(KEEP_STACK_BYTES / kept);
     let mut config = Config::new();
     config
         .allocation_strategy(InstanceAllocationStrategy::Pooling(pool))
         .epoch_interruption(true)
+        // Costs time in each call, and only tasks of WASI 0.3 have a use for it.
+        .concurrency_support(http == Some(HttpVersion::P3))
         .max_wasm_stack(GUEST_STACK_BYTES)
         .async_stack_size(STACK_BYTES)
         // Compiling anew is slower, but no reason not to start.

@@ -2,6 +2,7 @@
 
 pub(crate) mod component;
 pub(crate) mod engine;
+pub(crate) mod http;
 pub(crate) mod response;
 
 use crate::config::Settings;
@@ -25,7 +26,7 @@ use wasmtime_wasi_io::streams::{DynInputStream, InputStream, StreamError, Stream
 pub(crate) use bindings::MediaGuestPre;
 pub(crate) use bindings::exports::millpond::media::media_serve as serve;
 use bindings::millpond::media::media_store;
-use bindings::wasi::config::store as config;
+pub(crate) use bindings::wasi::config::store as config;
 
 #[allow(missing_docs, unreachable_pub, clippy::all, clippy::pedantic)]
 mod bindings {

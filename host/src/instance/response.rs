@@ -85,6 +85,32 @@ fn check_fields(lines: Vec<(String, Vec<u8>)>) -> Result<HeaderMap, InvalidRespo
     Ok(fields)
 }
 
+/// Sees to it that fields which a component for `wasi:http` gave are not the connection's.
+///
+/// # Errors
+/// [`InvalidResponse::ConnectionField`].
+pub(crate) fn check_http(fields: &HeaderMap) -> Result<(), InvalidResponse> {
+    let mut connection = CONNECTION_FIELDS.into_iter();
+    match connection.find(|name| fields.contains_key(name)) {
+        Some(name) => Err(InvalidResponse::ConnectionField(name)),
+        None => Ok(()),
+    }
+}
+
+/// How long a component for `wasi:http` says that its answer is; `None` where it does not. What does not have any
+/// content, is of no length.
+pub(crate) fn promised_length(head: &http::response::Parts, method: &Method) -> Option<u64> {
+    let without_content = matches!(
+        head.status,
+        StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED
+    );
+    if without_content || method == Method::HEAD {
+        return Some(0);
+    }
+    let promised = head.headers.get(header::CONTENT_LENGTH)?;
+    promised.to_str().ok()?.parse().ok()
+}
+
 fn take_part(part: serve::Part, state: &mut InstanceState) -> Result<Part, InvalidResponse> {
     match part {
         serve::Part::Bytes(bytes) => Ok(Part::Bytes(bytes.into())),
@@ -111,7 +137,8 @@ fn check_length(
     status: StatusCode,
     method: &Method,
 ) -> Result<(), InvalidResponse> {
-    let has: u64 = parts.iter().map(Part::length).sum();
+    // Parts of the interface's have a length, all of them.
+    let has: u64 = parts.iter().filter_map(Part::length).sum();
     let without_content = matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
     if without_content && has > 0 {
         return Err(InvalidResponse::ContentNotAllowed(status));

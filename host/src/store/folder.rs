@@ -20,6 +20,7 @@ use std::time::SystemTime;
 #[derive(Debug, Clone)]
 pub struct Folder {
     root: Arc<Dir>,
+    path: Arc<Path>,
     digests: Arc<Digests>,
 }
 
@@ -34,6 +35,7 @@ impl Folder {
         drop(root.entries()?);
         Ok(Folder {
             root: Arc::new(root),
+            path: path.canonicalize()?.into(),
             digests: Arc::new(Digests::new()),
         })
     }
@@ -153,6 +155,10 @@ impl MediaStore for Folder {
         };
         let failed = |error| OpenError::Failed(io::Error::other(error));
         opened.await.map_err(failed)?
+    }
+
+    fn folder(&self) -> Option<&Path> {
+        Some(&self.path)
     }
 
     fn is_shallow(&self) -> bool {

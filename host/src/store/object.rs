@@ -9,6 +9,7 @@ use std::fmt;
 use std::fs::File;
 use std::future::Future;
 use std::io;
+use std::path::Path;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -76,6 +77,12 @@ pub trait MediaStore: Send + Sync + 'static {
         ledger: &LedgerHandle,
     ) -> impl Future<Output = Result<MediaObject, OpenError>> + Send;
 
+    /// The folder that the store lies in, if it does. A component for `wasi:http` is given that, and knows of no other
+    /// store.
+    fn folder(&self) -> Option<&Path> {
+        None
+    }
+
     /// Whether [`MediaStore::open`] leaves its work to other threads, and takes next to nothing of the stack itself.
     #[doc(hidden)]
     fn is_shallow(&self) -> bool {
@@ -89,6 +96,10 @@ impl<S: MediaStore> MediaStore for Arc<S> {
         S::open(self, key, ledger).await
     }
 
+    fn folder(&self) -> Option<&Path> {
+        S::folder(self)
+    }
+
     fn is_shallow(&self) -> bool {
         S::is_shallow(self)
     }
@@ -97,11 +108,17 @@ impl<S: MediaStore> MediaStore for Arc<S> {
 /// [`MediaStore`] without its type, so that hosts have the same one whatever they serve from.
 pub(crate) trait AnyStore: Send + Sync {
     fn open(self: Arc<Self>, key: Key, ledger: LedgerHandle) -> Opening;
+
+    fn folder(&self) -> Option<&Path>;
 }
 
 type Opening = Pin<Box<dyn Future<Output = Result<MediaObject, OpenError>> + Send>>;
 
 impl<S: MediaStore> AnyStore for S {
+    fn folder(&self) -> Option<&Path> {
+        MediaStore::folder(self)
+    }
+
     fn open(self: Arc<Self>, key: Key, ledger: LedgerHandle) -> Opening {
         let is_shallow = self.is_shallow();
         let open = async move { MediaStore::open(&*self, &key, &ledger).await };

@@ -1,0 +1,462 @@
+//! Components for `wasi:http`: the same limits as a guest of the interface, but an instance that lives as long as
+//! its answer, since it moves the body itself.
+//!
+//! Such a component is given the folder, read-only, as its one preopened directory; the settings in its environment
+//! and by `wasi:config/store`; clocks and random numbers; and no network. Its body is taken one piece at a time, and
+//! while the client takes none, the instance does not run.
+
+use crate::config::Settings;
+use crate::instance::engine::TICK;
+use crate::instance::{config, limit_of};
+use crate::ledger::meter::Meter;
+use crate::ledger::{Charge, Kind, Ledger};
+use crate::limits::{FIELDS_BYTES, HTTP_BUFFERS_BYTES, HTTP_PIECE_BYTES, Limit, Limits};
+use crate::request::RequestError;
+use bytes::Bytes;
+use http::{Request, Response, Uri};
+use http_body::{Body, Frame};
+use http_body_util::Empty;
+use std::fmt;
+use std::future::Future;
+use std::path::Path;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+use tokio::sync::{OwnedSemaphorePermit, oneshot};
+use tokio::time::{Sleep, sleep};
+use wasmtime::component::{Component, HasSelf, Linker, ResourceTable};
+use wasmtime::{Engine, Store, UpdateDeadline};
+use wasmtime_wasi::{FsPerms, WasiCtx, WasiCtxView, WasiView};
+use wasmtime_wasi_http::handler::{Proxy, ProxyPre};
+use wasmtime_wasi_http::p2::bindings::http::types::{ErrorCode, Scheme};
+use wasmtime_wasi_http::{
+    RequestOptions, WasiBody, WasiHttpCtx, WasiHttpCtxView, WasiHttpHooks, WasiHttpView,
+};
+
+/// What a component exports, which says how it is asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum HttpVersion {
+    /// `wasi:http/incoming-handler@0.2`.
+    P2,
+    /// `wasi:http/handler@0.3`.
+    P3,
+}
+
+/// A component for `wasi:http`, linked.
+pub(crate) struct HttpGuest {
+    proxy: Arc<ProxyPre<HttpState>>,
+}
+
+impl HttpGuest {
+    pub(crate) fn link(
+        engine: &Engine,
+        component: &Component,
+        version: HttpVersion,
+    ) -> wasmtime::Result<Self> {
+        let mut linker = Linker::<HttpState>::new(engine);
+        config::add_to_linker::<_, HasSelf<_>>(&mut linker, |state| state)?;
+        wasmtime_wasi::p2::add_to_linker_async(&mut linker)?;
+        wasmtime_wasi_http::p2::add_only_http_to_linker_async(&mut linker)?;
+        if version == HttpVersion::P3 {
+            wasmtime_wasi::p3::add_to_linker(&mut linker)?;
+            wasmtime_wasi_http::p3::add_to_linker(&mut linker)?;
+        }
+        let instance = linker.instantiate_pre(component)?;
+        let proxy = match version {
+            HttpVersion::P2 => {
+                ProxyPre::P2(wasmtime_wasi_http::p2::bindings::ProxyPre::new(instance)?)
+            }
+            HttpVersion::P3 => {
+                ProxyPre::P3(wasmtime_wasi_http::p3::bindings::ServicePre::new(instance)?)
+            }
+        };
+        Ok(HttpGuest {
+            proxy: Arc::new(proxy),
+        })
+    }
+
+    /// Whether an instance can be made.
+    pub(crate) async fn probe(&self, store: &mut Store<HttpState>) -> wasmtime::Result<()> {
+        self.proxy.instantiate_async(store).await.map(drop)
+    }
+
+    /// Asks a fresh instance, and returns once it has given the head of its answer.
+    ///
+    /// # Errors
+    /// [`RequestError`], when it gives none.
+    pub(crate) async fn ask(
+        &self,
+        store: Store<HttpState>,
+        head: &http::request::Parts,
+        place: OwnedSemaphorePermit,
+        wall: Duration,
+    ) -> Result<Response<Running>, RequestError> {
+        let ticks = Arc::clone(&store.data().ticks);
+        let (say_head, mut head_said) = oneshot::channel();
+        let (over, is_over) = oneshot::channel();
+        let mut run = self.run(store, request(head), say_head, is_over);
+        let first = async {
+            tokio::select! {
+                biased;
+                ended = &mut run => Err(ended),
+                head = &mut head_said => Ok(head),
+            }
+        };
+        let first = tokio::time::timeout(wall, first).await;
+        let (response, ended) = match first {
+            Err(_) => return Err(RequestError::Limited(Limit::Wall)),
+            // The instance may be done with a small answer by the time that its head is looked at.
+            Ok(Err(ended)) => (head_said.try_recv().ok(), Some(ended?)),
+            Ok(Ok(head)) => (head.ok(), None),
+        };
+        let response = response.ok_or(RequestError::NoAnswer)?;
+        let response = response.map_err(RequestError::OfHttp)?;
+        Ok(response.map(|body| Running {
+            run: ended.is_none().then_some(run),
+            peak_guest_bytes: ended,
+            body,
+            over: Some(over),
+            ticks,
+            patience: Patience::new(wall),
+            _place: place,
+        }))
+    }
+
+    /// Runs an instance to its end, and tells how much memory it took at most.
+    fn run(
+        &self,
+        mut store: Store<HttpState>,
+        request: Request<WasiBody>,
+        say_head: oneshot::Sender<HeadOrNot>,
+        is_over: oneshot::Receiver<()>,
+    ) -> Run {
+        let proxy = Arc::clone(&self.proxy);
+        Box::pin(async move {
+            let ran = async {
+                match proxy.instantiate_async(&mut store).await? {
+                    Proxy::P2(proxy) => run_p2(&mut store, &proxy, request, say_head).await,
+                    Proxy::P3(service) => {
+                        run_p3(&mut store, service, request, say_head, is_over).await
+                    }
+                }
+            };
+            let ran: wasmtime::Result<()> = ran.await;
+            let meter = &store.data().meter;
+            match ran {
+                Ok(()) => Ok(meter.peak_guest_bytes()),
+                Err(error) => Err(RequestError::of_trap(&error, limit_of(&error, meter))),
+            }
+        })
+    }
+
+    /// A store for one request, with every limit set.
+    ///
+    /// # Errors
+    /// [`RequestError`], when the request has no room for one, or the folder cannot be opened.
+    pub(crate) fn store(
+        &self,
+        engine: &Engine,
+        limits: &Limits,
+        folder: Option<&Path>,
+        settings: &Arc<Settings>,
+        ledger: &Ledger,
+    ) -> Result<Store<HttpState>, RequestError> {
+        let meter = Meter::new(ledger, limits)?;
+        let buffers = ledger.charge(Kind::Buffers, HTTP_BUFFERS_BYTES)?;
+        let mut table = ResourceTable::new();
+        table.set_max_capacity(limits.handles);
+        let mut wasi = WasiCtx::builder();
+        for (key, value) in settings.all() {
+            wasi.env(variable(key), value);
+        }
+        if let Some(keys) = settings.get("signing-keys").filter(|keys| !keys.is_empty()) {
+            wasi.env(variable("signing-keys"), keys);
+        }
+        if let Some(folder) = folder {
+            wasi.preopened_dir(folder, "/media", FsPerms::ReadOnly)
+                .map_err(|error| RequestError::Trapped(format!("the folder: {error}")))?;
+        }
+        let mut http = WasiHttpCtx::new();
+        http.set_field_size_limit(FIELDS_BYTES);
+        let ticks = limits.cpu.as_nanos().div_ceil(TICK.as_nanos());
+        let ticks = u32::try_from(ticks).unwrap_or(u32::MAX);
+        let state = HttpState {
+            meter,
+            table,
+            wasi: wasi.build(),
+            http,
+            hooks: Hooks,
+            settings: Arc::clone(settings),
+            ticks: Arc::new(Ticks {
+                left: AtomicU32::new(ticks),
+                full: ticks,
+            }),
+            _buffers: buffers,
+        };
+        let mut store = Store::new(engine, state);
+        store.limiter(|state| &mut state.meter);
+        store.set_hostcall_fuel(limits.lifted_bytes);
+        store.set_max_component_handles(2 * limits.handles);
+        store.set_epoch_deadline(1);
+        store.epoch_deadline_callback(|store| {
+            let ticks = &store.data().ticks;
+            if ticks.left.fetch_sub(1, Ordering::Relaxed) <= 1 {
+                return Err(Limit::Cpu.into());
+            }
+            Ok(UpdateDeadline::Yield(1))
+        });
+        Ok(store)
+    }
+}
+
+/// `files-at` is `MILLPOND_FILES_AT`, as the store component reads it.
+fn variable(key: &str) -> String {
+    format!("MILLPOND_{}", key.to_ascii_uppercase().replace('-', "_"))
+}
+
+type HeadOrNot = Result<Response<WasiBody>, String>;
+
+type Run = Pin<Box<dyn Future<Output = Result<usize, RequestError>> + Send>>;
+
+/// A request as the component is given it: its content is not.
+fn request(head: &http::request::Parts) -> Request<WasiBody> {
+    use http_body_util::BodyExt;
+    let mut request = Request::new(Empty::new().map_err(|never| match never {}).boxed_unsync());
+    *request.method_mut() = head.method.clone();
+    *request.headers_mut() = head.headers.clone();
+    *request.uri_mut() = head.uri.clone();
+    // Every request of `wasi:http` has an authority, and one of HTTP/1.0 may have none.
+    let has_host = head.headers.contains_key(http::header::HOST);
+    if head.uri.authority().is_none() && !has_host {
+        let mut parts = head.uri.clone().into_parts();
+        parts.scheme = Some(http::uri::Scheme::HTTP);
+        parts.authority = Some(http::uri::Authority::from_static("localhost"));
+        if let Ok(uri) = Uri::from_parts(parts) {
+            *request.uri_mut() = uri;
+        }
+    }
+    request
+}
+
+async fn run_p2(
+    store: &mut Store<HttpState>,
+    proxy: &wasmtime_wasi_http::p2::bindings::Proxy,
+    request: Request<WasiBody>,
+    say_head: oneshot::Sender<HeadOrNot>,
+) -> wasmtime::Result<()> {
+    let mut http = store.data_mut().http();
+    let request = http.new_incoming_request(Scheme::Http, request)?;
+    let out = http.new_response_outparam_from_callback(move |head| {
+        // Nobody waits for it once the client has gone.
+        let _ = say_head.send(head.map_err(|code: ErrorCode| format!("{code:?}")));
+    })?;
+    proxy
+        .wasi_http_incoming_handler()
+        .call_handle(store, request, out)
+        .await
+}
+
+async fn run_p3(
+    store: &mut Store<HttpState>,
+    service: wasmtime_wasi_http::p3::bindings::Service,
+    request: Request<WasiBody>,
+    say_head: oneshot::Sender<HeadOrNot>,
+    is_over: oneshot::Receiver<()>,
+) -> wasmtime::Result<()> {
+    let (request, _read) = wasmtime_wasi_http::p3::Request::from_http(&mut Hooks, request);
+    store
+        .run_concurrent(async |store| {
+            let response = match service.handle(store, request).await? {
+                Ok(response) => response,
+                Err(code) => {
+                    let _ = say_head.send(Err(format!("{code:?}")));
+                    return Ok(());
+                }
+            };
+            let (transmitted, is_transmitted) = oneshot::channel::<()>();
+            let response = store.with(|store| {
+                response.into_http(store, async {
+                    // Whether it was sent or given up: either way the component need wait no longer.
+                    let _ = is_transmitted.await;
+                    Ok(())
+                })
+            })?;
+            let _ = say_head.send(Ok(response));
+            let _ = is_over.await;
+            drop(transmitted);
+            Ok(())
+        })
+        .await?
+}
+
+/// The state of one request's store.
+pub(crate) struct HttpState {
+    meter: Meter,
+    table: ResourceTable,
+    wasi: WasiCtx,
+    http: WasiHttpCtx,
+    hooks: Hooks,
+    settings: Arc<Settings>,
+    ticks: Arc<Ticks>,
+    /// What lies between the folder, the component and the connection.
+    _buffers: Charge,
+}
+
+/// CPU time that is left until the next piece of the body is due.
+struct Ticks {
+    left: AtomicU32,
+    full: u32,
+}
+
+impl HttpState {
+    pub(crate) fn meter(&self) -> &Meter {
+        &self.meter
+    }
+}
+
+impl WasiView for HttpState {
+    fn ctx(&mut self) -> WasiCtxView<'_> {
+        WasiCtxView {
+            ctx: &mut self.wasi,
+            table: &mut self.table,
+        }
+    }
+}
+
+impl WasiHttpView for HttpState {
+    fn http(&mut self) -> WasiHttpCtxView<'_> {
+        WasiHttpCtxView {
+            ctx: &mut self.http,
+            table: &mut self.table,
+            hooks: &mut self.hooks,
+        }
+    }
+}
+
+impl config::Host for HttpState {
+    fn get(&mut self, key: String) -> wasmtime::Result<Result<Option<String>, config::Error>> {
+        Ok(Ok(self.settings.get(&key).map(str::to_owned)))
+    }
+
+    fn get_all(&mut self) -> wasmtime::Result<Result<Vec<(String, String)>, config::Error>> {
+        Ok(Ok(self.settings.all().to_vec()))
+    }
+}
+
+/// Nothing is sent anywhere, and pieces are small.
+struct Hooks;
+
+impl WasiHttpHooks for Hooks {
+    fn send_request(
+        &mut self,
+        _request: Request<WasiBody>,
+        _options: Option<RequestOptions>,
+        _sent: Box<dyn Future<Output = Result<(), wasmtime_wasi_http::Error>> + Send>,
+    ) -> Sending {
+        Box::new(async { Err(wasmtime_wasi_http::Error::HttpRequestDenied) })
+    }
+
+    fn p2_outgoing_body_chunk_size(&mut self) -> usize {
+        HTTP_PIECE_BYTES
+    }
+
+    fn p3_outgoing_body_chunk_size(&mut self) -> usize {
+        HTTP_PIECE_BYTES
+    }
+}
+
+type Sent = (
+    Response<WasiBody>,
+    Box<dyn Future<Output = Result<(), wasmtime_wasi_http::Error>> + Send>,
+);
+
+type Sending = Box<dyn Future<Output = Result<Sent, wasmtime_wasi_http::Error>> + Send>;
+
+/// An instance that has given the head of its answer and goes on to give the body. It runs as the body is polled, and
+/// dropped, it is gone at once with all that it held.
+pub(crate) struct Running {
+    /// None once the instance has ended well.
+    run: Option<Run>,
+    peak_guest_bytes: Option<usize>,
+    body: WasiBody,
+    over: Option<oneshot::Sender<()>>,
+    ticks: Arc<Ticks>,
+    patience: Patience,
+    _place: OwnedSemaphorePermit,
+}
+
+impl Running {
+    /// The most memory that the instance took, once that is known.
+    pub(crate) fn peak_guest_bytes(&self) -> Option<usize> {
+        self.peak_guest_bytes
+    }
+
+    /// The next piece. An instance that traps, or gives nothing for too long, ends the body with an error.
+    pub(crate) fn poll_piece(
+        &mut self,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Bytes, RequestError>>> {
+        loop {
+            if let Some(run) = &mut self.run
+                && let Poll::Ready(ended) = run.as_mut().poll(cx)
+            {
+                self.run = None;
+                self.peak_guest_bytes = Some(ended?);
+            }
+            let frame = match Pin::new(&mut self.body).poll_frame(cx) {
+                Poll::Ready(frame) => frame,
+                Poll::Pending => {
+                    ready!(self.patience.poll(cx));
+                    return Poll::Ready(Some(Err(RequestError::Limited(Limit::Wall))));
+                }
+            };
+            match frame.map(|frame| frame.map(Frame::into_data)) {
+                Some(Ok(Ok(piece))) => {
+                    self.ticks.left.store(self.ticks.full, Ordering::Relaxed);
+                    // Counted from when the next one is waited for: until then the client may take its time.
+                    self.patience.sleep = None;
+                    return Poll::Ready(Some(Ok(piece)));
+                }
+                // Trailers: media has none.
+                Some(Ok(Err(_))) => {}
+                Some(Err(error)) => {
+                    return Poll::Ready(Some(Err(RequestError::OfHttp(error.to_string()))));
+                }
+                None => {
+                    if let Some(over) = self.over.take() {
+                        let _ = over.send(());
+                    }
+                    return Poll::Ready(None);
+                }
+            }
+        }
+    }
+}
+
+impl fmt::Debug for Running {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Running")
+            .field("has_ended", &self.run.is_none())
+            .finish_non_exhaustive()
+    }
+}
+
+/// How long an instance may take to the next piece.
+struct Patience {
+    time: Duration,
+    sleep: Option<Pin<Box<Sleep>>>,
+}
+
+impl Patience {
+    fn new(time: Duration) -> Self {
+        Patience { time, sleep: None }
+    }
+
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let time = self.time;
+        let sleep = self.sleep.get_or_insert_with(|| Box::pin(sleep(time)));
+        sleep.as_mut().poll(cx)
+    }
+}
