@@ -1,0 +1,329 @@
+// `media-store` over a folder (`host/src/store/folder.rs`): opens what a key names, and nothing outside the folder.
+//
+// The guest calls this from WebAssembly, which waits for the answer: so these calls are the blocking ones, each of
+// which takes microseconds where the file system has the folder's entries in memory. No media byte is read here.
+
+import fs from 'node:fs';
+import { Digests, versionOf } from './digests.js';
+import { LINKS, RECORD_BYTES } from './limits.js';
+import { mediaTypeOf } from './media-types.js';
+import { FileSlice, OpenFile } from './open-file.js';
+import { isContentId, parseRecord } from './record.js';
+
+/** @typedef {import('../dist/interfaces/millpond-media-media-store.js').Key} Key */
+/** @typedef {import('../dist/interfaces/millpond-media-media-store.js').Info} Info */
+/** @typedef {import('../dist/interfaces/millpond-media-media-store.js').VariantInfo} VariantInfo */
+
+/** A call that did not do as asked, with the interface's word for why: `enum error` of `wit/media-store.wit`. */
+export class StoreError extends Error {
+  /**
+   * @param {'not-found' | 'busy' | 'failed' | 'out-of-bounds'} payload
+   * @param {unknown} [cause]
+   */
+  constructor(payload, cause) {
+    super(`the store says ${payload}`, { cause });
+    /** What the transpiled guest is given. */
+    this.payload = payload;
+  }
+}
+
+/** A folder of media. */
+export class Folder {
+  #root;
+  #accounts;
+  #digests;
+
+  /**
+   * @param {string} path
+   * @param {import('./accounts.js').Accounts} accounts
+   * @throws when there is no such folder, or it cannot be read
+   */
+  constructor(path, accounts) {
+    this.#root = fs.realpathSync.native(path);
+    fs.opendirSync(this.#root).closeSync();
+    this.#accounts = accounts;
+    this.#digests = new Digests(accounts);
+  }
+
+  /**
+   * Opens an object.
+   * @param {Key} key
+   * @returns {MediaObject}
+   * @throws {StoreError}
+   */
+  open(key) {
+    return key.tag === 'content' ? this.#openContent(key.val) : this.#openNamed(key.val);
+  }
+
+  /** @param {string} id */
+  #openContent(id) {
+    if (!isContentId(id)) throw new StoreError('not-found');
+    const path = `${id.slice(0, 2)}/${id}`;
+    const record = parseRecord(this.#readRecord(`${path}.json`));
+    if (!record) throw new StoreError('not-found');
+    const opened = this.#openFile(path);
+    if (opened.length !== record.size) {
+      opened.file.release();
+      throw new StoreError('not-found');
+    }
+    const { mediaType, created, access } = record;
+    const { modified } = opened;
+    /** @type {Info} */
+    const info = { length: BigInt(record.size), mediaType, modified, created, digest: id, access };
+    return new MediaObject(opened.file, info, () =>
+      record.variants.map(({ id, ...variant }) => ({ key: { tag: 'content', val: id }, ...variant })),
+    );
+  }
+
+  /** @param {string} name */
+  #openNamed(name) {
+    if (!isServedByName(name)) throw new StoreError('not-found');
+    const { file, length, modified, version } = this.#openFile(name);
+    const mediaType = mediaTypeOf(name);
+    const digest = this.#digests.of(file, version);
+    /** @type {Info} */
+    const info = {
+      length: BigInt(length),
+      mediaType,
+      modified,
+      created: undefined,
+      digest,
+      access: 'public',
+    };
+    return new MediaObject(file, info, () => this.#siblings(name, mediaType));
+  }
+
+  /**
+   * The files beside a named one that hold the same in another form: `logo.svg.br` of `logo.svg`, `pond.png.avif` of
+   * `pond.png`.
+   * @param {string} name
+   * @param {string} mediaType
+   * @returns {VariantInfo[]}
+   */
+  #siblings(name, mediaType) {
+    const candidates = isCompressible(mediaType) ? CODINGS : (FORMATS.get(mediaType) ?? []);
+    return candidates
+      .filter(({ suffix }) => this.#isFile(`${name}.${suffix}`))
+      .map(({ suffix, ofType, contentCoding }) => ({
+        key: { tag: 'named', val: `${name}.${suffix}` },
+        mediaType: ofType ?? mediaType,
+        contentCoding,
+      }));
+  }
+
+  /** @param {string} name */
+  #isFile(name) {
+    const path = this.#resolve(name);
+    return path !== undefined && fs.lstatSync(path, { throwIfNoEntry: false })?.isFile() === true;
+  }
+
+  /** The beginning of a record; one that is longer than a record may be is cut, and then no record. @param {string} name */
+  #readRecord(name) {
+    const { file } = this.#openFile(name);
+    try {
+      const bytes = Buffer.alloc(RECORD_BYTES);
+      let count = 0;
+      for (;;) {
+        const read = fs.readSync(file.fd, bytes, count, RECORD_BYTES - count, count);
+        count += read;
+        if (read === 0 || count === RECORD_BYTES) return bytes.subarray(0, count);
+      }
+    } catch (error) {
+      throw storeErrorOf(error);
+    } finally {
+      file.release();
+    }
+  }
+
+  /**
+   * Opens a regular file.
+   * @param {string} name from the root
+   */
+  #openFile(name) {
+    const path = this.#resolve(name);
+    if (path === undefined) throw new StoreError('not-found');
+    let fd;
+    try {
+      // Opening a named pipe would else wait for a writer, for ever.
+      fd = fs.openSync(
+        path,
+        fs.constants.O_RDONLY | (fs.constants.O_NONBLOCK ?? 0) | (fs.constants.O_NOFOLLOW ?? 0),
+      );
+    } catch (error) {
+      throw storeErrorOf(error);
+    }
+    try {
+      const stat = fs.fstatSync(fd, { bigint: true });
+      // Somebody may have put a link on the way since it was resolved; what is open tells.
+      const isWhereItWas = !CAN_TELL_PATHS || fs.readlinkSync(`/proc/self/fd/${fd}`) === path;
+      if (!stat.isFile() || !isWhereItWas) throw new StoreError('not-found');
+      const modified = stat.mtimeNs > 0n ? stat.mtimeNs : 0n;
+      const length = Number(stat.size);
+      return { file: new OpenFile(fd, length, this.#accounts), length, modified, version: versionOf(stat) };
+    } catch (error) {
+      fs.closeSync(fd);
+      throw storeErrorOf(error);
+    }
+  }
+
+  /**
+   * The path of a name once every symbolic link on the way is followed, none of which may leave the root, be absolute,
+   * or be one too many.
+   * @param {string} name from the root
+   * @returns {string | undefined} nothing where there is no such way
+   */
+  #resolve(name) {
+    const ahead = name.split('/').reverse();
+    /** @type {string[]} */
+    const behind = [];
+    let links = 0;
+    try {
+      while (ahead.length > 0) {
+        const segment = /** @type {string} */ (ahead.pop());
+        if (segment === '' || segment === '.') continue;
+        if (segment === '..') {
+          if (behind.pop() === undefined) return undefined;
+          continue;
+        }
+        behind.push(segment);
+        const path = this.#beneath(behind);
+        const found = fs.lstatSync(path, { throwIfNoEntry: false });
+        if (found === undefined) return undefined;
+        if (found.isSymbolicLink()) {
+          links += 1;
+          const target = fs.readlinkSync(path);
+          if (links > LINKS || target.startsWith('/')) return undefined;
+          behind.pop();
+          ahead.push(...target.split('/').reverse());
+        } else if (ahead.length > 0 && !found.isDirectory()) {
+          return undefined;
+        }
+      }
+    } catch (error) {
+      throw storeErrorOf(error);
+    }
+    return this.#beneath(behind);
+  }
+
+  /** @param {string[]} segments */
+  #beneath(segments) {
+    const root = this.#root === '/' ? '' : this.#root;
+    return `${root}/${segments.join('/')}`;
+  }
+}
+
+/** An open object: `resource object` of `wit/media-store.wit`. It stays the same for as long as it is open. */
+export class MediaObject {
+  #file;
+  #info;
+  #variants;
+  /** Makes each of its streams, or does not: whoever opened it counts them. @type {(make: () => FileSlice) => FileSlice} */
+  makeStream = (make) => make();
+  #isOpen = true;
+
+  /**
+   * @param {OpenFile} file
+   * @param {Info} info
+   * @param {() => VariantInfo[]} variants
+   */
+  constructor(file, info, variants) {
+    this.#file = file;
+    this.#info = info;
+    this.#variants = variants;
+  }
+
+  get isOpen() {
+    return this.#isOpen;
+  }
+
+  info() {
+    return this.#info;
+  }
+
+  variants() {
+    return this.#variants();
+  }
+
+  /**
+   * @param {bigint} offset
+   * @param {bigint} length
+   * @returns {FileSlice}
+   */
+  read(offset, length) {
+    if (offset + length > this.#info.length) throw new StoreError('out-of-bounds');
+    return this.makeStream(() => new FileSlice(this.#file, Number(offset), Number(length)));
+  }
+
+  [Symbol.dispose]() {
+    if (this.#isOpen) {
+      this.#isOpen = false;
+      this.#file.release();
+    }
+  }
+}
+
+/** Where the path of an open file can be had. */
+const CAN_TELL_PATHS = process.platform === 'linux';
+
+/** @typedef {{ suffix: string, ofType?: string, contentCoding?: string }} Candidate */
+
+/** @type {Candidate[]} */
+const CODINGS = [
+  { suffix: 'br', contentCoding: 'br' },
+  { suffix: 'zst', contentCoding: 'zstd' },
+  { suffix: 'gz', contentCoding: 'gzip' },
+];
+
+/** @type {Candidate[]} */
+const PICTURES = [
+  { suffix: 'avif', ofType: 'image/avif' },
+  { suffix: 'webp', ofType: 'image/webp' },
+];
+
+const FORMATS = new Map(['image/png', 'image/jpeg', 'image/gif'].map((mediaType) => [mediaType, PICTURES]));
+
+const COMPRESSIBLE = new Set([
+  'image/svg+xml',
+  'application/json',
+  'application/javascript',
+  'application/xml',
+  'application/dash+xml',
+  'application/vnd.apple.mpegurl',
+  'application/x-mpegurl',
+  'application/wasm',
+]);
+
+/** Whether a type is text, which compresses well; media is compressed already. @param {string} mediaType */
+function isCompressible(mediaType) {
+  return mediaType.startsWith('text/') || COMPRESSIBLE.has(mediaType);
+}
+
+/**
+ * Whether a path may name a file. Hidden files are none of a visitor's, and what lies in the content store is had by its
+ * id alone, under the rules that its record sets.
+ * @param {string} name
+ */
+function isServedByName(name) {
+  const segments = name.split('/');
+  const isPlain = (/** @type {string} */ segment) =>
+    segment !== '' && !segment.startsWith('.') && !/[\p{Cc}\\:]/u.test(segment);
+  if (!segments.every(isPlain)) return false;
+  const [folder, file] = segments;
+  const id = file?.slice(0, 64);
+  return !(isContentId(id) && id.startsWith(folder));
+}
+
+const BUSY = new Set(['EMFILE', 'ENFILE', 'ENOMEM']);
+const FAILED = new Set(['EIO', 'ESTALE', 'ETIMEDOUT']);
+
+/**
+ * What an error of the file system means to a visitor. No entry, no permission, a folder on the way that is none, too
+ * many links, a name too long: there is no such object, and to tell which it was would be to tell too much.
+ * @param {unknown} error
+ */
+function storeErrorOf(error) {
+  if (error instanceof StoreError) return error;
+  const { code = '' } = /** @type {NodeJS.ErrnoException} */ (error);
+  if (BUSY.has(code)) return new StoreError('busy', error);
+  return new StoreError(FAILED.has(code) ? 'failed' : 'not-found', error);
+}

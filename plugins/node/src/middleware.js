@@ -1,0 +1,155 @@
+// The life of one request, from its head to its answer: one function, its phases in order.
+
+import { randomFillSync } from 'node:crypto';
+import { Accounts } from './accounts.js';
+import { Folder } from './folder.js';
+import { Instances, LimitReached } from './guest.js';
+import { Refused, hasContent, originForm, readHead } from './head.js';
+import { REQUESTS, STALL_MS } from './limits.js';
+import { FileSlice } from './open-file.js';
+import { check } from './response.js';
+import { send } from './sending.js';
+import { Settings } from './settings.js';
+
+/**
+ * Middleware of a guest and a folder.
+ * @param {import('./guest.js').Guest} guest
+ * @param {string} root
+ * @param {import('../index.js').Options} options
+ * @returns {import('../index.js').Middleware}
+ */
+export function middlewareOf(guest, root, options) {
+  const { maxRequests = REQUESTS, stallMs = STALL_MS, client = addressOf, log = logLine, ...given } = options;
+  for (const [option, value] of Object.entries({ maxRequests, stallMs })) {
+    if (!Number.isInteger(value) || value < 1) throw new TypeError(`${option}: a whole number from 1 on`);
+  }
+  const settings = new Settings(given);
+  const accounts = new Accounts();
+  const instances = new Instances(guest, new Folder(root, accounts), settings);
+  const isServed = routesAt(settings.get('files-at') ?? '/');
+
+  /** @type {import('../index.js').Middleware} */
+  const middleware = (request, response, next) => {
+    if (next && !isServed(originForm(request.url ?? ''))) return next();
+    accounts.begin();
+    /** @type {import('../index.js').End} */
+    let end = 'completed';
+    let answer;
+    try {
+      if (accounts.requestsInFlight > maxRequests) throw new Refused(503, 'Server is busy');
+      answer = answerTo(request);
+    } catch (error) {
+      end = endOf(error);
+      if (end !== 'refused') log(`${request.method} ${request.url}: ${error}`);
+      answer = answerOf(error);
+    }
+    // Node looks for the next request behind this one's content, which nobody here has read.
+    if (hasContent(request)) response.setHeader('Connection', 'close');
+    if (request.method === 'HEAD') answer = withoutBody(answer);
+    send(response, answer, {
+      accounts,
+      end,
+      stallMs,
+      failed: () => answerOf(new ReadFailed()),
+      log: (why) => log(`${request.method} ${request.url}: ${why}`),
+    });
+  };
+
+  /** @param {import('node:http').IncomingMessage} request */
+  function answerTo(request) {
+    const answer = instances.ask({
+      ...readHead(request),
+      received: BigInt(Date.now()) * 1_000_000n,
+      nonce: nonce(),
+      client: client(request),
+    });
+    try {
+      return check(answer, request.method ?? '');
+    } catch (error) {
+      for (const part of answer.body) if (part.tag === 'stream') close(part.val.source);
+      throw error;
+    }
+  }
+
+  middleware.figures = () => accounts.figures();
+  middleware.idle = () => accounts.idle();
+  return middleware;
+}
+
+/** A file could not be read, and nothing of the answer has left yet. */
+class ReadFailed extends Error {}
+
+/**
+ * Which targets are the guest's, where there is somebody else to ask.
+ * @param {string} filesAt
+ */
+function routesAt(filesAt) {
+  const prefix = filesAt === '/' ? '/' : `${filesAt}/`;
+  return (/** @type {string} */ target) =>
+    target.startsWith('/api/media/') ||
+    target.startsWith(prefix) ||
+    target === filesAt ||
+    target.startsWith(`${filesAt}?`);
+}
+
+/** @param {unknown} error @returns {import('../index.js').End} */
+function endOf(error) {
+  if (error instanceof Refused) return 'refused';
+  return error instanceof LimitReached ? 'limited' : 'failed';
+}
+
+/**
+ * What a client is told: what to do about it, and nothing of the inside.
+ * @param {unknown} error
+ * @returns {import('./response.js').Checked}
+ */
+function answerOf(error) {
+  const [status, message] = told(error);
+  const json = Buffer.from(JSON.stringify({ error: message }));
+  const fields = ['content-type', 'application/json', 'content-length', String(json.length)];
+  fields.push('cache-control', 'no-store', 'x-content-type-options', 'nosniff');
+  if (status === 503) fields.push('retry-after', '1');
+  if (error instanceof Refused && status < 500) fields.push('connection', 'close');
+  return { status, fields, parts: [json] };
+}
+
+/** @param {unknown} error @returns {[number, string]} */
+function told(error) {
+  if (error instanceof Refused) return [error.status, error.message];
+  if (error instanceof LimitReached) return [500, `Request limit reached: ${error.limit}`];
+  return [500, error instanceof ReadFailed ? 'Stream error' : 'Media component failed'];
+}
+
+/** @param {import('./response.js').Checked} answer */
+function withoutBody(answer) {
+  for (const part of answer.parts) if (part instanceof FileSlice) close(part);
+  return { ...answer, parts: [] };
+}
+
+/** @param {unknown} stream */
+function close(stream) {
+  if (stream instanceof FileSlice) stream[Symbol.dispose]();
+}
+
+/** The address at the other end of the connection. @param {import('node:http').IncomingMessage} request */
+function addressOf({ socket }) {
+  return socket.remoteAddress?.replace(/^::ffff:(?=\d+\.)/, '');
+}
+
+const chance = new BigUint64Array(64);
+let unused = 0;
+
+/** A number that nobody can guess; drawn by the dozen, since each draw costs a call of the system. */
+function nonce() {
+  if (unused === 0) {
+    randomFillSync(chance);
+    unused = chance.length;
+  }
+  unused -= 1;
+  return chance[unused];
+}
+
+/** @param {string} line */
+function logLine(line) {
+  console.error(`millpond: ${line}`);
+}
