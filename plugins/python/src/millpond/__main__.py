@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import dataclasses
 import json
 import logging
 import signal
@@ -49,7 +50,7 @@ def main() -> int:
     return 0
 
 
-_LIMITS: Final = ("memory_bytes", "memories", "fuel", "requests", "threads", "stall_seconds")
+_LIMITS: Final = tuple(field.name for field in dataclasses.fields(Limits))
 
 
 def _options() -> argparse.Namespace:
@@ -63,7 +64,8 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--component", metavar="FILE", help="a component of your own")
     for name in _LIMITS:
         of_type = float if name == "stall_seconds" else int
-        parser.add_argument(f"--{name.replace('_', '-')}", type=of_type, metavar="N", help="see millpond.Limits")
+        default = getattr(Limits(), name)
+        parser.add_argument(f"--{name.replace('_', '-')}", type=of_type, metavar="N", help=f"{default}")
     options = parser.parse_args()
     if not all("=" in setting for setting in options.setting):
         parser.error("a setting is KEY=VALUE")

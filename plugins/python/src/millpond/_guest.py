@@ -13,7 +13,7 @@ import wasmtime.component
 
 from . import _values as values
 from ._folder import Folder, Key, MediaObject, Slice, StoreError, Truncated
-from .limits import HANDLES, LIFTED_BYTES, PIECE_BYTES, Limits
+from .limits import HANDLES, LIFTED_BYTES, LIFTED_OVERHEAD_BYTES, PIECE_BYTES, Limits
 from .settings import Settings
 
 
@@ -230,7 +230,8 @@ class _Call:
         finally:
             values.delete(result)
         made = (part for case, part in body if case == "bytes")
-        self.lift(sum(len(name) + len(value) for name, value in fields) + sum(map(len, made)))
+        content_bytes = sum(len(name) + len(value) for name, value in fields) + sum(map(len, made))
+        self.lift(content_bytes + LIFTED_OVERHEAD_BYTES * (len(fields) + len(body)))
         answer = Answer(status, fields)
         try:
             for case, part in body:

@@ -103,6 +103,9 @@ class AsgiApp(Application):
     async def _send_pieces(self, piece: bytes, body: _Body, send: Send) -> None:
         while not body.is_over:
             await self._hand(send, _content(piece, more=True))
+            # Neither a server with room nor the page cache waits for anything; others have their turn, and so has the
+            # news that the client has gone.
+            await asyncio.sleep(0)
             piece = await body.next()
         await self._hand(send, _content(piece, more=False))
 

@@ -23,6 +23,9 @@ HANDLES: Final = 64
 LIFTED_BYTES: Final = 128 * 1024
 """Bytes that one request's guest makes the host copy out of it."""
 
+LIFTED_OVERHEAD_BYTES: Final = 96
+"""What a field line and a body part take beside their bytes."""
+
 RECORD_BYTES: Final = 16 * 1024
 """Largest record beside stored media that is read; a real one has some 150 bytes."""
 

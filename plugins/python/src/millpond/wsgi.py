@@ -50,6 +50,8 @@ class Body:
         self._request = request
         self._answer = answer
         self._piece_bytes = 0
+        # wsgiref adds a length of 0 to what gives no piece at all, which is wrong for a 304 (RFC 9110 section 8.6).
+        self._has_given_nothing = bool(answer.parts)
         if not answer.parts:
             self._end("completed")
 
@@ -58,6 +60,9 @@ class Body:
 
     def __next__(self) -> bytes:
         self._hold(0)
+        if not self._has_given_nothing:
+            self._has_given_nothing = True
+            return b""
         parts = self._answer.parts
         while parts:
             part = parts[0]
