@@ -50,6 +50,7 @@ def app(tmp_path: Path) -> Iterator[WsgiApp]:
         ("spinner", "503", "Request took too long"),
         ("trap", "500", "Media component failed"),
         ("stack", "500", "Request limit reached: stack"),
+        ("endless-string", "500", "Request limit reached: lifted bytes"),
         ("endless-key", "500", "Request limit reached: lifted bytes"),
         ("small-lifts", "500", "Request limit reached: lifted bytes"),
         ("handle-hoarder", "500", "Request limit reached: handles"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import dataclasses
+import importlib.util
 import json
 import logging
 import signal
@@ -26,6 +27,9 @@ _GRACE_SECONDS: Final = 10
 def main() -> int:
     """Serves until SIGTERM or SIGINT. Exit codes: 0 done, 2 it could not begin."""
     options = _options()
+    if importlib.util.find_spec("uvicorn") is None:
+        print("millpond: there is no server to serve with: pip install 'millpond[server]'", file=sys.stderr)
+        return 2
     try:
         pairs = dict(setting.split("=", 1) for setting in options.setting)
         if options.files_at is not None:
@@ -78,7 +82,9 @@ def _listen(address: str) -> socket.socket:
         raise ValueError(f"{address} is not HOST:PORT")
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     listener = socket.create_server((host.strip("[]"), int(port)), family=family, backlog=1024)
-    # What is set here, connections inherit.
+    # What is set here, connections inherit. asyncio sets TCP_NODELAY itself, but for sockets of a named protocol only,
+    # which this one is not; without, each answer waits for the client's delayed acknowledgement of its head.
+    listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     for option, value in (("TCP_NOTSENT_LOWAT", _NOT_SENT_BYTES), ("TCP_USER_TIMEOUT", _UNACKNOWLEDGED_MS)):
         if hasattr(socket, option):
             listener.setsockopt(socket.IPPROTO_TCP, getattr(socket, option), value)

@@ -548,12 +548,14 @@ _NO_FINALIZER: Final = ctypes.CFUNCTYPE(None, _pointer)()
 
 _store_context = values.function("wasmtime_store_context", _pointer, _pointer)
 _instantiate = values.function(
-    "wasmtime_component_linker_instantiate", _pointer, _pointer, _pointer, _pointer, _pointer
+    "wasmtime_component_linker_instantiate", _pointer, _pointer, _pointer, _pointer, _pointer, is_long=True
 )
 _get_func = values.function(
     "wasmtime_component_instance_get_func", ctypes.c_bool, _pointer, _pointer, _pointer, _pointer
 )
-_call = values.function("wasmtime_component_func_call", _pointer, _pointer, _pointer, _pointer, _size, _pointer, _size)
+_call = values.function(
+    "wasmtime_component_func_call", _pointer, _pointer, _pointer, _pointer, _size, _pointer, _size, is_long=True
+)
 _add_func = values.function(
     "wasmtime_component_linker_instance_add_func",
     _pointer, _pointer, ctypes.c_char_p, _size, _CALLBACK, _pointer, ctypes.CFUNCTYPE(None, _pointer),

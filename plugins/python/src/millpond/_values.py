@@ -43,9 +43,17 @@ class _Vector(ctypes.Structure):
     data: int | None
 
 
-def function(name: str, result: Any, *parameters: Any) -> Any:
-    """A function of the C API, with types of its own rather than the library's, which are shared and private."""
-    found = _ffi.dll[name]
+# The same library as the package has loaded, its functions called without letting go of Python's lock: with it, each of
+# the hundred short ones that a request takes would be an occasion for another thread to take its time.
+_keeping = ctypes.PyDLL(_ffi.dll._name, handle=_ffi.dll._handle)
+
+
+def function(name: str, result: Any, *parameters: Any, is_long: bool = False) -> Any:
+    """A function of the C API, with types of its own rather than the library's, which are shared and private.
+
+    A long one lets go of Python's lock while it runs.
+    """
+    found = _ffi.dll[name] if is_long else _keeping[name]
     found.restype, found.argtypes = result, parameters
     return found
 
