@@ -1,0 +1,406 @@
+"""A folder of media, as ``media-store`` of the interface: files by their names, and files by their content.
+
+Content-addressed media lies at ``<root>/<ab>/<id>``, where ``id`` is the lower-case hexadecimal SHA-256 of the bytes
+and ``ab`` its first two digits; a record in JSON lies beside it at ``<root>/<ab>/<id>.json``.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+import threading
+import unicodedata
+from collections import deque
+from dataclasses import dataclass
+from importlib import resources
+from typing import Final, Literal
+
+from ._content import Access, Record, is_content_id, parse_record
+from ._digests import Digests
+from .figures import Accounts
+from .limits import LINKS, RECORD_BYTES
+
+Key = tuple[Literal["content", "named"], str]
+"""What names one object: ``variant key`` of the interface."""
+
+Reason = Literal["not-found", "busy", "failed", "out-of-bounds"]
+
+
+class StoreError(Exception):
+    """Why the store did not do as asked: ``enum error`` of the interface."""
+
+    def __init__(self, reason: Reason) -> None:
+        super().__init__(reason)
+        self.reason: Reason = reason
+
+
+class Truncated(Exception):
+    """The file has shrunk since it was opened, so that its answer cannot be sent whole."""
+
+
+@dataclass(frozen=True)
+class Variant:
+    """Another representation of the same resource: ``record variant-info`` of the interface."""
+
+    key: Key
+    media_type: str
+    content_coding: str | None
+
+
+@dataclass(frozen=True)
+class Info:
+    """What is known of an object without reading it: ``record info`` of the interface."""
+
+    length_bytes: int
+    media_type: str
+    modified_ns: int | None
+    created_ns: int | None
+    digest: str | None
+    access: Access
+
+
+class OpenFile:
+    """An open file, which everyone who holds it closes; it is closed with the last of them."""
+
+    def __init__(self, descriptor: int, length_bytes: int, accounts: Accounts) -> None:
+        self.length_bytes = length_bytes
+        self._descriptor = descriptor
+        self._accounts = accounts
+        self._holders = 1
+        self._lock = threading.Lock()
+        accounts.hold("open_files")
+
+    def hold(self) -> OpenFile:
+        """The same file, for one more holder."""
+        with self._lock:
+            self._holders += 1
+        return self
+
+    def close(self) -> None:
+        """Ends one holder's part."""
+        with self._lock:
+            self._holders -= 1
+            if self._holders > 0:
+                return
+        os.close(self._descriptor)
+        self._accounts.hold("open_files", -1)
+
+    def read(self, offset: int, count: int) -> bytes:
+        """At most `count` bytes from an offset on, one at least; it waits for the disk where it has to.
+
+        :raises Truncated: when the file ends before the offset.
+        """
+        piece = os.pread(self._descriptor, count, offset)
+        if not piece:
+            raise Truncated("the file has shrunk since it was opened")
+        return piece
+
+    def read_now(self, offset: int, count: int) -> bytes | None:
+        """The same of what the kernel has in memory; none where reading would wait for the disk.
+
+        :raises Truncated: as :meth:`read`.
+        """
+        if _NOWAIT is None:
+            return None
+        buffer = bytearray(count)
+        try:
+            read = os.preadv(self._descriptor, [buffer], offset, _NOWAIT)
+        except BlockingIOError:
+            return None
+        except OSError as error:
+            # File systems without it say so; the plain read serves them.
+            if error.errno in (errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL):
+                return None
+            raise
+        if read == 0:
+            raise Truncated("the file has shrunk since it was opened")
+        return bytes(memoryview(buffer)[:read])
+
+
+@dataclass
+class Slice:
+    """Bytes of an open file from an offset on, to an exact length. It holds the file open and no bytes."""
+
+    file: OpenFile
+    offset: int
+    length_bytes: int
+
+    def skip(self, count: int) -> None:
+        """Leaves out the next bytes."""
+        self.offset += count
+        self.length_bytes -= count
+
+    def close(self) -> None:
+        """Ends the slice's part in the file."""
+        self.file.close()
+
+
+@dataclass
+class MediaObject:
+    """An open object: ``resource object`` of the interface."""
+
+    file: OpenFile
+    info: Info
+    _folder: Folder
+    _key: Key
+    _record: Record | None
+
+    def variants(self) -> list[Variant]:
+        """The other representations that the store has of it."""
+        if self._record is not None:
+            variants = self._record.variants
+            return [Variant(("content", other.id), other.media_type, other.content_coding) for other in variants]
+        return self._folder.siblings(self._key[1], self.info.media_type)
+
+    def read(self, offset: int, length_bytes: int) -> Slice:
+        """A slice of the object's bytes. Nothing is read yet.
+
+        :raises StoreError: when it would reach past the object's end.
+        """
+        if offset + length_bytes > self.file.length_bytes:
+            raise StoreError("out-of-bounds")
+        return Slice(self.file.hold(), offset, length_bytes)
+
+    def close(self) -> None:
+        """Ends the object's part in the file."""
+        self.file.close()
+
+
+class Folder:
+    """A folder of media, opened once: whatever is asked for is looked up beneath that handle and cannot leave it.
+
+    :raises OSError: when there is no such folder, or it cannot be read.
+    """
+
+    def __init__(self, path: str | os.PathLike[str], accounts: Accounts) -> None:
+        self._root = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        self._accounts = accounts
+        self.digests = Digests()
+
+    def close(self) -> None:
+        """Closes the folder, once no request needs it any more."""
+        self.digests.wait()
+        os.close(self._root)
+
+    def open(self, key: Key) -> MediaObject:
+        """Opens an object. It blocks on the file system, so it is no call for an event loop.
+
+        :raises StoreError: when there is none, or it cannot be opened now.
+        """
+        kind, name = key
+        try:
+            return self._open_content(name) if kind == "content" else self._open_named(name)
+        except OSError as error:
+            raise StoreError(_reason(error)) from error
+
+    def siblings(self, name: str, media_type: str) -> list[Variant]:
+        """The files beside a named one that hold the same in another form: ``logo.svg.br`` of ``logo.svg``."""
+        candidates: list[tuple[str, str, str | None]]
+        if _is_compressible(media_type):
+            candidates = [(suffix, media_type, coding) for suffix, coding in _CODINGS]
+        elif media_type in ("image/png", "image/jpeg", "image/gif"):
+            candidates = [("avif", "image/avif", None), ("webp", "image/webp", None)]
+        else:
+            candidates = []
+        found = []
+        for suffix, of_type, coding in candidates:
+            sibling = f"{name}.{suffix}"
+            try:
+                os.close(self._open_file(sibling)[0])
+            except OSError:
+                continue
+            found.append(Variant(("named", sibling), of_type, coding))
+        return found
+
+    def _open_content(self, id_: str) -> MediaObject:
+        if not is_content_id(id_):
+            raise StoreError("not-found")
+        path = f"{id_[:2]}/{id_}"
+        descriptor, _ = self._open_file(f"{path}.json")
+        try:
+            # A record that goes on behind what is read is cut off, and so damaged.
+            record = parse_record(_read_at_most(descriptor, RECORD_BYTES))
+        finally:
+            os.close(descriptor)
+        if record is None:
+            raise StoreError("not-found")
+        descriptor, found = self._open_file(path)
+        if found.st_size != record.size_bytes:
+            os.close(descriptor)
+            raise StoreError("not-found")
+        info = Info(
+            length_bytes=found.st_size,
+            media_type=record.media_type,
+            modified_ns=max(found.st_mtime_ns, 0),
+            created_ns=record.created_ns,
+            digest=id_,
+            access=record.access,
+        )
+        file = OpenFile(descriptor, found.st_size, self._accounts)
+        return MediaObject(file, info, self, ("content", id_), record)
+
+    def _open_named(self, name: str) -> MediaObject:
+        if not _is_served_by_name(name):
+            raise StoreError("not-found")
+        descriptor, found = self._open_file(name)
+        try:
+            digest = self.digests.of(descriptor)
+        except OSError:
+            os.close(descriptor)
+            raise
+        info = Info(
+            length_bytes=found.st_size,
+            media_type=media_type_of(name),
+            modified_ns=max(found.st_mtime_ns, 0),
+            created_ns=None,
+            digest=digest,
+            access="public",
+        )
+        file = OpenFile(descriptor, found.st_size, self._accounts)
+        return MediaObject(file, info, self, ("named", name), None)
+
+    def _open_file(self, path: str) -> tuple[int, os.stat_result]:
+        """Opens a regular file: its descriptor, and what the system knows of it."""
+        descriptor = _open_beneath(self._root, os.fsencode(path.encode()))
+        try:
+            found = os.fstat(descriptor)
+            if not stat.S_ISREG(found.st_mode):
+                raise FileNotFoundError(errno.ENOENT, "no regular file")
+        except BaseException:
+            os.close(descriptor)
+            raise
+        return descriptor, found
+
+
+def media_type_of(name: str) -> str:
+    """The media type by a name's extension."""
+    extension = os.path.splitext(name)[1][1:].lower()
+    return _MEDIA_TYPES.get(extension, "application/octet-stream")
+
+
+_NOWAIT: Final[int | None] = getattr(os, "RWF_NOWAIT", None)
+
+# A handle on a folder that is only passed through needs no right to list it, where the system can do without.
+_PASS: Final = getattr(os, "O_PATH", os.O_RDONLY) | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+
+# Opening a named pipe would else wait for a writer, for ever.
+_READ: Final = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+
+_CODINGS: Final = (("br", "br"), ("zst", "zstd"), ("gz", "gzip"))
+
+_COMPRESSIBLE: Final = {
+    "image/svg+xml",
+    "application/json",
+    "application/javascript",
+    "application/xml",
+    "application/dash+xml",
+    "application/vnd.apple.mpegurl",
+    "application/x-mpegurl",
+    "application/wasm",
+}
+
+
+def _read_media_types() -> dict[str, str]:
+    types: dict[str, str] = {}
+    for line in resources.files(__package__).joinpath("media_types.txt").read_text("ascii").splitlines():
+        if not line.startswith("#"):
+            extension, media_type = line.split(" ")
+            types[extension] = media_type
+    return types
+
+
+_MEDIA_TYPES: Final = _read_media_types()
+
+
+def _open_beneath(root: int, path: bytes) -> int:
+    """Opens a path beneath a folder, segment by segment; a symbolic link is followed as long as it stays beneath.
+
+    The kernel follows none: each is read and resolved here, so that nothing can be exchanged between look and leap.
+    """
+    folders: list[int] = []
+    segments = deque(path.split(b"/"))
+    links = 0
+    try:
+        while segments:
+            segment = segments.popleft()
+            here = folders[-1] if folders else root
+            if segment in (b"", b"."):
+                continue
+            if segment == b"..":
+                if not folders:
+                    raise FileNotFoundError(errno.ENOENT, "outside the folder")
+                os.close(folders.pop())
+                continue
+            try:
+                if not any(segments):
+                    # What ends in a slash is a folder, which is no file.
+                    return os.open(segment, _READ | (os.O_DIRECTORY if segments else 0), dir_fd=here)
+                folders.append(os.open(segment, _PASS, dir_fd=here))
+            except OSError as error:
+                if error.errno not in (errno.ELOOP, errno.ENOTDIR, errno.EMLINK):
+                    raise
+                links += 1
+                if links > LINKS:
+                    raise
+                target = _read_link(segment, here, error)
+                if target.startswith(b"/"):
+                    raise FileNotFoundError(errno.ENOENT, "outside the folder") from error
+                segments.extendleft(reversed(target.split(b"/")))
+        raise FileNotFoundError(errno.ENOENT, "a folder is no file")
+    finally:
+        for folder in folders:
+            os.close(folder)
+
+
+def _read_link(segment: bytes, folder: int, error: OSError) -> bytes:
+    try:
+        return os.readlink(segment, dir_fd=folder)
+    except OSError:
+        # It is no link: what was wrong with it first is what is wrong with it.
+        raise error from None
+
+
+def _read_at_most(descriptor: int, most_bytes: int) -> bytes:
+    data = b""
+    while len(data) < most_bytes:
+        piece = os.pread(descriptor, most_bytes - len(data), len(data))
+        if not piece:
+            break
+        data += piece
+    return data
+
+
+def _is_served_by_name(name: str) -> bool:
+    """Whether a path may name a file.
+
+    Hidden files are none of a visitor's, and what lies in the content store is had by its id alone, under the rules
+    that its record sets.
+    """
+    segments = name.split("/")
+    for segment in segments:
+        if segment.startswith(".") or not segment or "\\" in segment or ":" in segment:
+            return False
+        if any(unicodedata.category(character) == "Cc" for character in segment):
+            return False
+    if len(segments) < 2:
+        return True
+    folder, id_ = segments[0], segments[1].encode()[:64].decode(errors="replace")
+    return not (is_content_id(id_) and id_.startswith(folder))
+
+
+def _is_compressible(media_type: str) -> bool:
+    """Whether a type is text, which compresses well; media is compressed already."""
+    return media_type.startswith("text/") or media_type in _COMPRESSIBLE
+
+
+def _reason(error: OSError) -> Reason:
+    match error.errno:
+        case errno.EMFILE | errno.ENFILE | errno.ENOMEM:
+            return "busy"
+        case errno.EIO | errno.ESTALE | errno.ETIMEDOUT:
+            return "failed"
+        case _:
+            # No entry, no permission, a folder on the way that is none, too many links, a name too long: to a visitor
+            # there is no such object, and to tell which it was would be to tell too much.
+            return "not-found"
