@@ -3,6 +3,7 @@
 mod bench;
 mod ci;
 mod conformance;
+mod fuzz;
 mod guest;
 mod wit_page;
 
@@ -29,6 +30,13 @@ enum Task {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<String>,
     },
+    /// Fuzzes with one target of tests/fuzz, for ten minutes: what follows its name is libFuzzer's.
+    Fuzz {
+        /// `answer`, `connection` or `signature`.
+        target: String,
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<String>,
+    },
     /// Runs what CI runs before the tests: formatting, clippy, docs, dependencies' licences.
     Ci,
 }
@@ -40,6 +48,7 @@ fn main() -> Result<()> {
         Task::WitPage => wit_page::write(&root),
         Task::Conformance => conformance::write(&root),
         Task::Replay { arguments } => bench::replay(&root, &arguments),
+        Task::Fuzz { target, arguments } => fuzz::run(&root, &target, &arguments),
         Task::Ci => ci::run(&root),
     }
 }
