@@ -1,7 +1,7 @@
 //! The tests of the whole: real components, real sockets, real files.
 //!
 //! [`host`] starts a host in this process, [`server`] the program as another; [`client`] talks to it without any politeness of its own. What needs
-//! programs that not every machine has (curl, ffmpeg, Chromium) is in [`players`] and ignored unless asked for.
+//! programs that not every machine has (curl, ffmpeg, mpv, VLC, Chromium) is in [`players`] and ignored unless asked for.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 

@@ -1,7 +1,7 @@
 //! What players, downloaders and browsers do, as they do it.
 //!
-//! Those that need a program that not every machine has (curl, ffmpeg, Chromium with its driver) are ignored
-//! unless asked for: `cargo test --workspace -- --include-ignored`.
+//! Those that need a program that not every machine has (curl, ffmpeg, mpv, VLC, Chromium with its driver) are
+//! ignored unless asked for: `cargo test --workspace -- --include-ignored`.
 
 use crate::host::{Host, Setup, noise};
 use fantoccini::{Client, ClientBuilder};
@@ -135,6 +135,65 @@ async fn ffmpeg_reads_and_seeks_over_http() {
         }
     }
     host.accounts().idle().await;
+}
+
+/// Each is told to begin near the end, without a screen or a speaker, and plays to the end. What goes wrong some of
+/// them only say.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs mpv, ffplay and vlc"]
+async fn players_seek_and_play_to_the_end() {
+    let host = Host::start().await;
+    for name in ["clip.mp4", "clip.webm", "tone.mp3"] {
+        let content = std::fs::read(sample(name)).unwrap();
+        host.write(name, &content);
+        for path in [
+            format!("/api/media/{}", host.add(&content)),
+            format!("/media/{name}"),
+        ] {
+            let url = format!("http://{}{path}", host.address);
+            let said = play(MPV, &url).await;
+            let is_well = said.ends_with("(End of file)") && !said.contains("Cannot seek");
+            assert!(is_well, "mpv, {name}: {said}");
+            let said = play(FFPLAY, &url).await;
+            assert!(said.is_empty(), "ffplay, {name}: {said}");
+            let said = play(VLC, &url).await;
+            let is_well = said.contains("end of playlist") && !said.contains("input error");
+            assert!(is_well, "vlc, {name}: {said}");
+        }
+    }
+    host.accounts().idle().await;
+    // They would tell, were there nothing to play.
+    let nothing = format!("http://{}/media/none.mp4", host.address);
+    assert!(play(VLC, &nothing).await.contains("input error"));
+    assert!(!play(FFPLAY, &nothing).await.is_empty());
+    assert!(!play(MPV, &nothing).await.contains("End of file"));
+}
+
+const MPV: &str = "mpv --no-config --ytdl=no --vo=null --ao=null --ao-null-untimed=yes --untimed \
+                   --msg-level=all=error,cplayer=info --start=4.5";
+const FFPLAY: &str = "ffplay -v error -autoexit -ss 4.5";
+const VLC: &str = "vlc --intf=dummy --no-color --no-lua --vout=dummy --aout=dummy --start-time=4.5 \
+                   --play-and-exit";
+
+/// Plays it, and gives back all that the player says.
+async fn play(player: &str, url: &str) -> String {
+    // VLC does not run as root, and neither has to be.
+    let as_nobody = "setpriv --reuid=65534 --regid=65534 --clear-groups ";
+    let is_root = rustix::process::geteuid().is_root();
+    let as_nobody = if is_root { as_nobody } else { "" };
+    let command = format!("{as_nobody}{player} {url}");
+    let home = tempfile::tempdir().unwrap();
+    let mut words = command.split_ascii_whitespace();
+    let mut command = Command::new(words.next().unwrap());
+    command
+        .args(words)
+        .env("HOME", home.path())
+        .env("SDL_VIDEODRIVER", "dummy")
+        .env("SDL_AUDIODRIVER", "dummy");
+    let output = tokio::task::spawn_blocking(move || command.output());
+    let output = output.await.unwrap().unwrap();
+    let said = [output.stdout, output.stderr].concat();
+    String::from_utf8_lossy(&said).trim().to_owned()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

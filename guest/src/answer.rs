@@ -4,7 +4,7 @@ use crate::conditions::{self, Outcome, Validators};
 use crate::config::Config;
 use crate::digest::digests;
 use crate::fields;
-use crate::imports::{Access, Imports, Info, Key, Object, StoreError, Variant};
+use crate::imports::{Access, Imports, Info, Key, Object, StoreError, Timestamp, Variant};
 use crate::message::{Part, Request, Response, Reuse};
 use crate::multipart::multipart;
 use crate::negotiate;
@@ -91,6 +91,10 @@ fn answer<I: Imports>(
         Route::Named(name) => {
             let object = imports.open(&name.key())?;
             let info = object.info();
+            // What is private is had by its content alone, and by its name it is as good as missing.
+            if info.access == Access::Private {
+                return Err(Refusal::Store(StoreError::NotFound));
+            }
             let selected = Selected::of(request, imports, object, info, Place::Named, config)?;
             selected.represent(request, own_name(&name), config)
         }
@@ -170,13 +174,22 @@ impl<O: Object> Selected<O> {
         let vary = negotiate::dimensions(&info, &variants);
         let variant = negotiate::choose(request, &info, &variants);
         let access = info.access;
-        // A variant that has gone meanwhile is no reason to refuse the original.
-        let opened = variant.and_then(|variant| Some((imports.open(&variant.key).ok()?, variant)));
-        let (object, info, variant) = match opened {
-            Some((object, variant)) => {
-                let info = object.info();
-                (object, info, Some(variant))
+        // A variant that has gone meanwhile is no reason to refuse the original; nor is one that is private, which
+        // who may have the original may not have for that.
+        let opened = variant.and_then(|variant| {
+            let object = imports.open(&variant.key).ok()?;
+            let info = object.info();
+            let is_allowed = info.access == Access::Public || access == Access::Private;
+            is_allowed.then_some((object, info, variant))
+        });
+        let validators = match &opened {
+            Some((_, of_variant, variant)) => {
+                validators(place, of_variant, Some((variant, &info.media_type)))
             }
+            None => validators(place, &info, None),
+        };
+        let (object, info, variant) = match opened {
+            Some((object, info, variant)) => (object, info, Some(variant)),
             None => (original, info, None),
         };
         let media_type = variant.map_or_else(
@@ -188,7 +201,7 @@ impl<O: Object> Selected<O> {
             Place::Named => 1_000,
         };
         Ok(Selected {
-            validators: validators(place, variant, &info),
+            validators,
             cache_control: cache_control(place, access, &media_type, config),
             reuse: (access == Access::Public).then_some(Reuse {
                 depends_on: DEPENDS_ON,
@@ -307,35 +320,42 @@ impl<O: Object> Selected<O> {
 }
 
 /// What is addressed by its content is recognised by the content's digest; a named file by length and modification
-/// time, to the nanosecond, and by its coding, since two files may agree in both.
-fn validators(place: Place<'_>, variant: Option<&Variant>, info: &Info) -> Validators {
-    match place {
-        Place::Content(id) => {
-            let id = match variant.map(|variant| &variant.key) {
-                Some(Key::Content(id)) => id,
-                _ => id.as_str(),
+/// time, to the nanosecond. A named variant's tag also says what it is, since it may agree with another in both:
+/// its type, where that is not the original's, and its coding.
+fn validators(place: Place<'_>, info: &Info, variant: Option<(&Variant, &str)>) -> Validators {
+    let key = variant.map(|(variant, _)| &variant.key);
+    match (place, key) {
+        (_, Some(Key::Content(id))) => Validators {
+            etag: format!("\"{id}\""),
+            last_modified: None,
+        },
+        (Place::Content(id), None) => Validators {
+            etag: format!("\"{}\"", id.as_str()),
+            last_modified: None,
+        },
+        (Place::Content(_), Some(Key::Named(_))) | (Place::Named, _) => {
+            let modified = info.modified.map_or(0, |modified| modified.0);
+            let mut etag = format!("\"{:x}-{modified:x}", info.length);
+            if let Some((variant, original_type)) = variant {
+                let other_type =
+                    (variant.media_type != original_type).then_some(&variant.media_type);
+                for part in [other_type, variant.content_coding.as_ref()]
+                    .into_iter()
+                    .flatten()
+                {
+                    etag.push('-');
+                    // Whatever a store calls a type, the tag is one (RFC 9110 section 8.8.3).
+                    etag.extend(part.chars().filter(|c| c.is_ascii_graphic() && *c != '"'));
+                }
+            }
+            etag.push('"');
+            let last_modified = match place {
+                Place::Content(_) => None,
+                Place::Named => info.modified.map(Timestamp::truncated_to_seconds),
             };
             Validators {
-                etag: format!("\"{id}\""),
-                last_modified: None,
-            }
-        }
-        Place::Named => {
-            let modified = info.modified.map_or(0, |modified| modified.0);
-            let of_variant = variant.map(|variant| {
-                let coding = variant.content_coding.as_deref();
-                let subtype = variant.media_type.rsplit('/').next();
-                format!("-{}", coding.or(subtype).unwrap_or_default())
-            });
-            Validators {
-                etag: format!(
-                    "\"{:x}-{modified:x}{}\"",
-                    info.length,
-                    of_variant.unwrap_or_default()
-                ),
-                last_modified: info
-                    .modified
-                    .map(|modified| modified.truncated_to_seconds()),
+                etag,
+                last_modified,
             }
         }
     }
@@ -483,11 +503,13 @@ mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
     use crate::config::IMMUTABLE;
-    use crate::imports::Timestamp;
     use proptest::prelude::*;
 
     const PRIVATE_ID: &str = "1123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef";
     const AVIF_ID: &str = "2123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef";
+    const HALF_ID: &str = "3123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef";
+    const PRIVATE_AVIF_ID: &str =
+        "4123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef";
     const ID: &str = "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef";
 
     /// A store whose streams say what was asked for.
@@ -510,7 +532,10 @@ mod tests {
             let media_type = match key {
                 Key::Content(id) if id == ID => "image/gif",
                 Key::Content(id) if id == PRIVATE_ID => "image/gif",
-                Key::Content(id) if id == AVIF_ID => "image/avif",
+                Key::Content(id) if id == AVIF_ID || id == PRIVATE_AVIF_ID => "image/avif",
+                Key::Content(id) if id == HALF_ID => "image/gif",
+                Key::Named(name) if name == "private.gif" => "image/gif",
+                Key::Named(name) if name.starts_with("film") => "video/mp4",
                 Key::Named(name) if name.starts_with("logo.svg") => "image/svg+xml",
                 Key::Named(name) if name == "clip.mp4" => "video/mp4",
                 Key::Named(name) if name == "busy" => return Err(StoreError::Busy),
@@ -527,12 +552,31 @@ mod tests {
                 length,
                 media_type,
                 access: match key {
-                    Key::Content(id) if id == PRIVATE_ID => Access::Private,
+                    Key::Content(id) if id == PRIVATE_ID || id == PRIVATE_AVIF_ID => {
+                        Access::Private
+                    }
+                    Key::Named(name) if name == "private.gif" => Access::Private,
                     _ => Access::Public,
                 },
                 variants: match key {
                     Key::Content(id) if id == ID => {
                         vec![variant(Key::Content(AVIF_ID.into()), "image/avif", None)]
+                    }
+                    Key::Content(id) if id == HALF_ID => {
+                        let key = Key::Content(PRIVATE_AVIF_ID.into());
+                        vec![variant(key, "image/avif", None)]
+                    }
+                    Key::Named(name) if name == "film" => {
+                        let of_type = |key: &str, media_type, coding| {
+                            variant(Key::Named(key.into()), media_type, coding)
+                        };
+                        vec![
+                            of_type("film-odd", "video/\"x y\"", None),
+                            of_type("film-webm", "video/webm", None),
+                            of_type("film-br", "video/mp4", Some("br")),
+                            of_type("film-webm-br", "video/webm", Some("br")),
+                            variant(Key::Content(AVIF_ID.into()), "image/avif", None),
+                        ]
                     }
                     Key::Named(name) if name == "logo.svg" => {
                         let key = Key::Named("logo.svg.br".into());
@@ -1024,6 +1068,59 @@ mod tests {
         assert_eq!(
             ask_of(&shelf, "GET", &format!("/api/media/{ID}"), &[]).status,
             200
+        );
+    }
+
+    /// Found by fuzzing: access was looked at for media by content alone, and a store that has private media by name
+    /// had it given to everybody, to be kept for a year.
+    #[test]
+    fn private_media_was_given_by_its_name() {
+        let keys = [("signing-keys", "k1:000102030405060708090a0b0c0d0e0f")];
+        for settings in [&[][..], &keys[..]] {
+            let shelf = with_settings(settings.to_vec().leak());
+            let private = ask_of(&shelf, "GET", "/media/private.gif", &[]);
+            assert_eq!(private, ask_of(&shelf, "GET", "/media/none", &[]));
+            assert_eq!(private.status, 404);
+        }
+    }
+
+    /// A variant's own access was not looked at.
+    #[test]
+    fn a_private_variant_of_public_media_was_given_to_everybody() {
+        let target = format!("/api/media/{HALF_ID}");
+        let response = ask("GET", &target, &[("accept", "image/avif")]);
+        assert_eq!(field(&response, "content-type"), Some("image/gif"));
+        assert_eq!(field(&response, "vary"), Some("accept"));
+    }
+
+    /// The subtype alone, or the coding alone, stood for the variant; and an odd type made what
+    /// is no entity tag.
+    #[test]
+    fn entity_tags_of_named_variants_were_alike_or_malformed() {
+        let tag = |fields: &[(&str, &str)]| {
+            let response = ask("GET", "/media/film", fields);
+            field(&response, "etag").unwrap().to_owned()
+        };
+        let coded = ("accept-encoding", "br");
+        let tags = [
+            tag(&[]),
+            tag(&[("accept", "video/\"x y\"")]),
+            tag(&[("accept", "video/webm")]),
+            tag(&[coded]),
+            tag(&[("accept", "video/webm"), coded]),
+        ];
+        let of_content = tag(&[("accept", "image/avif")]);
+        assert_eq!(of_content, format!("\"{AVIF_ID}\""));
+        assert_eq!(
+            tags.each_ref()
+                .map(|tag| tag.trim_start_matches("\"3e8-ae1b981bc490a01")),
+            [
+                "\"",
+                "-video/xy\"",
+                "-video/webm\"",
+                "-br\"",
+                "-video/webm-br\""
+            ]
         );
     }
 

@@ -112,9 +112,14 @@ pub fn check(
         let signature = Base64UrlUnpadded::decode_vec(signature).ok()?;
         let key_id = parameter("key")?;
         let key = keys.iter().find(|key| key.id == key_id)?;
+        let expires = parameter("exp")?;
         let grant = Grant {
             path,
-            expires: parameter("exp")?.parse().ok()?,
+            // `0` or `+` before it would make another URL of the same grant, which was not signed.
+            expires: expires
+                .parse()
+                .ok()
+                .filter(|seconds: &u64| seconds.to_string() == expires)?,
             client_prefix: parameter("ip"),
         };
         // In constant time.
@@ -208,6 +213,17 @@ mod tests {
                 Err(Denied::Unsigned),
                 "{query}"
             );
+        }
+    }
+
+    /// The number was signed, not what stands in the URL, so one signature made many URLs.
+    #[test]
+    fn an_expiry_that_is_written_otherwise_was_granted() {
+        let query = key().sign(&grant(None));
+        for written in ["exp=+1000", "exp=01000", "exp=1000%20"] {
+            let query = query.replace("exp=1000", written);
+            let result = check("/api/media/ab", Some(&query), 1, None, &[key()]);
+            assert_eq!(result, Err(Denied::Invalid), "{query}");
         }
     }
 

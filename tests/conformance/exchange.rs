@@ -1,7 +1,8 @@
 //! From rows to exchanges: each is one request, spelt out, and the one answer that is right.
 
 use super::fixtures::{Fixture, Fixtures};
-use super::table::{Answer, Body, Case, Common, Group, List, Table};
+use super::table::{Answer, Body, Case, Common, Group, List, Settings, Table};
+use millpond_guest::signature::{Grant, Key};
 use std::collections::BTreeMap;
 use std::fmt;
 
@@ -9,8 +10,12 @@ use std::fmt;
 pub(crate) struct Exchange {
     /// The row's name, and which of its variants this is.
     pub(crate) name: String,
-    /// Where the host serves named files.
-    pub(crate) files_at: String,
+    /// The settings that are not left at their defaults.
+    pub(crate) settings: Settings,
+    /// Whether it can be put to the guest's code alone.
+    pub(crate) natively_only: bool,
+    /// Whether the digest of what is asked for is told once it is known, and so may be missing.
+    pub(crate) digest_comes_later: bool,
     pub(crate) request: Request,
     pub(crate) expected: Response,
 }
@@ -20,6 +25,24 @@ pub(crate) struct Request {
     pub(crate) method: String,
     pub(crate) target: String,
     pub(crate) fields: Vec<(String, Vec<u8>)>,
+    /// When it comes, in Unix seconds, and from where: for the guest's code natively.
+    pub(crate) received: u64,
+    pub(crate) client: Option<String>,
+}
+
+/// When requests come that do not say: long after 1970, and long before signatures end.
+const RECEIVED: u64 = 1_800_000_000;
+
+impl Request {
+    pub(crate) fn new(method: &str, target: &str, fields: Vec<(String, Vec<u8>)>) -> Self {
+        Request {
+            method: method.into(),
+            target: target.into(),
+            fields,
+            received: RECEIVED,
+            client: None,
+        }
+    }
 }
 
 /// An answer, as far as it is the guest's: `date` and what belongs to the connection are the host's and left out.
@@ -75,11 +98,9 @@ fn with_a_known_boundary(fields: &mut [(String, String)], body: Vec<u8>) -> Vec<
 }
 
 impl Response {
-    /// The same without the field, where the right answer has none either way: it comes once it is known.
-    pub(crate) fn without_unless_in(mut self, name: &str, right: &Response) -> Self {
-        if right.fields.iter().all(|(field, _)| field != name) {
-            self.fields.retain(|(field, _)| field != name);
-        }
+    /// The same without the field.
+    pub(crate) fn without(mut self, name: &str) -> Self {
+        self.fields.retain(|(field, _)| field != name);
         self
     }
 }
@@ -146,6 +167,11 @@ fn of_row(common: &Common, fixtures: &Fixtures, group: &Group, case: &Case) -> V
     let answer = common.answers.get(kind);
     let answer = answer.unwrap_or_else(|| panic!("{}: no answer is {kind:?}", case.name));
     let source = case.source.as_ref().unwrap_or(&group.source);
+    let received = case.natively.as_ref().and_then(|known| known.received);
+    let client = case
+        .natively
+        .as_ref()
+        .and_then(|known| known.client.clone());
     let mut exchanges = Vec::new();
     for of in case.of.or(&group.of.or_default("named")) {
         let words = Words {
@@ -158,13 +184,15 @@ fn of_row(common: &Common, fixtures: &Fixtures, group: &Group, case: &Case) -> V
                 for varied in combinations(&case.vary) {
                     let fields = words.request_fields(group, &varied);
                     let request = Request {
-                        method: method.clone(),
-                        target: words.put_in(target),
-                        fields,
+                        received: received.unwrap_or(RECEIVED),
+                        client: client.clone(),
+                        ..Request::new(method, &words.put_in(target), fields)
                     };
                     exchanges.push(Exchange {
                         name: format!("{} / {} ({of}; {source})", group.title, case.name),
-                        files_at: group.files_at.clone(),
+                        settings: group.settings.clone(),
+                        natively_only: case.natively.is_some(),
+                        digest_comes_later: words.fixture.words["id"].is_none(),
                         expected: words.response(answer, method),
                         request,
                     });
@@ -243,6 +271,7 @@ impl Words<'_> {
         fields.extend(&self.case.fields);
         let fields: Vec<_> = fields
             .into_iter()
+            .filter(|(_, value)| *value != "-")
             .filter_map(|(name, value)| {
                 let value = self.fill(value, Some(body.len()))?;
                 Some((name, value))
@@ -286,6 +315,19 @@ impl Words<'_> {
         body
     }
 
+    /// The query that the row signs.
+    fn signature(&self) -> String {
+        let sign = self.case.sign.as_ref();
+        let sign = sign.unwrap_or_else(|| panic!("{}: nothing is signed", self.case.name));
+        let path = self.put_in(sign.path.as_deref().unwrap_or("{path}"));
+        let key = Key::parse(&format!("{}:{}", sign.key, self.common.keys[&sign.key]));
+        key.unwrap().sign(&Grant {
+            path: &path,
+            expires: sign.expires,
+            client_prefix: sign.prefix.as_deref(),
+        })
+    }
+
     /// The text with its words put in, each of which has to stand for something.
     fn put_in(&self, text: &str) -> String {
         self.fill(text, None)
@@ -321,6 +363,9 @@ impl Words<'_> {
         }
         if word == "bytes" {
             return self.case.bytes.clone();
+        }
+        if word == "signature" {
+            return Some(self.signature());
         }
         if let Some(value) = self.fixture.words.get(word) {
             return value.clone();

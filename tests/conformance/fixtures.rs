@@ -1,6 +1,6 @@
 //! The objects that the rows ask for: in memory for the guest alone, in a folder for a host.
 
-use super::table::{self, Common};
+use super::table::{self, Common, Settings};
 use crate::host::noise;
 use millpond::store::{Adder, ContentId};
 use millpond_guest::config::SANDBOX;
@@ -23,6 +23,10 @@ pub(crate) struct Fixture {
     key: Key,
     pub(crate) bytes: Arc<[u8]>,
     media_type: String,
+    coding: Option<String>,
+    /// The name of the fixture that it is another representation of.
+    variant_of: Option<String>,
+    access: Access,
     served: bool,
     /// What the words that depend on it stand for; none where it has no such thing.
     pub(crate) words: BTreeMap<&'static str, Option<String>>,
@@ -37,7 +41,7 @@ impl Fixtures {
         let objects = common
             .fixtures
             .iter()
-            .map(|(name, written)| (name.clone(), Fixture::new(common, written)))
+            .map(|(name, written)| (name.clone(), Fixture::new(common, name, written)))
             .collect();
         Fixtures {
             objects,
@@ -53,7 +57,11 @@ impl Fixtures {
     /// Puts them where a host serves from.
     pub(crate) fn put_into(&self, folder: &Path) {
         let modified = SystemTime::UNIX_EPOCH + Duration::from_nanos(MODIFIED_NS);
-        let adder = Adder::open(folder).unwrap();
+        let adder = |access| match access {
+            Access::Public => Adder::open(folder).unwrap(),
+            Access::Private => Adder::open(folder).unwrap().private(),
+        };
+        let mut stored = BTreeMap::new();
         for fixture in self.objects.values() {
             let path = match &fixture.key {
                 Key::Named(name) => {
@@ -65,6 +73,7 @@ impl Fixtures {
                 Key::Content(id) => {
                     let source = tempfile::NamedTempFile::new().unwrap();
                     fs::write(source.path(), &fixture.bytes).unwrap();
+                    let adder = adder(fixture.access);
                     let added = adder.add(source.path(), |_| ()).unwrap();
                     assert_eq!(added.id.to_string(), *id);
                     let record = folder.join(added.id.record_path());
@@ -72,36 +81,66 @@ impl Fixtures {
                         serde_json::from_slice(&fs::read(&record).unwrap()).unwrap();
                     json["created"] = self.created.clone().into();
                     fs::write(&record, json.to_string()).unwrap();
-                    folder.join(added.id.path())
+                    let path = folder.join(added.id.path());
+                    stored.insert(id.clone(), added);
+                    path
                 }
             };
             let file = File::options().write(true).open(path).unwrap();
             file.set_modified(modified).unwrap();
         }
+        // The variants of a named file are found by their names.
+        for fixture in self.objects.values() {
+            let original = fixture.variant_of.as_ref().map(|name| &self.get(name).key);
+            if let (Key::Content(id), Some(Key::Content(original))) = (&fixture.key, original) {
+                let (original, variant) = (&stored[original].id, &stored[id]);
+                let adder = adder(fixture.access);
+                adder
+                    .add_variant(original, variant, fixture.coding.clone())
+                    .unwrap();
+            }
+        }
+    }
+
+    /// The other representations of what has that key.
+    fn variants_of(&self, key: &Key) -> Vec<Variant> {
+        let objects = self.objects.values();
+        let of_it = objects.filter(|fixture| {
+            let original = fixture.variant_of.as_ref();
+            original.is_some_and(|name| self.get(name).key == *key)
+        });
+        of_it
+            .map(|fixture| Variant {
+                key: fixture.key.clone(),
+                media_type: fixture.media_type.clone(),
+                content_coding: fixture.coding.clone(),
+            })
+            .collect()
     }
 }
 
 impl Fixture {
-    fn new(common: &Common, written: &table::Fixture) -> Self {
-        let bytes: Arc<[u8]> = match &written.bytes {
-            table::Bytes::Noise(length) => noise(*length).into(),
-            table::Bytes::Text(text) => text.as_bytes().into(),
-        };
+    fn new(common: &Common, own_name: &str, written: &table::Fixture) -> Self {
+        let bytes = bytes(written);
         let length = bytes.len();
-        let id = ContentId::from_digest(Sha256::digest(&bytes).into()).to_string();
+        let id = content_id(&bytes);
+        // A variant is asked for where its original is.
+        let original = written
+            .variant_of
+            .as_ref()
+            .map(|name| &common.fixtures[name]);
+        let asked = original.unwrap_or(written);
         let cache = written.cache.trim_matches(['{', '}']);
-        let (key, path, etag, id, modified) = match &written.name {
+        let (key, path, id, modified) = match &written.name {
             Some(name) => (
                 Key::Named(name.clone()),
-                format!("/media/{name}"),
-                format!("\"{length:x}-{MODIFIED_NS:x}\""),
+                format!("/media/{}", asked.name.as_ref().unwrap_or(name)),
                 None,
                 Some(common.words["equal"].clone()),
             ),
             None => (
                 Key::Content(id.clone()),
-                format!("/api/media/{id}"),
-                format!("\"{id}\""),
+                format!("/api/media/{}", content_id(&self::bytes(asked))),
                 Some(id),
                 None,
             ),
@@ -121,7 +160,11 @@ impl Fixture {
             words: BTreeMap::from([
                 ("path", Some(path)),
                 ("id", id),
-                ("etag", Some(etag)),
+                ("etag", Some(etag(written, original))),
+                (
+                    "original-etag",
+                    original.map(|original| etag(original, None)),
+                ),
                 ("length", Some(length.to_string())),
                 ("type", Some(written.r#type.clone())),
                 ("cache", Some(common.words[cache].clone())),
@@ -129,25 +172,78 @@ impl Fixture {
                 ("info-etag", info_etag),
                 ("digest", digest),
                 ("policy", policy),
+                ("coding", written.coding.clone()),
+                (
+                    "vary",
+                    vary(common, written.variant_of.as_deref().unwrap_or(own_name)),
+                ),
             ]),
             key,
             bytes,
             media_type: written.r#type.clone(),
+            coding: written.coding.clone(),
+            variant_of: written.variant_of.clone(),
+            access: match written.private {
+                true => Access::Private,
+                false => Access::Public,
+            },
             served: written.served,
         }
     }
 }
 
+/// The entity tag: a named variant's also says what it is, since it may be of the length and time of another.
+fn etag(written: &table::Fixture, original: Option<&table::Fixture>) -> String {
+    let bytes = bytes(written);
+    if written.name.is_none() {
+        return format!("\"{}\"", content_id(&bytes));
+    }
+    let other_type = original.filter(|original| original.r#type != written.r#type);
+    let parts = [other_type.map(|_| &written.r#type), written.coding.as_ref()];
+    let parts = parts.into_iter().flatten();
+    let of_variant: String = parts.map(|part| format!("-{part}")).collect();
+    format!("\"{:x}-{MODIFIED_NS:x}{of_variant}\"", bytes.len())
+}
+
+fn bytes(written: &table::Fixture) -> Arc<[u8]> {
+    match &written.bytes {
+        table::Bytes::Noise(length) => noise(*length).into(),
+        table::Bytes::Text(text) => text.as_bytes().into(),
+    }
+}
+
+fn content_id(bytes: &[u8]) -> String {
+    ContentId::from_digest(Sha256::digest(bytes).into()).to_string()
+}
+
+/// What the representations of that object differ in.
+fn vary(common: &Common, original: &str) -> Option<String> {
+    let of_type = &common.fixtures[original].r#type;
+    let all = common.fixtures.values();
+    let variants: Vec<_> = all
+        .filter(|fixture| fixture.variant_of.as_deref() == Some(original))
+        .collect();
+    let by_type = variants.iter().any(|variant| variant.r#type != *of_type);
+    let by_coding = variants.iter().any(|variant| variant.coding.is_some());
+    let names = [
+        by_type.then_some("accept"),
+        by_coding.then_some("accept-encoding"),
+    ];
+    let names: Vec<_> = names.into_iter().flatten().collect();
+    (!names.is_empty()).then(|| names.join(", "))
+}
+
 /// The store as the guest sees it, in memory: [`Imports`] without a component around it.
 pub(crate) struct Shelf<'a> {
     pub(crate) fixtures: &'a Fixtures,
-    pub(crate) files_at: &'a str,
+    pub(crate) settings: &'a Settings,
 }
 
 /// An open object of the shelf.
 pub(crate) struct Item {
     info: Info,
     bytes: Arc<[u8]>,
+    variants: Vec<Variant>,
 }
 
 impl Imports for Shelf<'_> {
@@ -157,22 +253,37 @@ impl Imports for Shelf<'_> {
         let mut objects = self.fixtures.objects.values();
         let found = objects.find(|fixture| fixture.served && fixture.key == *key);
         let fixture = found.ok_or(StoreError::NotFound)?;
-        Ok(Item::new(
+        let item = Item::new(
             Arc::clone(&fixture.bytes),
             &fixture.media_type,
             match key {
                 Key::Content(id) => Some((id.clone(), timestamp(&self.fixtures.created))),
                 Key::Named(_) => None,
             },
-        ))
+        );
+        let info = Info {
+            access: fixture.access,
+            ..item.info
+        };
+        let variants = self.fixtures.variants_of(key);
+        Ok(Item {
+            info,
+            variants,
+            ..item
+        })
     }
 
     fn settings(&self) -> Vec<(String, String)> {
-        vec![("files-at".into(), self.files_at.to_owned())]
+        let all = self
+            .settings
+            .iter()
+            .filter(|(key, _)| *key != "signing-keys");
+        all.map(|(key, value)| (key.clone(), value.clone()))
+            .collect()
     }
 
-    fn setting(&self, _key: &str) -> Option<String> {
-        None
+    fn setting(&self, key: &str) -> Option<String> {
+        self.settings.get(key).cloned()
     }
 }
 
@@ -193,6 +304,7 @@ impl Item {
                 access: Access::Public,
             },
             bytes,
+            variants: Vec::new(),
         }
     }
 }
@@ -206,7 +318,7 @@ impl Object for Item {
     }
 
     fn variants(&self) -> Vec<Variant> {
-        Vec::new()
+        self.variants.clone()
     }
 
     fn read(&self, offset: u64, length: u64) -> Result<Vec<u8>, StoreError> {

@@ -17,7 +17,9 @@ use exchange::{Exchange, Response, difference};
 use fixtures::{Fixtures, Shelf};
 use std::net::SocketAddr;
 use std::path::Path;
+pub(crate) use table::Settings;
 use table::Table;
+pub(crate) use ways::config_toml;
 
 #[test]
 fn the_guest_natively_answers_as_the_table_says() {
@@ -40,10 +42,11 @@ fn what_is_marked_wrong_is_wrong_still() {
 async fn the_component_in_this_process_answers_as_the_table_says() {
     let (table, fixtures) = table();
     let exchanges = exchange::right(&table, &fixtures);
+    let exchanges = not_natively_only(exchanges);
     let mut components = ways::Components::new(&fixtures);
     let mut answers = Vec::new();
     for exchange in &exchanges {
-        let component = components.at(&exchange.files_at);
+        let component = components.with(&exchange.settings);
         answers.push(component.ask(&exchange.request).await);
     }
     assert_all(&exchanges, answers);
@@ -51,8 +54,8 @@ async fn the_component_in_this_process_answers_as_the_table_says() {
 
 #[tokio::test]
 async fn the_host_over_a_socket_answers_as_the_table_says() {
-    let differences = put_to(async |fixtures, files_at| {
-        let host = ways::host(fixtures, files_at).await;
+    let differences = put_to(async |fixtures, settings| {
+        let host = ways::host(fixtures, settings).await;
         (host.address, host)
     })
     .await;
@@ -66,21 +69,18 @@ pub(crate) struct Differences {
     pub(crate) failures: Vec<String>,
 }
 
-/// Puts the table to another host over sockets. `start` starts it over the fixtures, for each path that it serves
-/// files at, and gives its address and what keeps it running.
+/// Puts the table to another host over sockets. `start` starts it over the fixtures, for each way that it is set up, and
+/// gives its address and what keeps it running.
 pub(crate) async fn put_to<K>(
-    start: impl AsyncFnMut(&Fixtures, &str) -> (SocketAddr, K),
+    start: impl AsyncFnMut(&Fixtures, &Settings) -> (SocketAddr, K),
 ) -> Differences {
     let (table, fixtures) = table();
     let exchanges = exchange::right(&table, &fixtures);
+    let exchanges = not_natively_only(exchanges);
     let mut hosts = ways::Addresses::new(&fixtures, start);
     let mut answers = Vec::new();
     for exchange in &exchanges {
-        let answer = hosts.ask(&exchange.files_at, &exchange.request).await;
-        if let Err(error) = &answer {
-            eprintln!("{}: {error}", exchange.request);
-        }
-        answers.push(answer);
+        answers.push(hosts.ask(&exchange.settings, &exchange.request).await);
     }
     let failures = failures(&exchanges, answers);
     Differences {
@@ -92,11 +92,18 @@ pub(crate) async fn put_to<K>(
 
 fn natively(exchanges: &[Exchange], fixtures: &Fixtures) -> Vec<Response> {
     let answers = exchanges.iter().map(|exchange| {
-        let files_at = &exchange.files_at;
-        let shelf = Shelf { fixtures, files_at };
+        let settings = &exchange.settings;
+        let shelf = Shelf { fixtures, settings };
         ways::natively(&exchange.request, &shelf)
     });
     answers.collect()
+}
+
+fn not_natively_only(exchanges: Vec<Exchange>) -> Vec<Exchange> {
+    let exchanges = exchanges.into_iter();
+    exchanges
+        .filter(|exchange| !exchange.natively_only)
+        .collect()
 }
 
 fn table() -> (Table, Fixtures) {
@@ -131,8 +138,10 @@ fn failures(
         .zip(answers)
         .filter_map(|(exchange, answer)| {
             let Exchange { name, request, .. } = exchange;
-            let answer =
-                answer.map(|answer| answer.without_unless_in("repr-digest", &exchange.expected));
+            let answer = answer.map(|answer| match exchange.digest_comes_later {
+                true => answer.without("repr-digest"),
+                false => answer,
+            });
             let difference = match answer {
                 Ok(answer) if answer == exchange.expected => return None,
                 Ok(answer) => difference(&exchange.expected, &answer),

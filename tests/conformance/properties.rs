@@ -7,6 +7,7 @@ use crate::host::noise;
 use millpond::End;
 use millpond_guest::imports::{Imports, Key, StoreError};
 use proptest::prelude::*;
+use std::collections::BTreeMap;
 use std::ops::Range;
 
 proptest! {
@@ -57,7 +58,7 @@ proptest! {
         fields in prop::collection::vec(field_line(), 0..8),
         method in "GET|HEAD|OPTIONS|\\PC{0,8}",
     ) {
-        let request = Request { method, target, fields };
+        let request = Request::new(&method, &target, fields);
         let answer = ways::natively(&request, &One(&noise(100)));
         prop_assert!((200..500).contains(&answer.status), "{}: {}", request, answer.status);
     }
@@ -70,7 +71,7 @@ fn no_fields_make_the_component_fail() {
     let runtime = tokio::runtime::Runtime::new().unwrap();
     let component = {
         let _entered = runtime.enter();
-        Component::new(&fixtures, "/media")
+        Component::new(&fixtures, &BTreeMap::new())
     };
     let targets = targets(&fixtures);
     let target = prop::sample::select(targets);
@@ -94,11 +95,7 @@ fn find(bytes: &[u8], wanted: &[u8]) -> Option<usize> {
 }
 
 fn get(target: &str, fields: Vec<(String, Vec<u8>)>) -> Request {
-    Request {
-        method: "GET".into(),
-        target: target.into(),
-        fields,
-    }
+    Request::new("GET", target, fields)
 }
 
 /// A target of every route.

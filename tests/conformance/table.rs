@@ -27,13 +27,19 @@ pub(crate) struct Common {
     pub(crate) fields: BTreeMap<String, Fields>,
     /// The kinds of answer.
     pub(crate) answers: BTreeMap<String, Answer>,
+    /// Secrets that rows sign with, in hexadecimal, by their ids.
+    pub(crate) keys: BTreeMap<String, String>,
 }
 
-/// Field names and values. A value is left out where a word in it stands for what a fixture lacks.
+/// Field names and values. A value is left out where a word in it stands for what a fixture lacks; `-` is no such field.
 pub(crate) type Fields = BTreeMap<String, String>;
+
+/// Settings of the component, as `wit/world.wit` lists them.
+pub(crate) type Settings = BTreeMap<String, String>;
 
 /// An object: by its name where it has one, by its content otherwise.
 #[derive(Debug, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub(crate) struct Fixture {
     pub(crate) name: Option<String>,
     #[serde(flatten)]
@@ -45,6 +51,13 @@ pub(crate) struct Fixture {
     /// Whether a store serves it: hidden files lie in the folder and are not.
     #[serde(default = "yes")]
     pub(crate) served: bool,
+    /// The object that it is another representation of: it is asked for at that one's path.
+    pub(crate) variant_of: Option<String>,
+    /// Its content coding.
+    pub(crate) coding: Option<String>,
+    /// Whether it is given to those only who show a signature.
+    #[serde(default)]
+    pub(crate) private: bool,
 }
 
 /// What an object is made of.
@@ -106,8 +119,9 @@ pub(crate) struct Group {
     /// With which methods.
     #[serde(default)]
     pub(crate) method: List,
-    #[serde(default = "media_path")]
-    pub(crate) files_at: String,
+    /// The settings that are not left at their defaults.
+    #[serde(default)]
+    pub(crate) settings: Settings,
     /// Field lines that every row sends.
     #[serde(default)]
     pub(crate) send: BTreeMap<String, List>,
@@ -135,6 +149,10 @@ pub(crate) struct Case {
     /// Field lines of which each value is tried with each of the others; `-` is to send none.
     #[serde(default)]
     pub(crate) vary: BTreeMap<String, List>,
+    /// Signs, so that `{signature}` is a query that grants something.
+    pub(crate) sign: Option<Sign>,
+    /// Who asks, and when: what can be chosen natively alone, so such a row is run in no other way.
+    pub(crate) natively: Option<Natively>,
     /// The kind of answer.
     pub(crate) answer: Option<String>,
     /// Which bytes of the object an answer in part has: `0-99`.
@@ -146,6 +164,32 @@ pub(crate) struct Case {
     pub(crate) deviates: Option<String>,
     /// Why the answer that millpond gives is not this one, though it should be. Such a row is not run.
     pub(crate) wrong: Option<String>,
+}
+
+/// What a signature is made of.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Sign {
+    /// The id of the key.
+    #[serde(default = "first_key")]
+    pub(crate) key: String,
+    /// What it is for; the object's own path where this is left out.
+    pub(crate) path: Option<String>,
+    /// When it ends, in Unix seconds.
+    #[serde(default = "far_future")]
+    pub(crate) expires: u64,
+    /// Whose addresses it is for.
+    pub(crate) prefix: Option<String>,
+}
+
+/// What a host knows of a request by itself.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Natively {
+    /// When it came, in Unix seconds.
+    pub(crate) received: Option<u64>,
+    /// The client's address.
+    pub(crate) client: Option<String>,
 }
 
 /// One value or several.
@@ -237,6 +281,13 @@ fn yes() -> bool {
     true
 }
 
-fn media_path() -> String {
-    "/media".into()
+fn first_key() -> String {
+    "k1".into()
+}
+
+/// In the year 2286.
+pub(crate) const FAR_FUTURE: u64 = 9_999_999_999;
+
+fn far_future() -> u64 {
+    FAR_FUTURE
 }

@@ -2,6 +2,7 @@
 
 use super::exchange::{Request, Response};
 use super::fixtures::{Fixtures, Item};
+use super::table::Settings;
 use crate::host::{Host, Setup};
 use bytes::Bytes;
 use http_body_util::{BodyExt, Empty};
@@ -9,7 +10,7 @@ use hyper::client::conn::http1::{SendRequest, handshake};
 use hyper_util::rt::TokioIo;
 use millpond::store::Folder;
 use millpond::{Accounts, Config, Millpond};
-use millpond_guest::imports::Imports;
+use millpond_guest::imports::{Imports, Timestamp};
 use millpond_guest::message::Part;
 use millpond_guest::{answer, message};
 use std::collections::BTreeMap;
@@ -20,7 +21,11 @@ use tokio::time::timeout;
 
 /// Asks the guest's code, compiled for this machine.
 pub(crate) fn natively(request: &Request, store: &impl Imports<Object = Item>) -> Response {
-    let request = message::Request::of_head(&request.method, &request.target, &request.fields);
+    let request = message::Request {
+        received: Timestamp(request.received * 1_000_000_000),
+        client: request.client.as_deref(),
+        ..message::Request::of_head(&request.method, &request.target, &request.fields)
+    };
     let response = answer::handle(&request, store);
     let mut body = Vec::new();
     for part in &response.body {
@@ -37,10 +42,10 @@ pub(crate) fn natively(request: &Request, store: &impl Imports<Object = Item>) -
     Response::new(response.status.as_u16(), fields, body)
 }
 
-/// The component under test, once for each path that it serves named files at.
+/// The component under test, once for each way that it is set up.
 pub(crate) struct Components<'a> {
     fixtures: &'a Fixtures,
-    at: BTreeMap<String, Component>,
+    with: BTreeMap<Settings, Component>,
 }
 
 /// The component under test over a folder with the fixtures, in this process.
@@ -51,28 +56,26 @@ pub(crate) struct Component {
 
 impl<'a> Components<'a> {
     pub(crate) fn new(fixtures: &'a Fixtures) -> Self {
-        let at = BTreeMap::new();
-        Components { fixtures, at }
+        let with = BTreeMap::new();
+        Components { fixtures, with }
     }
 
-    pub(crate) fn at(&mut self, files_at: &str) -> &Component {
-        self.at
-            .entry(files_at.to_owned())
-            .or_insert_with(|| Component::new(self.fixtures, files_at))
+    pub(crate) fn with(&mut self, settings: &Settings) -> &Component {
+        self.with
+            .entry(settings.clone())
+            .or_insert_with(|| Component::new(self.fixtures, settings))
     }
 }
 
 impl Component {
-    pub(crate) fn new(fixtures: &Fixtures, files_at: &str) -> Self {
+    pub(crate) fn new(fixtures: &Fixtures, settings: &Settings) -> Self {
         let setup = Setup::default();
         let folder = tempfile::tempdir().unwrap();
         fixtures.put_into(folder.path());
-        let mut config = Config::default();
-        config.files_at = Some(files_at.parse().unwrap());
         let millpond = Millpond::new(
             &setup.source,
             Folder::open(folder.path()).unwrap(),
-            &config,
+            &config(settings),
             setup.limits,
         );
         Component {
@@ -91,12 +94,57 @@ impl Component {
     }
 }
 
-/// Hosts under test, one for each path that named files are served at, each with one connection that is kept
+/// The host's own configuration that gives the component those settings.
+fn config(settings: &Settings) -> Config {
+    config_toml(settings).try_into().unwrap()
+}
+
+/// The same, as it is written in a file.
+pub(crate) fn config_toml(settings: &Settings) -> toml::Table {
+    let text = |text: &str| toml::Value::from(text);
+    let seconds = |seconds: &str| text(&format!("{seconds}s"));
+    let mut config = toml::Table::new();
+    let mut put = |path: [&str; 2], value: toml::Value| {
+        let table = config
+            .entry(path[0])
+            .or_insert_with(|| toml::Table::new().into());
+        table.as_table_mut().unwrap().insert(path[1].into(), value);
+    };
+    for (key, value) in settings {
+        match key.as_str() {
+            "files-at" => {}
+            "cors-origins" => {
+                let origins: Vec<_> = value.split_ascii_whitespace().map(text).collect();
+                put(["cors", "origins"], origins.into());
+            }
+            "cors-max-age" => put(["cors", "max-age"], seconds(value)),
+            "cache-missing" => put(["cache", "missing"], seconds(value)),
+            "cache-files" => put(["cache", "files"], text(value)),
+            "cache-images" => put(["cache", "images"], text(value)),
+            "document-policy" => put(["browser", "document-policy"], text(value)),
+            "resource-policy" => put(["browser", "resource-policy"], text(value)),
+            "timing-allow-origin" => put(["browser", "timing-allow-origin"], text(value)),
+            "signing-keys" => {
+                for key in value.split_ascii_whitespace() {
+                    let (id, secret) = key.split_once(':').unwrap();
+                    put(["signing-keys", id], text(secret));
+                }
+            }
+            other => panic!("no row has needed the setting {other} yet"),
+        }
+    }
+    if let Some(path) = settings.get("files-at") {
+        config.insert("files-at".into(), text(path));
+    }
+    config
+}
+
+/// Hosts under test, one for each way that one is set up, each with one connection that is kept
 /// from request to request: what one answer leaves behind would spoil the next.
 pub(crate) struct Addresses<'a, S, K> {
     fixtures: &'a Fixtures,
     start: S,
-    at: BTreeMap<String, Connected<K>>,
+    with: BTreeMap<Settings, Connected<K>>,
 }
 
 struct Connected<K> {
@@ -107,35 +155,35 @@ struct Connected<K> {
 
 impl<'a, S, K> Addresses<'a, S, K>
 where
-    S: AsyncFnMut(&Fixtures, &str) -> (SocketAddr, K),
+    S: AsyncFnMut(&Fixtures, &Settings) -> (SocketAddr, K),
 {
-    /// Hosts that `start` starts, over the fixtures and with named files at a path.
+    /// Hosts that `start` starts, over the fixtures and with settings.
     pub(crate) fn new(fixtures: &'a Fixtures, start: S) -> Self {
-        let at = BTreeMap::new();
+        let with = BTreeMap::new();
         Addresses {
             fixtures,
             start,
-            at,
+            with,
         }
     }
 
     /// The answer, or why there is none; the host is then started anew.
     pub(crate) async fn ask(
         &mut self,
-        files_at: &str,
+        settings: &Settings,
         request: &Request,
     ) -> Result<Response, String> {
-        if !self.at.contains_key(files_at) {
-            let (address, running) = (self.start)(self.fixtures, files_at).await;
+        if !self.with.contains_key(settings) {
+            let (address, running) = (self.start)(self.fixtures, settings).await;
             let connected = Connected {
                 address,
                 _running: running,
                 sender: None,
             };
-            self.at.insert(files_at.to_owned(), connected);
+            self.with.insert(settings.clone(), connected);
         }
         // It was put there right above.
-        let connected = self.at.get_mut(files_at).unwrap();
+        let connected = self.with.get_mut(settings).unwrap();
         let mut request = request.to_http();
         let host = http::HeaderValue::from_static("millpond.test");
         request.headers_mut().insert(http::header::HOST, host);
@@ -144,7 +192,7 @@ where
             Err(_) => Err("no answer in time".into()),
         };
         if answer.is_err() {
-            self.at.remove(files_at);
+            self.with.remove(settings);
         }
         answer
     }
@@ -154,10 +202,12 @@ where
 const PATIENCE: Duration = Duration::from_secs(5);
 
 /// A host of this project's over the fixtures, in this process.
-pub(crate) async fn host(fixtures: &Fixtures, files_at: &str) -> Host {
+pub(crate) async fn host(fixtures: &Fixtures, settings: &Settings) -> Host {
+    let config = config(settings);
     let setup = Setup {
         // A setup has one for ever; the table knows a handful.
-        files_at: files_at.to_owned().leak(),
+        files_at: config.files_at().to_owned().leak(),
+        config,
         ..Setup::default()
     };
     let host = Host::start_with(setup).await;

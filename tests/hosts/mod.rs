@@ -8,7 +8,7 @@
 mod outcome;
 mod runtime;
 
-use crate::conformance;
+use crate::conformance::{self, Settings};
 use crate::host::noise;
 use outcome::Outcome;
 use runtime::{Runtime, Started};
@@ -88,7 +88,7 @@ async fn run(runtime: Runtime) {
     let folder = tempfile::tempdir().unwrap();
     fs::write(folder.path().join("small.gif"), noise(500_000)).unwrap();
     fs::write(folder.path().join("large.mp4"), noise(50_000_000)).unwrap();
-    let started = runtime.start(folder.path(), "/media");
+    let started = runtime.start(folder.path(), &Settings::new());
     tokio::task::block_in_place(|| {
         outcome.small = load(&started, "/media/small.gif", 500_000);
         outcome.large = load(&started, "/media/large.mp4", 50_000_000);
@@ -109,10 +109,10 @@ async fn run(runtime: Runtime) {
 
 /// Asks a host everything in the table, started anew for each path that it serves files at.
 async fn answers(runtime: &Runtime) -> conformance::Differences {
-    conformance::put_to(async |fixtures, files_at| {
+    conformance::put_to(async |fixtures, settings| {
         let folder = tempfile::tempdir().unwrap();
         fixtures.put_into(folder.path());
-        let started = runtime.start(folder.path(), files_at);
+        let started = runtime.start(folder.path(), settings);
         (started.address, (folder, started))
     })
     .await

@@ -1,6 +1,7 @@
 //! How each host is started, and what it is known to do otherwise.
 
 use super::outcome::Alive;
+use crate::conformance::{self, Settings};
 use std::io::{BufRead, BufReader};
 use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
@@ -19,8 +20,8 @@ pub(crate) struct Runtime {
     pub(crate) harmed_by_leaving: Option<&'static str>,
 }
 
-/// What starts a host over a folder, with named files at a path; and the port, where it was chosen for it.
-type Starts = dyn Fn(&Path, &str) -> (Command, Option<u16>) + Send + Sync;
+/// What starts a host over a folder, with settings; and the port, where it was chosen for it.
+type Starts = dyn Fn(&Path, &Settings) -> (Command, Option<u16>) + Send + Sync;
 
 /// A host that runs.
 pub(crate) struct Started {
@@ -38,13 +39,15 @@ impl Runtime {
         }
         Runtime {
             name,
-            command: Box::new(move |folder, files_at| {
+            command: Box::new(move |folder, settings| {
                 let mut command = Command::new(program("wasmtime"));
                 command
                     .args(["serve", "--addr", "127.0.0.1:0", "-S", "cli,p3"])
                     .args(["-W", "component-model-async"])
                     .args(&flags)
-                    .args(["--env", &format!("MILLPOND_FILES_AT={files_at}")])
+                    .args(
+                        environment(settings).map(|(name, value)| format!("--env={name}={value}")),
+                    )
                     .args(["--dir", &format!("{}::/media", folder.display())])
                     .arg(&path);
                 (command, None)
@@ -58,12 +61,25 @@ impl Runtime {
     pub(crate) fn millpond(component: Option<&str>) -> Self {
         let path = component.map(component_path);
         Runtime {
-            name: format!("millpond serve, {}", component.unwrap_or("media-serve.wasm")),
-            command: Box::new(move |folder, files_at| {
+            name: format!(
+                "millpond serve, {}",
+                component.unwrap_or("media-serve.wasm")
+            ),
+            command: Box::new(move |folder, settings| {
+                // Hidden files are not served.
+                let config = folder.join(".millpond.toml");
+                fs::write(&config, conformance::config_toml(settings).to_string()).unwrap();
                 let mut command = Command::new(env!("CARGO_BIN_EXE_millpond"));
                 command
-                    .args(["serve", "--listen", "127.0.0.1:0", "--admin", "off"])
-                    .args(["--files-at", files_at])
+                    .args([
+                        "serve",
+                        "--listen",
+                        "127.0.0.1:0",
+                        "--admin",
+                        "off",
+                        "--config",
+                    ])
+                    .arg(config)
                     .arg(folder);
                 if let Some(path) = &path {
                     command.arg("--component").arg(path);
@@ -83,7 +99,7 @@ impl Runtime {
         }
         Runtime {
             name,
-            command: Box::new(move |folder, files_at| {
+            command: Box::new(move |folder, settings| {
                 let port = free_port();
                 let shim = "@bytecodealliance/preview2-shim/dist/nodejs/filesystem.js";
                 let shim = root().join("target/hosts/npm/node_modules").join(shim);
@@ -94,7 +110,7 @@ impl Runtime {
                     .arg("--jco-import")
                     .arg(root().join("tests/hosts/jco.mjs"))
                     .arg(component_path("millpond-http-p2.wasm"))
-                    .env("MILLPOND_FILES_AT", files_at)
+                    .envs(environment(settings))
                     .env("JCO_FILESYSTEM", shim)
                     .current_dir(folder);
                 (command, Some(port))
@@ -108,9 +124,9 @@ impl Runtime {
     }
 
     /// Starts it over a folder, and waits until it listens.
-    pub(crate) fn start(&self, folder: &Path, files_at: &str) -> Started {
+    pub(crate) fn start(&self, folder: &Path, settings: &Settings) -> Started {
         use std::os::unix::process::CommandExt;
-        let (mut command, port) = (self.command)(folder, files_at);
+        let (mut command, port) = (self.command)(folder, settings);
         let mut child = command
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
@@ -164,6 +180,14 @@ fn address_in(line: &str, port: Option<u16>) -> Option<SocketAddr> {
     let (_, url) = line.split_once("http://")?;
     let end = url.find(|c: char| !(c.is_ascii_digit() || c == '.' || c == ':'));
     url[..end.unwrap_or(url.len())].parse().ok()
+}
+
+/// Settings as the store component reads them.
+fn environment(settings: &Settings) -> impl Iterator<Item = (String, &str)> {
+    settings.iter().map(|(key, value)| {
+        let name = key.to_ascii_uppercase().replace('-', "_");
+        (format!("MILLPOND_{name}"), value.as_str())
+    })
 }
 
 fn free_port() -> u16 {

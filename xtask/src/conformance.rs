@@ -9,7 +9,7 @@ use anyhow::{Result, anyhow};
 use std::fmt::Write as _;
 use std::fs;
 use std::path::Path;
-use table::{Body, Bytes, Case, Common, Group, List, Table};
+use table::{Body, Bytes, Case, Common, FAR_FUTURE, Group, List, Natively, Sign, Table};
 
 /// Where the page is committed, from the workspace's root.
 const PAGE: &str = "docs/conformance.md";
@@ -41,7 +41,8 @@ fn introduction(table: &Table) -> String {
     let rows = table.rows().count();
     let deviating = table.rows().filter(|(_, case)| case.deviates.is_some());
     let wrong = table.rows().filter(|(_, case)| case.wrong.is_some());
-    let (deviating, wrong) = (deviating.count(), wrong.count());
+    let natively = table.rows().filter(|(_, case)| case.natively.is_some());
+    let (deviating, wrong, natively) = (deviating.count(), wrong.count(), natively.count());
     let mut topics = String::new();
     for topic in &table.topics {
         let anchor = topic.title.to_lowercase().replace(' ', "-");
@@ -54,7 +55,8 @@ fn introduction(table: &Table) -> String {
          {rows} rows, each a request and the one right answer, with where that is written or whose public test \
          it comes from. Each row is run three ways, against the guest's code natively, against the component, \
          and over a real socket, and each time status, fields and bytes have to be exactly these: \
-         `cargo test -p millpond --test system conformance`.\n\n\
+         `cargo test -p millpond --test system conformance`. {natively} rows choose the time or the client's \
+         address, and are run natively alone.\n\n\
          {deviating} rows deviate from their source, and say why. {wrong} say what is still answered wrongly, \
          and are not run.\n\n\
          {topics}- [The answers](#the-answers)\n- [The objects](#the-objects)\n"
@@ -63,8 +65,8 @@ fn introduction(table: &Table) -> String {
 
 fn section(common: &Common, group: &Group) -> Result<String> {
     let mut section = format!("\n### {}\n\nSource: {}", group.title, text(&group.source));
-    if group.files_at != "/media" {
-        write!(section, " · files are at {}", code(&group.files_at))?;
+    for (key, value) in &group.settings {
+        write!(section, " · {}", code(&format!("{key}: {value}")))?;
     }
     section += "\n\n| case | request | status | answer | source | |\n| --- | --- | --- | --- | --- | --- |\n";
     for case in &group.cases {
@@ -108,7 +110,35 @@ fn request(group: &Group, case: &Case) -> String {
     for (name, values) in &case.vary {
         lines.push(format!("{}: {}", code(name), alternatives(values)));
     }
+    lines.extend(case.sign.as_ref().map(signature));
+    lines.extend(case.natively.as_ref().map(natively));
     lines.join("<br>")
+}
+
+/// What `{signature}` is made of, where it is not what it is by default.
+fn signature(sign: &Sign) -> String {
+    let mut parts = vec![format!("signed with {}", code(&sign.key))];
+    if let Some(path) = &sign.path {
+        parts.push(format!("for {}", code(path)));
+    }
+    if let Some(prefix) = &sign.prefix {
+        parts.push(format!("for clients in {}", code(prefix)));
+    }
+    if sign.expires != FAR_FUTURE {
+        parts.push(format!("until {}", sign.expires));
+    }
+    parts.join(" ")
+}
+
+fn natively(known: &Natively) -> String {
+    let mut line = "natively".to_owned();
+    if let Some(received) = known.received {
+        line += &format!(", at {received}");
+    }
+    if let Some(client) = &known.client {
+        line += &format!(", from {}", code(client));
+    }
+    line
 }
 
 fn alternatives(values: &List) -> String {
@@ -127,7 +157,10 @@ fn answer_cell(kind: &str, case: &Case) -> String {
         lines.push(format!("bytes {bytes}"));
     }
     for (name, value) in &case.fields {
-        lines.push(code(&format!("{name}: {value}")));
+        lines.push(match value.as_str() {
+            "-" => format!("no {}", code(name)),
+            value => code(&format!("{name}: {value}")),
+        });
     }
     lines.join("<br>")
 }
@@ -177,11 +210,18 @@ fn common(common: &Common) -> Result<String> {
         let cache = fixture.cache.trim_matches(['{', '}']);
         let cache = common.words.get(cache).map(|value| code(value));
         let cache = cache.unwrap_or_default();
-        let served = if fixture.served { "" } else { "hidden" };
-        let media_type = code(&fixture.r#type);
+        let original = fixture.variant_of.as_ref();
+        let remarks = [
+            (!fixture.served).then(|| "hidden".to_owned()),
+            original.map(|original| format!("variant of {original}")),
+            fixture.coding.as_ref().map(|coding| code(coding)),
+            fixture.private.then(|| "private".to_owned()),
+        ];
+        let remarks: Vec<_> = remarks.into_iter().flatten().collect();
+        let (media_type, remarks) = (code(&fixture.r#type), remarks.join(", "));
         writeln!(
             page,
-            "| {key} | {name} | {content} | {media_type} | {cache} | {served} |"
+            "| {key} | {name} | {content} | {media_type} | {cache} | {remarks} |"
         )?;
     }
     Ok(page)
@@ -200,6 +240,8 @@ fn code(text: &str) -> String {
     let shown = text
         .replace('\t', "\\t")
         .replace('\n', "\\n")
+        .replace('\0', "\\0")
+        .replace('\u{10}', "\\x10")
         .replace('|', "\\|");
     if shown.contains('`') {
         format!("`` {shown} ``")

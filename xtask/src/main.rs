@@ -4,6 +4,7 @@ mod bench;
 mod ci;
 mod compose;
 mod conformance;
+mod fuzz;
 mod guest;
 mod public_api;
 mod wit_page;
@@ -34,6 +35,13 @@ enum Task {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<String>,
     },
+    /// Fuzzes with one target of tests/fuzz, for ten minutes: what follows its name is libFuzzer's.
+    Fuzz {
+        /// `answer`, `connection` or `signature`.
+        target: String,
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<String>,
+    },
     /// Runs what CI runs before the tests: formatting, clippy, docs, dependencies' licences.
     Ci,
 }
@@ -51,6 +59,7 @@ fn main() -> Result<()> {
         Task::Conformance => conformance::write(&root),
         Task::PublicApi => public_api::write(&root),
         Task::Replay { arguments } => bench::replay(&root, &arguments),
+        Task::Fuzz { target, arguments } => fuzz::run(&root, &target, &arguments),
         Task::Ci => ci::run(&root),
     }
 }
