@@ -19,6 +19,54 @@ async fn hostile_host() -> Host {
     host
 }
 
+/// The same deeds in a component for `wasi:http`, whose instance lives as long as its answer.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn each_deed_behind_wasi_http_is_ended_while_others_go_on() {
+    let bytes = include_bytes!("guests/hostile-http-p2.wasm");
+    let host = Host::start_with(Setup {
+        source: Source::from_bytes("hostile-http-p2", bytes.to_vec()),
+        files_at: "/",
+        limits: with(|limits: &mut Limits| limits.request_memory_bytes = 3 << 20),
+        ..Setup::default()
+    })
+    .await;
+    host.write("small.txt", b"small");
+    // What is wrong is found before the head leaves, or cuts the body.
+    for (deed, status) in [
+        ("memory-hog", Some(500)),
+        ("hundred-thousand-fields", Some(500)),
+        ("endless-parts", Some(500)),
+        ("growth-in-a-call", Some(500)),
+        ("handle-hoarder", Some(500)),
+        ("stack", Some(500)),
+        ("spinner", Some(503)),
+        ("trap", Some(500)),
+        ("connection-field", Some(500)),
+        ("broken-field-value", Some(500)),
+        ("broken-field-name", Some(500)),
+        ("status-1000", Some(500)),
+        ("many-fields", Some(500)),
+        ("lying-part", None),
+        ("lying-length", None),
+    ] {
+        let response = host.get(&format!("/hostile/{deed}")).await;
+        match status {
+            Some(status) => assert_eq!(response.status, status, "{deed}"),
+            None => assert!(!response.whole, "{deed}: {response:?}"),
+        }
+        let small = host.get("/small.txt").await;
+        assert_eq!(
+            (small.status, &small.body[..]),
+            (200, &b"small"[..]),
+            "after {deed}"
+        );
+    }
+    let accounts = std::sync::Arc::clone(host.accounts());
+    host.stop().await;
+    assert_eq!((accounts.requests(), accounts.stores()), (0, 0));
+    assert_eq!(accounts.survey().total().total(), 0);
+}
+
 /// A guest written as a core module in text.
 fn guest_of_wat(wat: &str) -> Source {
     let mut module = wat::parse_str(wat).unwrap();

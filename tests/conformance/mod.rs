@@ -18,7 +18,7 @@ use fixtures::{Fixtures, Shelf};
 use std::net::SocketAddr;
 use std::path::Path;
 pub(crate) use table::Settings;
-use table::Table;
+use table::{Table, Topic};
 pub(crate) use ways::config_toml;
 
 #[test]
@@ -65,8 +65,9 @@ async fn the_host_over_a_socket_answers_as_the_table_says() {
 /// What a host answered otherwise than the table says.
 pub(crate) struct Differences {
     pub(crate) exchanges: usize,
-    pub(crate) right: usize,
     pub(crate) failures: Vec<String>,
+    /// Of each topic: its title, how many exchanges it has, and how many went as it says.
+    pub(crate) topics: Vec<(String, usize, usize)>,
 }
 
 /// Puts the table to another host over sockets. `start` starts it over the fixtures, for each way that it is set up, and
@@ -83,9 +84,21 @@ pub(crate) async fn put_to<K>(
         answers.push(hosts.ask(&exchange.settings, &exchange.request).await);
     }
     let failures = failures(&exchanges, answers);
+    let count_in = |topic: &Topic, names: &mut dyn Iterator<Item = &str>| {
+        let is_in = |name: &&str| {
+            let mut groups = topic.groups.iter();
+            groups.any(|group| name.starts_with(&format!("{} / ", group.title)))
+        };
+        names.filter(is_in).count()
+    };
+    let topics = table.topics.iter().map(|topic| {
+        let all = count_in(topic, &mut exchanges.iter().map(|exchange| &*exchange.name));
+        let wrong = count_in(topic, &mut failures.iter().map(|failure| &**failure));
+        (topic.title.clone(), all, all - wrong)
+    });
     Differences {
         exchanges: exchanges.len(),
-        right: exchanges.len() - failures.len(),
+        topics: topics.collect(),
         failures,
     }
 }

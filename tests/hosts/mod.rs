@@ -79,12 +79,23 @@ async fn jco_serves_each_request_from_an_instance_of_its_own() {
     run(Runtime::jco_serve(&["--isolate-requests", "instance"])).await;
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs node"]
+async fn the_package_for_node_answers_as_the_table_says() {
+    run(Runtime::node()).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs python"]
+async fn the_package_for_python_answers_as_the_table_says() {
+    run(Runtime::python()).await;
+}
+
 /// Puts the table and the loads to a host, and keeps what came of it.
 async fn run(runtime: Runtime) {
     let mut outcome = Outcome::new(&runtime);
     let differences = answers(&runtime).await;
-    outcome.exchanges = differences.exchanges;
-    outcome.right = differences.right;
+    outcome.topics = differences.topics;
     let folder = tempfile::tempdir().unwrap();
     fs::write(folder.path().join("small.gif"), noise(500_000)).unwrap();
     fs::write(folder.path().join("large.mp4"), noise(50_000_000)).unwrap();

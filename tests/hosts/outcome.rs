@@ -8,9 +8,8 @@ use std::fs;
 #[derive(Debug, Default, Serialize)]
 pub(crate) struct Outcome {
     pub(crate) host: String,
-    /// Of the table: all, and those that went as it says.
-    pub(crate) exchanges: usize,
-    pub(crate) right: usize,
+    /// Of each topic of the table: its title, how many exchanges it has, and how many went as it says.
+    pub(crate) topics: Vec<(String, usize, usize)>,
     /// A file of 500,000 bytes.
     pub(crate) small: Load,
     /// A file of 50,000,000 bytes.

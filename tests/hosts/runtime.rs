@@ -115,11 +115,44 @@ impl Runtime {
                     .current_dir(folder);
                 (command, Some(port))
             }),
-            otherwise: &[(
-                "status 400, not 405",
-                "Node's parser refuses methods that it does not know",
-            )],
+            otherwise: &REFUSED_BY_NODE,
             harmed_by_leaving: Some("after a client has left, it answers no more"),
+        }
+    }
+
+    /// The package for Node, in `plugins/node`.
+    pub(crate) fn node() -> Self {
+        Runtime {
+            name: "node:http, the package millpond".into(),
+            command: Box::new(|folder, settings| {
+                let mut command = Command::new("node");
+                command
+                    .arg(root().join("plugins/node/bin/millpond-node.js"))
+                    .arg(folder)
+                    .args(["--listen", "127.0.0.1:0"])
+                    .args(options(settings));
+                (command, None)
+            }),
+            otherwise: &REFUSED_BY_NODE,
+            harmed_by_leaving: None,
+        }
+    }
+
+    /// The package for Python, in `plugins/python`.
+    pub(crate) fn python() -> Self {
+        Runtime {
+            name: "uvicorn, the package millpond".into(),
+            command: Box::new(|folder, settings| {
+                let mut command = Command::new(program("python"));
+                command
+                    .args(["-m", "millpond"])
+                    .arg(folder)
+                    .args(["--listen", "127.0.0.1:0"])
+                    .args(options(settings));
+                (command, None)
+            }),
+            otherwise: &[],
+            harmed_by_leaving: None,
         }
     }
 
@@ -182,6 +215,12 @@ fn address_in(line: &str, port: Option<u16>) -> Option<SocketAddr> {
     url[..end.unwrap_or(url.len())].parse().ok()
 }
 
+/// Settings as the packages' commands are given them.
+fn options(settings: &Settings) -> impl Iterator<Item = String> {
+    let settings = settings.iter();
+    settings.map(|(key, value)| format!("--setting={key}={value}"))
+}
+
 /// Settings as the store component reads them.
 fn environment(settings: &Settings) -> impl Iterator<Item = (String, &str)> {
     settings.iter().map(|(key, value)| {
@@ -195,9 +234,29 @@ fn free_port() -> u16 {
     listener.local_addr().unwrap().port()
 }
 
+/// Node's parser knows a list of methods; the connection of any other is closed, at times before its answer is read.
+const REFUSED_BY_NODE: [(&str, &str); 3] = [
+    (
+        "status 400, not 405",
+        "Node's parser refuses methods that it does not know",
+    ),
+    (
+        "status 501, not 405",
+        "Node's parser refuses methods that it does not know",
+    ),
+    (
+        "no answer: hyper::Error(IncompleteMessage)",
+        "and may close their connection unanswered",
+    ),
+];
+
 /// A program that `cargo xtask hosts` has installed, or that is on the path.
 fn program(name: &str) -> PathBuf {
-    let installed = root().join("target/hosts/bin").join(name);
+    let folder = match name {
+        "python" => "venv/bin",
+        _ => "bin",
+    };
+    let installed = root().join("target/hosts").join(folder).join(name);
     match installed.exists() {
         true => installed,
         false => name.into(),

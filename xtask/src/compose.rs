@@ -10,22 +10,33 @@ use wac_graph::{CompositionGraph, EncodeOptions, NodeId};
 struct Composition {
     /// Where it is committed, from the workspace's root.
     component: &'static str,
+    /// The guest, which decides the answers.
+    guest: &'static str,
     /// The component that answers HTTP.
     front: &'static str,
     /// The interface that the front exports.
     handler: &'static str,
 }
 
-const COMPOSITIONS: [Composition; 2] = [
+const COMPOSITIONS: [Composition; 3] = [
     Composition {
         component: "components/millpond-http-p2.wasm",
+        guest: GUEST,
         front: "components/http-p2.wasm",
         handler: "wasi:http/incoming-handler@0.2.12",
     },
     Composition {
         component: "components/millpond-http-p3.wasm",
+        guest: GUEST,
         front: "components/http-p3.wasm",
         handler: "wasi:http/handler@0.3.0",
+    },
+    // For the tests of the host's limits.
+    Composition {
+        component: "tests/guests/hostile-http-p2.wasm",
+        guest: "tests/guests/hostile.wasm",
+        front: "components/http-p2.wasm",
+        handler: "wasi:http/incoming-handler@0.2.12",
     },
 ];
 
@@ -52,7 +63,7 @@ pub(crate) fn compose_all(at: &Path) -> Result<()> {
 fn compose(at: &Path, composition: &Composition) -> Result<Vec<u8>> {
     let mut graph = CompositionGraph::new();
     let store = instantiate(&mut graph, at, STORE)?;
-    let guest = instantiate(&mut graph, at, GUEST)?;
+    let guest = instantiate(&mut graph, at, composition.guest)?;
     let front = instantiate(&mut graph, at, composition.front)?;
     let media = graph.alias_instance_export(store, MEDIA_STORE)?;
     let settings = graph.alias_instance_export(store, SETTINGS)?;

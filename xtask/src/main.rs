@@ -6,6 +6,7 @@ mod compose;
 mod conformance;
 mod fuzz;
 mod guest;
+mod hosts;
 mod public_api;
 mod wit_page;
 
@@ -42,6 +43,12 @@ enum Task {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<String>,
     },
+    /// Installs other hosts, puts the components to them, and writes docs/hosts.md.
+    Hosts {
+        /// Installs what takes no more than a minute, and does nothing else.
+        #[arg(long)]
+        install: bool,
+    },
     /// Runs what CI runs before the tests: formatting, clippy, docs, dependencies' licences.
     Ci,
 }
@@ -60,6 +67,11 @@ fn main() -> Result<()> {
         Task::PublicApi => public_api::write(&root),
         Task::Replay { arguments } => bench::replay(&root, &arguments),
         Task::Fuzz { target, arguments } => fuzz::run(&root, &target, &arguments),
+        Task::Hosts { install: true } => hosts::install(&root, false),
+        Task::Hosts { install: false } => {
+            hosts::install(&root, true)?;
+            hosts::compare(&root)
+        }
         Task::Ci => ci::run(&root),
     }
 }

@@ -460,3 +460,61 @@ impl Patience {
         sleep.as_mut().poll(cx)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use http_body_util::BodyExt;
+    use tokio::sync::Semaphore;
+
+    /// A body of one piece that never ends.
+    struct OnePiece(Option<Bytes>);
+
+    impl Body for OnePiece {
+        type Data = Bytes;
+        type Error = wasmtime_wasi_http::Error;
+
+        fn poll_frame(
+            mut self: Pin<&mut Self>,
+            _cx: &mut Context<'_>,
+        ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
+            match self.0.take() {
+                Some(piece) => Poll::Ready(Some(Ok(Frame::data(piece)))),
+                None => Poll::Pending,
+            }
+        }
+    }
+
+    /// An instance that runs for ever and gives one piece.
+    fn one_piece(wall: Duration) -> Running {
+        let body = OnePiece(Some(Bytes::from_static(b"piece")));
+        Running {
+            run: Some(Box::pin(std::future::pending())),
+            peak_guest_bytes: None,
+            body: body.boxed_unsync(),
+            over: None,
+            ticks: Arc::new(Ticks {
+                left: AtomicU32::new(1),
+                full: 7,
+            }),
+            patience: Patience::new(wall),
+            _place: Arc::new(Semaphore::new(1)).try_acquire_owned().unwrap(),
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_component_that_gives_nothing_for_too_long_is_ended() {
+        let wall = Duration::from_secs(10);
+        let mut running = one_piece(wall);
+        let mut next = async || std::future::poll_fn(|cx| running.poll_piece(cx)).await;
+        assert_eq!(next().await.unwrap().unwrap(), "piece");
+        // The client took its time: that is not the component's.
+        tokio::time::advance(10 * wall).await;
+        let waited = tokio::time::Instant::now();
+        let ended = next().await.unwrap();
+        assert!(matches!(ended, Err(RequestError::Limited(Limit::Wall))));
+        assert!(waited.elapsed() >= wall);
+        assert_eq!(running.ticks.left.load(Ordering::Relaxed), 7);
+    }
+}

@@ -1,0 +1,310 @@
+//! Puts the components to every host that can be had, and draws the page that compares them.
+
+use anyhow::{Context, Result, ensure};
+use serde::Deserialize;
+use std::fmt::Write as _;
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+
+/// Where the page is committed, from the workspace's root.
+const PAGE: &str = "docs/hosts.md";
+
+/// Where the hosts are installed, and where the tests leave what came of each.
+const HOSTS: &str = "target/hosts";
+
+/// Installs what is missing. Building `wasmtime` takes some ten minutes, so that is done only where it is asked for.
+pub(crate) fn install(root: &Path, with_wasmtime: bool) -> Result<()> {
+    let hosts = root.join(HOSTS);
+    let bin = hosts.join("bin");
+    fs::create_dir_all(&bin)?;
+    let npm = hosts.join("npm");
+    fs::create_dir_all(&npm)?;
+    fs::write(npm.join("package.json"), NPM)?;
+    run(&npm, "npm", &["install", "--no-audit", "--no-fund"])?;
+    link(&bin, "jco", "../npm/node_modules/.bin/jco")?;
+    run(
+        &root.join("plugins/node"),
+        "npm",
+        &["ci", "--no-audit", "--no-fund"],
+    )?;
+    let venv = hosts.join("venv");
+    if !venv.exists() {
+        run(&hosts, "python3", &["-m", "venv", "venv"])?;
+    }
+    let pip = venv.join("bin/pip");
+    let package = "./plugins/python[server,test]";
+    run(
+        root,
+        &pip.to_string_lossy(),
+        &["install", "--quiet", "--editable", package],
+    )?;
+    if with_wasmtime && !bin.join("wasmtime").exists() {
+        let root_folder = hosts.to_string_lossy().into_owned();
+        run(
+            root,
+            "cargo",
+            &[&["install", "--root", &root_folder][..], &WASMTIME].concat(),
+        )?;
+    }
+    Ok(())
+}
+
+const NPM: &str = r#"{
+  "private": true,
+  "dependencies": {
+    "@bytecodealliance/jco": "1.35.0",
+    "@bytecodealliance/preview2-shim": "0.26.1"
+  }
+}
+"#;
+
+const WASMTIME: [&str; 6] = [
+    "--locked",
+    "wasmtime-cli@48.0.8",
+    "--no-default-features",
+    "--features",
+    "run,serve,cranelift,pooling-allocator,component-model,component-model-async,wasi-http,wasi-config,disable-logging,parallel-compilation,cache",
+    "--quiet",
+];
+
+fn link(bin: &Path, name: &str, to: &str) -> Result<()> {
+    let link = bin.join(name);
+    // One from an earlier time may lead elsewhere.
+    let _ = fs::remove_file(&link);
+    std::os::unix::fs::symlink(to, &link).with_context(|| format!("cannot make {}", link.display()))
+}
+
+/// Runs the tests of all hosts, and writes the page.
+pub(crate) fn compare(root: &Path) -> Result<()> {
+    let test = [
+        "test",
+        "--package",
+        "millpond",
+        "--test",
+        "system",
+        "--",
+        "hosts::",
+        "--include-ignored",
+        // What is timed, is timed alone.
+        "--test-threads",
+        "1",
+    ];
+    run(
+        root,
+        "cargo",
+        &["build", "--release", "--package", "millpond"],
+    )?;
+    let status = Command::new("cargo")
+        .current_dir(root)
+        .args(test)
+        .env(
+            "MILLPOND_TEST_PROGRAM",
+            root.join("target/release/millpond"),
+        )
+        .status()?;
+    ensure!(status.success(), "a host answers otherwise than is known");
+    fs::write(root.join(PAGE), render(root)?)?;
+    println!("{PAGE}");
+    Ok(())
+}
+
+fn run(folder: &Path, program: &str, arguments: &[&str]) -> Result<()> {
+    let status = Command::new(program)
+        .current_dir(folder)
+        .args(arguments)
+        .status()
+        .with_context(|| format!("cannot run {program}"))?;
+    ensure!(status.success(), "{program} {} fails", arguments.join(" "));
+    Ok(())
+}
+
+/// What a test leaves: `tests/hosts/outcome.rs` writes it.
+#[derive(Deserialize)]
+struct Outcome {
+    host: String,
+    topics: Vec<(String, usize, usize)>,
+    small: Load,
+    large: Load,
+    disconnects: Disconnects,
+    otherwise: Vec<String>,
+    harmed_by_leaving: Option<String>,
+}
+
+#[derive(Deserialize)]
+struct Load {
+    milliseconds: f64,
+    memory_bytes: u64,
+}
+
+#[derive(Deserialize)]
+struct Disconnects {
+    times: usize,
+    stalled: usize,
+    before: Alive,
+    after: Alive,
+    still_serves: bool,
+}
+
+#[derive(Deserialize)]
+struct Alive {
+    sockets: usize,
+    media_files: usize,
+    memory_bytes: u64,
+}
+
+fn render(root: &Path) -> Result<String> {
+    let mut outcomes = Vec::new();
+    for entry in fs::read_dir(root.join(HOSTS))? {
+        let path = entry?.path();
+        if path
+            .extension()
+            .is_some_and(|extension| extension == "json")
+        {
+            let outcome: Outcome = serde_json::from_slice(&fs::read(&path)?)
+                .with_context(|| format!("cannot read {}", path.display()))?;
+            outcomes.push(outcome);
+        }
+    }
+    // Ours first, then those of others.
+    outcomes.sort_by_key(|outcome| {
+        (
+            !outcome.host.contains("millpond serve"),
+            outcome.host.clone(),
+        )
+    });
+    let mut page = String::from(INTRODUCTION);
+    table_of_answers(&mut page, &outcomes)?;
+    table_of_loads(&mut page, &outcomes)?;
+    table_of_leavers(&mut page, &outcomes)?;
+    page += NOT_HERE;
+    Ok(page)
+}
+
+fn table_of_answers(page: &mut String, outcomes: &[Outcome]) -> Result<()> {
+    page.push_str("\n## What they answer\n\nOf each topic of [the table](conformance.md), what went exactly as it says.\n\n| |");
+    for outcome in outcomes {
+        write!(page, " {} |", outcome.host)?;
+    }
+    page.push_str("\n| --- |");
+    page.push_str(&" --: |".repeat(outcomes.len()));
+    let topics = outcomes.first().map_or(&[][..], |outcome| &outcome.topics);
+    for (index, (title, _, _)) in topics.iter().enumerate() {
+        write!(page, "\n| {title} |")?;
+        for outcome in outcomes {
+            let (_, all, right) = outcome
+                .topics
+                .get(index)
+                .context("a run is of another table")?;
+            let mark = if all == right { "✓" } else { "✗" };
+            write!(page, " {mark} {right}/{all} |")?;
+        }
+    }
+    page.push('\n');
+    for outcome in outcomes {
+        if !outcome.otherwise.is_empty() {
+            let mut why = outcome.otherwise.clone();
+            why.dedup();
+            write!(page, "\n- {}: {}.", outcome.host, why.join(", "))?;
+        }
+    }
+    page.push('\n');
+    Ok(())
+}
+
+fn table_of_loads(page: &mut String, outcomes: &[Outcome]) -> Result<()> {
+    page.push_str(LOADS);
+    for outcome in outcomes {
+        let Outcome {
+            host, small, large, ..
+        } = outcome;
+        write!(
+            page,
+            "\n| {host} | {:.1} ms | {} | {:.0} ms | {} |",
+            small.milliseconds,
+            mebibytes(small.memory_bytes),
+            large.milliseconds,
+            mebibytes(large.memory_bytes),
+        )?;
+    }
+    page.push('\n');
+    Ok(())
+}
+
+fn table_of_leavers(page: &mut String, outcomes: &[Outcome]) -> Result<()> {
+    page.push_str(LEAVERS);
+    for outcome in outcomes {
+        let Disconnects {
+            times,
+            stalled,
+            before,
+            after,
+            still_serves,
+        } = &outcome.disconnects;
+        let grown = after.memory_bytes.saturating_sub(before.memory_bytes);
+        write!(
+            page,
+            "\n| {} | {times} | {} | {} | {} | {} |",
+            outcome.host,
+            after.sockets.saturating_sub(before.sockets),
+            after.media_files.saturating_sub(before.media_files),
+            mebibytes(grown),
+            match (still_serves, stalled) {
+                (true, 0) => "yes".into(),
+                (true, stalled) => format!("{stalled} were given nothing"),
+                (false, _) => "**no**".to_owned(),
+            },
+        )?;
+    }
+    page.push('\n');
+    for outcome in outcomes {
+        if let Some(why) = &outcome.harmed_by_leaving {
+            write!(page, "\n- {}: {why}.", outcome.host)?;
+        }
+    }
+    page.push('\n');
+    Ok(())
+}
+
+fn mebibytes(bytes: u64) -> String {
+    let tenths = bytes * 10 / (1 << 20);
+    format!("{}.{} MiB", tenths / 10, tenths % 10)
+}
+
+const INTRODUCTION: &str = "<!-- Made by `cargo xtask hosts` from its runs: change that. -->
+
+# One component, many hosts
+
+`media-serve.wasm` decides what is answered, wherever it runs. Here it is put to other hosts: composed with a store and
+an HTTP front to `millpond-http-p2.wasm` and `millpond-http-p3.wasm`, which import WASI only, and in the packages for Node
+and Python. Each host is started as a user would, and asked over sockets: `cargo xtask hosts` installs them, runs all
+(`tests/hosts/`) and writes this page.
+";
+
+const LOADS: &str = "
+## What a file takes
+
+One client, one file after the other: time for each, and the most anonymous memory that the host's processes had. One run
+on a shared machine of two cores: it shows the size of things, no more.
+
+| | 500 KB | memory | 50 MB | memory |
+| --- | --: | --: | --: | --: |";
+
+const LEAVERS: &str = "
+## What is left of clients that leave
+
+A file of 50 MB is asked for, some of it is taken, and the connection is closed; what is then left beyond what there was
+before, once the host had some seconds to let go of it, and whether it then gives the file to somebody else.
+
+| | left | sockets | files | memory | serves on |
+| --- | --: | --: | --: | --: | --- |";
+
+const NOT_HERE: &str = "
+## Not here
+
+- **Spin and wasmCloud**: their runtimes are not in the registries that the tests install from; `millpond-http-p2.wasm`
+  imports nothing that they lack by their documentation, which is no proof.
+- **Fastly Compute**: its guests are core modules with an interface of its own for HTTP, and no file system; an adapter
+  would be a store over its object store, and is not written.
+- **`wasi:blobstore`**: none of these hosts has it.
+";
