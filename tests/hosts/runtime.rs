@@ -34,8 +34,8 @@ impl Runtime {
         let path = component_path(component);
         let flags: Vec<String> = flags.iter().map(|flag| (*flag).to_owned()).collect();
         let mut name = format!("wasmtime serve, {component}");
-        for flag in flags.iter().filter(|flag| !flag.starts_with('-')) {
-            name = format!("{name}, {flag}");
+        for flag in &flags {
+            name = format!("{name} {flag}");
         }
         Runtime {
             name,
@@ -94,8 +94,8 @@ impl Runtime {
 
     pub(crate) fn jco_serve(flags: &'static [&'static str]) -> Self {
         let mut name = String::from("jco serve, millpond-http-p2.wasm");
-        for flag in flags.iter().filter(|flag| !flag.starts_with('-')) {
-            name = format!("{name}, one {flag} a request");
+        for flag in flags {
+            name = format!("{name} {flag}");
         }
         Runtime {
             name,

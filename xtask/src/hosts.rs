@@ -182,31 +182,36 @@ fn render(root: &Path) -> Result<String> {
 }
 
 fn table_of_answers(page: &mut String, outcomes: &[Outcome]) -> Result<()> {
-    page.push_str("\n## What they answer\n\nOf each topic of [the table](conformance.md), what went exactly as it says.\n\n| |");
-    for outcome in outcomes {
-        write!(page, " {} |", outcome.host)?;
-    }
-    page.push_str("\n| --- |");
-    page.push_str(&" --: |".repeat(outcomes.len()));
+    page.push_str(ANSWERS);
     let topics = outcomes.first().map_or(&[][..], |outcome| &outcome.topics);
-    for (index, (title, _, _)) in topics.iter().enumerate() {
-        write!(page, "\n| {title} |")?;
-        for outcome in outcomes {
-            let (_, all, right) = outcome
-                .topics
-                .get(index)
-                .context("a run is of another table")?;
-            let mark = if all == right { "✓" } else { "✗" };
-            write!(page, " {mark} {right}/{all} |")?;
+    let mut rule = String::from("| --- |");
+    page.push_str("| |");
+    for (title, all, _) in topics {
+        write!(page, " {title} ({all}) |")?;
+        rule += " :-: |";
+    }
+    write!(page, "\n{rule}")?;
+    for outcome in outcomes {
+        write!(page, "\n| {} |", outcome.host)?;
+        ensure!(
+            outcome.topics.len() == topics.len(),
+            "a run is of another table"
+        );
+        for (_, all, right) in &outcome.topics {
+            match all - right {
+                0 => page.push_str(" ✓ |"),
+                wrong => write!(page, " {wrong} otherwise |")?,
+            }
         }
     }
     page.push('\n');
-    for outcome in outcomes {
-        if !outcome.otherwise.is_empty() {
-            let mut why = outcome.otherwise.clone();
-            why.dedup();
-            write!(page, "\n- {}: {}.", outcome.host, why.join(", "))?;
-        }
+    for outcome in outcomes
+        .iter()
+        .filter(|outcome| !outcome.otherwise.is_empty())
+    {
+        let mut why = outcome.otherwise.clone();
+        why.dedup();
+        write!(page, "\n- {}: {}.", outcome.host, why.join(", "))?;
     }
     page.push('\n');
     Ok(())
@@ -279,6 +284,14 @@ const INTRODUCTION: &str = "<!-- Made by `cargo xtask hosts` from its runs: chan
 an HTTP front to `millpond-http-p2.wasm` and `millpond-http-p3.wasm`, which import WASI only, and in the packages for Node
 and Python. Each host is started as a user would, and asked over sockets: `cargo xtask hosts` installs them, runs all
 (`tests/hosts/`) and writes this page.
+";
+
+const ANSWERS: &str = "
+## What they answer
+
+[The table](conformance.md), topic by topic, with how many requests each has: ✓ where every answer is as it says, to the
+byte, and else how many are not.
+
 ";
 
 const LOADS: &str = "
