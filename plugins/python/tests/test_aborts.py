@@ -59,7 +59,10 @@ def test_200_clients_leave_at_random_moments(media: Path) -> None:
 def test_a_file_that_shrinks_ends_in_an_abort(served: Served, media: Path) -> None:
     path = put(media, "shrinks.bin", b"\x07" * LARGE_BYTES)
     with served.connect("GET", "/media/shrinks.bin") as client:
-        start = client.recv(65536)
+        start = b""
+        # A server may send the head in pieces.
+        while b"\r\n\r\n" not in start and (piece := client.recv(65536)):
+            start += piece
         assert b"content-length: %d" % LARGE_BYTES in start.lower()
         os.truncate(path, LARGE_BYTES // 2)
         received = len(start.partition(b"\r\n\r\n")[2])
