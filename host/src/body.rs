@@ -215,10 +215,8 @@ impl MediaBody {
             }
             if let Some(Part::Running { running, .. }) = self.parts.front_mut() {
                 let piece = ready!(running.poll_piece(cx));
-                if let (Some(peak_bytes), Some(record)) =
-                    (running.peak_guest_bytes(), &mut self.record)
-                {
-                    record.guest_took(peak_bytes);
+                if let Some(record) = &mut self.record {
+                    record.guest_took(running.peak_guest_bytes());
                 }
                 return Poll::Ready(self.take_run(piece).transpose());
             }

@@ -106,8 +106,9 @@ pub(crate) const ANSWER_BYTES: usize =
 /// A response's head and the parts that the guest made, in bytes; what is beyond is reserved when it comes.
 pub(crate) const RESPONSE_BYTES: usize = 4 * 1024;
 
-/// Most bytes that a component for `wasi:http` writes to its body at a time.
-pub(crate) const HTTP_PIECE_BYTES: usize = 16 * 1024;
+/// Most bytes that a component for `wasi:http` writes to its body at a time: half as much makes a large file take half as
+/// long again.
+pub(crate) const HTTP_PIECE_BYTES: usize = 64 * 1024;
 
 /// What lies between folder, component and connection while a component for `wasi:http` moves a body, in bytes: two
 /// pieces that were written and one on its way, and what is read at a time, 64 KiB by the common ones.

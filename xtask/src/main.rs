@@ -48,6 +48,9 @@ enum Task {
         /// Installs what takes no more than a minute, and does nothing else.
         #[arg(long)]
         install: bool,
+        /// Draws the page of what earlier runs left, and does nothing else.
+        #[arg(long, conflicts_with = "install")]
+        page: bool,
     },
     /// Runs what CI runs before the tests: formatting, clippy, docs, dependencies' licences.
     Ci,
@@ -67,10 +70,12 @@ fn main() -> Result<()> {
         Task::PublicApi => public_api::write(&root),
         Task::Replay { arguments } => bench::replay(&root, &arguments),
         Task::Fuzz { target, arguments } => fuzz::run(&root, &target, &arguments),
-        Task::Hosts { install: true } => hosts::install(&root, false),
-        Task::Hosts { install: false } => {
+        Task::Hosts { install: true, .. } => hosts::install(&root, false),
+        Task::Hosts { page: true, .. } => hosts::write(&root),
+        Task::Hosts { .. } => {
             hosts::install(&root, true)?;
-            hosts::compare(&root)
+            hosts::compare(&root)?;
+            hosts::write(&root)
         }
         Task::Ci => ci::run(&root),
     }

@@ -21,7 +21,7 @@ use std::future::Future;
 use std::path::Path;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
@@ -88,12 +88,13 @@ impl HttpGuest {
     /// [`RequestError`], when it gives none.
     pub(crate) async fn ask(
         &self,
-        store: Store<HttpState>,
+        mut store: Store<HttpState>,
         head: &http::request::Parts,
         place: OwnedSemaphorePermit,
         wall: Duration,
     ) -> Result<Response<Running>, RequestError> {
         let ticks = Arc::clone(&store.data().ticks);
+        let peak_guest_bytes = store.data_mut().meter.tell_peak();
         let (say_head, mut head_said) = oneshot::channel();
         let (over, is_over) = oneshot::channel();
         let mut run = self.run(store, request(head), say_head, is_over);
@@ -105,17 +106,20 @@ impl HttpGuest {
             }
         };
         let first = tokio::time::timeout(wall, first).await;
-        let (response, ended) = match first {
+        let (response, run) = match first {
             Err(_) => return Err(RequestError::Limited(Limit::Wall)),
             // The instance may be done with a small answer by the time that its head is looked at.
-            Ok(Err(ended)) => (head_said.try_recv().ok(), Some(ended?)),
-            Ok(Ok(head)) => (head.ok(), None),
+            Ok(Err(ended)) => {
+                ended?;
+                (head_said.try_recv().ok(), None)
+            }
+            Ok(Ok(head)) => (head.ok(), Some(run)),
         };
         let response = response.ok_or(RequestError::NoAnswer)?;
         let response = response.map_err(RequestError::OfHttp)?;
         Ok(response.map(|body| Running {
-            run: ended.is_none().then_some(run),
-            peak_guest_bytes: ended,
+            run,
+            peak_guest_bytes,
             body,
             over: Some(over),
             ticks,
@@ -124,7 +128,7 @@ impl HttpGuest {
         }))
     }
 
-    /// Runs an instance to its end, and tells how much memory it took at most.
+    /// Runs an instance to its end.
     fn run(
         &self,
         mut store: Store<HttpState>,
@@ -144,10 +148,7 @@ impl HttpGuest {
             };
             let ran: wasmtime::Result<()> = ran.await;
             let meter = &store.data().meter;
-            match ran {
-                Ok(()) => Ok(meter.peak_guest_bytes()),
-                Err(error) => Err(RequestError::of_trap(&error, limit_of(&error, meter))),
-            }
+            ran.map_err(|error| RequestError::of_trap(&error, limit_of(&error, meter)))
         })
     }
 
@@ -218,7 +219,7 @@ fn variable(key: &str) -> String {
 
 type HeadOrNot = Result<Response<WasiBody>, String>;
 
-type Run = Pin<Box<dyn Future<Output = Result<usize, RequestError>> + Send>>;
+type Run = Pin<Box<dyn Future<Output = Result<(), RequestError>> + Send>>;
 
 /// A request as the component is given it: its content is not.
 fn request(head: &http::request::Parts) -> Request<WasiBody> {
@@ -379,7 +380,7 @@ type Sending = Box<dyn Future<Output = Result<Sent, wasmtime_wasi_http::Error>> 
 pub(crate) struct Running {
     /// None once the instance has ended well.
     run: Option<Run>,
-    peak_guest_bytes: Option<usize>,
+    peak_guest_bytes: Arc<AtomicUsize>,
     body: WasiBody,
     over: Option<oneshot::Sender<()>>,
     ticks: Arc<Ticks>,
@@ -388,9 +389,9 @@ pub(crate) struct Running {
 }
 
 impl Running {
-    /// The most memory that the instance took, once that is known.
-    pub(crate) fn peak_guest_bytes(&self) -> Option<usize> {
-        self.peak_guest_bytes
+    /// The most memory that the instance took so far.
+    pub(crate) fn peak_guest_bytes(&self) -> usize {
+        self.peak_guest_bytes.load(Ordering::Relaxed)
     }
 
     /// The next piece. An instance that traps, or gives nothing for too long, ends the body with an error.
@@ -403,7 +404,7 @@ impl Running {
                 && let Poll::Ready(ended) = run.as_mut().poll(cx)
             {
                 self.run = None;
-                self.peak_guest_bytes = Some(ended?);
+                ended?;
             }
             let frame = match Pin::new(&mut self.body).poll_frame(cx) {
                 Poll::Ready(frame) => frame,
@@ -491,7 +492,7 @@ mod tests {
         let body = OnePiece(Some(Bytes::from_static(b"piece")));
         Running {
             run: Some(Box::pin(std::future::pending())),
-            peak_guest_bytes: None,
+            peak_guest_bytes: Arc::default(),
             body: body.boxed_unsync(),
             over: None,
             ticks: Arc::new(Ticks {

@@ -4,6 +4,8 @@ use crate::ledger::{Charge, Exceeded, Kind, Ledger};
 use crate::limits::{
     CORE_INSTANCES, HANDLE_BYTES, INSTANCE_BYTES, Limit, Limits, STACK_BYTES, TABLE_ELEMENT_BYTES,
 };
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use wasmtime::ResourceLimiter;
 
 /// The charges of one store.
@@ -17,6 +19,7 @@ pub(crate) struct Meter {
     /// What every store takes, whatever its guest does.
     _constant: [Charge; 3],
     peak_guest_bytes: usize,
+    told_peak: Option<Arc<AtomicUsize>>,
     admitted_bytes: usize,
     lifted_cap_bytes: usize,
     /// The limit met last: a guest that is refused memory traps by itself soon after, and the trap does not
@@ -36,6 +39,7 @@ impl Meter {
                 ledger.charge(Kind::Handles, limits.handles * HANDLE_BYTES)?,
             ],
             peak_guest_bytes: 0,
+            told_peak: None,
             admitted_bytes: 0,
             lifted_cap_bytes: limits.lifted_bytes,
             met: None,
@@ -50,6 +54,11 @@ impl Meter {
     /// The most that linear memories and tables took together, in bytes.
     pub(crate) fn peak_guest_bytes(&self) -> usize {
         self.peak_guest_bytes
+    }
+
+    /// The same, for whoever has no hand on the store while it runs.
+    pub(crate) fn tell_peak(&mut self) -> Arc<AtomicUsize> {
+        Arc::clone(self.told_peak.get_or_insert_default())
     }
 
     pub(crate) fn met(&self) -> Option<Limit> {
@@ -72,7 +81,12 @@ impl Meter {
         }
         self.admitted_bytes = bytes;
         let guest_bytes = self.guest_memory.bytes() + self.tables.bytes();
-        self.peak_guest_bytes = self.peak_guest_bytes.max(guest_bytes);
+        if guest_bytes > self.peak_guest_bytes {
+            self.peak_guest_bytes = guest_bytes;
+            if let Some(told) = &self.told_peak {
+                told.store(guest_bytes, Ordering::Relaxed);
+            }
+        }
         true
     }
 
@@ -142,7 +156,6 @@ mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
     use crate::ledger::Owner;
-    use std::sync::Arc;
 
     fn meter(guest_bytes: usize) -> (Ledger, Meter) {
         let limits = Limits {
