@@ -6,6 +6,7 @@ mod compose;
 mod conformance;
 mod fuzz;
 mod guest;
+mod metadata;
 mod public_api;
 mod wit_page;
 
@@ -53,7 +54,7 @@ fn main() -> Result<()> {
         Task::Guest { to } => {
             let to = to.as_deref().unwrap_or(&root);
             guest::build_all(&root, to)?;
-            compose::compose_all(to)
+            compose::compose_all(&root, to)
         }
         Task::WitPage => wit_page::write(&root),
         Task::Conformance => conformance::write(&root),
