@@ -65,7 +65,8 @@ const GUESTS: [Guest; 5] = [
     },
 ];
 
-const TARGET: &str = "wasm32-unknown-unknown";
+/// What a guest is built for.
+pub(crate) const TARGET: &str = "wasm32-unknown-unknown";
 
 /// A small shadow stack keeps the initial memory small; panics that end in a trap need no place names,
 /// which would also carry this machine's paths into the component.

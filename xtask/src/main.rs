@@ -4,6 +4,7 @@ mod bench;
 mod ci;
 mod compose;
 mod conformance;
+mod dist;
 mod fuzz;
 mod guest;
 mod metadata;
@@ -43,6 +44,13 @@ enum Task {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<String>,
     },
+    /// Makes all that a release is into dist/: the program, the components, the interface, the packages for Node and
+    /// Python, lists of what is inside, checksums.
+    Dist {
+        /// Makes it a second time, of a fresh clone in another folder, and compares.
+        #[arg(long)]
+        check: bool,
+    },
     /// Runs what CI runs before the tests: formatting, clippy, docs, dependencies' licences.
     Ci,
 }
@@ -61,6 +69,8 @@ fn main() -> Result<()> {
         Task::PublicApi => public_api::write(&root),
         Task::Replay { arguments } => bench::replay(&root, &arguments),
         Task::Fuzz { target, arguments } => fuzz::run(&root, &target, &arguments),
+        Task::Dist { check: false } => dist::make(&root),
+        Task::Dist { check: true } => dist::check(&root),
         Task::Ci => ci::run(&root),
     }
 }

@@ -6,7 +6,7 @@ use serde::Deserialize;
 use std::fs;
 use std::path::Path;
 use wasm_metadata::{
-    AddMetadata, AddMetadataField, Authors, Description, Licenses, Source, Version,
+    AddMetadata, AddMetadataField, Authors, Description, Licenses, Revision, Source, Version,
 };
 
 /// A component's name, and what its crate's manifest says of it.
@@ -76,6 +76,14 @@ impl About {
         }
         add.to_wasm(component)
     }
+}
+
+/// The component with the commit that it was made of. Only a release has it: a committed component cannot name the
+/// commit that it will be in.
+pub(crate) fn write_revision(component: &[u8], revision: &str) -> Result<Vec<u8>> {
+    let mut add = AddMetadata::default();
+    add.revision = AddMetadataField::Set(Revision::new(revision.to_owned()));
+    add.to_wasm(component)
 }
 
 fn manifest(folder: &Path) -> Result<toml::Table> {
