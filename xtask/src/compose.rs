@@ -1,5 +1,6 @@
 //! Composes the guest, a store and an HTTP front into one component that imports WASI only.
 
+use crate::metadata::About;
 use anyhow::{Context, Result};
 use std::fs;
 use std::path::Path;
@@ -16,6 +17,16 @@ struct Composition {
     front: &'static str,
     /// The interface that the front exports.
     handler: &'static str,
+    /// What the component says that it is.
+    description: &'static str,
+}
+
+impl Composition {
+    /// What the component says of itself; its name is its file's.
+    fn about(&self, root: &Path) -> Result<About> {
+        let name = Path::new(self.component).file_stem().unwrap_or_default();
+        About::new(root, &name.to_string_lossy(), self.description)
+    }
 }
 
 const COMPOSITIONS: [Composition; 3] = [
@@ -24,12 +35,14 @@ const COMPOSITIONS: [Composition; 3] = [
         guest: GUEST,
         front: "components/http-p2.wasm",
         handler: "wasi:http/incoming-handler@0.2.12",
+        description: "Serves media from a folder over the HTTP of WASI 0.2, and needs nothing but WASI",
     },
     Composition {
         component: "components/millpond-http-p3.wasm",
         guest: GUEST,
         front: "components/http-p3.wasm",
         handler: "wasi:http/handler@0.3.0",
+        description: "Serves media from a folder over the HTTP of WASI 0.3, and needs nothing but WASI",
     },
     // For the tests of the host's limits.
     Composition {
@@ -37,6 +50,7 @@ const COMPOSITIONS: [Composition; 3] = [
         guest: "tests/guests/hostile.wasm",
         front: "components/http-p2.wasm",
         handler: "wasi:http/incoming-handler@0.2.12",
+        description: "Misbehaves on request over the HTTP of WASI 0.2, for the tests of the host's limits",
     },
 ];
 
@@ -47,10 +61,11 @@ const MEDIA_SERVE: &str = "millpond:media/media-serve@0.1.0";
 const MEDIA_STORE: &str = "millpond:media/media-store@0.1.0";
 const SETTINGS: &str = "wasi:config/store@0.2.0-rc.1";
 
-/// Composes from the components beneath `at` and writes the results beside them.
-pub(crate) fn compose_all(at: &Path) -> Result<()> {
+/// Composes from the components beneath `at` and writes the results beside them; what they say of themselves is in
+/// the manifest at the workspace's root.
+pub(crate) fn compose_all(root: &Path, at: &Path) -> Result<()> {
     for composition in &COMPOSITIONS {
-        let component = compose(at, composition)
+        let component = compose(root, at, composition)
             .with_context(|| format!("cannot compose {}", composition.component))?;
         let path = at.join(composition.component);
         fs::write(&path, &component)?;
@@ -60,7 +75,7 @@ pub(crate) fn compose_all(at: &Path) -> Result<()> {
 }
 
 /// The guest is given the store's media and settings, the front the guest; what is left is WASI's.
-fn compose(at: &Path, composition: &Composition) -> Result<Vec<u8>> {
+fn compose(root: &Path, at: &Path, composition: &Composition) -> Result<Vec<u8>> {
     let mut graph = CompositionGraph::new();
     let store = instantiate(&mut graph, at, STORE)?;
     let guest = instantiate(&mut graph, at, composition.guest)?;
@@ -71,9 +86,12 @@ fn compose(at: &Path, composition: &Composition) -> Result<Vec<u8>> {
     graph.set_instantiation_argument(guest, SETTINGS, settings)?;
     let answers = graph.alias_instance_export(guest, MEDIA_SERVE)?;
     graph.set_instantiation_argument(front, MEDIA_SERVE, answers)?;
+    // The front has types of `media-serve` that are the store's; left out, the composition would import them.
+    graph.set_instantiation_argument(front, MEDIA_STORE, media)?;
     let handler = graph.alias_instance_export(front, composition.handler)?;
     graph.export(handler, composition.handler)?;
-    Ok(graph.encode(EncodeOptions::default())?)
+    let component = graph.encode(EncodeOptions::default())?;
+    composition.about(root)?.write_to(&component)
 }
 
 fn instantiate(graph: &mut CompositionGraph, at: &Path, component: &str) -> Result<NodeId> {
@@ -96,10 +114,20 @@ mod tests {
         for composition in &COMPOSITIONS {
             let committed = fs::read(root.join(composition.component)).unwrap();
             assert!(
-                compose(&root, composition).unwrap() == committed,
+                compose(&root, &root, composition).unwrap() == committed,
                 "{} is stale: run `cargo xtask guest` and commit what it writes",
                 composition.component
             );
+        }
+    }
+
+    #[test]
+    fn the_committed_compositions_say_what_they_are() {
+        let root = crate::workspace_root().unwrap();
+        for composition in &COMPOSITIONS {
+            let component = fs::read(root.join(composition.component)).unwrap();
+            let expected = (composition.about(&root).unwrap(), None);
+            assert_eq!(crate::metadata::read(&component).unwrap(), expected);
         }
     }
 

@@ -3,6 +3,7 @@
 //! The components are committed, so that a stock Rust toolchain runs and tests everything; the stamp lets a
 //! test on that toolchain tell when one was left behind by its sources.
 
+use crate::metadata::About;
 use anyhow::{Context, Result, bail, ensure};
 use sha2::{Digest, Sha256};
 use std::collections::BTreeSet;
@@ -21,6 +22,14 @@ struct Guest {
     component: &'static str,
     /// Folders with the WIT that it is built against, from the workspace's root.
     wit: &'static [&'static str],
+}
+
+impl Guest {
+    /// What the component says of itself; its name is its file's.
+    fn about(&self, root: &Path) -> Result<About> {
+        let name = Path::new(self.component).file_stem().unwrap_or_default();
+        About::of_crate(root, &name.to_string_lossy(), self.folder)
+    }
 }
 
 const GUESTS: [Guest; 5] = [
@@ -56,7 +65,8 @@ const GUESTS: [Guest; 5] = [
     },
 ];
 
-const TARGET: &str = "wasm32-unknown-unknown";
+/// What a guest is built for.
+pub(crate) const TARGET: &str = "wasm32-unknown-unknown";
 
 /// A small shadow stack keeps the initial memory small; panics that end in a trap need no place names,
 /// which would also carry this machine's paths into the component.
@@ -71,7 +81,7 @@ pub(crate) fn build_all(root: &Path, to: &Path) -> Result<()> {
     let toolchain = Toolchain::find()?;
     for guest in &GUESTS {
         let module = toolchain.build(root, guest)?;
-        let component = componentize(&module, &sources_digest(root, guest)?)
+        let component = componentize(&module, &guest.about(root)?, &sources_digest(root, guest)?)
             .with_context(|| format!("cannot make a component of {}", guest.package))?;
         let path = to.join(guest.component);
         fs::create_dir_all(path.parent().unwrap_or(to))?;
@@ -150,11 +160,12 @@ impl Toolchain {
     }
 }
 
-fn componentize(module: &[u8], digest: &str) -> Result<Vec<u8>> {
-    let mut component = wit_component::ComponentEncoder::default()
+fn componentize(module: &[u8], about: &About, digest: &str) -> Result<Vec<u8>> {
+    let component = wit_component::ComponentEncoder::default()
         .validate(true)
         .module(module)?
         .encode()?;
+    let mut component = about.write_to(&component)?;
     CustomSection {
         name: STAMP.into(),
         data: digest.as_bytes().into(),
@@ -163,8 +174,8 @@ fn componentize(module: &[u8], digest: &str) -> Result<Vec<u8>> {
     Ok(component)
 }
 
-/// SHA-256 over everything that a guest is built from: its sources, the interface, the flags and profile,
-/// and the exact versions of what it depends on.
+/// SHA-256 over everything that a guest is built from: its sources, the interface, the flags and profile, what it
+/// says of itself, and the exact versions of what it depends on.
 fn sources_digest(root: &Path, guest: &Guest) -> Result<String> {
     let mut hash = Sha256::new();
     let mut add = |name: &str, content: &[u8]| {
@@ -184,6 +195,7 @@ fn sources_digest(root: &Path, guest: &Guest) -> Result<String> {
         }
     }
     add("rustflags", RUSTFLAGS.as_bytes());
+    add("about", format!("{:?}", guest.about(root)?).as_bytes());
     let manifest: toml::Table = toml::from_str(&fs::read_to_string(root.join("Cargo.toml"))?)?;
     for table in ["profile", "workspace"] {
         let part = match (table, manifest.get(table)) {
@@ -265,6 +277,16 @@ mod tests {
                 "{} is stale: run `cargo xtask guest` and commit what it writes",
                 guest.component
             );
+        }
+    }
+
+    #[test]
+    fn the_committed_components_say_what_they_are() {
+        let root = crate::workspace_root().unwrap();
+        for guest in &GUESTS {
+            let component = fs::read(root.join(guest.component)).unwrap();
+            let expected = (guest.about(&root).unwrap(), None);
+            assert_eq!(crate::metadata::read(&component).unwrap(), expected);
         }
     }
 

@@ -4,9 +4,11 @@ mod bench;
 mod ci;
 mod compose;
 mod conformance;
+mod dist;
 mod fuzz;
 mod guest;
 mod hosts;
+mod metadata;
 mod public_api;
 mod wit_page;
 
@@ -52,6 +54,13 @@ enum Task {
         #[arg(long, conflicts_with = "install")]
         page: bool,
     },
+    /// Makes all that a release is into dist/: the program, the components, the interface, the packages for Node and
+    /// Python, lists of what is inside, checksums.
+    Dist {
+        /// Makes it a second time, of a fresh clone in another folder, and compares.
+        #[arg(long)]
+        check: bool,
+    },
     /// Runs what CI runs before the tests: formatting, clippy, docs, dependencies' licences.
     Ci,
 }
@@ -63,7 +72,7 @@ fn main() -> Result<()> {
         Task::Guest { to } => {
             let to = to.as_deref().unwrap_or(&root);
             guest::build_all(&root, to)?;
-            compose::compose_all(to)
+            compose::compose_all(&root, to)
         }
         Task::WitPage => wit_page::write(&root),
         Task::Conformance => conformance::write(&root),
@@ -77,6 +86,8 @@ fn main() -> Result<()> {
             hosts::compare(&root)?;
             hosts::write(&root)
         }
+        Task::Dist { check: false } => dist::make(&root),
+        Task::Dist { check: true } => dist::check(&root),
         Task::Ci => ci::run(&root),
     }
 }
