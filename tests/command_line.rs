@@ -99,7 +99,7 @@ fn what_cannot_be_served_is_one_clear_line_and_code_2() {
         ),
         (
             &["serve", &here, "--component", &empty],
-            "does not fit the world",
+            "fits neither the world",
         ),
         (&["serve", &here, "--listen", &taken], "cannot listen on"),
         (
@@ -108,7 +108,7 @@ fn what_cannot_be_served_is_one_clear_line_and_code_2() {
         ),
         (&["serve", &here, "--pace", "2KB"], "raise --pace to 2048"),
         (&["inspect", &text_wasm], "is not a WebAssembly component"),
-        (&["inspect", &empty], "does not fit the world"),
+        (&["inspect", &empty], "fits neither the world"),
         (&["check", &none], "cannot check the folder"),
     ] {
         let output = millpond(arguments);
