@@ -38,9 +38,9 @@ pub const HANDLES: usize = 64;
 /// head and as much again of JSON.
 pub const LIFTED_BYTES: usize = 128 * 1024;
 
-/// Core instances, linear memories and tables of one request's component: the embedded one has a handful,
-/// composed ones some more.
-pub const CORE_INSTANCES: usize = 32;
+/// Core instances, linear memories and tables of one request's component: the embedded one has a handful, composed ones
+/// some more, and one with CPython in it 42 core instances.
+pub const CORE_INSTANCES: usize = 64;
 
 /// Size of a table element in the host: a pointer.
 pub(crate) const TABLE_ELEMENT_BYTES: usize = size_of::<usize>();
