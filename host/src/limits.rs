@@ -146,6 +146,10 @@ pub const CLIENT_TABLES_BYTES: usize = 1280 * 1024;
 /// with one answer for long, and long beside the timer's millisecond.
 pub(crate) const PACE_PIECE: Duration = Duration::from_millis(100);
 
+/// Lines of the command's log that wait for whoever reads them, in bytes: those of some 5,000 requests. Further ones are
+/// dropped and counted, since no request waits for its line to be read.
+pub const LOG_BYTES: usize = 1024 * 1024;
+
 /// Largest component that is compiled, in bytes: ones with a language runtime have some 20 MB.
 pub const COMPONENT_BYTES: u64 = 64 * 1024 * 1024;
 
