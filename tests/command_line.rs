@@ -108,6 +108,16 @@ fn what_cannot_be_served_is_one_clear_line_and_code_2() {
         ),
         (&["serve", &here, "--pace", "2KB"], "raise --pace to 2048"),
         (&["inspect", &text_wasm], "is not a WebAssembly component"),
+        (&["inspect", &none], "cannot read the component"),
+        (
+            &["inspect", "--request-memory", "64KiB"],
+            "raise --request-memory",
+        ),
+        (
+            &["serve", &here, "--config", &none],
+            "cannot read the configuration",
+        ),
+        (&["add", &file, "--to", &file], "cannot write to the store"),
         (&["inspect", &empty], "fits neither the world"),
         (&["check", &none], "cannot check the folder"),
     ] {
@@ -116,6 +126,9 @@ fn what_cannot_be_served_is_one_clear_line_and_code_2() {
         assert_eq!(output.status.code(), Some(2), "{arguments:?}: {stderr}");
         assert!(stderr.contains(message), "{arguments:?}: {stderr}");
         assert_eq!(stderr.lines().count(), 1, "{arguments:?}: {stderr}");
+        // Once, the system's reason stood there twice.
+        let reasons = stderr.matches("No such file or directory").count();
+        assert!(reasons <= 1, "{arguments:?}: {stderr}");
     }
     drop(listener);
 }
@@ -217,6 +230,9 @@ fn inspect_tells_imports_exports_and_limits() {
     );
     assert!(stdout.contains("exports    millpond:media/media-serve@0.1.0"));
     assert!(stdout.contains("1.0 MiB"));
+    let output = millpond(&["inspect", "--request-memory", "8MiB"]);
+    let stdout = String::from_utf8(output.stdout).unwrap();
+    assert!(stdout.contains("allowed    memory 8.0 MiB"), "{stdout}");
 }
 
 #[test]

@@ -3,7 +3,7 @@
 use crate::client::Response;
 use millpond::listener::{self, ConnectionLimits};
 use millpond::store::{Adder, ContentId, Folder};
-use millpond::{Accounts, Config, Limits, Millpond, Source};
+use millpond::{Accounts, Bound, Config, Limits, Millpond, Source};
 use std::fs;
 use std::net::SocketAddr;
 use std::path::Path;
@@ -103,6 +103,10 @@ impl Host {
         fs::write(source.path(), content).unwrap();
         let adder = Adder::open(self.folder.path()).unwrap();
         adder.add(source.path(), |_| ()).unwrap().id
+    }
+
+    pub(crate) fn bound(&self) -> &Bound {
+        self.millpond.bound()
     }
 
     pub(crate) fn accounts(&self) -> &Arc<Accounts> {

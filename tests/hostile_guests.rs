@@ -335,3 +335,80 @@ async fn more_requests_than_instances_wait_for_their_turn_or_are_told_to() {
     assert_eq!(spinner.await.unwrap().status, 503);
     assert_eq!(host.accounts().ended(End::Refused), 1);
 }
+
+/// A component with so many further core instances, which do nothing: as one has that a language runtime came with.
+fn with_core_instances(component: &[u8], count: usize) -> Vec<u8> {
+    use wasm_encoder::{ComponentSection, InstanceSection, Module, ModuleArg, ModuleSection};
+    let (mut depth, mut modules) = (0, 0);
+    for payload in wasmparser::Parser::new(0).parse_all(component) {
+        match payload.unwrap() {
+            wasmparser::Payload::Version { .. } => depth += 1,
+            wasmparser::Payload::End(_) => depth -= 1,
+            wasmparser::Payload::ModuleSection { .. } if depth == 1 => modules += 1,
+            _ => {}
+        }
+    }
+    let mut component = component.to_vec();
+    ModuleSection(&Module::new()).append_to_component(&mut component);
+    let mut instances = InstanceSection::new();
+    for _ in 0..count {
+        instances.instantiate(modules, std::iter::empty::<(&str, ModuleArg)>());
+    }
+    instances.append_to_component(&mut component);
+    component
+}
+
+/// Once, the pool held four core instances for each that may exist, and the component could have 32.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn as_many_instances_of_many_parts_exist_at_a_time_as_are_set_aside() {
+    let component = with_core_instances(include_bytes!("guests/hostile.wasm"), 50);
+    let hour = Duration::from_secs(3600);
+    let host = Host::start_with(Setup {
+        source: Source::from_bytes("many parts", component),
+        files_at: "/",
+        limits: with(|limits: &mut Limits| {
+            // Plenty beside what other tests hold in this process.
+            limits.memory_bytes = 2 << 30;
+            limits.concurrent_instances = 20;
+            limits.cpu = hour;
+            limits.wall = hour;
+        }),
+        ..Setup::default()
+    })
+    .await;
+    host.write("small.txt", b"small");
+    let instances = host.bound().instances;
+    assert_eq!(instances, 20);
+    let mut clients = tokio::task::JoinSet::new();
+    for _ in 0..instances {
+        let address = host.address;
+        clients.spawn(crate::client::request(
+            address,
+            "GET",
+            "/hostile/spinner",
+            &[],
+        ));
+    }
+    while host.accounts().stores() < instances {
+        assert!(clients.try_join_next().is_none(), "one was refused");
+        tokio::task::yield_now().await;
+    }
+    let refused = host.get("/small.txt").await;
+    assert_eq!(
+        (refused.status, refused.error()),
+        (503, "Server is busy".into())
+    );
+    assert_eq!(host.accounts().stores(), instances);
+    clients.shutdown().await;
+    host.accounts().idle().await;
+    let answer = host.get("/small.txt").await;
+    assert_eq!((answer.status, &answer.body[..]), (200, &b"small"[..]));
+}
+
+#[tokio::test]
+async fn a_component_of_too_many_parts_is_refused_at_the_start() {
+    let component = with_core_instances(include_bytes!("guests/hostile.wasm"), 64);
+    let source = Source::from_bytes("too many parts", component);
+    let error = source.inspect(&Limits::default()).unwrap_err().to_string();
+    assert!(error.contains("core module instances"), "{error}");
+}

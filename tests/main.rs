@@ -20,3 +20,5 @@ mod players;
 mod plugin;
 mod seed;
 mod server;
+#[cfg(unix)]
+mod stuck_readers;

@@ -26,18 +26,22 @@ struct Log {
 
 impl Server {
     pub(crate) fn start(folder: &Path, arguments: &[&str]) -> Self {
+        Server::start_logging_to(Stdio::piped(), folder, arguments)
+    }
+
+    /// With its log to there; it is read only where that is a pipe of ours.
+    pub(crate) fn start_logging_to(stderr: Stdio, folder: &Path, arguments: &[&str]) -> Self {
         let mut child = Command::new(env!("CARGO_BIN_EXE_millpond"))
             .args(["serve", folder.to_str().unwrap(), "--listen", "127.0.0.1:0"])
             .args(arguments)
             .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
+            .stderr(stderr)
             .spawn()
             .unwrap();
         let log: Arc<Log> = Arc::default();
-        let stderr = BufReader::new(child.stderr.take().unwrap());
-        let reader = std::thread::spawn({
+        let reader = child.stderr.take().map(|stderr| {
             let log = Arc::clone(&log);
-            move || log.read(stderr)
+            std::thread::spawn(move || log.read(BufReader::new(stderr)))
         });
         let mut announced = String::new();
         for line in BufReader::new(child.stdout.take().unwrap()).lines() {
@@ -58,7 +62,7 @@ impl Server {
             admin: url("admin").unwrap_or_default(),
             child,
             log,
-            reader: Some(reader),
+            reader,
             announced,
         }
     }
@@ -69,6 +73,14 @@ impl Server {
 
     pub(crate) fn get(&self, target: &str) -> String {
         get(&self.address, target)
+    }
+
+    /// Status and content.
+    pub(crate) fn answer(&self, target: &str) -> (u16, Vec<u8>) {
+        let mut content = exchange(&self.address, target);
+        let head = content.windows(4).position(|bytes| bytes == b"\r\n\r\n");
+        let head: Vec<u8> = content.drain(..head.unwrap() + 4).collect();
+        (crate::client::status(&head).unwrap(), content)
     }
 
     /// What the admin listener says there.
@@ -98,10 +110,18 @@ impl Server {
 
     /// Asks it to stop, and returns its exit code and its log.
     #[cfg(unix)]
-    pub(crate) fn stop(mut self) -> (Option<i32>, String) {
+    pub(crate) fn stop(self) -> (Option<i32>, String) {
         self.signal(rustix::process::Signal::TERM);
+        self.wait()
+    }
+
+    /// Waits for its end, and returns its exit code and its log.
+    #[cfg(unix)]
+    pub(crate) fn wait(mut self) -> (Option<i32>, String) {
         let code = self.child.wait().unwrap().code();
-        self.reader.take().unwrap().join().unwrap();
+        if let Some(reader) = self.reader.take() {
+            reader.join().unwrap();
+        }
         let log = self.log.text.lock().unwrap().0.clone();
         (code, log)
     }
@@ -121,12 +141,17 @@ impl Log {
 }
 
 fn get(address: &str, target: &str) -> String {
+    String::from_utf8_lossy(&exchange(address, target)).into_owned()
+}
+
+/// Asks once, and returns all that comes back.
+pub(crate) fn exchange(address: &str, target: &str) -> Vec<u8> {
     let mut stream = TcpStream::connect(address).unwrap();
     let head = format!("GET {target} HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n");
     stream.write_all(head.as_bytes()).unwrap();
     let mut answer = Vec::new();
     stream.read_to_end(&mut answer).unwrap();
-    String::from_utf8_lossy(&answer).into_owned()
+    answer
 }
 
 impl Drop for Server {

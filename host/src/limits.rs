@@ -38,9 +38,9 @@ pub const HANDLES: usize = 64;
 /// head and as much again of JSON.
 pub const LIFTED_BYTES: usize = 128 * 1024;
 
-/// Core instances, linear memories and tables of one request's component: the embedded one has a handful,
-/// composed ones some more.
-pub const CORE_INSTANCES: usize = 32;
+/// Core instances, linear memories and tables of one request's component: the embedded one has a handful, composed ones
+/// some more, and one with CPython in it 42 core instances.
+pub const CORE_INSTANCES: usize = 64;
 
 /// Size of a table element in the host: a pointer.
 pub(crate) const TABLE_ELEMENT_BYTES: usize = size_of::<usize>();
@@ -146,6 +146,10 @@ pub const CLIENT_TABLES_BYTES: usize = 1280 * 1024;
 /// How much of a paced answer goes at once, by the time that its pace gives it: short, so that the way is never busy
 /// with one answer for long, and long beside the timer's millisecond.
 pub(crate) const PACE_PIECE: Duration = Duration::from_millis(100);
+
+/// Lines of the command's log that wait for whoever reads them, in bytes: those of some 5,000 requests. Further ones are
+/// dropped and counted, since no request waits for its line to be read.
+pub const LOG_BYTES: usize = 1024 * 1024;
 
 /// Largest component that is compiled, in bytes: ones with a language runtime have some 20 MB.
 pub const COMPONENT_BYTES: u64 = 64 * 1024 * 1024;

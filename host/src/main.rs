@@ -4,6 +4,7 @@ mod allocator;
 mod cli;
 
 use clap::Parser;
+use std::io::Write;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
@@ -11,7 +12,8 @@ fn main() -> ExitCode {
     match cli::Command::parse().run() {
         Ok(code) => code,
         Err(error) => {
-            eprintln!("millpond: {error:#}");
+            // Where nobody reads it, the code tells.
+            let _ = writeln!(std::io::stderr(), "millpond: {error:#}");
             ExitCode::from(2)
         }
     }

@@ -46,7 +46,17 @@ impl Admin {
     /// Answers about that host, as that watch sees it. It is not ready any more once `stopping` is cancelled.
     #[must_use]
     pub fn new(millpond: Millpond, watch: Watch, stopping: CancellationToken) -> Self {
-        let mut metrics = Registry::default();
+        Admin::with_metrics(Registry::default(), millpond, watch, stopping)
+    }
+
+    /// As [`Admin::new`], with a registry of the program's own metrics: `/metrics` has them too, before the host's.
+    #[must_use]
+    pub fn with_metrics(
+        mut metrics: Registry,
+        millpond: Millpond,
+        watch: Watch,
+        stopping: CancellationToken,
+    ) -> Self {
         register_metrics(&mut metrics, &millpond, Some(&watch));
         Admin {
             metrics: Arc::new(metrics),

@@ -58,7 +58,7 @@ impl Add {
             });
             match added {
                 Ok(added) => bar.suspend(|| self.print(path, &added))?,
-                Err(error) => bar.suspend(|| fail(error.to_string())),
+                Err(error) => bar.suspend(|| fail(format!("{:#}", anyhow::Error::from(error)))),
             }
         }
         bar.finish_and_clear();

@@ -1,7 +1,8 @@
 //! `millpond inspect`.
 
-use super::readable;
+use super::{bytes, readable};
 use anyhow::Result;
+use bytesize::ByteSize;
 use clap::Args;
 use millpond::{Limits, Source};
 use std::io::{self, Write};
@@ -13,6 +14,15 @@ pub(crate) struct Inspect {
     /// The component; the embedded one where none is named.
     #[arg(value_name = "FILE")]
     file: Option<PathBuf>,
+
+    /// The most memory that one request may take, as it would be served.
+    #[arg(
+        long,
+        value_name = "SIZE",
+        default_value = "1MiB",
+        env = "MILLPOND_REQUEST_MEMORY"
+    )]
+    request_memory: ByteSize,
 }
 
 impl Inspect {
@@ -21,7 +31,8 @@ impl Inspect {
             Some(path) => Source::from_file(path)?,
             None => Source::embedded(),
         };
-        let limits = Limits::default();
+        let mut limits = Limits::default();
+        limits.request_memory_bytes = bytes(self.request_memory, "--request-memory")?;
         let inspection = source.inspect(&limits)?;
         let mut lines = vec![
             format!("component  {}", inspection.name),

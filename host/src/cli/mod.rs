@@ -3,6 +3,7 @@
 mod add;
 mod check;
 mod inspect;
+mod log;
 mod serve;
 mod sign;
 
@@ -54,6 +55,12 @@ fn signing_keys() -> Result<Option<SigningKeys>> {
 /// A size as people write it: `1MiB`, `64k`.
 fn readable(bytes: u64) -> String {
     ByteSize(bytes).display().iec().to_string()
+}
+
+/// A size that was given to an option, in bytes.
+fn bytes(size: ByteSize, option: &str) -> Result<usize> {
+    usize::try_from(size.as_u64())
+        .with_context(|| format!("{option} is more than this machine can address"))
 }
 
 /// A progress bar over that many bytes; it shows on a terminal only.

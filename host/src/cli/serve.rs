@@ -1,9 +1,10 @@
 //! `millpond serve`.
 
-use super::{readable, signing_keys};
+use super::log::{Log, LogFormat, announce};
+use super::{bytes, readable, signing_keys};
 use anyhow::{Context, Result};
 use bytesize::ByteSize;
-use clap::{Args, ValueEnum};
+use clap::Args;
 use millpond::admin::{Admin, write_report};
 use millpond::clients::{IpNet, Rate};
 use millpond::config::{Config, FilesAt, NotAPath, NotAnOrigin, Origin};
@@ -11,7 +12,7 @@ use millpond::listener::{self, ConnectionLimits};
 use millpond::store::Folder;
 use millpond::watch::Watch;
 use millpond::{Leak, Limits, Millpond, Source};
-use std::io::{IsTerminal, Write};
+use prometheus_client::registry::Registry;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::num::NonZeroU32;
 use std::path::{Path, PathBuf};
@@ -140,14 +141,6 @@ pub(crate) struct Serve {
     log: LogFormat,
 }
 
-#[derive(Debug, Clone, Copy, ValueEnum)]
-enum LogFormat {
-    /// A line for people.
-    Text,
-    /// A JSON object a line.
-    Json,
-}
-
 /// Where the admin listener listens unless told otherwise: on this machine only.
 const ADMIN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 9090);
 
@@ -198,7 +191,7 @@ fn parse_origin(text: &str) -> Result<Origin, String> {
 
 impl Serve {
     pub(crate) fn run(self) -> Result<ExitCode> {
-        start_log(self.log);
+        let log = Log::start(self.log);
         let connection_limits = self.connection_limits();
         connection_limits.check()?;
         let source = match &self.component {
@@ -208,10 +201,6 @@ impl Serve {
         let folder = Folder::open(&self.dir)
             .with_context(|| format!("cannot serve the folder {}", self.dir.display()))?;
         raise_open_files();
-        let bytes = |size: ByteSize, option: &str| {
-            usize::try_from(size.as_u64())
-                .with_context(|| format!("{option} is more than this machine can address"))
-        };
         let memory_bytes = self
             .memory
             .map(|size| bytes(size, "--memory"))
@@ -228,8 +217,15 @@ impl Serve {
             .enable_all()
             .build()
             .context("cannot start the runtime")?;
-        runtime.block_on(self.serve(millpond, config.files_at(), connection_limits))?;
-        Ok(ExitCode::SUCCESS)
+        let served = self.serve(millpond, config.files_at(), connection_limits, &log);
+        Ok(match runtime.block_on(served)? {
+            Stopped::Softly => ExitCode::SUCCESS,
+            Stopped::AtOnce => {
+                // What still reads from a disk ends with the process.
+                runtime.shutdown_background();
+                ExitCode::FAILURE
+            }
+        })
     }
 
     fn connection_limits(&self) -> ConnectionLimits {
@@ -253,20 +249,22 @@ impl Serve {
         millpond: Millpond,
         files_at: &str,
         limits: ConnectionLimits,
-    ) -> Result<()> {
+        log: &Log,
+    ) -> Result<Stopped> {
         let listener = TcpListener::bind(self.listen)
             .await
             .with_context(|| format!("cannot listen on {}", self.listen))?;
         millpond.probe().await?;
         let watch = Watch::start(&millpond, self.watch_every);
-        let stop = stop_on_signal()?;
+        let (stop, stop_at_once) = stop_on_signal()?;
         let admin_address = match self.admin {
             Some(AdminAddress(None)) => None,
             Some(AdminAddress(Some(address))) => {
-                Some(self.start_admin(address, &millpond, &watch, &stop).await?)
+                let started = self.start_admin(address, &millpond, &watch, &stop, log);
+                Some(started.await?)
             }
             // Nobody asked for it, so it is no reason not to serve.
-            None => match self.start_admin(ADMIN, &millpond, &watch, &stop).await {
+            None => match self.start_admin(ADMIN, &millpond, &watch, &stop, log).await {
                 Ok(address) => Some(address),
                 Err(error) => {
                     tracing::warn!("{error:#}: going without; --admin names another place");
@@ -277,10 +275,11 @@ impl Serve {
         self.report_on_signal(&millpond, &watch)?;
         let announcement =
             self.announcement(&millpond, files_at, listener.local_addr()?, admin_address);
-        // Whoever reads it may have gone; that is no reason not to serve.
-        let _ = std::io::stdout().write_all(announcement.as_bytes());
-        listener::serve(listener, millpond, limits, stop).await;
-        Ok(())
+        announce(announcement).context("cannot start a thread")?;
+        Ok(tokio::select! {
+            () = listener::serve(listener, millpond, limits, stop) => Stopped::Softly,
+            () = stop_at_once.cancelled() => Stopped::AtOnce,
+        })
     }
 
     /// The file's configuration, with what was said here put over it.
@@ -307,12 +306,15 @@ impl Serve {
         millpond: &Millpond,
         watch: &Watch,
         stop: &CancellationToken,
+        log: &Log,
     ) -> Result<SocketAddr> {
         let listener = TcpListener::bind(address)
             .await
             .with_context(|| format!("cannot listen on {address} for --admin"))?;
         let address = listener.local_addr()?;
-        let admin = Admin::new(millpond.clone(), watch.clone(), stop.clone());
+        let mut metrics = Registry::default();
+        metrics.register_collector(log.dropped());
+        let admin = Admin::with_metrics(metrics, millpond.clone(), watch.clone(), stop.clone());
         tokio::spawn(admin.serve(listener));
         Ok(address)
     }
@@ -384,17 +386,6 @@ impl Serve {
     }
 }
 
-fn start_log(format: LogFormat) {
-    let log = tracing_subscriber::fmt()
-        .with_writer(std::io::stderr)
-        .with_ansi(std::io::stderr().is_terminal())
-        .with_max_level(tracing::Level::INFO);
-    match format {
-        LogFormat::Text => log.with_target(false).init(),
-        LogFormat::Json => log.json().flatten_event(true).init(),
-    }
-}
-
 /// A page, or else the first file that a URL can name as it is.
 fn file_to_try(dir: &Path) -> Option<String> {
     let plain = |name: &String| {
@@ -418,21 +409,28 @@ fn file_to_try(dir: &Path) -> Option<String> {
     (!names.is_empty()).then(|| names.swap_remove(index.unwrap_or(0)))
 }
 
-/// A token that is cancelled by the first Ctrl-C or SIGTERM. The second ends the process as it would without
-/// us.
-fn stop_on_signal() -> Result<CancellationToken> {
-    let stop = CancellationToken::new();
-    let token = stop.clone();
+/// How serving came to its end.
+enum Stopped {
+    /// Running answers were let end.
+    Softly,
+    /// They were not.
+    AtOnce,
+}
+
+/// Two tokens: one that is cancelled by the first Ctrl-C or SIGTERM, and one by the second.
+fn stop_on_signal() -> Result<(CancellationToken, CancellationToken)> {
+    let (stop, at_once) = (CancellationToken::new(), CancellationToken::new());
+    let tokens = (stop.clone(), at_once.clone());
     let mut signals = Signals::new().context("cannot wait for signals")?;
     tokio::spawn(async move {
         signals.next().await;
         tracing::info!("stopping: running answers are let end");
-        token.cancel();
+        stop.cancel();
         signals.next().await;
         tracing::warn!("stopping at once");
-        std::process::exit(1);
+        at_once.cancel();
     });
-    Ok(stop)
+    Ok(tokens)
 }
 
 #[cfg(unix)]

@@ -25,7 +25,7 @@ pub struct Source {
 #[non_exhaustive]
 pub enum ComponentError {
     /// The file cannot be read.
-    #[error("cannot read the component {}: {source}", path.display())]
+    #[error("cannot read the component {}", path.display())]
     Read {
         /// The file.
         path: PathBuf,

@@ -99,8 +99,9 @@ const TABLE_BYTES: usize = 8 * 1024 * 1024;
 
 fn config(limits: &Limits, http: Option<HttpVersion>) -> Config {
     let instances = u32::try_from(limits.concurrent_instances).unwrap_or(u32::MAX);
-    // Composed components have several of each; the pool holds enough for a few of them at a time, and what
-    // one request may have is the meter's to say. Those for `wasi:http` are composed as a rule, and live longer.
+    // Each memory and each table of the pool has address space of its own, so it holds enough for components with a few
+    // of them; where one has more, requests that find none left are told to come again. Those for `wasi:http` are
+    // composed as a rule, and live longer.
     let (parts, kept) = match http {
         None => (instances.saturating_mul(4), 1),
         Some(_) => (instances.saturating_mul(16), 4),
@@ -108,7 +109,8 @@ fn config(limits: &Limits, http: Option<HttpVersion>) -> Config {
     let per_component = u32::try_from(CORE_INSTANCES).unwrap_or(u32::MAX);
     let mut pool = PoolingAllocationConfig::new();
     pool.total_component_instances(instances)
-        .total_core_instances(parts.max(per_component))
+        // These are counted, and nothing is kept for them.
+        .total_core_instances(instances.saturating_mul(per_component))
         .total_memories(parts.max(per_component))
         .total_tables(parts.max(per_component))
         // A task of WASI 0.3 has a stack of its own beside that of whoever asks it.

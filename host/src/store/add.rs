@@ -32,7 +32,7 @@ pub struct Added {
 #[non_exhaustive]
 pub enum AddError {
     /// The file cannot be read.
-    #[error("cannot read {}: {source}", path.display())]
+    #[error("cannot read {}", path.display())]
     Read {
         /// The file.
         path: PathBuf,
@@ -40,7 +40,7 @@ pub enum AddError {
         source: io::Error,
     },
     /// The store cannot be written.
-    #[error("cannot write to the store {}: {source}", path.display())]
+    #[error("cannot write to the store {}", path.display())]
     Write {
         /// The store's root, or a file in it.
         path: PathBuf,

@@ -1,5 +1,6 @@
 //! What the kernel tells of this process's memory. Only Linux tells; elsewhere all figures are zero.
 
+use crate::limits::LOG_BYTES;
 use serde::Serialize;
 
 /// A process's memory, in bytes, each figure under its own name: they are different things, and comparing them as
@@ -26,17 +27,19 @@ impl ProcessMemory {
 pub use platform::{memory_limit_bytes, memory_now};
 
 /// What the process takes without a request, in bytes, when it is to hold so many in all: what it has now, what it
-/// has not yet touched of its program, its threads, and what the allocator keeps beside what it gives out.
+/// has not yet touched of its program, its threads, its log, and what the allocator keeps beside what it gives out.
 pub(crate) fn fixed_bytes(bound_bytes: usize) -> usize {
     /// Threads for reading from disks, with what a stack of theirs touches.
     const THREADS_BYTES: u64 = 64 * 128 * 1024;
     /// Empty pages that the allocator keeps for a second, and parts of pages between allocations: as measured
     /// under a flood, with a margin.
     const ALLOCATOR_SHARE: u64 = 16;
+    /// The lines, and again as much for the queue that they wait in and for what the allocator rounds up.
+    const LOG_QUEUE_BYTES: u64 = 2 * LOG_BYTES as u64;
     let now = memory_now();
     let untouched = platform::mapped_files_bytes().saturating_sub(now.file_bytes);
     let allocator = bound_bytes as u64 / ALLOCATOR_SHARE;
-    usize::try_from(now.resident_bytes() + untouched + THREADS_BYTES + allocator)
+    usize::try_from(now.resident_bytes() + untouched + THREADS_BYTES + LOG_QUEUE_BYTES + allocator)
         .unwrap_or(usize::MAX)
 }
 
