@@ -4,17 +4,17 @@
 use super::{Body, Peer, Place, Series, Settings};
 use anyhow::{Context, Result};
 use clap::Args;
+use mio::net::{TcpListener, TcpStream};
+use mio::{Events, Interest, Poll, Token};
 use rustix::fs::sendfile;
 use rustix::net::{SendFlags, send};
 use std::env;
 use std::fs::{self, File};
-use std::io::{self, IoSlice, Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::io::{self, ErrorKind, IoSlice, Read, Write};
+use std::net::SocketAddr;
 use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
 use std::process::Command;
-use std::sync::Arc;
-use std::thread;
 
 /// Gives every request the same answer.
 #[derive(Debug, Args)]
@@ -47,8 +47,8 @@ pub(crate) struct Bare {
 /// Bytes of requests that are read at once; none here is larger.
 const REQUEST_BYTES: usize = 16 * 1024;
 
-/// The stack of a thread that serves a connection: its request buffer, and room.
-const STACK_BYTES: usize = 128 * 1024;
+/// Events that are taken at once.
+const EVENTS: usize = 256;
 
 const END_OF_HEAD: &[u8] = b"\r\n\r\n";
 
@@ -78,73 +78,150 @@ impl Bare {
                 .context("the body is not there")?;
             Source::Memory(body)
         };
-        let answer = Arc::new(Answer { head, body });
-        let listener = TcpListener::bind(self.listen)?;
-        for stream in listener.incoming() {
-            let (stream, answer) = (stream?, Arc::clone(&answer));
-            thread::Builder::new()
-                .stack_size(STACK_BYTES)
-                .spawn(move || {
-                    // A client that goes ends its connection, and nothing else.
-                    let _ = answer.serve(stream);
-                })?;
-        }
-        Ok(())
+        let answer = Answer { head, body };
+        answer.serve(TcpListener::bind(self.listen)?)
     }
 }
 
+/// A client, and how far its answer is.
+struct Connection {
+    stream: TcpStream,
+    request: Vec<u8>,
+    /// Bytes of the answer that are written; none while a request is awaited.
+    written: Option<u64>,
+}
+
+const LISTENER: Token = Token(usize::MAX);
+
 impl Answer {
-    fn serve(&self, mut stream: TcpStream) -> io::Result<()> {
-        stream.set_nodelay(true)?;
-        let mut request = [0; REQUEST_BYTES];
-        let mut came = 0;
+    /// One thread for all connections, as nginx has it: a thread for each costs a switch for each request.
+    fn serve(&self, mut listener: TcpListener) -> Result<()> {
+        let mut poll = Poll::new()?;
+        let mut events = Events::with_capacity(EVENTS);
+        poll.registry()
+            .register(&mut listener, LISTENER, Interest::READABLE)?;
+        let mut connections: Vec<Option<Connection>> = Vec::new();
+        let mut piece = vec![0; REQUEST_BYTES];
         loop {
-            let count = stream.read(&mut request[came..])?;
-            if count == 0 {
-                return Ok(());
-            }
-            came += count;
-            if request[..came].ends_with(END_OF_HEAD) {
-                came = 0;
-                self.write_to(&mut stream)?;
+            poll.poll(&mut events, None)?;
+            for event in &events {
+                if event.token() == LISTENER {
+                    accept(&listener, &poll, &mut connections)?;
+                    continue;
+                }
+                let place = &mut connections[event.token().0];
+                // A client that goes ends its connection, and nothing else.
+                if let Some(connection) = place
+                    && !matches!(self.advance(connection, &mut piece), Ok(true))
+                {
+                    *place = None;
+                }
             }
         }
     }
 
-    fn write_to(&self, stream: &mut TcpStream) -> io::Result<()> {
-        match &self.body {
-            Source::Memory(body) => {
-                let both = self.head.len() + body.len();
-                let mut written =
-                    stream.write_vectored(&[IoSlice::new(&self.head), IoSlice::new(body)])?;
-                while written < both {
-                    let rest = match written.checked_sub(self.head.len()) {
-                        Some(of_body) => &body[of_body..],
-                        None => &self.head[written..],
-                    };
-                    written += stream.write(rest)?;
+    /// Reads and writes until the socket has nothing more, or takes nothing more; false where the client has gone.
+    fn advance(&self, connection: &mut Connection, piece: &mut [u8]) -> io::Result<bool> {
+        loop {
+            if let Some(written) = &mut connection.written {
+                while *written < self.bytes() {
+                    match self.write_some(&mut connection.stream, *written) {
+                        Ok(0) => return Ok(false),
+                        Ok(count) => *written += count as u64,
+                        Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(true),
+                        Err(error) => return Err(error),
+                    }
                 }
+                connection.written = None;
             }
-            Source::File { file, from, to } => {
+            match connection.stream.read(piece) {
+                Ok(0) => return Ok(false),
+                Ok(count) => {
+                    let came = &piece[..count];
+                    if connection.request.is_empty() && came.ends_with(END_OF_HEAD) {
+                        connection.written = Some(0);
+                    } else {
+                        connection.request.extend_from_slice(came);
+                        if connection.request.ends_with(END_OF_HEAD) {
+                            connection.request.clear();
+                            connection.written = Some(0);
+                        } else if connection.request.len() > REQUEST_BYTES {
+                            return Ok(false);
+                        }
+                    }
+                }
+                Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(true),
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    /// Bytes of the answer.
+    fn bytes(&self) -> u64 {
+        let body = match &self.body {
+            Source::Memory(body) => body.len() as u64,
+            Source::File { from, to, .. } => to - from,
+        };
+        self.head.len() as u64 + body
+    }
+
+    /// Writes as much as the socket takes, from a byte of the answer on.
+    fn write_some(&self, stream: &mut TcpStream, written: u64) -> io::Result<usize> {
+        let head_bytes = self.head.len() as u64;
+        // Both casts are of what is no longer than something in memory.
+        match (&self.body, written.checked_sub(head_bytes)) {
+            (Source::Memory(body), Some(of_body)) => stream.write(&body[of_body as usize..]),
+            (Source::Memory(body), None) => {
+                let head = &self.head[written as usize..];
+                stream.write_vectored(&[IoSlice::new(head), IoSlice::new(body)])
+            }
+            (Source::File { file, from, to }, Some(of_body)) => {
+                let mut at = from + of_body;
+                let left = usize::try_from(to - at).unwrap_or(usize::MAX);
+                Ok(sendfile(&*stream, file, Some(&mut at), left)?)
+            }
+            (Source::File { from, to, .. }, None) => {
                 let more = if from < to {
                     SendFlags::MORE
                 } else {
                     SendFlags::empty()
                 };
-                let mut head = self.head.as_slice();
-                while !head.is_empty() {
-                    head = &head[send(&*stream, head, more)?..];
-                }
-                let mut at = *from;
-                while at < *to {
-                    let left = usize::try_from(*to - at).unwrap_or(usize::MAX);
-                    if sendfile(&*stream, file, Some(&mut at), left)? == 0 {
-                        return Err(io::ErrorKind::UnexpectedEof.into());
-                    }
-                }
+                Ok(send(&*stream, &self.head[written as usize..], more)?)
             }
         }
-        Ok(())
+    }
+}
+
+/// Accepts all who wait.
+fn accept(
+    listener: &TcpListener,
+    poll: &Poll,
+    connections: &mut Vec<Option<Connection>>,
+) -> Result<()> {
+    loop {
+        let mut stream = match listener.accept() {
+            Ok((stream, _)) => stream,
+            Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(()),
+            Err(error) => return Err(error.into()),
+        };
+        stream.set_nodelay(true)?;
+        let free = connections.iter().position(Option::is_none);
+        let number = free.unwrap_or(connections.len());
+        poll.registry().register(
+            &mut stream,
+            Token(number),
+            Interest::READABLE | Interest::WRITABLE,
+        )?;
+        let connection = Some(Connection {
+            stream,
+            request: Vec::new(),
+            written: None,
+        });
+        if number == connections.len() {
+            connections.push(connection);
+        } else {
+            connections[number] = connection;
+        }
     }
 }
 
@@ -227,10 +304,10 @@ mod tests {
                 head: b"head".to_vec(),
                 body,
             };
-            let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-            let mut client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
-            let (server, _) = listener.accept().unwrap();
-            let serving = thread::spawn(move || answer.serve(server));
+            let listener = TcpListener::bind(SocketAddr::from(([127, 0, 0, 1], 0))).unwrap();
+            let mut client = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+            // It serves for as long as the test runs.
+            std::thread::spawn(move || answer.serve(listener));
             for pieces in [
                 [b"GET /".as_slice(), b"\r\n\r\n"],
                 [b"GET / HTTP/1.1\r\n", b"\r\n"],
@@ -242,8 +319,6 @@ mod tests {
                 client.read_exact(&mut came).unwrap();
                 assert!(came[..4] == *b"head" && came[4..] == content[7..content.len() - 1]);
             }
-            drop(client);
-            serving.join().unwrap().unwrap();
         }
     }
 }
