@@ -66,6 +66,9 @@ impl Drop for MediaBody {
     }
 }
 
+/// Most bytes of a file that are lent at a time: what is told of as sent when its client leaves may be as much too high.
+const LENT_PIECE_BYTES: usize = 1024 * 1024;
+
 /// One piece of a body: `variant part` of `wit/media-serve.wit`, with the handle taken out of the instance.
 #[derive(Debug)]
 pub(crate) enum Part {
@@ -149,6 +152,9 @@ impl AsRef<[u8]> for Piece {
 
 impl Drop for Piece {
     fn drop(&mut self) {
+        if let Some(answer) = &self.lane.answer {
+            answer.take_back();
+        }
         self.bytes.clear();
         self.lane.is_taken.store(false, Ordering::Release);
         self.lane.freed.wake();
@@ -232,6 +238,10 @@ impl MediaBody {
             let Some(Part::Stream(mut stream)) = self.parts.pop_front() else {
                 continue;
             };
+            if let Some(bytes) = self.take_lent(&mut stream) {
+                let piece = self.take_piece(stream, bytes);
+                return Poll::Ready(Some(Ok(piece)));
+            }
             let piece_bytes = match self.make_room(&stream) {
                 Ok(piece_bytes) => piece_bytes,
                 Err(exceeded) => return Poll::Ready(Some(Err(io::Error::other(exceeded)))),
@@ -270,6 +280,26 @@ impl MediaBody {
             });
             self.reading = Some(ReadAhead::File(task));
         }
+    }
+
+    /// The next bytes from their file, where the connection has the kernel take them out of it. They are in nobody's memory
+    /// but the page cache, so nothing is charged, and the piece may be a large one.
+    fn take_lent(&mut self, stream: &mut MediaStream) -> Option<Bytes> {
+        let MediaStream::File(slice) = stream else {
+            return None;
+        };
+        let answer = self.lane.answer.as_ref()?;
+        // A reader that may be slow is given what fits its window: the kernel would fill a packet first.
+        if !answer.is_sent_by_kernel() || answer.window() == SMALLEST {
+            return None;
+        }
+        let paced = self.pacer.as_ref().map_or(usize::MAX, Pacer::piece_bytes);
+        let (bytes, lent) = slice.take_lent(LENT_PIECE_BYTES.min(paced))?;
+        answer.lend(lent);
+        self.buffer = BytesMut::new();
+        // Less is never too much.
+        let _ = self.buffer_charge.resize(0);
+        Some(bytes)
     }
 
     /// The next bytes as pages of their file's, where the connection gives them to the kernel as they are. They are in

@@ -5,6 +5,7 @@ pub mod clients;
 pub(crate) mod clock;
 pub(crate) mod framing;
 pub(crate) mod head;
+pub(crate) mod lent;
 pub(crate) mod pace;
 pub(crate) mod socket;
 pub(crate) mod window;
@@ -12,6 +13,7 @@ pub(crate) mod window;
 use crate::connection::clients::{Clients, InFlight, TooMany};
 use crate::connection::clock::{Answering, Clock};
 use crate::connection::framing::{Framing, Scan};
+use crate::connection::lent::{Lent, Next};
 use crate::connection::pace::Pacer;
 use crate::connection::window::{Advice, Reader, SMALLEST, Window};
 use crate::ledger::accounts::Accounts;
@@ -45,7 +47,7 @@ pub(crate) struct Connection {
     ledger: Ledger,
     _state: Charge,
     flow: Mutex<Flow>,
-    /// The kernel was given pages of a file's that are not there any more.
+    /// The kernel was given bytes of a file's to send that are not there any more.
     has_lost_pages: AtomicBool,
 }
 
@@ -65,6 +67,8 @@ struct Flow {
     head_bytes: usize,
     /// Room for a head that is larger than the buffer that a connection keeps.
     large_head: Option<(Reservation, Charge)>,
+    /// The piece on its way, where the kernel takes it from its file.
+    lent: Option<Lent>,
 }
 
 impl Connection {
@@ -100,6 +104,7 @@ impl Connection {
                 scan: Scan::default(),
                 head_bytes: 0,
                 large_head: None,
+                lent: None,
             }),
             ledger,
             has_lost_pages: AtomicBool::new(false),
@@ -367,6 +372,16 @@ impl Answer {
         self.connection.has_lost_pages.load(Ordering::Relaxed)
     }
 
+    /// The next piece is to be sent from its file; the last one has gone.
+    pub(crate) fn lend(&self, piece: Lent) {
+        self.connection.flow().lent = Some(piece);
+    }
+
+    /// The piece has gone, and its place in memory may soon be another's.
+    pub(crate) fn take_back(&self) {
+        self.connection.flow().lent = None;
+    }
+
     /// How much may lie between the file and this reader.
     pub(crate) fn window(&self) -> Window {
         self.connection.flow().reader.window()
@@ -413,6 +428,13 @@ impl Socket {
         pieces: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let connection = &self.0;
+        let next = match &connection.flow().lent {
+            Some(lent) => lent.next(pieces),
+            None => Next::Memory {
+                pieces,
+                is_more: false,
+            },
+        };
         loop {
             let Poll::Ready(is_ready) = connection.stream.poll_write_ready(cx) else {
                 connection.flow().reader.blocked(Instant::now);
@@ -420,7 +442,11 @@ impl Socket {
             };
             is_ready?;
             let stream = &connection.stream;
-            match stream.try_io(Interest::WRITABLE, || socket::send(stream, pieces)) {
+            let sent = stream.try_io(Interest::WRITABLE, || match &next {
+                Next::Memory { pieces, is_more } => socket::send(stream, pieces, *is_more),
+                Next::File(range) => socket::send_file(stream, range),
+            });
+            match sent {
                 Ok(count) => {
                     connection.wrote(count);
                     return Poll::Ready(Ok(count));

@@ -1,6 +1,8 @@
 //! What the kernel keeps for a connection: set, and asked for. Only Linux tells; elsewhere the defaults stay.
 
-pub(crate) use platform::{held_bytes, is_of_lost_pages, send, set_receive_bytes, set_send_window};
+pub(crate) use platform::{
+    held_bytes, is_of_lost_pages, send, send_file, set_receive_bytes, set_send_window,
+};
 
 use std::io;
 use tokio::io::{Interest, ReadBuf};
@@ -41,10 +43,14 @@ pub(crate) fn receive<'a>(stream: &TcpStream, buffer: &'a mut ReadBuf<'_>) -> io
 
 #[cfg(target_os = "linux")]
 mod platform {
+    use crate::connection::lent::{FileRange, has_shrunk};
+    use rustix::fs::sendfile;
+    use rustix::io::Errno;
     use socket2::SockRef;
     use std::io;
     use std::mem::size_of_val;
     use std::os::fd::{AsFd, AsRawFd};
+    use std::os::unix::fs::FileExt;
 
     /// Bounds what the kernel keeps of what was sent and not yet acknowledged (`SO_SNDBUF`), and of that what it
     /// has not sent yet (`TCP_NOTSENT_LOWAT`, half of it).
@@ -56,16 +62,59 @@ mod platform {
     }
 
     /// Sends what fits. The window is looked at for each call (`MSG_EOR`): else the kernel would fill up its last
-    /// packet first, which on a fast network is 64 KiB long.
-    pub(crate) fn send(socket: &impl AsFd, pieces: &[io::IoSlice<'_>]) -> io::Result<usize> {
-        let flags = libc::MSG_EOR | libc::MSG_NOSIGNAL;
-        SockRef::from(socket).send_vectored_with_flags(pieces, flags)
+    /// packet first, which on a fast network is 64 KiB long. Where there is more to come at once, it waits for that
+    /// (`MSG_MORE`).
+    pub(crate) fn send(
+        socket: &impl AsFd,
+        pieces: &[io::IoSlice<'_>],
+        is_more: bool,
+    ) -> io::Result<usize> {
+        let ends = if is_more {
+            libc::MSG_MORE
+        } else {
+            libc::MSG_EOR
+        };
+        SockRef::from(socket).send_vectored_with_flags(pieces, ends | libc::MSG_NOSIGNAL)
     }
 
-    /// Whether the kernel could not send bytes because there are none where they are said to be (`EFAULT`): pages of a
-    /// file that has shrunk.
+    /// Sends what fits of a file, which the kernel takes out of its pages without a copy. What is not in memory is
+    /// waited for, so whoever lends a file looks first.
+    ///
+    /// # Errors
+    /// As the system's; [`io::ErrorKind::UnexpectedEof`] when the file has shrunk since it was opened.
+    pub(crate) fn send_file(socket: &impl AsFd, range: &FileRange) -> io::Result<usize> {
+        let FileRange {
+            file,
+            offset,
+            length,
+        } = range;
+        match sendfile(socket, file.file(), Some(&mut offset.clone()), *length) {
+            Ok(0) => Err(has_shrunk()),
+            Ok(count) => Ok(count),
+            // A file system that cannot do it.
+            Err(Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP) => send_copy(socket, range),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// The same, by reading.
+    fn send_copy(socket: &impl AsFd, range: &FileRange) -> io::Result<usize> {
+        let mut buffer = [0; 8 * 1024];
+        let wanted = buffer.len().min(range.length);
+        match range
+            .file
+            .file()
+            .read_at(&mut buffer[..wanted], range.offset)?
+        {
+            0 => Err(has_shrunk()),
+            count => send(socket, &[io::IoSlice::new(&buffer[..count])], false),
+        }
+    }
+
+    /// Whether the kernel could not send bytes because a file that has shrunk has them no more: pages of it that were
+    /// given as memory (`EFAULT`), or a part of it.
     pub(crate) fn is_of_lost_pages(error: &io::Error) -> bool {
-        error.raw_os_error() == Some(libc::EFAULT)
+        error.raw_os_error() == Some(libc::EFAULT) || error.kind() == io::ErrorKind::UnexpectedEof
     }
 
     /// Bounds what the kernel keeps of what was received and not yet read (`SO_RCVBUF`). Connections inherit it of
@@ -103,6 +152,8 @@ mod platform {
     mod tests {
         #![allow(clippy::unwrap_used)]
         use super::*;
+        use crate::connection::lent::tests::open;
+        use std::io::{Read, Write};
         use std::net::{TcpListener, TcpStream};
 
         #[test]
@@ -113,11 +164,42 @@ mod platform {
             let (socket, _) = listener.accept().unwrap();
             set_send_window(&socket, WINDOW_BYTES).unwrap();
             socket.set_nonblocking(true).unwrap();
-            while send(&socket, &[io::IoSlice::new(&[0; 1024])]).is_ok() {}
+            while send(&socket, &[io::IoSlice::new(&[0; 1024])], false).is_ok() {}
             let held = held_bytes(&socket).unwrap();
             // One packet more is taken than fits.
             assert!((1..2 * WINDOW_BYTES).contains(&held), "{held}");
             drop(reader);
+        }
+
+        type Send = fn(&TcpStream, &FileRange) -> io::Result<usize>;
+        const WAYS: [Send; 2] = [
+            |to, range| send_file(to, range),
+            |to, range| send_copy(to, range),
+        ];
+
+        #[test]
+        fn a_file_is_sent_from_its_place_and_one_that_shrinks_is_an_error() {
+            for send in WAYS {
+                let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+                let mut reader = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+                let (socket, _) = listener.accept().unwrap();
+                let mut file = tempfile::tempfile().unwrap();
+                file.write_all(b"0123456789").unwrap();
+                let mut range = FileRange {
+                    file: open(file.try_clone().unwrap(), 10),
+                    offset: 3,
+                    length: 5,
+                };
+                assert_eq!(send(&socket, &range).unwrap(), 5);
+                let mut received = [0; 5];
+                reader.read_exact(&mut received).unwrap();
+                assert_eq!(&received, b"34567");
+                file.set_len(6).unwrap();
+                assert_eq!(send(&socket, &range).unwrap(), 3);
+                range.offset = 6;
+                let error = send(&socket, &range).unwrap_err();
+                assert!(is_of_lost_pages(&error), "{error}");
+            }
         }
     }
 }
@@ -133,8 +215,14 @@ mod platform {
     pub(crate) fn send(
         socket: &tokio::net::TcpStream,
         pieces: &[io::IoSlice<'_>],
+        _is_more: bool,
     ) -> io::Result<usize> {
         socket2::SockRef::from(socket).send_vectored(pieces)
+    }
+
+    /// Nothing is lent here.
+    pub(crate) fn send_file<S>(_socket: &S, _range: &super::FileRange) -> io::Result<usize> {
+        Err(io::ErrorKind::Unsupported.into())
     }
 
     pub(crate) fn is_of_lost_pages(_error: &io::Error) -> bool {

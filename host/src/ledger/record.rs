@@ -93,7 +93,7 @@ impl Record {
             ledger: Ledger::new(&accounts, owner, limit_bytes),
             route,
             method: method.clone(),
-            target: target.chars().take(LOGGED_TARGET_BYTES).collect(),
+            target: target[..target.floor_char_boundary(LOGGED_TARGET_BYTES)].to_owned(),
             started: Instant::now(),
             status: None,
             body_bytes: 0,

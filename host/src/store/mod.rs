@@ -24,4 +24,6 @@ pub use pieces::ReadAt;
 pub(crate) use kept::KEPT_FILES_PART;
 pub(crate) use object::{AnyStore, MediaStream, off_the_guests_stack};
 pub(crate) use pieces::Reading;
-pub(crate) use slice::{FileSlice, ReadNow};
+#[cfg(test)]
+pub(crate) use slice::MediaFile;
+pub(crate) use slice::{FileSlice, OpenFile, ReadNow};

@@ -1,12 +1,13 @@
 //! A slice of an open file, read piece by piece: what a body part is until it becomes bytes.
 
 use super::mapping::Mapping;
+use crate::connection::lent::Lent;
 use crate::ledger::Charge;
 use bytes::{Bytes, BytesMut};
 use std::fs::File;
 use std::io;
-use std::ops::Deref;
-use std::sync::Arc;
+use std::ops::{Deref, Range};
+use std::sync::{Arc, OnceLock};
 
 /// A file of the store's, open, and as long as it was when it was opened. Several requests may have the same one.
 #[derive(Debug)]
@@ -15,6 +16,8 @@ pub(crate) struct MediaFile {
     length: u64,
     /// All of its bytes, where they are few and were read when it was opened.
     bytes: Option<Bytes>,
+    /// Where it is lent: addresses for its bytes, and no memory, since nobody touches them.
+    mapping: OnceLock<Option<Mapping>>,
 }
 
 /// Most bytes of a file that are kept beside it, in bytes: what an answer has room for anyway.
@@ -23,6 +26,10 @@ pub(crate) const SMALL_BYTES: usize = crate::connection::window::SMALLEST.piece_
 /// What is always read and never mapped: the last bytes of a slice, so that a file which has shrunk is found out before
 /// its body looks whole. Pages are as long on all systems that this is for, or longer by a multiple.
 const PAGE_BYTES: u64 = 4096;
+
+/// Longest file that the kernel takes pieces out of without a copy. On loopback a longer one is sent faster copied, since
+/// it is not in the processor's cache, where its reader then finds the copy.
+const LENT_BYTES: u64 = 4 * 1024 * 1024;
 
 /// An open file that a request holds, charged to it for as long.
 #[derive(Debug)]
@@ -60,6 +67,7 @@ impl MediaFile {
             file,
             length,
             bytes: None,
+            mapping: OnceLock::new(),
         }
     }
 
@@ -83,6 +91,16 @@ impl MediaFile {
     pub(crate) fn file(&self) -> &File {
         &self.file
     }
+
+    fn mapping(&self) -> Option<&Mapping> {
+        let map = || {
+            let length = usize::try_from(self.length).ok();
+            length
+                .filter(|_| self.length <= LENT_BYTES)
+                .and_then(|length| Mapping::new(&self.file, 0, length))
+        };
+        self.mapping.get_or_init(map).as_ref()
+    }
 }
 
 impl OpenFile {
@@ -99,6 +117,22 @@ impl Deref for OpenFile {
 
     fn deref(&self) -> &MediaFile {
         &self.file
+    }
+}
+
+/// Memory that stands for bytes of a file that is lent.
+struct StandIn {
+    file: Arc<OpenFile>,
+    bytes: Range<usize>,
+}
+
+impl AsRef<[u8]> for StandIn {
+    fn as_ref(&self) -> &[u8] {
+        let mapping = self.file.mapping().map(Mapping::as_ref);
+        // It was made of a mapping that has them, and that stays as long as the file does.
+        mapping
+            .and_then(|bytes| bytes.get(self.bytes.clone()))
+            .unwrap_or_default()
     }
 }
 
@@ -165,6 +199,24 @@ impl FileSlice {
         let mapping = Mapping::new(self.file.file(), page, skipped + count)?;
         self.skip(count as u64);
         Some(mapping.into_bytes(skipped))
+    }
+
+    /// Some of the next bytes, at most `most`, for the kernel to take out of the file when it sends them: memory that
+    /// stands for them and that nobody looks at, and what it stands for. `None` where they are to be had in another way.
+    pub(crate) fn take_lent(&mut self, most: usize) -> Option<(Bytes, Lent)> {
+        let count = usize::try_from(self.remaining).map_or(most, |remaining| remaining.min(most));
+        if count <= SMALL_BYTES || !now::is_in_memory(self.file.file(), self.offset, count) {
+            return None;
+        }
+        self.file.mapping()?;
+        let start = usize::try_from(self.offset).ok()?;
+        let bytes = Bytes::from_owner(StandIn {
+            file: Arc::clone(&self.file),
+            bytes: start..start + count,
+        });
+        let lent = Lent::new(&bytes, Arc::clone(&self.file), self.offset);
+        self.skip(count as u64);
+        Some((bytes, lent))
     }
 
     /// Appends at most `most` of the next bytes to the buffer, and moves on by as many; it waits for the disk
