@@ -3,6 +3,7 @@
 use crate::client::Response;
 use millpond::listener::{self, ConnectionLimits};
 use millpond::store::{Adder, ContentId, Folder};
+use millpond::tls::Certificate;
 use millpond::{Accounts, Bound, Config, Limits, Millpond, Source};
 use std::fs;
 use std::net::SocketAddr;
@@ -28,6 +29,7 @@ pub(crate) struct Setup {
     pub(crate) config: Config,
     pub(crate) limits: Limits,
     pub(crate) connections: ConnectionLimits,
+    pub(crate) certificate: Option<Certificate>,
 }
 
 impl Default for Setup {
@@ -38,6 +40,7 @@ impl Default for Setup {
             config: Config::default(),
             limits: Limits::default(),
             connections: ConnectionLimits::default(),
+            certificate: None,
         }
     }
 }
@@ -86,12 +89,17 @@ impl Host {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let stop = CancellationToken::new();
-        let listener = tokio::spawn(listener::serve(
-            listener,
-            millpond.clone(),
-            setup.connections,
-            stop.clone(),
-        ));
+        let (served, limits, stopped) = (millpond.clone(), setup.connections, stop.clone());
+        let listener = match setup.certificate {
+            None => tokio::spawn(listener::serve(listener, served, limits, stopped)),
+            Some(certificate) => tokio::spawn(listener::serve_tls(
+                listener,
+                certificate,
+                served,
+                limits,
+                stopped,
+            )),
+        };
         Host {
             address,
             folder,

@@ -89,7 +89,6 @@ const ROWS: &[Row] = &[
     row("COMP-VERSION-LEADING-ZEROS", "GET /media/a.txt HTTP/01.01\r\nhost: a\r\n\r\n", &[400], Hyper, Closed, "RFC 9112 section 2.3"),
     row("RFC9112-3.2-FRAGMENT-IN-TARGET", "GET /media/a.txt#b HTTP/1.1\r\nhost: a\r\n\r\n", &[400], By::Host, Closed, "RFC 9112 section 3.2"),
     row("MAL-NUL-IN-URL", "GET /media/a.txt\0 HTTP/1.1\r\nhost: a\r\n\r\n", &[400], Hyper, Closed, "RFC 9112 section 3.2"),
-    row("HTTP/2 without asking", "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", &[], Hyper, Closed, "RFC 9113 section 3.4"),
     row("COMP-ASTERISK-WITH-GET", "GET * HTTP/1.1\r\nhost: a\r\n\r\n", &[400], By::Host, Closed, "RFC 9112 section 3.2.4"),
     row("authority-form with GET", "GET a:80 HTTP/1.1\r\nhost: a\r\n\r\n", &[400], By::Host, Closed, "RFC 9112 section 3.2.3"),
     row("a path without its slash", "GET media/a.txt HTTP/1.1\r\nhost: a\r\n\r\n", &[400], Hyper, Closed, "RFC 9112 section 3.2.1"),

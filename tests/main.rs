@@ -1,7 +1,8 @@
 //! The tests of the whole: real components, real sockets, real files.
 //!
-//! [`host`] starts a host in this process, [`server`] the program as another; [`client`] talks to it without any politeness of its own. What needs
-//! programs that not every machine has (curl, ffmpeg, mpv, VLC, Chromium) is in [`players`] and ignored unless asked for.
+//! [`host`] starts a host in this process, [`server`] the program as another; [`client`] talks to it without any
+//! politeness of its own, and [`frames`] so in HTTP/2. What needs programs that not every machine has (curl, ffmpeg,
+//! mpv, VLC, Chromium) is in [`players`] and ignored unless asked for.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
@@ -9,11 +10,13 @@ mod client;
 mod clients;
 mod command_line;
 mod conformance;
+mod frames;
 mod host;
 mod hostile_clients;
 mod hostile_guests;
 mod hosts;
 mod http;
+mod http2;
 mod http_edge;
 mod memory;
 mod players;
@@ -23,3 +26,4 @@ mod seed;
 mod server;
 #[cfg(unix)]
 mod stuck_readers;
+mod tls;

@@ -1,8 +1,10 @@
 //! The memory of a whole process: bounded under a flood, given back after it, and a leak named while it is young.
 
 use crate::client::{raw, status};
+use crate::frames::{self, Frame, kind};
 use crate::host::noise;
 use crate::server::Server;
+use crate::tls::Identity;
 use rustix::process::{Resource, Rlimit, Signal, getrlimit, setrlimit};
 use serde_json::Value;
 use std::fs;
@@ -13,6 +15,9 @@ use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 
 const ADMIN: [&str; 2] = ["--admin", "127.0.0.1:0"];
+
+/// `SETTINGS_INITIAL_WINDOW_SIZE`.
+const INITIAL_WINDOW: u16 = 4;
 
 /// Thousands of sockets take as many files, here too.
 fn raise_open_files() {
@@ -178,9 +183,6 @@ async fn a_slow_reader_costs_at_most_64_kib() {
     fs::write(folder.path().join("small.gif"), b"GIF89a").unwrap();
     let server = Server::start(folder.path(), &ADMIN);
     let address = address(&server);
-    let cost = |memory: &Value| {
-        bytes(memory, "/process/allocated_bytes") + bytes(memory, "/kernel/socket_bytes")
-    };
     // What is kept from one request to the next is no reader's.
     for _ in 0..100 {
         crate::client::request(address, "GET", "/media/small.gif", &[]).await;
@@ -210,6 +212,179 @@ async fn a_slow_reader_costs_at_most_64_kib() {
         "the ledgers say {ledger}, measured are {each}"
     );
     drop(readers);
+}
+
+/// On the heap and in the kernel.
+fn cost(memory: &Value) -> u64 {
+    bytes(memory, "/process/allocated_bytes") + bytes(memory, "/kernel/socket_bytes")
+}
+
+/// What so many connections of a server take, each, and what the ledgers say that they take, once so many requests are
+/// in progress on them.
+async fn measured<C>(
+    arguments: &[&str],
+    connections: u64,
+    requests: u64,
+    connect: impl AsyncFn(SocketAddr) -> C,
+) -> (u64, u64) {
+    let folder = tempfile::tempdir().unwrap();
+    fs::write(folder.path().join("big.mp4"), vec![7; 5_000_000]).unwrap();
+    let server = Server::start(folder.path(), &[&ADMIN[..], arguments].concat());
+    let seen = |connections: u64, requests: u64| {
+        // Both are of the same look as what is measured.
+        move |memory: &Value| {
+            bytes(memory, "/ledger/connections") == connections
+                && bytes(memory, "/ledger/requests") == requests
+        }
+    };
+    // What is made once, with the first, is no connection's.
+    let first = connect(address(&server)).await;
+    until(&server, seen(1, requests / connections)).await;
+    drop(first);
+    let before = cost(&until(&server, seen(0, 0)).await);
+    let mut held = Vec::new();
+    for _ in 0..connections {
+        held.push(connect(address(&server)).await);
+    }
+    let memory = until(&server, seen(connections, requests)).await;
+    let each = (cost(&memory) - before) / connections;
+    let ledger = bytes(&memory, "/ledger/total_bytes") / connections;
+    drop(held);
+    until(&server, nothing_is_held).await;
+    (each, ledger)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn streams_and_their_connections_cost_less_than_is_charged() {
+    const CONNECTIONS: u64 = 50;
+    raise_open_files();
+    for (streams, target) in [
+        (1, "/media/none"),
+        (1, "/media/big.mp4"),
+        (32, "/media/big.mp4"),
+    ] {
+        let connect = async |address| {
+            // No window: each stream holds all that it may hold, and waits.
+            let mut client = frames::Client::connect(address, &[(INITIAL_WINDOW, 0)]).await;
+            for number in 0..streams {
+                client.send(&[Frame::get(2 * number + 1, target)]).await;
+                let head = client.read_until(|frame| frame.kind == kind::HEADERS).await;
+                head.unwrap();
+            }
+            client
+        };
+        let requests = CONNECTIONS * u64::from(streams);
+        let (each, ledger) = measured(&[], CONNECTIONS, requests, connect).await;
+        println!("{each} bytes for {streams} of {target}, {ledger} charged");
+        assert!(
+            ledger >= each,
+            "{each} bytes for {streams} of {target}, {ledger} charged"
+        );
+    }
+    let idle = async |address| {
+        let mut client = frames::Client::connect(address, &[]).await;
+        client.send(&[Frame::get(1, "/media/none")]).await;
+        let last = client.read_until(|frame| frame.kind == kind::DATA).await;
+        last.unwrap();
+        client
+    };
+    let (each, ledger) = measured(&[], CONNECTIONS, 0, idle).await;
+    println!("{each} bytes for an idle connection of HTTP/2, {ledger} charged");
+    assert!(ledger >= each, "{each} bytes, {ledger} charged");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn encrypted_connections_cost_less_than_is_charged() {
+    const CONNECTIONS: u64 = 100;
+    raise_open_files();
+    let identity = Identity::new();
+    let arguments = identity.arguments();
+    let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    for (target, requests) in [("/media/none", 0), ("/media/big.mp4", CONNECTIONS)] {
+        let identity = &identity;
+        let connect = async |address| {
+            let mut stream = identity.connect(address, &[b"http/1.1"]).await.unwrap();
+            let head = format!("GET {target} HTTP/1.1\r\nhost: a\r\n\r\n");
+            stream.write_all(head.as_bytes()).await.unwrap();
+            stream.read_exact(&mut [0; 12]).await.unwrap();
+            stream
+        };
+        let (each, ledger) = measured(&arguments, CONNECTIONS, requests, connect).await;
+        println!("{each} bytes for {target} over TLS, {ledger} charged");
+        assert!(
+            ledger >= each,
+            "{each} bytes for {target}, {ledger} charged"
+        );
+    }
+}
+
+/// Streams that take nothing, as many as are let, beside floods of requests that are given up at once.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_flood_of_streams_passes_the_bound_neither_in_the_process_nor_in_the_kernel() {
+    const CONNECTIONS: usize = 400;
+    raise_open_files();
+    let folder = tempfile::tempdir().unwrap();
+    fs::write(folder.path().join("big.mp4"), vec![7; 5_000_000]).unwrap();
+    fs::write(folder.path().join("small.gif"), noise(50_000)).unwrap();
+    let server = Server::start(
+        folder.path(),
+        &[&ADMIN[..], &["--memory", "256MiB"]].concat(),
+    );
+    let address = address(&server);
+    let bound = bytes(&server.ask("/memory"), "/bound_bytes");
+    let mut floods = JoinSet::new();
+    for number in 0..CONNECTIONS {
+        floods.spawn(async move {
+            // Those with a window fill the kernel's memory too, since they never read.
+            let window = if number % 2 == 0 { 0 } else { 1 << 30 };
+            let mut client = frames::Client::connect(address, &[(INITIAL_WINDOW, window)]).await;
+            let mut requests = vec![Frame::window_update(0, 1 << 30)];
+            requests.extend((0..32).map(|number| Frame::get(2 * number + 1, "/media/big.mp4")));
+            client.send(&requests).await;
+            let mut stream = 65;
+            for _ in 0..100 {
+                let given_up = [Frame::get(stream, "/media/big.mp4"), Frame::reset(stream)];
+                if !client.send(&given_up).await {
+                    break;
+                }
+                stream += 2;
+            }
+            client
+        });
+    }
+    let most_kernel_bytes = std::cell::Cell::new(0);
+    let look = || {
+        let memory = server.ask("/memory");
+        let kernel_bytes = bytes(&memory, "/kernel/socket_bytes");
+        most_kernel_bytes.set(most_kernel_bytes.get().max(kernel_bytes));
+        let resident =
+            bytes(&memory, "/process/anonymous_bytes") + bytes(&memory, "/process/file_bytes");
+        assert!(resident + kernel_bytes <= bound, "{memory}");
+    };
+    let mut held = Vec::new();
+    while let Some(client) = floods.join_next().await {
+        held.push(client.unwrap());
+        look();
+    }
+    let mut served = 0;
+    while served < 20 {
+        let response = crate::client::request(address, "GET", "/media/small.gif", &[]).await;
+        assert!([200, 503].contains(&response.status) && response.whole);
+        served += usize::from(response.status == 200);
+        look();
+        // Room for one more, where all of it was taken.
+        if response.status == 503 {
+            held.pop();
+        }
+    }
+    let high_water = high_water_bytes(&server);
+    println!(
+        "{high_water} in the process, {} in the kernel",
+        most_kernel_bytes.get()
+    );
+    assert!(high_water + most_kernel_bytes.get() <= bound);
+    drop(held);
+    until(&server, nothing_is_held).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -55,7 +55,7 @@ impl Server {
         let url = |name: &str| {
             let mut lines = announced.lines();
             let url = lines.find_map(|line| line.trim().strip_prefix(name))?;
-            Some(url.trim().strip_prefix("http://")?.to_owned())
+            Some(url.trim().split_once("://")?.1.to_owned())
         };
         Server {
             address: url("listening").expect("the server ended at once"),

@@ -22,6 +22,7 @@ pub mod watch;
 pub use body::MediaBody;
 pub use config::Config;
 pub use connection::clients;
+pub use connection::tls;
 pub use instance::component::{ComponentError, EMBEDDED, Inspection, Source};
 pub use ledger::accounts::{Accounts, LiveRequest, Observer, RouteSurvey, Survey};
 pub use ledger::budget::{Bound, Budget, TooLittle};

@@ -101,6 +101,53 @@ pub(crate) const RECEIVE_BYTES: usize = 16 * 1024;
 /// What is set aside for a connection before it is accepted, in bytes.
 pub(crate) const CONNECTION_BYTES: usize = CONNECTION_STATE_BYTES + RECEIVE_BYTES;
 
+/// Largest file with a certificate or a key, in bytes: a long chain has some ten thousand.
+pub(crate) const CERTIFICATE_FILE_BYTES: u64 = 256 * 1024;
+
+/// What TLS keeps of what is to be sent, in bytes: a frame of HTTP/2 with its head, which is a little more than one
+/// record, in two.
+pub(crate) const TLS_SEND_BYTES: usize = 20 * 1024;
+
+/// What TLS takes for a connection, in bytes: [`TLS_SEND_BYTES`], its keys and its state, and a buffer in which a record
+/// of 4 KiB fits. A test measures that it is less.
+pub(crate) const TLS_BYTES: usize = 40 * 1024;
+
+/// Most that comes encrypted and gives no plaintext, in bytes: one record of 16 KiB, with something over. A handshake is
+/// smaller; what is larger is made to fill buffers.
+pub(crate) const TLS_UNREAD_BYTES: usize = 24 * 1024;
+
+/// What a large record takes until its plaintext was read, in bytes: as it came, and deciphered.
+pub(crate) const TLS_RECORD_BYTES: usize = TLS_UNREAD_BYTES + 24 * 1024;
+
+/// Requests that one connection of HTTP/2 may have in progress. A page has more images than that, and they share one way
+/// to the client all the same.
+pub(crate) const STREAMS: u32 = 32;
+
+/// What HTTP/2 takes for a connection, in bytes: buffers for a frame each way, two tables of 4 KiB for fields, room for
+/// as many streams as there may be, with the heads of answers that wait to be sent. A test measures that it is less.
+pub(crate) const HTTP2_BYTES: usize = 96 * 1024;
+
+/// What a stream of HTTP/2 takes beside what every request has reserved, in bytes: its future, its state, and a head of
+/// [`STREAM_HEAD_BYTES`]. A test measures that it is less.
+pub(crate) const STREAM_BYTES: usize = 16 * 1024;
+
+/// A head that has room in [`STREAM_BYTES`], in bytes, with [`FIELD_OVERHEAD_BYTES`] for each field; for a larger one
+/// more is reserved.
+pub(crate) const STREAM_HEAD_BYTES: usize = 4 * 1024;
+
+/// Bytes of a stream's answer that are read at a time when the connection's reader is fast.
+pub(crate) const STREAM_PIECE_BYTES: usize = 64 * 1024;
+
+/// What may wait to be sent on a stream when the next piece is asked for, in bytes: the pieces are the real bound.
+pub(crate) const STREAM_SEND_BYTES: usize = 16 * 1024;
+
+/// Content that a client may send on all streams together before it is told that some was read: the least that there can
+/// be (RFC 9113 section 6.9.2). It is thrown away as it comes.
+pub(crate) const WINDOW_BYTES: u32 = 65_535;
+
+/// The same on one stream.
+pub(crate) const STREAM_WINDOW_BYTES: u32 = 16 * 1024;
+
 /// What is set aside for a request before it is admitted, for as long as its answer lasts, in bytes: the smallest
 /// window between file and socket, in user space and in the kernel, and what the guest made of the answer.
 pub(crate) const ANSWER_BYTES: usize =

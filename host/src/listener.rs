@@ -1,22 +1,20 @@
-//! Accepts connections, speaks HTTP/1.1 on them through hyper, and ends those that make no progress.
+//! Accepts connections, speaks HTTP/1.1 or HTTP/2 on them, encrypted or not, and ends those that make no progress.
 
 use crate::connection::clients::{ClientLimits, Clients};
-use crate::connection::socket;
-use crate::connection::{Connection, Socket};
-use crate::limits::{HEAD_BYTES, PACE_PIECE, RECEIVE_BYTES};
+use crate::connection::clock::Overdue;
+use crate::connection::places::{Place, Places};
+use crate::connection::plaintext::{Plaintext, Protocol};
+use crate::connection::tls::Certificate;
+use crate::connection::{Connection, http1, http2, socket};
+use crate::ledger::Charge;
+use crate::limits::{CONNECTION_BYTES, HTTP2_BYTES, LINGER, PACE_PIECE, RECEIVE_BYTES, TLS_BYTES};
 use crate::request::Millpond;
 use crate::watch::heap::Tallied;
-use http::Request;
-use hyper::body::Incoming;
-use hyper::service::service_fn;
-use hyper_util::rt::TokioIo;
-use std::convert::Infallible;
 use std::io;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -107,93 +105,231 @@ pub enum PaceTooLow {
 
 /// Serves until `stop` is cancelled; then lets running answers end, for as long as
 /// [`ConnectionLimits::drain`], and returns. Whoever sets a pace asks [`ConnectionLimits::check`] first.
+///
+/// A client that begins with the connection preface of HTTP/2 is answered in that: proxies do, which know already.
 pub async fn serve(
     listener: TcpListener,
     millpond: Millpond,
     limits: ConnectionLimits,
     stop: CancellationToken,
 ) {
-    let clients = Clients::new(&limits.clients);
-    let limits = Arc::new(limits);
-    let places = Arc::new(Semaphore::new(millpond.bound().connections));
-    // What clients send beyond their heads waits where it came from. Every connection inherits this.
-    if let Err(error) = socket::set_receive_bytes(&listener, RECEIVE_BYTES) {
-        tracing::warn!(%error, "what clients send is bounded by the system's default only");
-    }
-    let connections = TaskTracker::new();
-    let cut = CancellationToken::new();
-    while let Some((stream, place)) = accept(&listener, &places, &stop).await {
-        let opened = Connection::open(stream, &clients, millpond.accounts(), millpond.budget());
-        let connection = match opened {
-            Ok(connection) => connection,
-            Err(error) => {
-                tracing::debug!(%error, "the connection is gone already");
-                continue;
-            }
-        };
-        millpond.connections().enter(&connection);
-        let tally = Arc::clone(connection.tally());
-        let served = Tallied::new(tally, || {
-            let connection = Arc::clone(&connection);
-            serve_connection(
-                connection,
-                millpond.clone(),
-                Arc::clone(&limits),
-                stop.clone(),
-            )
-        });
-        let cut = cut.clone();
-        connections.spawn(async move {
-            let _place = place;
-            tokio::select! {
-                () = served => {}
-                () = cut.cancelled() => {}
-            }
-            connection.close();
-        });
-    }
-    drop(listener);
-    connections.close();
-    if timeout(limits.drain, connections.wait()).await.is_err() {
-        tracing::warn!(
-            connections = connections.len(),
-            "cutting connections that are still busy"
-        );
-        cut.cancel();
-        connections.wait().await;
-    }
+    let listening = Listening::new(millpond, None, limits, stop);
+    listening.serve(listener).await;
 }
 
-/// How long to wait when the system has no more files or memory to accept a connection with.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+/// As [`serve`], with TLS on every connection: HTTP/2 for clients that offer it by ALPN, and else HTTP/1.1.
+///
+/// An encrypted connection takes more memory, so there are fewer places in the same [`Bound`](crate::Bound).
+pub async fn serve_tls(
+    listener: TcpListener,
+    certificate: Certificate,
+    millpond: Millpond,
+    limits: ConnectionLimits,
+    stop: CancellationToken,
+) {
+    let listening = Listening::new(millpond, Some(certificate), limits, stop);
+    listening.serve(listener).await;
+}
 
-/// The next connection, once there is a place for it; `None` when it is time to stop.
-async fn accept(
-    listener: &TcpListener,
-    places: &Arc<Semaphore>,
-    stop: &CancellationToken,
-) -> Option<(TcpStream, OwnedSemaphorePermit)> {
-    loop {
-        let accepted = tokio::select! {
-            biased;
-            () = stop.cancelled() => return None,
-            accepted = async {
-                let place = Arc::clone(places).acquire_owned().await;
-                (listener.accept().await, place)
-            } => accepted,
+/// What the connections of one listener share.
+#[derive(Debug)]
+struct Listening {
+    millpond: Millpond,
+    certificate: Option<Certificate>,
+    limits: Arc<ConnectionLimits>,
+    clients: Arc<Clients>,
+    places: Places,
+    stop: CancellationToken,
+}
+
+impl Listening {
+    fn new(
+        millpond: Millpond,
+        certificate: Option<Certificate>,
+        limits: ConnectionLimits,
+        stop: CancellationToken,
+    ) -> Arc<Self> {
+        let tls_bytes = certificate.as_ref().map_or(0, |_| TLS_BYTES);
+        Arc::new(Listening {
+            clients: Clients::new(&limits.clients),
+            places: Places::new(millpond.bound(), CONNECTION_BYTES + tls_bytes),
+            limits: Arc::new(limits),
+            millpond,
+            certificate,
+            stop,
+        })
+    }
+
+    async fn serve(self: Arc<Self>, listener: TcpListener) {
+        // What clients send beyond their heads waits where it came from. Every connection inherits this.
+        if let Err(error) = socket::set_receive_bytes(&listener, RECEIVE_BYTES) {
+            tracing::warn!(%error, "what clients send is bounded by the system's default only");
+        }
+        let connections = TaskTracker::new();
+        let cut = CancellationToken::new();
+        while let Some((stream, mut place)) = self.accept(&listener).await {
+            let millpond = &self.millpond;
+            let opened = Connection::open(
+                stream,
+                &self.clients,
+                millpond.accounts(),
+                millpond.budget(),
+            );
+            let connection = match opened {
+                Ok(connection) => connection,
+                Err(error) => {
+                    tracing::debug!(%error, "the connection is gone already");
+                    continue;
+                }
+            };
+            millpond.connections().enter(&connection);
+            let listening = Arc::clone(&self);
+            let cut = cut.clone();
+            connections.spawn(async move {
+                let tally = Arc::clone(connection.tally());
+                let served = Tallied::new(tally, || listening.serve_one(&connection, &mut place));
+                tokio::select! {
+                    () = served => {}
+                    () = cut.cancelled() => {}
+                }
+                connection.close();
+            });
+        }
+        drop(listener);
+        connections.close();
+        if timeout(self.limits.drain, connections.wait())
+            .await
+            .is_err()
+        {
+            tracing::warn!(
+                connections = connections.len(),
+                "cutting connections that are still busy"
+            );
+            cut.cancel();
+            connections.wait().await;
+        }
+    }
+
+    /// The next connection, once there is a place for it; `None` when it is time to stop.
+    async fn accept(&self, listener: &TcpListener) -> Option<(TcpStream, Place)> {
+        loop {
+            let accepted = tokio::select! {
+                biased;
+                () = self.stop.cancelled() => return None,
+                accepted = async {
+                    let place = self.places.take().await;
+                    (listener.accept().await, place)
+                } => accepted,
+            };
+            match accepted {
+                (_, None) => return None,
+                (Ok((stream, _)), Some(place)) => return Some((stream, place)),
+                (Err(error), Some(_)) if is_about_one_connection(&error) => {}
+                (Err(error), Some(_)) => {
+                    tracing::warn!(%error, "cannot accept connections for now");
+                    sleep(ACCEPT_PAUSE).await;
+                }
+            }
+        }
+    }
+
+    /// Serves one connection to its end.
+    async fn serve_one(&self, connection: &Arc<Connection>, place: &mut Place) {
+        let overdue = connection.clock().overdue(&self.limits);
+        let mut overdue = pin!(overdue);
+        let opened = tokio::select! {
+            opened = self.open(connection, place) => opened,
+            reason = overdue.as_mut() => return say_closed(reason),
+            () = self.stop.cancelled() => return,
         };
-        match accepted {
-            (Ok((stream, _)), Ok(place)) => return Some((stream, place)),
-            // The semaphore is never closed.
-            (_, Err(_)) => return None,
-            (Err(error), Ok(_)) if is_about_one_connection(&error) => {}
-            (Err(error), Ok(_)) => {
-                tracing::warn!(%error, "cannot accept connections for now");
-                sleep(ACCEPT_PAUSE).await;
+        let opened = match opened {
+            Ok(opened) => opened,
+            Err(error) => {
+                tracing::debug!(%error, "a connection did not begin");
+                return;
+            }
+        };
+        let stopping = self.stop.child_token();
+        let mut spoken = pin!(self.speak(connection, opened, &stopping));
+        let ended = tokio::select! {
+            // First, since a stream that stands still ends at the same moment as a connection of such streams.
+            biased;
+            reason = overdue => {
+                say_closed(reason);
+                if reason == Overdue::Idle {
+                    // The client is told so that it loses no request that it sends at this moment.
+                    stopping.cancel();
+                    let _ = timeout(LINGER, spoken).await;
+                }
+                return;
+            }
+            ended = spoken.as_mut() => ended,
+        };
+        let is_over = match ended {
+            Ok(()) => true,
+            Err(error) => {
+                // Each answer that was cut short has its own line in the log; this is for heads that were none.
+                tracing::debug!(%error, "a connection ended early");
+                error.is_parse()
+            }
+        };
+        if is_over && !stopping.is_cancelled() {
+            connection.linger().await;
+        }
+    }
+
+    /// Makes a connection ready for HTTP, with the memory for that set aside and charged.
+    async fn open(&self, connection: &Arc<Connection>, place: &mut Place) -> io::Result<Opened> {
+        let certificate = self.certificate.as_ref();
+        let tls = certificate.map(|_| connection.encrypt()).transpose()?;
+        let (plaintext, protocol) = Plaintext::open(connection, certificate).await?;
+        let http2 = match protocol {
+            Protocol::Http1 => None,
+            Protocol::Http2 => {
+                self.places.enlarge(place, HTTP2_BYTES).await;
+                Some(connection.multiplex()?)
+            }
+        };
+        Ok(Opened {
+            plaintext,
+            protocol,
+            _state: [tls, http2],
+        })
+    }
+
+    async fn speak(
+        &self,
+        connection: &Arc<Connection>,
+        opened: Opened,
+        stopping: &CancellationToken,
+    ) -> hyper::Result<()> {
+        let stopping = stopping.cancelled();
+        let Self {
+            millpond, limits, ..
+        } = self;
+        match opened.protocol {
+            Protocol::Http1 => http1::serve(connection, opened.plaintext, millpond, stopping).await,
+            Protocol::Http2 => {
+                http2::serve(connection, opened.plaintext, millpond, limits, stopping).await
             }
         }
     }
 }
+
+/// A connection that is ready for HTTP.
+struct Opened {
+    plaintext: Plaintext,
+    protocol: Protocol,
+    /// What TLS and HTTP/2 hold until it ends.
+    _state: [Option<Charge>; 2],
+}
+
+fn say_closed(reason: Overdue) {
+    tracing::info!(%reason, "a connection was closed");
+}
+
+/// How long to wait when the system has no more files or memory to accept a connection with.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
 /// Errors of `accept` that concern the connection that was to be accepted, and no other.
 fn is_about_one_connection(error: &io::Error) -> bool {
@@ -202,48 +338,4 @@ fn is_about_one_connection(error: &io::Error) -> bool {
         error.kind(),
         ConnectionAborted | ConnectionRefused | ConnectionReset
     )
-}
-
-async fn serve_connection(
-    connection: Arc<Connection>,
-    millpond: Millpond,
-    limits: Arc<ConnectionLimits>,
-    stop: CancellationToken,
-) {
-    let service = service_fn(|mut request: Request<Incoming>| {
-        request.extensions_mut().insert(Arc::clone(&connection));
-        let answered = millpond.serve(request);
-        async { Ok::<_, Infallible>(answered.await) }
-    });
-    let mut http = hyper::server::conn::http1::Builder::new();
-    // The connection's clock sees to time, for the head as for the rest.
-    http.header_read_timeout(None).max_buf_size(HEAD_BYTES);
-    let io = TokioIo::new(Socket(Arc::clone(&connection)));
-    let mut served = pin!(http.serve_connection(io, service));
-    let mut overdue = pin!(connection.clock().overdue(&limits));
-    let mut stopping = false;
-    let ended = loop {
-        tokio::select! {
-            ended = served.as_mut() => break ended,
-            reason = overdue.as_mut() => {
-                tracing::info!(reason, "a connection was closed");
-                return;
-            }
-            () = stop.cancelled(), if !stopping => {
-                stopping = true;
-                served.as_mut().graceful_shutdown();
-            }
-        }
-    };
-    let is_over = match ended {
-        Ok(()) => true,
-        Err(error) => {
-            // Each answer that was cut short has its own line in the log; this is for heads that were none.
-            tracing::debug!(%error, "a connection ended early");
-            error.is_parse()
-        }
-    };
-    if is_over && !stopping {
-        connection.linger().await;
-    }
 }

@@ -6,7 +6,7 @@ use crate::config::{Config, Settings};
 use crate::connection::clients::TooMany;
 use crate::connection::framing::Framing;
 use crate::connection::head::{self, Unfit};
-use crate::connection::{Answer, Connection, Connections};
+use crate::connection::{Answer, Connections, Exchange};
 use crate::instance::component::{ComponentError, Inspection, Source, one_line};
 use crate::instance::engine::{Guest, Runtime};
 use crate::instance::http::{HttpGuest, HttpState};
@@ -228,10 +228,10 @@ impl Millpond {
         let limit_bytes = self.shared.limits.request_memory_bytes;
         let mut record = Record::new(&head.method, &head.uri, accounts, limit_bytes);
         // On a connection of ours, what the kernel keeps for the answer is the request's too.
-        let mut answer = head.extensions.get::<Arc<Connection>>().map(|connection| {
-            connection.serve(record.route());
-            connection.answer(&record.ledger().handle())
-        });
+        let mut answer = head
+            .extensions
+            .get::<Exchange>()
+            .map(|exchange| exchange.answer(record.route(), &record.ledger().handle()));
         let framing = answer.as_ref().map(Answer::framing);
         let mut is_last = framing.is_some_and(|framing| framing != Framing::Sound);
         let (mut response, charge) = match self

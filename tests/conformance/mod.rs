@@ -12,6 +12,7 @@ mod properties;
 #[allow(dead_code)]
 mod table;
 mod ways;
+mod wire;
 
 use exchange::{Exchange, Response, difference};
 use fixtures::{Fixtures, Shelf};
@@ -20,6 +21,7 @@ use std::path::Path;
 pub(crate) use table::Settings;
 use table::{Table, Topic};
 pub(crate) use ways::config_toml;
+use wire::Wire;
 
 #[test]
 fn the_guest_natively_answers_as_the_table_says() {
@@ -87,8 +89,28 @@ async fn answers_that_are_given_again_are_as_the_table_says() {
 
 #[tokio::test]
 async fn the_host_over_a_socket_answers_as_the_table_says() {
-    let differences = put_to(async |fixtures, settings| {
-        let host = ways::host(fixtures, settings).await;
+    assert_over(Wire::plain()).await;
+}
+
+#[tokio::test]
+async fn the_host_over_http2_answers_as_the_table_says() {
+    assert_over(Wire::http2()).await;
+}
+
+#[tokio::test]
+async fn the_host_over_tls_answers_as_the_table_says() {
+    assert_over(Wire::tls()).await;
+}
+
+#[tokio::test]
+async fn the_host_over_http2_in_tls_answers_as_the_table_says() {
+    assert_over(Wire::http2_in_tls()).await;
+}
+
+async fn assert_over(wire: Wire) {
+    let certificate = wire.certificate();
+    let differences = put_over(wire, async |fixtures, settings| {
+        let host = ways::host(fixtures, settings, certificate.clone()).await;
         (host.address, host)
     })
     .await;
@@ -108,10 +130,17 @@ pub(crate) struct Differences {
 pub(crate) async fn put_to<K>(
     start: impl AsyncFnMut(&Fixtures, &Settings) -> (SocketAddr, K),
 ) -> Differences {
+    put_over(Wire::plain(), start).await
+}
+
+async fn put_over<K>(
+    wire: Wire,
+    start: impl AsyncFnMut(&Fixtures, &Settings) -> (SocketAddr, K),
+) -> Differences {
     let (table, fixtures) = table();
     let exchanges = exchange::right(&table, &fixtures);
     let exchanges = not_natively_only(exchanges);
-    let mut hosts = ways::Addresses::new(&fixtures, start);
+    let mut hosts = ways::Addresses::new(&fixtures, wire, start);
     let mut answers = Vec::new();
     for exchange in &exchanges {
         answers.push(hosts.ask(&exchange.settings, &exchange.request).await);

@@ -3,12 +3,12 @@
 use super::exchange::{Request, Response};
 use super::fixtures::{Fixtures, Item};
 use super::table::Settings;
+use super::wire::{Sender, Wire};
 use crate::host::{Host, Setup};
 use bytes::Bytes;
 use http_body_util::{BodyExt, Empty};
-use hyper::client::conn::http1::{SendRequest, handshake};
-use hyper_util::rt::TokioIo;
 use millpond::store::Folder;
+use millpond::tls::Certificate;
 use millpond::{Accounts, Config, Millpond};
 use millpond_guest::imports::{Imports, Timestamp};
 use millpond_guest::message::Part;
@@ -16,7 +16,6 @@ use millpond_guest::{answer, message};
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::time::Duration;
-use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 /// Asks the guest's code, compiled for this machine.
@@ -149,6 +148,7 @@ pub(crate) fn config_toml(settings: &Settings) -> toml::Table {
 /// from request to request: what one answer leaves behind would spoil the next.
 pub(crate) struct Addresses<'a, S, K> {
     fixtures: &'a Fixtures,
+    wire: Wire,
     start: S,
     with: BTreeMap<Settings, Connected<K>>,
 }
@@ -156,7 +156,7 @@ pub(crate) struct Addresses<'a, S, K> {
 struct Connected<K> {
     address: SocketAddr,
     _running: K,
-    sender: Option<SendRequest<Empty<Bytes>>>,
+    sender: Option<Sender>,
 }
 
 impl<'a, S, K> Addresses<'a, S, K>
@@ -164,10 +164,11 @@ where
     S: AsyncFnMut(&Fixtures, &Settings) -> (SocketAddr, K),
 {
     /// Hosts that `start` starts, over the fixtures and with settings.
-    pub(crate) fn new(fixtures: &'a Fixtures, start: S) -> Self {
+    pub(crate) fn new(fixtures: &'a Fixtures, wire: Wire, start: S) -> Self {
         let with = BTreeMap::new();
         Addresses {
             fixtures,
+            wire,
             start,
             with,
         }
@@ -190,10 +191,8 @@ where
         }
         // It was put there right above.
         let connected = self.with.get_mut(settings).unwrap();
-        let mut request = request.to_http();
-        let host = http::HeaderValue::from_static("millpond.test");
-        request.headers_mut().insert(http::header::HOST, host);
-        let answer = match timeout(PATIENCE, connected.ask(request)).await {
+        let answer = connected.ask(&self.wire, request.to_http());
+        let answer = match timeout(PATIENCE, answer).await {
             Ok(answer) => answer.map_err(|error| format!("no answer: {error:?}")),
             Err(_) => Err("no answer in time".into()),
         };
@@ -208,12 +207,17 @@ where
 const PATIENCE: Duration = Duration::from_secs(5);
 
 /// A host of this project's over the fixtures, in this process.
-pub(crate) async fn host(fixtures: &Fixtures, settings: &Settings) -> Host {
+pub(crate) async fn host(
+    fixtures: &Fixtures,
+    settings: &Settings,
+    certificate: Option<Certificate>,
+) -> Host {
     let config = config(settings);
     let setup = Setup {
         // A setup has one for ever; the table knows a handful.
         files_at: config.files_at().to_owned().leak(),
         config,
+        certificate,
         ..Setup::default()
     };
     let host = Host::start_with(setup).await;
@@ -222,24 +226,21 @@ pub(crate) async fn host(fixtures: &Fixtures, settings: &Settings) -> Host {
 }
 
 impl<K> Connected<K> {
-    async fn ask(&mut self, request: http::Request<Empty<Bytes>>) -> hyper::Result<Response> {
-        let answer = self.sender().await.send_request(request).await?;
-        read(answer).await
-    }
-
-    /// The connection, made anew where the host has closed it, as it may after any answer.
-    async fn sender(&mut self) -> &mut SendRequest<Empty<Bytes>> {
+    async fn ask(
+        &mut self,
+        wire: &Wire,
+        request: http::Request<Empty<Bytes>>,
+    ) -> hyper::Result<Response> {
+        // Made anew where the host has closed it, as it may after any answer.
         let is_open = match &mut self.sender {
-            Some(sender) => sender.ready().await.is_ok(),
+            Some(sender) => sender.is_open().await,
             None => false,
         };
         if !is_open {
-            let stream = TcpStream::connect(self.address).await.unwrap();
-            let (sender, task) = handshake(TokioIo::new(stream)).await.unwrap();
-            tokio::spawn(task);
-            self.sender = Some(sender);
+            self.sender = Some(wire.connect(self.address).await);
         }
-        self.sender.as_mut().unwrap()
+        let sender = self.sender.as_mut().unwrap();
+        read(sender.send(request).await?).await
     }
 }
 

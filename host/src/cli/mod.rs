@@ -1,6 +1,7 @@
 //! The command line: what can be said, and which part of the program does it.
 
 mod add;
+mod certificate;
 mod check;
 mod inspect;
 mod log;

@@ -1,5 +1,6 @@
 //! `millpond serve`.
 
+use super::certificate;
 use super::log::{Log, LogFormat, LogLevel, announce};
 use super::{bytes, readable, signing_keys};
 use anyhow::{Context, Result};
@@ -10,6 +11,7 @@ use millpond::clients::{IpNet, Rate};
 use millpond::config::{Config, FilesAt, NotAPath, NotAnOrigin, Origin};
 use millpond::listener::{self, ConnectionLimits};
 use millpond::store::Folder;
+use millpond::tls::Certificate;
 use millpond::watch::Watch;
 use millpond::{Leak, Limits, Millpond, Source};
 use prometheus_client::registry::Registry;
@@ -35,6 +37,25 @@ pub(crate) struct Serve {
         env = "MILLPOND_LISTEN"
     )]
     listen: SocketAddr,
+
+    /// A certificate, with those between it and one that clients know, in PEM: serves HTTPS, and HTTP/2 in it. The
+    /// files are read again when they change, and on SIGHUP.
+    #[arg(
+        long,
+        value_name = "FILE",
+        env = "MILLPOND_TLS_CERT",
+        requires = "tls_key"
+    )]
+    tls_cert: Option<PathBuf>,
+
+    /// The certificate's private key, in PEM.
+    #[arg(
+        long,
+        value_name = "FILE",
+        env = "MILLPOND_TLS_KEY",
+        requires = "tls_cert"
+    )]
+    tls_key: Option<PathBuf>,
 
     /// A TOML file of how to answer: files-at, cors, browser, cache, signing-keys. Options here count before it.
     #[arg(long, value_name = "FILE", env = "MILLPOND_CONFIG")]
@@ -232,6 +253,7 @@ impl Serve {
             Some(path) => Source::from_file(path)?,
             None => Source::embedded(),
         };
+        let certificate = self.certificate()?;
         raise_open_files();
         let folder = Folder::open(&self.dir)
             .with_context(|| format!("cannot serve the folder {}", self.dir.display()))?
@@ -253,7 +275,8 @@ impl Serve {
             .enable_all()
             .build()
             .context("cannot start the runtime")?;
-        let served = self.serve(millpond, config.files_at(), connection_limits, &log);
+        let files_at = config.files_at();
+        let served = self.serve(millpond, files_at, certificate, connection_limits, &log);
         Ok(match runtime.block_on(served)? {
             Stopped::Softly => ExitCode::SUCCESS,
             Stopped::AtOnce => {
@@ -280,10 +303,17 @@ impl Serve {
         limits
     }
 
+    fn certificate(&self) -> Result<Option<Certificate>> {
+        let files = self.tls_cert.as_deref().zip(self.tls_key.as_deref());
+        let certificate = files.map(|(certificate, key)| Certificate::from_files(certificate, key));
+        Ok(certificate.transpose()?)
+    }
+
     async fn serve(
         &self,
         millpond: Millpond,
         files_at: &str,
+        certificate: Option<Certificate>,
         limits: ConnectionLimits,
         log: &Log,
     ) -> Result<Stopped> {
@@ -311,9 +341,20 @@ impl Serve {
         self.report_on_signal(&millpond, &watch)?;
         let announcement =
             self.announcement(&millpond, files_at, listener.local_addr()?, admin_address);
+        if let Some(certificate) = &certificate {
+            certificate::follow(certificate.clone())?;
+        }
         announce(announcement).context("cannot start a thread")?;
+        let served = async {
+            match certificate {
+                Some(certificate) => {
+                    listener::serve_tls(listener, certificate, millpond, limits, stop).await;
+                }
+                None => listener::serve(listener, millpond, limits, stop).await,
+            }
+        };
         Ok(tokio::select! {
-            () = listener::serve(listener, millpond, limits, stop) => Stopped::Softly,
+            () = served => Stopped::Softly,
             () = stop_at_once.cancelled() => Stopped::AtOnce,
         })
     }
@@ -394,7 +435,12 @@ impl Serve {
         address: SocketAddr,
         admin: Option<SocketAddr>,
     ) -> String {
-        let url = format!("http://{address}");
+        let scheme = if self.tls_cert.is_some() {
+            "https"
+        } else {
+            "http"
+        };
+        let url = format!("{scheme}://{address}");
         let component = millpond.component();
         let files_at = files_at.trim_end_matches('/');
         let mut lines = vec![

@@ -1,7 +1,9 @@
 //! Measures one connection's progress, so that what makes none is ended.
 
 use crate::listener::ConnectionLimits;
+use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
+use tokio::sync::Notify;
 use tokio::time::{Instant, sleep_until};
 
 /// What a connection is doing, and since when.
@@ -18,12 +20,53 @@ enum Phase {
         stretch: Instant,
         sent_bytes: u64,
     },
+    /// Answering on so many streams of HTTP/2, each of which has a clock of its own.
+    Streams {
+        count: usize,
+        stretch: Instant,
+        sent_bytes: u64,
+    },
+    /// Between streams. What comes here is no request yet: frames about the connection itself come at any time.
+    NoStream { since: Instant },
 }
 
-/// The clock of one connection.
+impl Phase {
+    fn answer() -> Self {
+        let since = Instant::now();
+        Phase::Answer {
+            since,
+            stretch: since,
+            sent_bytes: 0,
+        }
+    }
+}
+
+/// What a connection or a stream has taken too long for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Overdue {
+    Idle,
+    Head,
+    Stall,
+    Total,
+}
+
+impl fmt::Display for Overdue {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Overdue::Idle => "idle",
+            Overdue::Head => "no whole request head in time",
+            Overdue::Stall => "the client takes too little",
+            Overdue::Total => "the answer took too long",
+        })
+    }
+}
+
+/// The clock of one connection, or of one stream.
 #[derive(Debug)]
 pub(crate) struct Clock {
     phase: Mutex<Phase>,
+    /// There are streams where there was none, which have less time than a connection without.
+    streams_began: Notify,
 }
 
 impl Clock {
@@ -31,7 +74,22 @@ impl Clock {
         let since = Instant::now();
         Clock {
             phase: Mutex::new(Phase::Head { since }),
+            streams_began: Notify::new(),
         }
+    }
+
+    /// The clock of a stream, whose request's head is complete.
+    pub(crate) fn of_stream() -> Self {
+        Clock {
+            phase: Mutex::new(Phase::answer()),
+            streams_began: Notify::new(),
+        }
+    }
+
+    /// Whether a stream is being answered.
+    pub(crate) fn has_streams(&self) -> bool {
+        let phase = self.phase.lock().unwrap_or_else(PoisonError::into_inner);
+        matches!(*phase, Phase::Streams { .. })
     }
 
     fn update(&self, next: impl FnOnce(Phase) -> Phase) {
@@ -61,15 +119,24 @@ impl Clock {
                 stretch,
                 sent_bytes: sent_bytes + bytes as u64,
             },
+            Phase::Streams {
+                count,
+                stretch,
+                sent_bytes,
+            } => Phase::Streams {
+                count,
+                stretch,
+                sent_bytes: sent_bytes + bytes as u64,
+            },
             Phase::Idle { .. } => Phase::Idle {
                 since: Instant::now(),
             },
-            other @ Phase::Head { .. } => other,
+            other @ (Phase::Head { .. } | Phase::NoStream { .. }) => other,
         });
     }
 
     /// Ends when the connection has taken too long, with the reason.
-    pub(crate) async fn overdue(&self, limits: &ConnectionLimits) -> &'static str {
+    pub(crate) async fn overdue(&self, limits: &ConnectionLimits) -> Overdue {
         // What a stretch has to bring, or the reader is a drip.
         let least_bytes = u64::from(limits.least_bytes_per_second)
             .saturating_mul(limits.stall.as_secs())
@@ -79,14 +146,24 @@ impl Clock {
             if Instant::now() >= deadline {
                 return reason;
             }
-            sleep_until(deadline).await;
+            // An answer may begin meanwhile, whose time is up before that.
+            let look_again = deadline.min(Instant::now() + limits.stall);
+            tokio::select! {
+                () = sleep_until(look_again) => {}
+                () = self.streams_began.notified() => {}
+            }
         }
     }
 
-    fn deadline(&self, limits: &ConnectionLimits, least_bytes: u64) -> (Instant, &'static str) {
+    fn deadline(&self, limits: &ConnectionLimits, least_bytes: u64) -> (Instant, Overdue) {
         let mut phase = self.phase.lock().unwrap_or_else(PoisonError::into_inner);
         let now = Instant::now();
         if let Phase::Answer {
+            stretch,
+            sent_bytes,
+            ..
+        }
+        | Phase::Streams {
             stretch,
             sent_bytes,
             ..
@@ -97,13 +174,16 @@ impl Clock {
             (*stretch, *sent_bytes) = (now, 0);
         }
         match *phase {
-            Phase::Idle { since } => (since + limits.idle, "idle"),
-            Phase::Head { since } => (since + limits.head, "no whole request head in time"),
+            Phase::Idle { since } | Phase::NoStream { since } => {
+                (since + limits.idle, Overdue::Idle)
+            }
+            Phase::Head { since } => (since + limits.head, Overdue::Head),
             Phase::Answer { since, stretch, .. } => {
-                let stall = (stretch + limits.stall, "the client takes too little");
-                let total = (since + limits.total, "the answer took too long");
+                let stall = (stretch + limits.stall, Overdue::Stall);
+                let total = (since + limits.total, Overdue::Total);
                 if stall.0 < total.0 { stall } else { total }
             }
+            Phase::Streams { stretch, .. } => (stretch + limits.stall, Overdue::Stall),
         }
     }
 }
@@ -116,12 +196,7 @@ pub(crate) struct Answering {
 
 impl Answering {
     pub(crate) fn begin(clock: &Arc<Clock>) -> Self {
-        let since = Instant::now();
-        clock.update(|_| Phase::Answer {
-            since,
-            stretch: since,
-            sent_bytes: 0,
-        });
+        clock.update(|_| Phase::answer());
         Answering {
             clock: Arc::clone(clock),
         }
@@ -132,6 +207,59 @@ impl Drop for Answering {
     fn drop(&mut self) {
         let since = Instant::now();
         self.clock.update(|_| Phase::Idle { since });
+    }
+}
+
+/// While it lives, a stream is answered.
+#[derive(Debug)]
+pub(crate) struct Streaming {
+    clock: Arc<Clock>,
+}
+
+impl Streaming {
+    /// One stream more, by its connection's clock.
+    pub(crate) fn begin(clock: &Arc<Clock>) -> Self {
+        clock.update(|phase| match phase {
+            Phase::Streams {
+                count,
+                stretch,
+                sent_bytes,
+            } => Phase::Streams {
+                count: count + 1,
+                stretch,
+                sent_bytes,
+            },
+            _ => {
+                clock.streams_began.notify_one();
+                Phase::Streams {
+                    count: 1,
+                    stretch: Instant::now(),
+                    sent_bytes: 0,
+                }
+            }
+        });
+        Streaming {
+            clock: Arc::clone(clock),
+        }
+    }
+}
+
+impl Drop for Streaming {
+    fn drop(&mut self) {
+        self.clock.update(|phase| match phase {
+            Phase::Streams {
+                count: count @ 2..,
+                stretch,
+                sent_bytes,
+            } => Phase::Streams {
+                count: count - 1,
+                stretch,
+                sent_bytes,
+            },
+            _ => Phase::NoStream {
+                since: Instant::now(),
+            },
+        });
     }
 }
 
@@ -150,7 +278,7 @@ mod tests {
     }
 
     /// Why a connection ends whose client takes so many bytes a second, and after how long.
-    async fn ended(bytes_per_second: usize) -> (&'static str, Duration) {
+    async fn ended(bytes_per_second: usize) -> (Overdue, Duration) {
         let clock = Arc::new(Clock::new());
         let _answering = Answering::begin(&clock);
         let limits = limits();
@@ -168,14 +296,39 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_drip_does_not_keep_a_connection() {
         let (reason, after) = ended(1000).await;
-        assert_eq!(reason, "the client takes too little");
+        assert_eq!(reason, Overdue::Stall);
         assert_eq!(after.as_secs(), 30);
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_reader_that_is_slow_but_steady_has_the_whole_time() {
         let (reason, after) = ended(1100).await;
-        assert_eq!(reason, "the answer took too long");
+        assert_eq!(reason, Overdue::Total);
         assert_eq!(after, limits().total);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn between_streams_nothing_but_a_stream_makes_a_connection_busy() {
+        let limits = limits();
+        let clock = Arc::new(Clock::new());
+        let streams = [Streaming::begin(&clock), Streaming::begin(&clock)];
+        assert!(clock.has_streams());
+        let [first, second] = streams;
+        drop(first);
+        assert!(clock.has_streams());
+        drop(second);
+        let begun = Instant::now();
+        let frames = async {
+            loop {
+                tokio::time::sleep(Duration::from_secs(1)).await;
+                clock.received();
+                clock.sent(17);
+            }
+        };
+        tokio::select! {
+            reason = clock.overdue(&limits) => assert_eq!(reason, Overdue::Idle),
+            () = frames => {}
+        }
+        assert_eq!(begun.elapsed(), limits.idle);
     }
 }

@@ -3,24 +3,36 @@
 mod address;
 pub mod clients;
 pub(crate) mod clock;
+mod frames;
 pub(crate) mod framing;
 pub(crate) mod head;
+pub(crate) mod http1;
+pub(crate) mod http2;
 pub(crate) mod lent;
 pub(crate) mod pace;
+pub(crate) mod places;
+pub(crate) mod plaintext;
 pub(crate) mod socket;
+mod stream;
+pub mod tls;
 pub(crate) mod window;
 
 use crate::connection::clients::{Clients, InFlight, TooMany};
 use crate::connection::clock::{Answering, Clock};
+use crate::connection::frames::Frames;
 use crate::connection::framing::{Framing, Scan};
 use crate::connection::lent::{Lent, Next};
 use crate::connection::pace::Pacer;
+use crate::connection::stream::Stream;
 use crate::connection::window::{Advice, Reader, SMALLEST, Window};
 use crate::ledger::accounts::Accounts;
 use crate::ledger::budget::{Budget, Reservation};
 use crate::ledger::route::Route;
 use crate::ledger::{Charge, Kind, Ledger, LedgerHandle, Owner};
-use crate::limits::{CONNECTION_STATE_BYTES, CONTENT_BYTES, HEAD_BYTES, LINGER, RECEIVE_BYTES};
+use crate::limits::{
+    CONNECTION_STATE_BYTES, CONTENT_BYTES, HEAD_BYTES, HTTP2_BYTES, LINGER, RECEIVE_BYTES,
+    TLS_BYTES, TLS_RECORD_BYTES, TLS_UNREAD_BYTES,
+};
 use crate::watch::heap::Tally;
 use http::HeaderMap;
 use std::io;
@@ -69,6 +81,16 @@ struct Flow {
     large_head: Option<(Reservation, Charge)>,
     /// The piece on its way, where the kernel takes it from its file.
     lent: Option<Lent>,
+    /// Where the connection is encrypted.
+    ciphertext: Option<Ciphertext>,
+}
+
+/// What has come encrypted and given no plaintext yet.
+#[derive(Debug, Default)]
+struct Ciphertext {
+    bytes: usize,
+    /// Room for a record that is larger than the buffer that a connection keeps.
+    large_record: Option<(Reservation, Charge)>,
 }
 
 impl Connection {
@@ -105,10 +127,32 @@ impl Connection {
                 head_bytes: 0,
                 large_head: None,
                 lent: None,
+                ciphertext: None,
             }),
             ledger,
             has_lost_pages: AtomicBool::new(false),
         }))
+    }
+
+    /// The connection is encrypted from now on; it holds so much more until the charge is dropped.
+    ///
+    /// # Errors
+    /// Never, as things are: a connection's ledger has no limit.
+    pub(crate) fn encrypt(&self) -> io::Result<Charge> {
+        self.flow().ciphertext = Some(Ciphertext::default());
+        let charge = self.ledger.charge(Kind::Connection, TLS_BYTES);
+        charge.map_err(io::Error::other)
+    }
+
+    /// The connection has streams from now on; it holds so much more until the charge is dropped. What the kernel keeps
+    /// is the connection's own, since it belongs to no one stream.
+    ///
+    /// # Errors
+    /// As [`Connection::encrypt`].
+    pub(crate) fn multiplex(&self) -> io::Result<Charge> {
+        self.flow().carry(&self.ledger.handle());
+        let charge = self.ledger.charge(Kind::Connection, HTTP2_BYTES);
+        charge.map_err(io::Error::other)
     }
 
     pub(crate) fn clock(&self) -> &Arc<Clock> {
@@ -119,25 +163,9 @@ impl Connection {
         &self.tally
     }
 
-    /// A request of that route is being served from now on.
-    pub(crate) fn serve(&self, route: &Arc<Route>) {
-        self.tally.serve(route);
-    }
-
     /// What the kernel holds for the connection now, in bytes.
     pub(crate) fn kernel_bytes(&self) -> usize {
         socket::held_bytes(&self.stream).unwrap_or(0)
-    }
-
-    /// An answer begins, and lasts until the guard is dropped: meanwhile its ledger carries what the kernel keeps.
-    pub(crate) fn answer(self: &Arc<Self>, ledger: &LedgerHandle) -> Answer {
-        let framing = self.begin(ledger);
-        Answer {
-            framing,
-            in_flight: None,
-            _clock: Answering::begin(&self.clock),
-            connection: Arc::clone(self),
-        }
     }
 
     fn begin(&self, ledger: &LedgerHandle) -> Framing {
@@ -195,6 +223,7 @@ impl Connection {
     pub(crate) fn settle(&self) {
         let mut flow = self.flow();
         if flow.answer.is_none()
+            && !self.clock.has_streams()
             && flow.extra.is_some()
             && self.kernel_bytes() < SMALLEST.kernel_bytes
         {
@@ -252,14 +281,40 @@ impl Connection {
         let _ = flow.kernel.resize(RECEIVE_BYTES + SMALLEST.kernel_bytes);
     }
 
-    /// Takes bytes that came into account, most often those of a head.
+    /// Takes bytes that came into account.
+    ///
+    /// # Errors
+    /// When they are encrypted and give no plaintext, or there is no room for a large record.
+    fn received(&self, count: usize) -> io::Result<()> {
+        /// A record that fits into what a connection keeps anyway.
+        const SMALL_RECORD_BYTES: usize = 4 * 1024;
+        self.clock.received();
+        let mut flow = self.flow();
+        let Some(ciphertext) = &mut flow.ciphertext else {
+            return Ok(());
+        };
+        ciphertext.bytes += count;
+        if ciphertext.bytes > TLS_UNREAD_BYTES {
+            return Err(io::Error::other("what comes encrypted makes no sense"));
+        }
+        if ciphertext.bytes > SMALL_RECORD_BYTES && ciphertext.large_record.is_none() {
+            ciphertext.large_record = Some(self.room_for(TLS_RECORD_BYTES)?);
+        }
+        Ok(())
+    }
+
+    /// What came encrypted has given plaintext.
+    fn deciphered(&self) {
+        if let Some(ciphertext) = &mut self.flow().ciphertext {
+            *ciphertext = Ciphertext::default();
+        }
+    }
+
+    /// Takes bytes of HTTP/1.1 into account, most often those of a head.
     ///
     /// # Errors
     /// When a large head comes and there is no room for one.
-    fn received(&self, bytes: &[u8]) -> io::Result<()> {
-        /// A head that fits into what a connection keeps anyway.
-        const SMALL_HEAD_BYTES: usize = 8 * 1024;
-        self.clock.received();
+    fn read_heads(&self, bytes: &[u8]) -> io::Result<()> {
         let mut flow = self.flow();
         flow.scan.read(bytes);
         if flow.answer.is_some() {
@@ -267,23 +322,43 @@ impl Connection {
         }
         flow.head_bytes += bytes.len();
         if flow.head_bytes >= SMALL_HEAD_BYTES && flow.large_head.is_none() {
-            let room = self.budget.try_reserve(HEAD_BYTES);
-            let charge = self.ledger.charge(Kind::Connection, HEAD_BYTES).ok();
-            flow.large_head = room.zip(charge);
-            if flow.large_head.is_none() {
-                return Err(io::Error::new(
-                    io::ErrorKind::OutOfMemory,
-                    "there is no room for a large request head",
-                ));
-            }
+            flow.large_head = Some(self.room_for(HEAD_BYTES)?);
         }
         Ok(())
+    }
+
+    /// Takes bytes of HTTP/2 into account.
+    ///
+    /// # Errors
+    /// When a field section is too long, or there is no room for a large one.
+    fn read_frames(&self, frames: &mut Frames, bytes: &[u8]) -> io::Result<()> {
+        let section_bytes = frames.read(bytes).map_err(io::Error::other)?;
+        let mut flow = self.flow();
+        if section_bytes < SMALL_HEAD_BYTES {
+            flow.large_head = None;
+        } else if flow.large_head.is_none() {
+            // The parser's buffer may be twice as large as what is in it.
+            flow.large_head = Some(self.room_for(2 * HEAD_BYTES)?);
+        }
+        Ok(())
+    }
+
+    fn room_for(&self, bytes: usize) -> io::Result<(Reservation, Charge)> {
+        let room = self.budget.try_reserve(bytes);
+        let charge = self.ledger.charge(Kind::Connection, bytes).ok();
+        room.zip(charge).ok_or_else(|| {
+            let message = "there is no room for a large request head";
+            io::Error::new(io::ErrorKind::OutOfMemory, message)
+        })
     }
 
     fn flow(&self) -> MutexGuard<'_, Flow> {
         self.flow.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
+
+/// A head that fits into what a connection keeps anyway.
+const SMALL_HEAD_BYTES: usize = 8 * 1024;
 
 impl Flow {
     /// Puts the kernel's part on that ledger. Whether there was room for it.
@@ -322,13 +397,55 @@ impl Connections {
     }
 }
 
+/// A request on a connection, for whoever answers it.
+#[derive(Debug, Clone)]
+pub(crate) enum Exchange {
+    /// The only one at its time: HTTP/1.1.
+    Alone(Arc<Connection>),
+    /// One of several: HTTP/2.
+    Stream(Arc<Stream>),
+}
+
+impl Exchange {
+    /// It is served from now on, as a request of that route. Its answer lasts until the guard is dropped, and what the
+    /// kernel keeps for that is on that ledger meanwhile, where it is its alone.
+    pub(crate) fn answer(&self, route: &Arc<Route>, ledger: &LedgerHandle) -> Answer {
+        let (connection, framing, way) = match self {
+            Exchange::Alone(connection) => {
+                let framing = connection.begin(ledger);
+                let way = Way::Alone(Answering::begin(&connection.clock));
+                (connection, framing, way)
+            }
+            // Frames say where a request ends, whatever its fields say.
+            Exchange::Stream(stream) => {
+                let way = Way::Stream(Arc::clone(stream));
+                (&stream.connection, Framing::Sound, way)
+            }
+        };
+        connection.tally.serve(route);
+        Answer {
+            framing,
+            in_flight: None,
+            way,
+            connection: Arc::clone(connection),
+        }
+    }
+}
+
 /// An answer on its way through a connection, from the request's head to the last byte.
 #[derive(Debug)]
 pub(crate) struct Answer {
     connection: Arc<Connection>,
     framing: Framing,
     in_flight: Option<InFlight>,
-    _clock: Answering,
+    way: Way,
+}
+
+/// What an answer has of its connection.
+#[derive(Debug)]
+enum Way {
+    Alone(#[expect(dead_code, reason = "it ends by being dropped")] Answering),
+    Stream(Arc<Stream>),
 }
 
 impl Answer {
@@ -363,8 +480,9 @@ impl Answer {
     }
 
     /// Whether the bytes of the answer go to the kernel as they are, and nobody looks at them on the way.
+    /// TLS and the frames of HTTP/2 read them first, and a page that the file has no more would end the process there.
     pub(crate) fn is_sent_by_kernel(&self) -> bool {
-        true
+        matches!(self.way, Way::Alone(_)) && self.connection.flow().ciphertext.is_none()
     }
 
     /// Whether the file has shrunk of which the kernel was given pages to send.
@@ -384,17 +502,22 @@ impl Answer {
 
     /// How much may lie between the file and this reader.
     pub(crate) fn window(&self) -> Window {
-        self.connection.flow().reader.window()
+        match &self.way {
+            Way::Alone(_) => self.connection.flow().reader.window(),
+            Way::Stream(stream) => stream.window(),
+        }
     }
 }
 
 impl Drop for Answer {
     fn drop(&mut self) {
-        self.connection.end();
+        if let Way::Alone(_) = self.way {
+            self.connection.end();
+        }
     }
 }
 
-/// The connection's socket, as hyper reads and writes it.
+/// The connection's socket, as HTTP or TLS reads and writes it.
 #[derive(Debug)]
 pub(crate) struct Socket(pub(crate) Arc<Connection>);
 
@@ -410,7 +533,7 @@ impl AsyncRead for Socket {
             match socket::receive(&connection.stream, buffer) {
                 Ok(received) => {
                     if !received.is_empty() {
-                        connection.received(received)?;
+                        connection.received(received.len())?;
                     }
                     return Poll::Ready(Ok(()));
                 }

@@ -222,12 +222,19 @@ impl Budget {
             return Ok(room);
         }
         let _waiting = Waiting::join(self)?;
-        let room = Arc::clone(&self.units).acquire_many_owned(units(bytes));
-        match timeout(longest, room).await {
-            Ok(Ok(permit)) => Ok(Reservation { permit }),
-            // It is never closed, so this is the wait.
+        match timeout(longest, self.wait_for(bytes)).await {
+            Ok(Some(room)) => Ok(room),
             _ => Err(NoRoom::TooLong(longest)),
         }
+    }
+
+    /// Reserves so many bytes once there is room for them, first come, first served, however long that takes. `None`
+    /// never comes as things are, since the budget is never closed.
+    pub(crate) async fn wait_for(&self, bytes: usize) -> Option<Reservation> {
+        let permit = Arc::clone(&self.units)
+            .acquire_many_owned(units(bytes))
+            .await;
+        permit.ok().map(|permit| Reservation { permit })
     }
 
     /// Reserves so many bytes if there is room for them now and nobody waits for it.

@@ -1,0 +1,193 @@
+//! HTTP/2 (RFC 9113) on one connection: its limits, and its streams, which run in the connection's own task.
+//!
+//! So nothing outlives its connection: when the task is dropped, every request on it is.
+
+use crate::body::MediaBody;
+use crate::connection::clock::{Clock, Overdue};
+use crate::connection::plaintext::Plaintext;
+use crate::connection::stream::{Stream, StreamBody};
+use crate::connection::{Connection, Exchange};
+use crate::limits::{HEAD_BYTES, STREAM_SEND_BYTES, STREAM_WINDOW_BYTES, STREAMS, WINDOW_BYTES};
+use crate::listener::ConnectionLimits;
+use crate::request::Millpond;
+use futures_util::stream::{FuturesUnordered, StreamExt};
+use http::header::{self, HeaderValue};
+use http::request::Parts;
+use http::{Request, Response};
+use hyper::body::Incoming;
+use hyper::rt::Executor;
+use hyper::server::conn::http2;
+use hyper::service::service_fn;
+use hyper_util::rt::TokioIo;
+use std::future::{Future, poll_fn};
+use std::pin::{Pin, pin};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::Poll;
+
+/// Serves a connection to its end. When `stopping` says so, no new streams are taken, and those that are there are let
+/// end.
+pub(crate) async fn serve(
+    connection: &Arc<Connection>,
+    io: Plaintext,
+    millpond: &Millpond,
+    limits: &Arc<ConnectionLimits>,
+    stopping: impl Future<Output = ()>,
+) -> hyper::Result<()> {
+    let streams = Streams::new(limits);
+    let service = service_fn(|request: Request<Incoming>| {
+        // No content is ever used; what has come of it is dropped here, and what comes is ignored.
+        let (head, _) = request.into_parts();
+        let stream = Stream::begin(connection, &head);
+        streams.hand_over(stream.as_deref());
+        let millpond = millpond.clone();
+        async move {
+            let stream = stream.ok_or_else(|| h2::Error::from(h2::Reason::REFUSED_STREAM))?;
+            Ok::<_, h2::Error>(answer(&millpond, head, stream).await)
+        }
+    });
+    let mut http = http2::Builder::new(streams.clone());
+    http.max_concurrent_streams(STREAMS)
+        .initial_connection_window_size(WINDOW_BYTES)
+        .initial_stream_window_size(STREAM_WINDOW_BYTES)
+        .max_header_list_size(HEAD_BYTES as u32)
+        .max_send_buf_size(STREAM_SEND_BYTES)
+        .max_pending_accept_reset_streams(Some(STREAMS as usize))
+        .max_local_error_reset_streams(Some(STREAMS as usize));
+    let mut served = pin!(http.serve_connection(TokioIo::new(io), service));
+    let mut stopping = pin!(stopping);
+    let mut is_stopping = false;
+    let mut running = FuturesUnordered::new();
+    poll_fn(|cx| {
+        if !is_stopping && stopping.as_mut().poll(cx).is_ready() {
+            is_stopping = true;
+            served.as_mut().graceful_shutdown();
+        }
+        loop {
+            if let Poll::Ready(ended) = served.as_mut().poll(cx) {
+                return Poll::Ready(ended);
+            }
+            running.extend(streams.begun());
+            match running.poll_next_unpin(cx) {
+                Poll::Ready(Some(())) => {}
+                Poll::Ready(None) | Poll::Pending => return Poll::Pending,
+            }
+        }
+    })
+    .await
+}
+
+async fn answer(
+    millpond: &Millpond,
+    mut head: Parts,
+    stream: Arc<Stream>,
+) -> Response<StreamBody<MediaBody>> {
+    name_host(&mut head);
+    head.extensions
+        .insert(Exchange::Stream(Arc::clone(&stream)));
+    let mut response = millpond.serve(Request::from_parts(head, ())).await;
+    // It is about the connection, of which nothing is said here (RFC 9113 section 8.2.2).
+    response.headers_mut().remove(header::CONNECTION);
+    response.map(|body| StreamBody { body, stream })
+}
+
+/// Gives a request the `Host` that it would have in HTTP/1.1. One that names another host than `:authority` stays
+/// beside it (RFC 9113 section 8.3.1), and two make a request malformed.
+fn name_host(head: &mut Parts) {
+    let Some(authority) = head.uri.authority() else {
+        return;
+    };
+    let Ok(host) = HeaderValue::from_str(authority.as_str()) else {
+        return;
+    };
+    let is_named = |named: &HeaderValue| named.as_bytes().eq_ignore_ascii_case(host.as_bytes());
+    if !head.headers.get(header::HOST).is_some_and(is_named) {
+        head.headers.append(header::HOST, host);
+    }
+}
+
+/// The streams of one connection, from when hyper gives one away to when its connection's task takes it.
+#[derive(Clone)]
+struct Streams {
+    limits: Arc<ConnectionLimits>,
+    begun: Arc<Mutex<Begun>>,
+}
+
+#[derive(Default)]
+struct Begun {
+    /// The clock of the stream whose request is being handed over.
+    clock: Option<Arc<Clock>>,
+    streams: Vec<Running>,
+}
+
+type Running = Pin<Box<dyn Future<Output = ()> + Send>>;
+
+impl Streams {
+    fn new(limits: &Arc<ConnectionLimits>) -> Self {
+        Streams {
+            limits: Arc::clone(limits),
+            begun: Arc::default(),
+        }
+    }
+
+    /// What is executed next is that stream's. hyper calls its service and executes what comes of it one after the
+    /// other.
+    fn hand_over(&self, stream: Option<&Stream>) {
+        let clock = stream.map(|stream| Arc::clone(stream.clock()));
+        self.lock().clock = clock;
+    }
+
+    fn begun(&self) -> Vec<Running> {
+        std::mem::take(&mut self.lock().streams)
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Begun> {
+        self.begun.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl<F: Future<Output = ()> + Send + 'static> Executor<F> for Streams {
+    fn execute(&self, stream: F) {
+        let mut begun = self.lock();
+        let Some(clock) = begun.clock.take() else {
+            // One that was refused ends at once.
+            begun.streams.push(Box::pin(stream));
+            return;
+        };
+        let limits = Arc::clone(&self.limits);
+        begun.streams.push(Box::pin(async move {
+            let overdue: Overdue = tokio::select! {
+                biased;
+                () = stream => return,
+                overdue = clock.overdue(&limits) => overdue,
+            };
+            // Dropped, it is reset.
+            tracing::info!(reason = %overdue, "a stream was closed");
+        }));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn hosts() {
+        for (target, host, expected) in [
+            ("http://a:80/", None, vec!["a:80"]),
+            ("http://a/", Some("A"), vec!["A"]),
+            ("http://a/", Some("b"), vec!["b", "a"]),
+            ("/", Some("b"), vec!["b"]),
+            ("/", None, vec![]),
+        ] {
+            let mut request = Request::get(target);
+            if let Some(host) = host {
+                request = request.header("host", host);
+            }
+            let (mut head, ()) = request.body(()).unwrap().into_parts();
+            name_host(&mut head);
+            let hosts: Vec<_> = head.headers.get_all("host").iter().collect();
+            assert_eq!(hosts, expected, "{target} {host:?}");
+        }
+    }
+}
