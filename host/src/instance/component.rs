@@ -1,5 +1,6 @@
 //! A component that fits the world `media-guest`: read, compiled and checked before anything is served.
 
+use crate::config::Config;
 use crate::instance::engine::Runtime;
 use crate::instance::http::HttpVersion;
 use crate::limits::{COMPONENT_BYTES, Limits};
@@ -7,6 +8,7 @@ use sha2::{Digest, Sha256};
 use std::fs::File;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use wasmtime::component::Component;
 
 /// The component that is built into this program.
@@ -149,7 +151,8 @@ impl Source {
     /// # Errors
     /// [`ComponentError`]: all but `Read` and `TooLarge`.
     pub fn inspect(&self, limits: &Limits) -> Result<Inspection, ComponentError> {
-        Ok(Runtime::new(self, limits)?.inspect(self))
+        let settings = Arc::new(Config::default().settings());
+        Ok(Runtime::new(self, limits, None, &settings)?.inspect(self))
     }
 }
 

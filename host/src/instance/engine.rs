@@ -1,13 +1,16 @@
 //! The engine: one for the process, with one component, compiled and linked before the first request.
 
+use crate::config::Settings;
 use crate::instance::component::{self, ComponentError, Inspection, Source};
-use crate::instance::http::{HttpGuest, HttpVersion};
+use crate::instance::http::{Given, HttpGuest, HttpVersion};
 use crate::instance::{InstanceState, MediaGuestPre};
 use crate::ledger::meter::Meter;
 use crate::limits::{
     CORE_INSTANCES, GUEST_STACK_BYTES, KEEP_MEMORY_BYTES, KEEP_STACK_BYTES, Limits, STACK_BYTES,
     TABLE_ELEMENT_BYTES,
 };
+use std::path::Path;
+use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 use wasmtime::component::{Component, Linker};
@@ -33,11 +36,16 @@ pub(crate) enum Guest {
 }
 
 impl Runtime {
-    /// Compiles a component and links it.
+    /// Compiles a component and links it. Those for `wasi:http` are given the folder and the settings.
     ///
     /// # Errors
     /// [`ComponentError`], in words for whoever gave the component.
-    pub(crate) fn new(source: &Source, limits: &Limits) -> Result<Self, ComponentError> {
+    pub(crate) fn new(
+        source: &Source,
+        limits: &Limits,
+        folder: Option<&Path>,
+        settings: &Arc<Settings>,
+    ) -> Result<Self, ComponentError> {
         let http = component::http_version(source);
         let engine = Engine::new(&config(limits, http))
             .map_err(|error| ComponentError::Engine(component::one_line(&error)))?;
@@ -48,7 +56,11 @@ impl Runtime {
         };
         let guest = match http {
             None => link(&engine, &component).map(Guest::Media),
-            Some(version) => HttpGuest::link(&engine, &component, version).map(Guest::Http),
+            Some(version) => {
+                let given = Given::new(folder, settings)
+                    .map_err(|error| ComponentError::Engine(component::one_line(&error)))?;
+                HttpGuest::link(&engine, &component, version, given).map(Guest::Http)
+            }
         };
         let guest = guest.map_err(unfit)?;
         let runtime = Runtime {

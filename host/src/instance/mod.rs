@@ -3,10 +3,11 @@
 pub(crate) mod component;
 pub(crate) mod engine;
 pub(crate) mod http;
+pub(crate) mod limited;
 pub(crate) mod response;
 
 use crate::config::Settings;
-use crate::instance::engine::TICK;
+use crate::instance::limited::{CpuTime, Limited};
 use crate::ledger::meter::Meter;
 use crate::ledger::{Charge, Exceeded, Kind, Ledger, LedgerHandle};
 use crate::limits::{Limit, Limits};
@@ -18,7 +19,7 @@ use bytes::{Bytes, BytesMut};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::SystemTime;
 use wasmtime::component::{HasSelf, Linker, Resource, ResourceTable, ResourceTableError};
-use wasmtime::{Engine, Store, UpdateDeadline};
+use wasmtime::{Engine, Store};
 use wasmtime_wasi_io::IoView;
 use wasmtime_wasi_io::poll::Pollable;
 use wasmtime_wasi_io::streams::{DynInputStream, InputStream, StreamError, StreamResult};
@@ -55,7 +56,7 @@ pub(crate) struct InstanceState {
     /// What is behind the streams that were given to the guest, by handle. Weak, since the guest may drop
     /// a stream and its handle then be another's.
     streams: Vec<(u32, Weak<Mutex<MediaStream>>)>,
-    cpu_ticks_left: u32,
+    cpu: CpuTime,
     ledger: LedgerHandle,
 }
 
@@ -78,42 +79,16 @@ impl InstanceState {
         settings: &Arc<Settings>,
         ledger: &Ledger,
     ) -> Result<Store<Self>, Exceeded> {
-        let meter = Meter::new(ledger, limits)?;
-        let mut table = ResourceTable::new();
-        table.set_max_capacity(limits.handles);
-        let ticks = limits.cpu.as_nanos().div_ceil(TICK.as_nanos());
         let state = InstanceState {
-            meter,
-            table,
+            meter: Meter::new(ledger, limits)?,
+            table: limited::table(limits),
             media: Arc::clone(media),
             settings: Arc::clone(settings),
             streams: Vec::new(),
-            cpu_ticks_left: u32::try_from(ticks).unwrap_or(u32::MAX),
+            cpu: CpuTime::new(limits),
             ledger: ledger.handle(),
         };
-        let mut store = Store::new(engine, state);
-        store.limiter(|state| &mut state.meter);
-        store.set_hostcall_fuel(limits.lifted_bytes);
-        // A guest's own handles beside those of the table: one of each for every entry is plenty.
-        store.set_max_component_handles(2 * limits.handles);
-        store.set_epoch_deadline(1);
-        store.epoch_deadline_callback(|mut store| {
-            let state = store.data_mut();
-            state.cpu_ticks_left = state.cpu_ticks_left.saturating_sub(1);
-            if state.cpu_ticks_left == 0 {
-                return Err(Limit::Cpu.into());
-            }
-            Ok(UpdateDeadline::Yield(1))
-        });
-        Ok(store)
-    }
-
-    pub(crate) fn meter(&self) -> &Meter {
-        &self.meter
-    }
-
-    pub(crate) fn meter_mut(&mut self) -> &mut Meter {
-        &mut self.meter
+        Ok(limited::store(engine, limits, state))
     }
 
     /// Takes out of the table what a handle stands for: the bytes that the guest has not read.
@@ -125,6 +100,20 @@ impl InstanceState {
         self.table.delete(handle).ok()?;
         let stream = stream.lock().unwrap_or_else(PoisonError::into_inner);
         Some(stream.clone())
+    }
+}
+
+impl Limited for InstanceState {
+    fn meter(&self) -> &Meter {
+        &self.meter
+    }
+
+    fn meter_mut(&mut self) -> &mut Meter {
+        &mut self.meter
+    }
+
+    fn cpu(&self) -> &CpuTime {
+        &self.cpu
     }
 }
 

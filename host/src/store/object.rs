@@ -108,17 +108,11 @@ impl<S: MediaStore> MediaStore for Arc<S> {
 /// [`MediaStore`] without its type, so that hosts have the same one whatever they serve from.
 pub(crate) trait AnyStore: Send + Sync {
     fn open(self: Arc<Self>, key: Key, ledger: LedgerHandle) -> Opening;
-
-    fn folder(&self) -> Option<&Path>;
 }
 
 type Opening = Pin<Box<dyn Future<Output = Result<MediaObject, OpenError>> + Send>>;
 
 impl<S: MediaStore> AnyStore for S {
-    fn folder(&self) -> Option<&Path> {
-        MediaStore::folder(self)
-    }
-
     fn open(self: Arc<Self>, key: Key, ledger: LedgerHandle) -> Opening {
         let is_shallow = self.is_shallow();
         let open = async move { MediaStore::open(&*self, &key, &ledger).await };
