@@ -21,4 +21,4 @@ pub use pieces::ReadAt;
 
 pub(crate) use object::{AnyStore, MediaStream, off_the_guests_stack};
 pub(crate) use pieces::Reading;
-pub(crate) use slice::{FileSlice, ReadNow};
+pub(crate) use slice::{FileSlice, ReadNow, read_at, read_at_now};

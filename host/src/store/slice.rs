@@ -136,11 +136,16 @@ impl FileSlice {
 }
 
 /// Reads at a place, whatever the handle's own position is.
-pub(super) fn read_at(file: &File, into: &mut [u8], offset: u64) -> io::Result<usize> {
+pub(crate) fn read_at(file: &File, into: &mut [u8], offset: u64) -> io::Result<usize> {
     #[cfg(unix)]
     return std::os::unix::fs::FileExt::read_at(file, into, offset);
     #[cfg(windows)]
     return std::os::windows::fs::FileExt::seek_read(file, into, offset);
+}
+
+/// The same, but without waiting for the disk: [`io::ErrorKind::WouldBlock`] where it would.
+pub(crate) fn read_at_now(file: &File, into: &mut [u8], offset: u64) -> io::Result<usize> {
+    now::read_at(file, into, offset)
 }
 
 /// Reads what the kernel has in memory and nothing else (`RWF_NOWAIT`): a media file that is asked for often

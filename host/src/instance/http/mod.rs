@@ -5,6 +5,8 @@
 //! and by `wasi:config/store`; clocks and random numbers; and no network. Its body is taken one piece at a time, and
 //! while the client takes none, the instance does not run.
 
+mod files;
+
 use crate::config::Settings;
 use crate::instance::limited::{self, CpuTime, Limited};
 use crate::instance::{config, limit_of};
@@ -90,6 +92,7 @@ impl HttpGuest {
         let mut linker = Linker::<HttpState>::new(engine);
         config::add_to_linker::<_, HasSelf<_>>(&mut linker, |state| state)?;
         wasmtime_wasi::p2::add_to_linker_async(&mut linker)?;
+        files::add_to_linker(&mut linker)?;
         wasmtime_wasi_http::p2::add_only_http_to_linker_async(&mut linker)?;
         if version == HttpVersion::P3 {
             wasmtime_wasi::p3::add_to_linker(&mut linker)?;

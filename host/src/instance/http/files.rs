@@ -1,0 +1,158 @@
+//! Files as a component for `wasi:http` reads them: what the kernel has in memory is read at once, as the host does for
+//! its own component. WASI's usual implementation changes threads for each piece, or else lets a slow disk hold
+//! up every connection of a thread.
+
+use crate::instance::http::HttpState;
+use crate::limits::HTTP_PIECE_BYTES;
+use crate::store::{read_at, read_at_now};
+use bytes::{Bytes, BytesMut};
+use std::fs::File;
+use std::io;
+use std::sync::Arc;
+use wasmtime::StoreContextMut;
+use wasmtime::component::{Linker, Resource};
+use wasmtime_wasi::filesystem::Descriptor;
+use wasmtime_wasi::p2::bindings::filesystem::types::ErrorCode;
+use wasmtime_wasi::runtime::{AbortOnDropJoinHandle, spawn_blocking};
+use wasmtime_wasi_io::poll::Pollable;
+use wasmtime_wasi_io::streams::{DynInputStream, InputStream, StreamError, StreamResult};
+
+/// Replaces how a file is read as a stream; everything else stays as it is linked already.
+pub(super) fn add_to_linker(linker: &mut Linker<HttpState>) -> wasmtime::Result<()> {
+    linker.allow_shadowing(true);
+    linker
+        .instance("wasi:filesystem/types@0.2.12")?
+        .func_wrap("[method]descriptor.read-via-stream", read_via_stream)?;
+    linker.allow_shadowing(false);
+    Ok(())
+}
+
+type Opened = Result<Resource<DynInputStream>, ErrorCode>;
+
+fn read_via_stream(
+    mut store: StoreContextMut<'_, HttpState>,
+    (descriptor, offset): (Resource<Descriptor>, u64),
+) -> wasmtime::Result<(Opened,)> {
+    let table = &mut store.data_mut().table;
+    let file = match table.get(&descriptor)? {
+        Descriptor::File(file) => Arc::clone(&file.file),
+        Descriptor::Dir(_) => return Ok((Err(ErrorCode::IsDirectory),)),
+    };
+    let stream: DynInputStream = Box::new(FileStream {
+        file,
+        offset,
+        ahead: Ahead::Nothing,
+    });
+    Ok((Ok(table.push(stream)?),))
+}
+
+/// The bytes of a file from an offset on.
+struct FileStream {
+    file: Arc<File>,
+    offset: u64,
+    ahead: Ahead,
+}
+
+/// What was read and not yet taken.
+enum Ahead {
+    Nothing,
+    /// A thread waits for the disk.
+    Reading(AbortOnDropJoinHandle<io::Result<Bytes>>),
+    Bytes(Bytes),
+    Failed(io::Error),
+    End,
+}
+
+impl From<io::Result<Bytes>> for Ahead {
+    fn from(read: io::Result<Bytes>) -> Self {
+        match read {
+            Ok(bytes) if bytes.is_empty() => Ahead::End,
+            Ok(bytes) => Ahead::Bytes(bytes),
+            Err(error) => Ahead::Failed(error),
+        }
+    }
+}
+
+impl FileStream {
+    /// Reads what is in memory of the next bytes, or has a thread wait for the disk.
+    fn begin(&mut self, most: usize) {
+        let offset = self.offset;
+        // Asked for zeros, the allocator has the kernel make new pages, which takes longer than the read.
+        let mut buffer = BytesMut::new();
+        buffer.resize(most.min(HTTP_PIECE_BYTES), 0);
+        self.ahead = match read_at_now(&self.file, &mut buffer, offset) {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                let file = Arc::clone(&self.file);
+                Ahead::Reading(spawn_blocking(move || {
+                    let count = read_at(&file, &mut buffer, offset)?;
+                    buffer.truncate(count);
+                    Ok(buffer.freeze())
+                }))
+            }
+            read => Ahead::from(read.map(|count| {
+                buffer.truncate(count);
+                buffer.freeze()
+            })),
+        };
+    }
+
+    /// Returns once there is something to take.
+    async fn read_ahead(&mut self, most: usize) {
+        if let Ahead::Nothing = self.ahead {
+            self.begin(most);
+        }
+        if let Ahead::Reading(reading) = &mut self.ahead {
+            self.ahead = reading.await.into();
+        }
+    }
+}
+
+#[async_trait::async_trait]
+impl Pollable for FileStream {
+    async fn ready(&mut self) {
+        self.read_ahead(HTTP_PIECE_BYTES).await;
+    }
+}
+
+#[async_trait::async_trait]
+impl InputStream for FileStream {
+    fn read(&mut self, size: usize) -> StreamResult<Bytes> {
+        if size == 0 {
+            return Ok(Bytes::new());
+        }
+        if let Ahead::Nothing = self.ahead {
+            self.begin(size);
+        }
+        match &mut self.ahead {
+            Ahead::Nothing | Ahead::Reading(_) => Ok(Bytes::new()),
+            Ahead::Bytes(bytes) => {
+                let taken = bytes.split_to(size.min(bytes.len()));
+                self.offset += taken.len() as u64;
+                if bytes.is_empty() {
+                    self.ahead = Ahead::Nothing;
+                }
+                Ok(taken)
+            }
+            Ahead::Failed(_) => match std::mem::replace(&mut self.ahead, Ahead::End) {
+                Ahead::Failed(error) => Err(StreamError::LastOperationFailed(error.into())),
+                _ => Err(StreamError::Closed),
+            },
+            Ahead::End => Err(StreamError::Closed),
+        }
+    }
+
+    async fn blocking_read(&mut self, size: usize) -> StreamResult<Bytes> {
+        if size > 0 {
+            self.read_ahead(size).await;
+        }
+        self.read(size)
+    }
+
+    /// A read that has begun cannot be stopped, so it is waited for: a component that drops streams in the middle of
+    /// reads would otherwise pile them up.
+    async fn cancel(&mut self) {
+        if let Ahead::Reading(reading) = std::mem::replace(&mut self.ahead, Ahead::End) {
+            reading.cancel().await;
+        }
+    }
+}
