@@ -67,6 +67,18 @@ async fn wasmtime_serve_splices_bodies() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs wash"]
+async fn wasmcloud_runs_the_component_for_wasi_0_2() {
+    run(Runtime::wasmcloud("millpond-http-p2.wasm")).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs wash"]
+async fn wasmcloud_runs_the_component_for_wasi_0_3() {
+    run(Runtime::wasmcloud("millpond-http-p3.wasm")).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "needs jco"]
 async fn jco_serves_the_component_for_wasi_0_2() {
     run(Runtime::jco_serve(&[])).await;

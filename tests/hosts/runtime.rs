@@ -2,6 +2,7 @@
 
 use super::outcome::Alive;
 use crate::conformance::{self, Settings};
+use std::collections::HashMap;
 use std::io::{BufRead, BufReader};
 use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
@@ -120,6 +121,35 @@ impl Runtime {
         }
     }
 
+    /// wasmCloud's host, as its command starts one for a component that is built already.
+    pub(crate) fn wasmcloud(component: &'static str) -> Self {
+        Runtime {
+            name: format!("wasmCloud's wash dev, {component}"),
+            command: Box::new(move |folder, settings| {
+                // Hidden files are not served.
+                let project = folder.join(".project");
+                let config = serde_json::json!({
+                    "build": { "command": "true", "component_path": component_path(component) },
+                    "dev": {
+                        "address": format!("127.0.0.1:{}", free_port()),
+                        "volumes": [{ "host_path": folder, "guest_path": "/media" }],
+                    },
+                    "workload": {
+                        "environment": { "config": environment(settings).collect::<HashMap<_, _>>() },
+                    },
+                });
+                fs::create_dir_all(project.join(".wash")).unwrap();
+                fs::write(project.join(".wash/config.json"), config.to_string()).unwrap();
+                let mut command = Command::new(program("wash"));
+                command.arg("dev").current_dir(project);
+                // It tells its address once more when the component is there.
+                (command, None)
+            }),
+            otherwise: &[],
+            harmed_by_leaving: None,
+        }
+    }
+
     /// The package for Node, in `plugins/node`.
     pub(crate) fn node() -> Self {
         Runtime {
@@ -223,10 +253,8 @@ fn options(settings: &Settings) -> impl Iterator<Item = String> {
 
 /// Settings as the store component reads them.
 fn environment(settings: &Settings) -> impl Iterator<Item = (String, &str)> {
-    settings.iter().map(|(key, value)| {
-        let name = key.to_ascii_uppercase().replace('-', "_");
-        (format!("MILLPOND_{name}"), value.as_str())
-    })
+    let settings = settings.iter();
+    settings.map(|(key, value)| (millpond_store::settings::variable(key), value.as_str()))
 }
 
 fn free_port() -> u16 {

