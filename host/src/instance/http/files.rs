@@ -156,3 +156,91 @@ impl InputStream for FileStream {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use std::fs;
+
+    fn stream(file: File, offset: u64) -> FileStream {
+        FileStream {
+            file: Arc::new(file),
+            offset,
+            ahead: Ahead::Nothing,
+        }
+    }
+
+    /// All that there is, taken by reads of that size.
+    async fn take(stream: &mut FileStream, size: usize) -> Vec<u8> {
+        let mut taken = Vec::new();
+        loop {
+            match stream.blocking_read(size).await {
+                Ok(bytes) => {
+                    assert!(!bytes.is_empty() && bytes.len() <= size.min(HTTP_PIECE_BYTES));
+                    taken.extend_from_slice(&bytes);
+                }
+                Err(StreamError::Closed) => return taken,
+                Err(error) => panic!("{error}"),
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn a_file_is_read_from_an_offset_to_its_end_in_bounded_pieces() {
+        let content: Vec<u8> = (0..200_000_u32).flat_map(u32::to_le_bytes).collect();
+        let file = tempfile::NamedTempFile::new().unwrap();
+        fs::write(file.path(), &content).unwrap();
+        for (offset, size) in [
+            (0, 1 << 20),
+            (1, 10_000),
+            (799_999, 7),
+            (800_000, 7),
+            (900_000, 7),
+        ] {
+            let mut stream = stream(file.reopen().unwrap(), offset as u64);
+            let rest = content.get(offset..).unwrap_or_default();
+            assert!(take(&mut stream, size).await == rest, "{offset} {size}");
+            assert!(matches!(stream.read(1), Err(StreamError::Closed)));
+        }
+    }
+
+    #[tokio::test]
+    async fn what_was_read_ahead_is_taken_in_any_pieces() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        fs::write(file.path(), b"some bytes").unwrap();
+        let mut stream = stream(file.reopen().unwrap(), 0);
+        stream.ready().await;
+        assert_eq!(stream.read(0).unwrap(), "");
+        assert_eq!(stream.read(4).unwrap(), "some");
+        assert_eq!(take(&mut stream, 100).await, b" bytes");
+    }
+
+    /// The files of `/proc` are of those that cannot be read without waiting.
+    #[cfg(target_os = "linux")]
+    #[tokio::test]
+    async fn what_cannot_be_read_at_once_is_read_by_another_thread() {
+        let whole = fs::read("/proc/version").unwrap();
+        let mut polled = stream(File::open("/proc/version").unwrap(), 0);
+        assert_eq!(polled.read(1000).unwrap(), "");
+        assert!(matches!(polled.ahead, Ahead::Reading(_)));
+        polled.ready().await;
+        assert_eq!(polled.read(1000).unwrap(), whole);
+        let mut blocking = stream(File::open("/proc/version").unwrap(), 0);
+        assert_eq!(take(&mut blocking, 5).await, whole);
+        let mut dropped = stream(File::open("/proc/version").unwrap(), 0);
+        assert_eq!(dropped.read(1000).unwrap(), "");
+        dropped.cancel().await;
+        assert!(matches!(dropped.read(1000), Err(StreamError::Closed)));
+    }
+
+    #[tokio::test]
+    async fn a_read_that_fails_is_an_error_and_then_the_end() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let unreadable = File::options().write(true).open(file.path()).unwrap();
+        let mut stream = stream(unreadable, 0);
+        let failed = stream.blocking_read(10).await;
+        assert!(matches!(failed, Err(StreamError::LastOperationFailed(_))));
+        assert!(matches!(stream.read(10), Err(StreamError::Closed)));
+    }
+}
