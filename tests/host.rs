@@ -8,6 +8,7 @@ use std::fs;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -62,12 +63,22 @@ impl Host {
     }
 
     pub(crate) async fn start_with(setup: Setup) -> Self {
+        Host::start_over(setup, |folder| folder).await
+    }
+
+    /// One that looks at its files for each request.
+    pub(crate) async fn start_looking_each_time() -> Self {
+        let look_each_time = |folder: Folder| folder.with_recheck(Duration::ZERO);
+        Host::start_over(Setup::default(), look_each_time).await
+    }
+
+    async fn start_over(setup: Setup, of: impl FnOnce(Folder) -> Folder) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let mut config = setup.config;
         config.files_at = Some(setup.files_at.parse().unwrap());
         let millpond = Millpond::new(
             &setup.source,
-            Folder::open(folder.path()).unwrap(),
+            of(Folder::open(folder.path()).unwrap()),
             &config,
             setup.limits,
         )
@@ -107,6 +118,10 @@ impl Host {
 
     pub(crate) fn bound(&self) -> &Bound {
         self.millpond.bound()
+    }
+
+    pub(crate) fn kept_bytes(&self) -> usize {
+        self.millpond.kept_bytes()
     }
 
     pub(crate) fn accounts(&self) -> &Arc<Accounts> {

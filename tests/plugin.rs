@@ -276,7 +276,10 @@ impl ReadAt for OneOpen {
 async fn serve_from(store: impl MediaStore, source: Source) -> (Millpond, SocketAddr) {
     let mut config = Config::default();
     config.files_at = Some("/".parse().unwrap());
-    let millpond = Millpond::new(&source, store, &config, Limits::default()).unwrap();
+    // What a store is asked is not to depend on what it was asked before.
+    let mut limits = Limits::default();
+    limits.reuse_bytes = 0;
+    let millpond = Millpond::new(&source, store, &config, limits).unwrap();
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let (limits, stop) = (ConnectionLimits::default(), CancellationToken::new());

@@ -261,7 +261,8 @@ async fn s6_not_an_open_file_for_each_disconnect() {
     host.accounts().idle().await;
     let accounts = host.accounts();
     assert_eq!(accounts.ended(millpond::End::Aborted), CLIENTS as u64);
-    assert_eq!(open_files_in(host.folder.path()), 0);
+    // The one that is kept for whoever comes next.
+    assert!(open_files_in(host.folder.path()) <= 1);
     assert_eq!(
         host.request("GET", "/media/clip.mp4", &[("range", "bytes=0-9")])
             .await

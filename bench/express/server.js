@@ -5,7 +5,7 @@
 // that the report then proposed. Its mistakes are kept, but one: an id is looked up only if it can be an id,
 // so that nobody who runs this shares more than the store.
 //
-// node server.js STORE
+// node server.js STORE, and PORT=N where it is to listen on no free port.
 
 const fs = require('node:fs');
 const path = require('node:path');
@@ -72,7 +72,7 @@ function handleEnds(stream, res) {
   res.on('close', () => stream.destroy());
 }
 
-const server = app.listen(0, '127.0.0.1', () => {
+const server = app.listen(Number(process.env.PORT ?? 0), '127.0.0.1', () => {
   console.log(`listening http://127.0.0.1:${server.address().port}`);
 });
 server.requestTimeout = 30 * MINUTE_MS;

@@ -37,9 +37,23 @@ impl Machine {
     }
 }
 
+/// Which commit a workspace is at, and whether it has changes beside; empty where git does not tell.
+pub(crate) fn commit(workspace: &Path) -> String {
+    said(Command::new("git").current_dir(workspace).args([
+        "describe",
+        "--always",
+        "--exclude=*",
+        "--abbrev=12",
+        "--dirty",
+    ]))
+}
+
 fn version(program: &Path) -> String {
-    let output = Command::new(program).arg("--version").output();
-    output.map_or_else(
+    said(Command::new(program).arg("--version"))
+}
+
+fn said(command: &mut Command) -> String {
+    command.output().map_or_else(
         |_| String::new(),
         |output| String::from_utf8_lossy(&output.stdout).trim().to_owned(),
     )

@@ -1,19 +1,12 @@
-//! Measures millpond beside the server that it replaces: `cargo run --release -p millpond-bench -- --help`.
+//! Measures millpond beside other servers: `cargo run --release -p millpond-bench -- --help`.
 
-mod drive;
-mod load;
+mod compare;
+mod express;
 mod machine;
-mod media;
-mod memory;
-mod picture;
+mod process;
 mod replay;
-mod report;
-mod request;
-mod sample;
-mod servers;
-mod slope;
 mod sockets;
-mod tally;
+mod store;
 
 use clap::Parser;
 use std::process::ExitCode;
@@ -21,13 +14,24 @@ use std::process::ExitCode;
 #[derive(Debug, Parser)]
 #[command(name = "millpond-bench", version, about)]
 enum Bench {
+    /// Compares millpond's speed and cost with those of other servers.
+    Compare(Box<compare::Compare>),
     /// Plays the original's load against millpond and the original, and draws their memory.
     Replay(Box<replay::Replay>),
+    /// The least server that there can be, which `compare` starts.
+    #[command(hide = true)]
+    Bare(compare::Bare),
+    /// The load of a schedule, which `compare` starts.
+    #[command(hide = true)]
+    Send(compare::Send),
 }
 
 fn main() -> ExitCode {
     let ended = match Bench::parse() {
+        Bench::Compare(compare) => compare.run(),
         Bench::Replay(replay) => replay.run(),
+        Bench::Bare(bare) => bare.run(),
+        Bench::Send(send) => send.run(),
     };
     match ended {
         Ok(()) => ExitCode::SUCCESS,

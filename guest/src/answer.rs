@@ -294,6 +294,8 @@ impl<O: Object> Selected<O> {
             .with(header::CONTENT_TYPE, multipart.media_type)
             .with(header::CONTENT_LENGTH, multipart.length.to_string());
         response.body = multipart.parts;
+        // Its boundary is nobody's to guess, and would be known once it had been given.
+        response.reuse = None;
         Ok(response)
     }
 

@@ -51,6 +51,15 @@ pub struct MediaBody {
 
 impl Drop for MediaBody {
     fn drop(&mut self) {
+        if let Some(record) = &mut self.record
+            && self
+                .lane
+                .answer
+                .as_ref()
+                .is_some_and(Answer::has_lost_pages)
+        {
+            record.ended_because(End::Failed, "the file has shrunk since it was opened");
+        }
         if self.leak == Some(Leak::Body) {
             std::mem::forget((self.record.take(), Arc::clone(&self.lane)));
         }
@@ -220,13 +229,17 @@ impl MediaBody {
                 }
                 return Poll::Ready(self.take_run(piece).transpose());
             }
-            let Some(Part::Stream(stream)) = self.parts.pop_front() else {
+            let Some(Part::Stream(mut stream)) = self.parts.pop_front() else {
                 continue;
             };
             let piece_bytes = match self.make_room(&stream) {
                 Ok(piece_bytes) => piece_bytes,
                 Err(exceeded) => return Poll::Ready(Some(Err(io::Error::other(exceeded)))),
             };
+            if let Some(bytes) = self.take_mapped(&mut stream, piece_bytes) {
+                let piece = self.take_piece(stream, bytes);
+                return Poll::Ready(Some(Ok(piece)));
+            }
             let mut slice = match stream {
                 MediaStream::File(slice) => slice,
                 MediaStream::Pieces(pieces) => {
@@ -236,6 +249,10 @@ impl MediaBody {
                     continue;
                 }
             };
+            if let Some(bytes) = slice.take_kept(piece_bytes) {
+                let piece = self.take_piece(MediaStream::File(slice), bytes);
+                return Poll::Ready(Some(Ok(piece)));
+            }
             self.buffer.reserve(piece_bytes);
             match slice.read_now(&mut self.buffer, piece_bytes) {
                 Ok(ReadNow::Read) => {
@@ -253,6 +270,22 @@ impl MediaBody {
             });
             self.reading = Some(ReadAhead::File(task));
         }
+    }
+
+    /// The next bytes as pages of their file's, where the connection gives them to the kernel as they are. They are in
+    /// the process's memory until the kernel has them, so they are charged as those of a buffer.
+    fn take_mapped(&mut self, stream: &mut MediaStream, piece_bytes: usize) -> Option<Bytes> {
+        let MediaStream::File(slice) = stream else {
+            return None;
+        };
+        let answer = self.lane.answer.as_ref()?;
+        if !answer.is_sent_by_kernel() {
+            return None;
+        }
+        let mapped = slice.take_mapped(piece_bytes)?;
+        // What is charged is room for one piece, and this one is it.
+        self.buffer = BytesMut::new();
+        Some(mapped)
     }
 
     /// What an instance gave, which is charged by its store already, or the end of that.

@@ -15,6 +15,7 @@ pub mod ledger;
 pub mod limits;
 pub mod listener;
 mod request;
+mod reuse;
 pub mod store;
 pub mod watch;
 

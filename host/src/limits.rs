@@ -55,6 +55,9 @@ pub const ADMISSION_WAIT: Duration = Duration::from_secs(1);
 /// Most requests that wait for room; one more is told to come again at once.
 pub const QUEUE: usize = 1024;
 
+/// Answers that may be given again take so much together, in bytes, unless told otherwise: some two thousand.
+pub const REUSE_BYTES: usize = 4 * 1024 * 1024;
+
 /// Stack that a guest may use, in bytes.
 pub(crate) const GUEST_STACK_BYTES: usize = 128 * 1024;
 
@@ -183,6 +186,9 @@ pub struct Limits {
     pub lifted_bytes: usize,
     /// Instances that exist at one time.
     pub concurrent_instances: usize,
+    /// What answers that are given again without an instance take together, in bytes, where the bound has room for it; 0
+    /// for an instance for each request.
+    pub reuse_bytes: usize,
     #[doc(hidden)]
     pub leak: Option<crate::watch::drill::Leak>,
 }
@@ -197,6 +203,7 @@ impl Default for Limits {
             handles: HANDLES,
             lifted_bytes: LIFTED_BYTES,
             concurrent_instances: CONCURRENT_INSTANCES,
+            reuse_bytes: REUSE_BYTES,
             leak: None,
         }
     }

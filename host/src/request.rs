@@ -11,7 +11,7 @@ use crate::instance::component::{ComponentError, Inspection, Source, one_line};
 use crate::instance::engine::{Guest, Runtime};
 use crate::instance::http::{HttpGuest, HttpState};
 use crate::instance::limited::Limited;
-use crate::instance::response::{self, InvalidResponse};
+use crate::instance::response::{self, Checked, InvalidResponse};
 use crate::instance::{InstanceState, MediaGuestPre, limit_of, serve, timestamp_ns};
 use crate::ledger::accounts::Accounts;
 use crate::ledger::budget::{Bound, Budget, NoRoom};
@@ -22,6 +22,7 @@ use crate::limits::{
     ADMISSION_WAIT, ANSWER_BYTES, FIELD_LINES, FIELD_OVERHEAD_BYTES, FIELDS_BYTES, Limit, Limits,
     REQUEST_OVERHEAD_BYTES, RESPONSE_BYTES, TARGET_BYTES,
 };
+use crate::reuse::{Again, Known, Reusable, Reuse};
 use crate::store::{AnyStore, MediaStore};
 use crate::watch::process;
 use bytes::Bytes;
@@ -30,6 +31,7 @@ use http::{Method, Request, Response, StatusCode};
 use std::borrow::Cow;
 use std::convert::Infallible;
 use std::future::Future;
+use std::net::IpAddr;
 use std::pin::Pin;
 use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll};
@@ -84,6 +86,8 @@ struct Shared {
     bound: Bound,
     budget: Arc<Budget>,
     instances: Arc<Semaphore>,
+    /// None where each request is answered by an instance.
+    reuse: Option<Reuse>,
     connections: Connections,
     ended: OnceLock<Ended>,
 }
@@ -110,7 +114,15 @@ impl Millpond {
         // What the process has by now, its component compiled, is what it has without a request.
         let fixed_bytes = process::fixed_bytes(limits.memory_bytes);
         let files = process::open_files_limit();
-        let bound = Bound::divide(limits.memory_bytes, fixed_bytes, files, &limits)?;
+        let store_bytes = store.kept_bytes().most;
+        let bound = Bound::divide(
+            limits.memory_bytes,
+            fixed_bytes,
+            store_bytes,
+            files,
+            &limits,
+        )?;
+        let reuse_bytes = bound.kept_bytes - store_bytes;
         Ok(Millpond {
             shared: Arc::new(Shared {
                 inspection: runtime.inspect(source),
@@ -122,6 +134,7 @@ impl Millpond {
                 bound,
                 budget: Arc::new(Budget::new(bound.answers_bytes)),
                 instances: Arc::new(Semaphore::new(bound.instances)),
+                reuse: (reuse_bytes > 0).then(|| Reuse::new(reuse_bytes)),
                 connections: Connections::default(),
                 ended: OnceLock::new(),
             }),
@@ -157,6 +170,13 @@ impl Millpond {
             self.accounts().observe(ended.clone());
             ended
         })
+    }
+
+    /// What is kept between requests now, in bytes: files of the store's that are open, and answers.
+    #[must_use]
+    pub fn kept_bytes(&self) -> usize {
+        let answers = self.shared.reuse.as_ref().map_or(0, Reuse::bytes);
+        answers + self.shared.media.kept_bytes().now
     }
 
     /// What answers in progress reserve from.
@@ -280,39 +300,103 @@ impl Shared {
         if let Some(answer) = on_connection {
             head::check(head, answer.framing())?;
             answer.admit(&head.headers)?;
-            client = Some(answer.client(&head.headers).to_string());
+            client = Some(answer.client(&head.headers));
         }
         let _head = record.ledger().charge(Kind::Head, head_bytes(head))?;
 
-        // Admission: room for the answer, for as long as it lasts, and a place for an instance.
+        match self.runtime.guest() {
+            Guest::Media(guest) => {
+                let mut asking = None;
+                if let Some(reuse) = &self.reuse
+                    && let Some(question) =
+                        reuse.question(&head.method, target(head), &head.headers)
+                {
+                    match reuse.look_up(&question, self.limits.wall).await {
+                        Known::Answer(answer) => match self.answer_again(&answer, record).await? {
+                            Some(answered) => return Ok(answered),
+                            None => reuse.forget(&question, &answer),
+                        },
+                        Known::Nothing(first) => asking = Some(first),
+                        Known::Guest => {}
+                    }
+                }
+                let place = self.admit(record).await?;
+                let is_first = asking.is_some();
+                let asked = self.ask(guest, head, client, place, is_first, record).await;
+                let (answered, reusable) = match asked {
+                    Ok((response, charge, reusable)) => (Ok((response, charge)), reusable),
+                    // Others are to find out for themselves, and not one after the other.
+                    Err(error) => (Err(error), None),
+                };
+                if let Some(asking) = asking {
+                    asking.tell(reusable);
+                }
+                answered
+            }
+            Guest::Http(guest) => {
+                let place = self.admit(record).await?;
+                self.ask_http(guest, head, place, record).await
+            }
+        }
+    }
+
+    /// Admission: room for the answer, for as long as it lasts, and a place for an instance.
+    async fn admit(&self, record: &Record) -> Result<OwnedSemaphorePermit, RequestError> {
         let admitted = self
             .budget
             .admit(ANSWER_BYTES, &self.instances, ADMISSION_WAIT)
             .await;
         let (room, place) = admitted?;
         record.ledger().keep(room);
-
-        match self.runtime.guest() {
-            Guest::Media(guest) => self.ask(guest, head, client, place, record).await,
-            Guest::Http(guest) => self.ask_http(guest, head, place, record).await,
-        }
+        Ok(place)
     }
 
-    /// Asks a fresh instance, which is gone by the time that its answer is sent.
+    /// Gives an answer again, without an instance. `None` where it does not hold any more.
+    async fn answer_again(
+        &self,
+        answer: &Reusable,
+        record: &mut Record,
+    ) -> Result<Option<(Response<Vec<Part>>, Charge)>, RequestError> {
+        let room = self.budget.reserve(ANSWER_BYTES, ADMISSION_WAIT).await?;
+        let ledger = record.ledger().handle();
+        let again = match answer.again_now(&*self.media, &ledger) {
+            Some(again) => again,
+            None => {
+                let again = answer.again(&self.media, &ledger);
+                match timeout(self.limits.wall, again).await {
+                    Ok(again) => again,
+                    Err(_) => return Err(RequestError::Limited(Limit::Wall)),
+                }
+            }
+        };
+        // What the store says of it, it may say to the guest.
+        let Again::Holds(response) = again else {
+            return Ok(None);
+        };
+        record.ledger().keep(room);
+        record.reused();
+        let charge = self.make_room(&response, record.ledger())?;
+        Ok(Some((response, charge)))
+    }
+
+    /// Asks a fresh instance, which is gone by the time that its answer is sent. `is_first` when others may be given the
+    /// same answer.
     async fn ask(
         &self,
         guest: &MediaGuestPre<InstanceState>,
         head: &http::request::Parts,
-        client: Option<String>,
+        client: Option<IpAddr>,
         place: OwnedSemaphorePermit,
+        is_first: bool,
         record: &mut Record,
-    ) -> Result<(Response<Vec<Part>>, Charge), RequestError> {
+    ) -> Result<(Response<Vec<Part>>, Charge, Option<Reusable>), RequestError> {
         let mut store = self.store(record.ledger())?;
         let fields: Vec<(&str, &[u8])> = head
             .headers
             .iter()
             .map(|(name, value)| (name.as_str(), value.as_bytes()))
             .collect();
+        let client = client.map(|client| client.to_string());
         let question = serve::Request {
             method: head.method.as_str(),
             target: target(head),
@@ -338,13 +422,14 @@ impl Shared {
         };
 
         // The handles leave the instance; then it is freed, before the first byte of the body moves.
-        let response = response::check(answer, &head.method, store.data_mut())?;
+        let checked = response::check(answer, &head.method, is_first, store.data_mut())?;
+        let Checked { response, reusable } = checked;
         let lifted = store.data_mut().meter_mut().lift(response_bytes(&response));
         lifted.map_err(RequestError::Limited)?;
         let charge = self.make_room(&response, record.ledger())?;
         drop(store);
         drop(place);
-        Ok((response, charge))
+        Ok((response, charge, reusable))
     }
 
     /// Asks a fresh instance of a component for `wasi:http`, which sends its answer itself and keeps its place

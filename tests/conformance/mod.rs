@@ -43,13 +43,43 @@ async fn the_component_in_this_process_answers_as_the_table_says() {
     let (table, fixtures) = table();
     let exchanges = exchange::right(&table, &fixtures);
     let exchanges = not_natively_only(exchanges);
-    let mut components = ways::Components::new(&fixtures);
+    let mut components = ways::Components::new(&fixtures, 0);
     let mut answers = Vec::new();
     for exchange in &exchanges {
         let component = components.with(&exchange.settings);
         answers.push(component.ask(&exchange.request).await);
+        assert_eq!(component.accounts().reused(), 0);
     }
     assert_all(&exchanges, answers);
+}
+
+/// Each is asked twice, so that the second answer is the first one given again, where that is allowed.
+#[tokio::test]
+async fn answers_that_are_given_again_are_as_the_table_says() {
+    let (table, fixtures) = table();
+    let exchanges = exchange::right(&table, &fixtures);
+    let exchanges = not_natively_only(exchanges);
+    let mut components = ways::Components::new(&fixtures, millpond::limits::REUSE_BYTES);
+    let mut reused = 0;
+    for turn in 0..2 {
+        let mut answers = Vec::new();
+        for exchange in &exchanges {
+            let component = components.with(&exchange.settings);
+            let before = component.accounts().reused();
+            answers.push(component.ask(&exchange.request).await);
+            let is_reused = component.accounts().reused() > before;
+            let is_signed = exchange.request.target.contains("signature=");
+            assert!(!(is_reused && is_signed), "{}", exchange.name);
+            reused += usize::from(is_reused && turn == 1);
+        }
+        assert_all(&exchanges, answers);
+    }
+    // The others are errors, private media, preflights and several ranges, which the guest never lets be reused.
+    assert!(
+        reused > exchanges.len() / 3,
+        "{reused} of {}",
+        exchanges.len()
+    );
 }
 
 #[tokio::test]

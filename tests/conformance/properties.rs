@@ -71,7 +71,7 @@ fn no_fields_make_the_component_fail() {
     let runtime = tokio::runtime::Runtime::new().unwrap();
     let component = {
         let _entered = runtime.enter();
-        Component::new(&fixtures, &BTreeMap::new())
+        Component::new(&fixtures, &BTreeMap::new(), millpond::limits::REUSE_BYTES)
     };
     let targets = targets(&fixtures);
     let target = prop::sample::select(targets);

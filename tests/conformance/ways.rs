@@ -45,6 +45,7 @@ pub(crate) fn natively(request: &Request, store: &impl Imports<Object = Item>) -
 /// The component under test, once for each way that it is set up.
 pub(crate) struct Components<'a> {
     fixtures: &'a Fixtures,
+    reuse_bytes: usize,
     with: BTreeMap<Settings, Component>,
 }
 
@@ -55,21 +56,26 @@ pub(crate) struct Component {
 }
 
 impl<'a> Components<'a> {
-    pub(crate) fn new(fixtures: &'a Fixtures) -> Self {
-        let with = BTreeMap::new();
-        Components { fixtures, with }
+    /// Ones that keep so much of answers to be given again.
+    pub(crate) fn new(fixtures: &'a Fixtures, reuse_bytes: usize) -> Self {
+        Components {
+            fixtures,
+            reuse_bytes,
+            with: BTreeMap::new(),
+        }
     }
 
     pub(crate) fn with(&mut self, settings: &Settings) -> &Component {
         self.with
             .entry(settings.clone())
-            .or_insert_with(|| Component::new(self.fixtures, settings))
+            .or_insert_with(|| Component::new(self.fixtures, settings, self.reuse_bytes))
     }
 }
 
 impl Component {
-    pub(crate) fn new(fixtures: &Fixtures, settings: &Settings) -> Self {
-        let setup = Setup::default();
+    pub(crate) fn new(fixtures: &Fixtures, settings: &Settings, reuse_bytes: usize) -> Self {
+        let mut setup = Setup::default();
+        setup.limits.reuse_bytes = reuse_bytes;
         let folder = tempfile::tempdir().unwrap();
         fixtures.put_into(folder.path());
         let millpond = Millpond::new(

@@ -4,19 +4,36 @@ use anyhow::{Context, Result, ensure};
 use std::path::Path;
 use std::process::Command;
 
-/// Builds the server and the replay, and runs it.
-pub(crate) fn replay(root: &Path, arguments: &[String]) -> Result<()> {
+/// Builds the server and what measures it, and runs that: `compare` or `replay`.
+pub(crate) fn run(root: &Path, command: &str, arguments: &[String]) -> Result<()> {
     cargo(root, &["build", "--release", "--package", "millpond"], &[])?;
-    let replay = [
+    let run = [
         "run",
         "--release",
         "--package",
         "millpond-bench",
         "--",
-        "replay",
+        command,
     ];
-    cargo(root, &replay, arguments)
+    cargo(root, &run, arguments)
 }
+
+/// Builds static-web-server, which no distribution has, to where `compare` looks for it.
+pub(crate) fn install(root: &Path) -> Result<()> {
+    let install = [
+        "install",
+        "--locked",
+        "--quiet",
+        STATIC_WEB_SERVER,
+        "--root",
+        "target/bench",
+        "--target-dir",
+        "target/bench/build",
+    ];
+    cargo(root, &install, &[])
+}
+
+const STATIC_WEB_SERVER: &str = "static-web-server@2";
 
 fn cargo(root: &Path, command: &[&str], arguments: &[String]) -> Result<()> {
     let status = Command::new("cargo")

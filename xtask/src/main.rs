@@ -33,6 +33,14 @@ enum Task {
     Conformance,
     /// Writes docs/public-api.txt, the listing of everything public in the library.
     PublicApi,
+    /// Compares millpond's speed and cost with those of other servers: `-- --help` tells more.
+    Bench {
+        /// Builds static-web-server, one of them, and does nothing else.
+        #[arg(long)]
+        install: bool,
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<String>,
+    },
     /// Replays the original's load against millpond and the original, and draws both: `-- --help` tells more.
     Replay {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
@@ -77,7 +85,9 @@ fn main() -> Result<()> {
         Task::WitPage => wit_page::write(&root),
         Task::Conformance => conformance::write(&root),
         Task::PublicApi => public_api::write(&root),
-        Task::Replay { arguments } => bench::replay(&root, &arguments),
+        Task::Bench { install: true, .. } => bench::install(&root),
+        Task::Bench { arguments, .. } => bench::run(&root, "compare", &arguments),
+        Task::Replay { arguments } => bench::run(&root, "replay", &arguments),
         Task::Fuzz { target, arguments } => fuzz::run(&root, &target, &arguments),
         Task::Hosts { install: true, .. } => hosts::install(&root, false),
         Task::Hosts { page: true, .. } => hosts::write(&root),

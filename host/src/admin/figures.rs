@@ -16,9 +16,11 @@ pub(super) struct Memory {
     kernel: Kernel,
     ledger: LedgerSum,
     budget: BudgetUse,
+    kept_bytes: usize,
     unexplained_bytes: i64,
     trend: Trend,
     requests_total: u64,
+    requests_reused: u64,
     ended: BTreeMap<String, u64>,
     live: Live,
 }
@@ -94,9 +96,11 @@ impl Memory {
                 total_bytes: millpond.budget().total_bytes(),
                 waiting: millpond.budget().waiting(),
             },
+            kept_bytes: millpond.kept_bytes(),
             unexplained_bytes: seen.unexplained_bytes,
             trend: seen.trend,
             requests_total: ended.values().sum::<u64>() + seen.survey.live_requests as u64,
+            requests_reused: accounts.reused(),
             ended,
             live: Live {
                 stores: accounts.stores(),

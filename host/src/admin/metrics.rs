@@ -131,6 +131,14 @@ impl Collector for Now {
             None,
             End::ALL.map(|end| ("end", end.name(), ConstCounter::new(accounts.ended(end)))),
         )?;
+        let reused = ConstCounter::new(accounts.reused());
+        let metric = encoder.encode_descriptor(
+            "requests_reused",
+            "Requests that an earlier answer was given to again, without an instance",
+            None,
+            reused.metric_type(),
+        )?;
+        reused.encode(metric)?;
         labelled(
             &mut encoder,
             "ledger",
@@ -190,6 +198,12 @@ impl Now {
                 "What answers in progress may reserve",
                 true,
                 wide(budget.total_bytes()),
+            ),
+            (
+                "kept",
+                "What is kept between requests: open files and answers",
+                true,
+                wide(self.millpond.kept_bytes()),
             ),
             (
                 "queue",

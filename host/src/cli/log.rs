@@ -7,9 +7,10 @@ use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
 use prometheus_client::metrics::counter::ConstCounter;
 use std::fmt;
 use std::io::{self, IsTerminal, Write};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use tracing_appender::non_blocking::{NonBlocking, NonBlockingBuilder, WorkerGuard};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::{Receiver, channel};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 use tracing_subscriber::fmt::MakeWriter;
 
 /// How a line is written.
@@ -21,29 +22,60 @@ pub(super) enum LogFormat {
     Json,
 }
 
+/// Which lines are written.
+#[derive(Debug, Clone, Copy, ValueEnum)]
+pub(super) enum LogLevel {
+    /// One for each request, and whatever else there is to tell.
+    Info,
+    /// Those of requests that were refused, limited or failed, and what is wrong.
+    Warn,
+}
+
+impl From<LogLevel> for tracing::Level {
+    fn from(level: LogLevel) -> Self {
+        match level {
+            LogLevel::Info => tracing::Level::INFO,
+            LogLevel::Warn => tracing::Level::WARN,
+        }
+    }
+}
+
 /// The running log. When it is dropped, the lines that wait are written, for as long as a second.
 #[derive(Debug)]
 pub(super) struct Log {
     queue: Arc<Queue>,
-    _worker: WorkerGuard,
+    /// Is closed when the last line has been written.
+    has_ended: Receiver<()>,
+}
+
+impl Drop for Log {
+    fn drop(&mut self) {
+        const LONGEST: Duration = Duration::from_secs(1);
+        self.queue.end();
+        // Whoever reads it may be stuck.
+        let _ = self.has_ended.recv_timeout(LONGEST);
+    }
 }
 
 impl Log {
     /// Logs to standard error from here on, on a thread of its own: lines wait in a queue of [`LOG_BYTES`], and those
     /// that find no room in it are dropped and counted.
-    pub(super) fn start(format: LogFormat) -> Self {
-        let (lines, log) = queue(io::stderr());
+    ///
+    /// # Errors
+    /// When there cannot be such a thread.
+    pub(super) fn start(format: LogFormat, level: LogLevel) -> io::Result<Self> {
+        let (lines, log) = queue(io::stderr())?;
         let subscriber = tracing_subscriber::fmt()
             .with_writer(lines)
             // It would tell of a failure on standard error, and end the request where that is closed.
             .log_internal_errors(false)
             .with_ansi(io::stderr().is_terminal())
-            .with_max_level(tracing::Level::INFO);
+            .with_max_level(tracing::Level::from(level));
         match format {
             LogFormat::Text => subscriber.with_target(false).init(),
             LogFormat::Json => subscriber.json().flatten_event(true).init(),
         }
-        log
+        Ok(log)
     }
 
     /// Counts the lines that were dropped, for `/metrics`.
@@ -63,83 +95,116 @@ pub(super) fn announce(text: String) -> io::Result<()> {
     Ok(())
 }
 
-/// What a line takes of the queue at least, in bytes: shorter ones are not told apart, so that so many lines of it
-/// fill the queue.
-const LEAST_LINE_BYTES: usize = 128;
+/// How long lines are gathered before they are written. To wake the writer for each costs more than the line does.
+const GATHERED: Duration = Duration::from_millis(5);
 
 /// What waits to be written, and how many lines do not wait any more because they never will be.
-///
-/// The appender's own queue counts lines, which are of no certain length; this one counts bytes, and is full first.
 #[derive(Debug, Default)]
 struct Queue {
-    bytes: AtomicUsize,
+    lines: Mutex<Waiting>,
+    arrived: Condvar,
     dropped_lines: AtomicU64,
 }
 
-impl Queue {
-    fn enter(&self, line: &[u8]) -> bool {
-        let fits = |bytes: usize| {
-            let bytes = bytes.saturating_add(held_bytes(line));
-            (bytes <= LOG_BYTES).then_some(bytes)
-        };
-        let entered = self
-            .bytes
-            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, fits);
-        entered.is_ok()
-    }
-
-    fn leave(&self, line: &[u8]) {
-        self.bytes.fetch_sub(held_bytes(line), Ordering::Relaxed);
-    }
-
-    fn drop_line(&self) {
-        self.dropped_lines.fetch_add(1, Ordering::Relaxed);
-    }
+#[derive(Debug, Default)]
+struct Waiting {
+    bytes: Vec<u8>,
+    /// What the writer has taken and not yet written, in bytes.
+    taken_bytes: usize,
+    /// The writer has nothing to do.
+    is_awaited: bool,
+    has_ended: bool,
 }
 
-fn held_bytes(line: &[u8]) -> usize {
-    line.len().max(LEAST_LINE_BYTES)
+impl Queue {
+    fn waiting(&self) -> MutexGuard<'_, Waiting> {
+        self.lines.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn enter(&self, line: &[u8]) {
+        let mut waiting = self.waiting();
+        if waiting.bytes.len() + waiting.taken_bytes + line.len() > LOG_BYTES {
+            self.dropped_lines.fetch_add(1, Ordering::Relaxed);
+            return;
+        }
+        waiting.bytes.extend_from_slice(line);
+        if std::mem::take(&mut waiting.is_awaited) {
+            self.arrived.notify_one();
+        }
+    }
+
+    /// What waits, once something does; `None` once nothing will.
+    fn take(&self) -> Option<Vec<u8>> {
+        let mut waiting = self.waiting();
+        waiting.taken_bytes = 0;
+        while waiting.bytes.is_empty() {
+            if waiting.has_ended {
+                return None;
+            }
+            waiting.is_awaited = true;
+            waiting = self
+                .arrived
+                .wait(waiting)
+                .unwrap_or_else(PoisonError::into_inner);
+            if !waiting.has_ended {
+                let more = self.arrived.wait_timeout(waiting, GATHERED);
+                waiting = more.unwrap_or_else(PoisonError::into_inner).0;
+            }
+        }
+        waiting.taken_bytes = waiting.bytes.len();
+        Some(std::mem::take(&mut waiting.bytes))
+    }
+
+    fn write_on(&self, mut writer: impl Write) {
+        while let Some(lines) = self.take() {
+            let mut rest = lines.as_slice();
+            while !rest.is_empty() {
+                match writer.write(rest) {
+                    Ok(count @ 1..) => rest = rest.get(count..).unwrap_or_default(),
+                    Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                    // Whoever read it has gone, most likely. There is nobody left to tell.
+                    Ok(_) | Err(_) => {
+                        let lines = rest.split_inclusive(|byte| *byte == b'\n').count();
+                        self.dropped_lines
+                            .fetch_add(lines as u64, Ordering::Relaxed);
+                        break;
+                    }
+                }
+            }
+        }
+    }
+
+    fn end(&self) {
+        self.waiting().has_ended = true;
+        self.arrived.notify_all();
+    }
 }
 
 /// A queue, and the thread that writes what is in it.
-fn queue(writer: impl Write + Send + 'static) -> (Lines, Log) {
+fn queue(writer: impl Write + Send + 'static) -> io::Result<(Lines, Log)> {
     let queue = Arc::<Queue>::default();
-    let written = Written {
-        writer,
-        queue: Arc::clone(&queue),
-    };
-    let (lines, worker) = NonBlockingBuilder::default()
-        .thread_name("millpond-log")
-        .lossy(true)
-        // As many as there can be, and a place for the worker's signal to end.
-        .buffered_lines_limit(LOG_BYTES / LEAST_LINE_BYTES + 1)
-        .finish(written);
-    let lines = Lines {
-        lines,
-        queue: Arc::clone(&queue),
-    };
+    let (of_writer, (ended, has_ended)) = (Arc::clone(&queue), channel());
+    std::thread::Builder::new()
+        .name("millpond-log".into())
+        .spawn(move || {
+            of_writer.write_on(writer);
+            drop(ended);
+        })?;
     let log = Log {
-        queue,
-        _worker: worker,
+        queue: Arc::clone(&queue),
+        has_ended,
     };
-    (lines, log)
+    Ok((Lines(queue), log))
 }
 
 /// The queue's entrance. A whole line is written at a time.
 #[derive(Debug, Clone)]
-struct Lines {
-    lines: NonBlocking,
-    queue: Arc<Queue>,
-}
+struct Lines(Arc<Queue>);
 
 impl Write for Lines {
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
-        if self.queue.enter(line) {
-            self.lines.write(line)
-        } else {
-            self.queue.drop_line();
-            Ok(line.len())
-        }
+        self.0.enter(line);
+        Ok(line.len())
     }
 
     fn flush(&mut self) -> io::Result<()> {
@@ -152,27 +217,6 @@ impl<'a> MakeWriter<'a> for Lines {
 
     fn make_writer(&'a self) -> Lines {
         self.clone()
-    }
-}
-
-/// The queue's exit, on the worker's thread. It is given a whole line at a time.
-struct Written<W> {
-    writer: W,
-    queue: Arc<Queue>,
-}
-
-impl<W: Write> Write for Written<W> {
-    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
-        // Whoever read it has gone, most likely. There is nobody left to tell.
-        if self.writer.write_all(line).is_err() {
-            self.queue.drop_line();
-        }
-        self.queue.leave(line);
-        Ok(line.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        self.writer.flush()
     }
 }
 
@@ -194,8 +238,7 @@ impl Collector for Dropped {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
-    use std::sync::Mutex;
-    use std::sync::mpsc::{Receiver, Sender, channel};
+    use std::sync::mpsc::Sender;
 
     /// A reader that takes a line only when it is told to.
     struct Slow {
@@ -228,28 +271,26 @@ mod tests {
 
     #[test]
     fn what_nobody_takes_is_bounded_and_counted_and_the_rest_is_written_at_the_end() {
-        for length in [1, LEAST_LINE_BYTES, 1000, LOG_BYTES] {
+        for length in [1, 100, 1000, LOG_BYTES] {
             let (reader, go, taken) = slow();
-            let (mut lines, log) = queue(reader);
+            let (mut lines, log) = queue(reader).unwrap();
             let line = vec![b'x'; length];
-            let room = LOG_BYTES / held_bytes(&line);
+            let room = LOG_BYTES / length;
             for _ in 0..room + 3 {
                 lines.write_all(&line).unwrap();
             }
             let queue = Arc::clone(&log.queue);
             assert_eq!(queue.dropped_lines.load(Ordering::Relaxed), 3, "{length}");
-            assert!(queue.bytes.load(Ordering::Relaxed) <= LOG_BYTES);
-            assert_eq!(lines.lines.error_counter().dropped_lines(), 0, "{length}");
             drop(go);
             drop(log);
             assert_eq!(taken.lock().unwrap().len(), room * length);
-            assert_eq!(queue.bytes.load(Ordering::Relaxed), 0);
+            assert!(queue.waiting().bytes.is_empty());
         }
     }
 
     #[test]
     fn a_line_larger_than_the_queue_is_dropped() {
-        let (mut lines, log) = queue(io::sink());
+        let (mut lines, log) = queue(io::sink()).unwrap();
         lines.write_all(&vec![b'x'; LOG_BYTES + 1]).unwrap();
         assert_eq!(log.queue.dropped_lines.load(Ordering::Relaxed), 1);
     }
@@ -258,13 +299,12 @@ mod tests {
     fn lines_for_a_reader_that_has_gone_are_counted_and_do_no_harm() {
         let (reader, writer) = io::pipe().unwrap();
         drop(reader);
-        let (mut lines, log) = queue(writer);
+        let (mut lines, log) = queue(writer).unwrap();
         let queue = Arc::clone(&log.queue);
         for _ in 0..10 {
             lines.write_all(b"a line\n").unwrap();
         }
         drop(log);
         assert_eq!(queue.dropped_lines.load(Ordering::Relaxed), 10);
-        assert_eq!(queue.bytes.load(Ordering::Relaxed), 0);
     }
 }

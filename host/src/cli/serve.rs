@@ -1,6 +1,6 @@
 //! `millpond serve`.
 
-use super::log::{Log, LogFormat, announce};
+use super::log::{Log, LogFormat, LogLevel, announce};
 use super::{bytes, readable, signing_keys};
 use anyhow::{Context, Result};
 use bytesize::ByteSize;
@@ -72,6 +72,14 @@ pub(crate) struct Serve {
     )]
     request_memory: ByteSize,
 
+    /// What answers that may be given again without an instance take together; `off` for an instance for each request.
+    #[arg(long, value_name = "SIZE|off", default_value = "4MiB", env = "MILLPOND_REUSE", value_parser = parse_reuse)]
+    reuse: Reuse,
+
+    /// For how long a change in the folder may go unseen; 0s looks for each request.
+    #[arg(long, value_name = "TIME", default_value = "10ms", env = "MILLPOND_RECHECK", value_parser = humantime::parse_duration)]
+    recheck: Duration,
+
     /// Address and port for those who run the process: `/metrics`, `/memory`, `/requests`, `/healthz`, `/readyz`;
     /// `off` for none [default: 127.0.0.1:9090, or none where that is taken].
     #[arg(long, value_name = "ADDR", env = "MILLPOND_ADMIN", value_parser = parse_admin)]
@@ -139,6 +147,15 @@ pub(crate) struct Serve {
         env = "MILLPOND_LOG"
     )]
     log: LogFormat,
+
+    /// Which lines are written.
+    #[arg(
+        long,
+        value_name = "LEVEL",
+        default_value = "info",
+        env = "MILLPOND_LOG_LEVEL"
+    )]
+    log_level: LogLevel,
 }
 
 /// Where the admin listener listens unless told otherwise: on this machine only.
@@ -156,6 +173,23 @@ fn parse_admin(text: &str) -> Result<AdminAddress, String> {
     address
         .map(AdminAddress)
         .map_err(|_| "an address and port, as in 127.0.0.1:9090, or off".into())
+}
+
+/// What answers that are given again take together, in bytes; nothing where none are.
+#[derive(Debug, Clone, Copy)]
+struct Reuse(usize);
+
+fn parse_reuse(text: &str) -> Result<Reuse, String> {
+    if text == "off" {
+        return Ok(Reuse(0));
+    }
+    let size: Result<ByteSize, _> = text.parse();
+    let bytes = size
+        .ok()
+        .and_then(|size| usize::try_from(size.as_u64()).ok());
+    bytes
+        .map(Reuse)
+        .ok_or_else(|| "a size, as in 4MiB, or off".into())
 }
 
 fn parse_pace(text: &str) -> Result<NonZeroU32, String> {
@@ -191,16 +225,17 @@ fn parse_origin(text: &str) -> Result<Origin, String> {
 
 impl Serve {
     pub(crate) fn run(self) -> Result<ExitCode> {
-        let log = Log::start(self.log);
+        let log = Log::start(self.log, self.log_level).context("cannot start the log")?;
         let connection_limits = self.connection_limits();
         connection_limits.check()?;
         let source = match &self.component {
             Some(path) => Source::from_file(path)?,
             None => Source::embedded(),
         };
-        let folder = Folder::open(&self.dir)
-            .with_context(|| format!("cannot serve the folder {}", self.dir.display()))?;
         raise_open_files();
+        let folder = Folder::open(&self.dir)
+            .with_context(|| format!("cannot serve the folder {}", self.dir.display()))?
+            .with_recheck(self.recheck);
         let memory_bytes = self
             .memory
             .map(|size| bytes(size, "--memory"))
@@ -210,6 +245,7 @@ impl Serve {
             limits.memory_bytes = memory_bytes;
         }
         limits.request_memory_bytes = bytes(self.request_memory, "--request-memory")?;
+        limits.reuse_bytes = self.reuse.0;
         limits.leak = self.leak_drill;
         let config = self.config()?;
         let millpond = Millpond::new(&source, folder, &config, limits)?;

@@ -24,6 +24,7 @@ use http::HeaderMap;
 use std::io;
 use std::net::IpAddr;
 use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::task::{Context, Poll, ready};
 use std::time::Instant;
@@ -44,6 +45,8 @@ pub(crate) struct Connection {
     ledger: Ledger,
     _state: Charge,
     flow: Mutex<Flow>,
+    /// The kernel was given pages of a file's that are not there any more.
+    has_lost_pages: AtomicBool,
 }
 
 /// What the two ways have to do with each other.
@@ -99,6 +102,7 @@ impl Connection {
                 large_head: None,
             }),
             ledger,
+            has_lost_pages: AtomicBool::new(false),
         }))
     }
 
@@ -353,6 +357,16 @@ impl Answer {
         self.connection.clients.pace().map(Pacer::new)
     }
 
+    /// Whether the bytes of the answer go to the kernel as they are, and nobody looks at them on the way.
+    pub(crate) fn is_sent_by_kernel(&self) -> bool {
+        true
+    }
+
+    /// Whether the file has shrunk of which the kernel was given pages to send.
+    pub(crate) fn has_lost_pages(&self) -> bool {
+        self.connection.has_lost_pages.load(Ordering::Relaxed)
+    }
+
     /// How much may lie between the file and this reader.
     pub(crate) fn window(&self) -> Window {
         self.connection.flow().reader.window()
@@ -378,13 +392,11 @@ impl AsyncRead for Socket {
         let connection = &self.0;
         loop {
             ready!(connection.stream.poll_read_ready(cx))?;
-            let unfilled = buffer.initialize_unfilled();
-            match connection.stream.try_read(unfilled) {
-                Ok(count) => {
-                    if let Some(bytes @ [_, ..]) = unfilled.get(..count) {
-                        connection.received(bytes)?;
+            match socket::receive(&connection.stream, buffer) {
+                Ok(received) => {
+                    if !received.is_empty() {
+                        connection.received(received)?;
                     }
-                    buffer.advance(count);
                     return Poll::Ready(Ok(()));
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
@@ -414,7 +426,12 @@ impl Socket {
                     return Poll::Ready(Ok(count));
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                Err(error) => return Poll::Ready(Err(error)),
+                Err(error) => {
+                    if socket::is_of_lost_pages(&error) {
+                        connection.has_lost_pages.store(true, Ordering::Relaxed);
+                    }
+                    return Poll::Ready(Err(error));
+                }
             }
         }
     }

@@ -1,6 +1,43 @@
 //! What the kernel keeps for a connection: set, and asked for. Only Linux tells; elsewhere the defaults stay.
 
-pub(crate) use platform::{held_bytes, send, set_receive_bytes, set_send_window};
+pub(crate) use platform::{held_bytes, is_of_lost_pages, send, set_receive_bytes, set_send_window};
+
+use std::io;
+use tokio::io::{Interest, ReadBuf};
+use tokio::net::TcpStream;
+
+/// Reads what has come, behind what is in the buffer already: no bytes at the end of the stream.
+///
+/// Fewer than there is room for are all that there were: no further call is made to be told so, and the next bytes are
+/// told of by the system.
+///
+/// # Errors
+/// As the system's; [`io::ErrorKind::WouldBlock`] when nothing has come.
+pub(crate) fn receive<'a>(stream: &TcpStream, buffer: &'a mut ReadBuf<'_>) -> io::Result<&'a [u8]> {
+    let start = buffer.filled().len();
+    let mut received = None;
+    let read = stream.try_io(Interest::READABLE, || {
+        // SAFETY: nothing that was initialized is made uninitialized by it: the system only writes.
+        let unfilled = unsafe { buffer.unfilled_mut() };
+        let room = unfilled.len();
+        let count = socket2::SockRef::from(stream).recv(unfilled)?;
+        received = Some(count);
+        if (1..room).contains(&count) {
+            return Err(io::ErrorKind::WouldBlock.into());
+        }
+        Ok(())
+    });
+    match (received, read) {
+        (Some(count), _) => {
+            // SAFETY: the system has written so many bytes there.
+            unsafe { buffer.assume_init(count) };
+            buffer.advance(count);
+            Ok(&buffer.filled()[start..])
+        }
+        (None, Err(error)) => Err(error),
+        (None, Ok(())) => Err(io::ErrorKind::WouldBlock.into()),
+    }
+}
 
 #[cfg(target_os = "linux")]
 mod platform {
@@ -23,6 +60,12 @@ mod platform {
     pub(crate) fn send(socket: &impl AsFd, pieces: &[io::IoSlice<'_>]) -> io::Result<usize> {
         let flags = libc::MSG_EOR | libc::MSG_NOSIGNAL;
         SockRef::from(socket).send_vectored_with_flags(pieces, flags)
+    }
+
+    /// Whether the kernel could not send bytes because there are none where they are said to be (`EFAULT`): pages of a
+    /// file that has shrunk.
+    pub(crate) fn is_of_lost_pages(error: &io::Error) -> bool {
+        error.raw_os_error() == Some(libc::EFAULT)
     }
 
     /// Bounds what the kernel keeps of what was received and not yet read (`SO_RCVBUF`). Connections inherit it of
@@ -92,6 +135,10 @@ mod platform {
         pieces: &[io::IoSlice<'_>],
     ) -> io::Result<usize> {
         socket2::SockRef::from(socket).send_vectored(pieces)
+    }
+
+    pub(crate) fn is_of_lost_pages(_error: &io::Error) -> bool {
+        false
     }
 
     pub(crate) fn set_receive_bytes<S>(_socket: &S, _kernel_bytes: usize) -> io::Result<()> {

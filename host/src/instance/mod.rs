@@ -12,7 +12,7 @@ use crate::ledger::meter::Meter;
 use crate::ledger::{Charge, Exceeded, Kind, Ledger, LedgerHandle};
 use crate::limits::{Limit, Limits};
 use crate::store::{
-    self, Access, AnyStore, ContentId, MediaObject, MediaStream, OpenError, ReadNow,
+    self, Access, AnyStore, ContentId, MediaObject, MediaStream, ObjectInfo, OpenError, ReadNow,
     off_the_guests_stack,
 };
 use bytes::{Bytes, BytesMut};
@@ -42,7 +42,7 @@ mod bindings {
         ownership: Borrowing { duplicate_if_necessary: true },
         with: {
             "wasi:io": wasmtime_wasi_io::bindings::wasi::io,
-            "millpond:media/media-store.object": crate::store::MediaObject,
+            "millpond:media/media-store.object": crate::instance::GuestObject,
         },
     });
 }
@@ -53,11 +53,41 @@ pub(crate) struct InstanceState {
     table: ResourceTable,
     media: Arc<dyn AnyStore>,
     settings: Arc<Settings>,
-    /// What is behind the streams that were given to the guest, by handle. Weak, since the guest may drop
-    /// a stream and its handle then be another's.
-    streams: Vec<(u32, Weak<Mutex<MediaStream>>)>,
+    streams: Vec<GivenStream>,
+    /// What the guest asked the store for, and what it was told; `None` where that is not known, or is too much.
+    opened: Option<Vec<Opened>>,
     cpu: CpuTime,
     ledger: LedgerHandle,
+}
+
+/// What a guest asked the store for, and what there was: the answer is made of it, and holds as long as that does.
+#[derive(Debug, Clone)]
+pub(crate) struct Opened {
+    pub(crate) key: store::Key,
+    /// `None` where there was no such object.
+    pub(crate) info: Option<Arc<ObjectInfo>>,
+}
+
+/// Most that is remembered of what one guest opened: media and its variants are a few.
+const MOST_OPENED: usize = 8;
+
+/// An object as a guest has it: `resource object` of `wit/media-store.wit`.
+#[allow(
+    unreachable_pub,
+    reason = "the bindings give it out under another name"
+)]
+pub struct GuestObject {
+    object: MediaObject,
+    /// Its place among what was opened.
+    opened: usize,
+}
+
+/// A stream that was given to the guest.
+struct GivenStream {
+    rep: u32,
+    /// Weak, since the guest may drop a stream and its handle then be another's.
+    unread: Weak<Mutex<MediaStream>>,
+    opened: usize,
 }
 
 impl InstanceState {
@@ -85,21 +115,44 @@ impl InstanceState {
             media: Arc::clone(media),
             settings: Arc::clone(settings),
             streams: Vec::new(),
+            opened: Some(Vec::new()),
             cpu: CpuTime::new(limits),
             ledger: ledger.handle(),
         };
         Ok(limited::store(engine, limits, state))
     }
 
-    /// Takes out of the table what a handle stands for: the bytes that the guest has not read.
-    /// `None` when it is no stream of the store's.
-    pub(crate) fn take_stream(&mut self, handle: Resource<DynInputStream>) -> Option<MediaStream> {
+    /// What the guest asked the store for, in order; `None` where that is not all that its answer may depend on.
+    pub(crate) fn take_opened(&mut self) -> Option<Vec<Opened>> {
+        self.opened.take()
+    }
+
+    /// Remembers what the guest was told, and says at which place.
+    fn remember(&mut self, key: store::Key, info: Option<Arc<ObjectInfo>>) -> usize {
+        let Some(opened) = &mut self.opened else {
+            return usize::MAX;
+        };
+        let place = opened.len();
+        if place == MOST_OPENED {
+            self.opened = None;
+            return usize::MAX;
+        }
+        opened.push(Opened { key, info });
+        place
+    }
+
+    /// Takes out of the table what a handle stands for: the bytes that the guest has not read, and which of the opened
+    /// objects they are of. `None` when it is no stream of the store's.
+    pub(crate) fn take_stream(
+        &mut self,
+        handle: Resource<DynInputStream>,
+    ) -> Option<(MediaStream, usize)> {
         let rep = handle.rep();
-        let given = self.streams.iter().rev().find(|(of, _)| *of == rep)?;
-        let stream = given.1.upgrade()?;
+        let given = self.streams.iter().rev().find(|given| given.rep == rep)?;
+        let (stream, opened) = (given.unread.upgrade()?, given.opened);
         self.table.delete(handle).ok()?;
         let stream = stream.lock().unwrap_or_else(PoisonError::into_inner);
-        Some(stream.clone())
+        Some((stream.clone(), opened))
     }
 }
 
@@ -138,7 +191,7 @@ impl media_store::Host for InstanceState {
     async fn open(
         &mut self,
         key: media_store::Key,
-    ) -> wasmtime::Result<Result<Resource<MediaObject>, media_store::Error>> {
+    ) -> wasmtime::Result<Result<Resource<GuestObject>, media_store::Error>> {
         let key = match key {
             media_store::Key::Content(id) => {
                 self.meter.lift(id.len())?;
@@ -155,33 +208,51 @@ impl media_store::Host for InstanceState {
                 }
             }
         };
-        let is_name = matches!(key, store::Key::Named(_));
-        let opened = Arc::clone(&self.media).open(key, self.ledger.clone());
-        match opened.await {
-            // The guest asks for a signature where media is had by its content, and serves to everybody what is had
-            // by its name.
-            Ok(object) if object.info().access == Access::Private && is_name => {
-                tracing::warn!("private media was not opened by its name");
+        let opened = match self.media.open_now(&key, &self.ledger) {
+            Some(opened) => opened,
+            None => {
+                let open = Arc::clone(&self.media).open(key.clone(), self.ledger.clone());
+                open.await
+            }
+        };
+        match opened.and_then(|object| visible(object, &key)) {
+            Ok(object) => {
+                let opened = self.remember(key, Some(Arc::clone(object.shared_info())));
+                Ok(Ok(self.table.push(GuestObject { object, opened })?))
+            }
+            Err(OpenError::NotFound) => {
+                self.remember(key, None);
                 Ok(Err(media_store::Error::NotFound))
             }
-            Ok(object) => Ok(Ok(self.table.push(object)?)),
-            Err(OpenError::NotFound) => Ok(Err(media_store::Error::NotFound)),
             Err(error @ OpenError::Busy(_)) => {
                 tracing::warn!(%error, "media was not opened");
+                self.opened = None;
                 Ok(Err(media_store::Error::Busy))
             }
             Err(OpenError::Exceeded(exceeded)) => Err(Limit::from(exceeded).into()),
             Err(error @ OpenError::Failed(_)) => {
                 tracing::error!(%error, "media was not opened");
+                self.opened = None;
                 Ok(Err(media_store::Error::Failed))
             }
         }
     }
 }
 
+/// The object, where a guest may have it by that key. It asks for a signature where media is had by its content, and
+/// serves to everybody what is had by its name.
+pub(crate) fn visible(object: MediaObject, key: &store::Key) -> Result<MediaObject, OpenError> {
+    let is_name = matches!(key, store::Key::Named(_));
+    if is_name && object.info().access == Access::Private {
+        tracing::warn!("private media was not opened by its name");
+        return Err(OpenError::NotFound);
+    }
+    Ok(object)
+}
+
 impl media_store::HostObject for InstanceState {
-    fn info(&mut self, object: Resource<MediaObject>) -> wasmtime::Result<media_store::Info> {
-        let info = self.table.get(&object)?.info();
+    fn info(&mut self, object: Resource<GuestObject>) -> wasmtime::Result<media_store::Info> {
+        let info = self.table.get(&object)?.object.info();
         Ok(media_store::Info {
             length: info.length,
             media_type: info.media_type.clone(),
@@ -197,9 +268,9 @@ impl media_store::HostObject for InstanceState {
 
     fn variants(
         &mut self,
-        object: Resource<MediaObject>,
+        object: Resource<GuestObject>,
     ) -> wasmtime::Result<Vec<media_store::VariantInfo>> {
-        let variants = self.table.get(&object)?.info().variants.iter();
+        let variants = self.table.get(&object)?.object.info().variants.iter();
         Ok(variants
             .map(|variant| media_store::VariantInfo {
                 key: match &variant.key {
@@ -214,11 +285,13 @@ impl media_store::HostObject for InstanceState {
 
     fn read(
         &mut self,
-        object: Resource<MediaObject>,
+        object: Resource<GuestObject>,
         offset: u64,
         length: u64,
     ) -> wasmtime::Result<Result<Resource<DynInputStream>, media_store::Error>> {
-        let Ok(stream) = self.table.get(&object)?.read(offset, length) else {
+        let object = self.table.get(&object)?;
+        let opened = object.opened;
+        let Ok(stream) = object.object.read(offset, length) else {
             return Ok(Err(media_store::Error::OutOfBounds));
         };
         let unread = Arc::new(Mutex::new(stream));
@@ -230,12 +303,16 @@ impl media_store::HostObject for InstanceState {
             failed: None,
         });
         let stream = self.table.push(stream)?;
-        self.streams.retain(|(_, unread)| unread.strong_count() > 0);
-        self.streams.push((stream.rep(), given));
+        self.streams.retain(|given| given.unread.strong_count() > 0);
+        self.streams.push(GivenStream {
+            rep: stream.rep(),
+            unread: given,
+            opened,
+        });
         Ok(Ok(stream))
     }
 
-    fn drop(&mut self, object: Resource<MediaObject>) -> wasmtime::Result<()> {
+    fn drop(&mut self, object: Resource<GuestObject>) -> wasmtime::Result<()> {
         self.table.delete(object)?;
         Ok(())
     }

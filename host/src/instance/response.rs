@@ -2,6 +2,7 @@
 
 use crate::body::Part;
 use crate::instance::{InstanceState, serve};
+use crate::reuse::{PartSource, Reusable};
 use bytes::Bytes;
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use http::{Method, Response, StatusCode};
@@ -29,30 +30,45 @@ pub(crate) enum InvalidResponse {
     ContentNotAllowed(StatusCode),
 }
 
-/// Makes a response of a guest's answer, taking the streams out of its instance.
+/// A response, and what it takes to give it again where the guest allows that.
+pub(crate) struct Checked {
+    pub(crate) response: Response<Vec<Part>>,
+    pub(crate) reusable: Option<Reusable>,
+}
+
+/// Makes a response of a guest's answer, taking the streams out of its instance; and one that can be given again, where
+/// that is wanted and allowed.
 ///
 /// # Errors
 /// [`InvalidResponse`]: the answer is not sent, not even in part.
 pub(crate) fn check(
     answer: serve::Response,
     method: &Method,
+    is_wanted_again: bool,
     state: &mut InstanceState,
-) -> Result<Response<Vec<Part>>, InvalidResponse> {
+) -> Result<Checked, InvalidResponse> {
     let status = StatusCode::from_u16(answer.status)
         .ok()
         .filter(|status| (200..600).contains(&status.as_u16()))
         .ok_or(InvalidResponse::Status(answer.status))?;
     let mut fields = check_fields(answer.fields)?;
-    let parts = answer
-        .body
-        .into_iter()
-        .map(|part| take_part(part, state))
-        .collect::<Result<Vec<_>, _>>()?;
+    let mut parts = Vec::with_capacity(answer.body.len());
+    let mut sources = Vec::with_capacity(answer.body.len());
+    for part in answer.body {
+        let (part, source) = take_part(part, state)?;
+        parts.push(part);
+        sources.push(source);
+    }
     check_length(&mut fields, &parts, status, method)?;
     let mut response = Response::new(parts);
     *response.status_mut() = status;
     *response.headers_mut() = fields;
-    Ok(response)
+    let opened = state.take_opened();
+    let terms = answer.reuse.filter(|_| is_wanted_again);
+    let reusable = terms.zip(opened).and_then(|(terms, opened)| {
+        Reusable::of(&terms, status, response.headers(), sources, opened)
+    });
+    Ok(Checked { response, reusable })
 }
 
 /// Fields that belong to one connection (RFC 9110 section 7.6.1), which the host alone writes.
@@ -111,11 +127,17 @@ pub(crate) fn promised_length(head: &http::response::Parts, method: &Method) -> 
     promised.to_str().ok()?.parse().ok()
 }
 
-fn take_part(part: serve::Part, state: &mut InstanceState) -> Result<Part, InvalidResponse> {
+fn take_part(
+    part: serve::Part,
+    state: &mut InstanceState,
+) -> Result<(Part, PartSource), InvalidResponse> {
     match part {
-        serve::Part::Bytes(bytes) => Ok(Part::Bytes(bytes.into())),
+        serve::Part::Bytes(bytes) => {
+            let bytes = Bytes::from(bytes);
+            Ok((Part::Bytes(bytes.clone()), PartSource::Bytes(bytes)))
+        }
         serve::Part::Stream(part) => {
-            let stream = state
+            let (stream, opened) = state
                 .take_stream(part.source)
                 .ok_or(InvalidResponse::ForeignStream)?;
             if stream.remaining() < part.length {
@@ -124,7 +146,12 @@ fn take_part(part: serve::Part, state: &mut InstanceState) -> Result<Part, Inval
                     has: stream.remaining(),
                 });
             }
-            Ok(Part::Stream(stream.truncated(part.length)))
+            let source = PartSource::Object {
+                opened,
+                offset: stream.offset(),
+                length: part.length,
+            };
+            Ok((Part::Stream(stream.truncated(part.length)), source))
         }
     }
 }

@@ -20,6 +20,7 @@ pub struct Accounts {
     bodies: AtomicUsize,
     files: AtomicUsize,
     ended: [AtomicU64; End::ALL.len()],
+    reused: AtomicU64,
     observers: RwLock<Vec<Box<dyn Observer>>>,
     routes: Routes,
     given_back: Notify,
@@ -129,6 +130,16 @@ impl Accounts {
     #[must_use]
     pub fn ended(&self, end: End) -> u64 {
         self.ended[end as usize].load(Ordering::Acquire)
+    }
+
+    /// Requests that were given an answer again, without an instance.
+    #[must_use]
+    pub fn reused(&self) -> u64 {
+        self.reused.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn count_reused(&self) {
+        self.reused.fetch_add(1, Ordering::Relaxed);
     }
 
     /// Waits until no request holds anything.

@@ -8,6 +8,7 @@ use crate::limits::{
     ANSWER_BYTES, CONCURRENT_INSTANCES, CONNECTION_BYTES, CONNECTIONS, Limits, POOL_SLOT_BYTES,
     QUEUE,
 };
+use crate::store::KEPT_FILES_PART;
 use serde::Serialize;
 use std::fmt;
 use std::sync::Arc;
@@ -24,6 +25,8 @@ pub struct Bound {
     pub bound_bytes: usize,
     /// What the process holds before its first request, with room for the allocator's own keeping.
     pub fixed_bytes: usize,
+    /// For what is kept between requests: open files of the store's, and answers that may be given again.
+    pub kept_bytes: usize,
     /// Instances that may exist at one time.
     pub instances: usize,
     /// For the instances: each as much as one request may hold, and its slot in the pool.
@@ -59,17 +62,20 @@ fn readable(bytes: usize) -> impl fmt::Display {
 
 impl Bound {
     /// Divides what is given among instances, connections and answers: an eighth for instances, at most half for
-    /// connections, the rest for answers. `files` is how many files the process may have open.
+    /// connections, the rest for answers; before that the store has what it keeps, and answers that are given again at
+    /// most a thirty-second. `files` is how many files the process may have open.
     ///
     /// # Errors
     /// [`TooLittle`].
     pub fn divide(
         bound_bytes: usize,
         fixed_bytes: usize,
+        store_bytes: usize,
         files: usize,
         limits: &Limits,
     ) -> Result<Self, TooLittle> {
         let instance_bytes = limits.request_memory_bytes + POOL_SLOT_BYTES;
+        let fixed_bytes = fixed_bytes.saturating_add(store_bytes);
         let least_bytes = fixed_bytes + 2 * instance_bytes + 4 * (CONNECTION_BYTES + ANSWER_BYTES);
         if bound_bytes < least_bytes {
             return Err(TooLittle {
@@ -80,16 +86,20 @@ impl Bound {
             });
         }
         let given = bound_bytes - fixed_bytes;
+        let reuse_bytes = limits.reuse_bytes.min(given / 32);
+        let given = given - reuse_bytes;
         let most_instances = limits.concurrent_instances.min(CONCURRENT_INSTANCES);
         let instances = (given / 8 / instance_bytes).clamp(1, most_instances.max(1));
         let instances_bytes = instances * instance_bytes;
         // A connection takes a socket, and its answer most often one file.
         let connections = (given - instances_bytes) / 2 / CONNECTION_BYTES;
+        let files = files - files / KEPT_FILES_PART;
         let connections = connections.min(files / 2).clamp(1, CONNECTIONS);
         let connections_bytes = connections * CONNECTION_BYTES;
         Ok(Bound {
             bound_bytes,
-            fixed_bytes,
+            fixed_bytes: fixed_bytes - store_bytes,
+            kept_bytes: store_bytes + reuse_bytes,
             instances,
             instances_bytes,
             connections,
@@ -103,9 +113,10 @@ impl fmt::Display for Bound {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
-            "{} at most = {} fixed + {} for {} instances + {} for {} connections + {} for answers",
+            "{} at most = {} fixed + {} kept + {} for {} instances + {} for {} connections + {} for answers",
             readable(self.bound_bytes),
             readable(self.fixed_bytes),
+            readable(self.kept_bytes),
             readable(self.instances_bytes),
             self.instances,
             readable(self.connections_bytes),
@@ -194,6 +205,27 @@ impl Budget {
         match timeout(longest, both).await {
             Ok((Ok(permit), Ok(place))) => Ok((Reservation { permit }, place)),
             // Neither is ever closed, so this is the wait.
+            _ => Err(NoRoom::TooLong(longest)),
+        }
+    }
+
+    /// Reserves so many bytes, first come, first served.
+    ///
+    /// # Errors
+    /// As [`Budget::admit`].
+    pub(crate) async fn reserve(
+        &self,
+        bytes: usize,
+        longest: Duration,
+    ) -> Result<Reservation, NoRoom> {
+        if let Some(room) = self.try_reserve(bytes) {
+            return Ok(room);
+        }
+        let _waiting = Waiting::join(self)?;
+        let room = Arc::clone(&self.units).acquire_many_owned(units(bytes));
+        match timeout(longest, room).await {
+            Ok(Ok(permit)) => Ok(Reservation { permit }),
+            // It is never closed, so this is the wait.
             _ => Err(NoRoom::TooLong(longest)),
         }
     }
@@ -297,12 +329,14 @@ mod tests {
         fn the_parts_never_pass_the_bound(
             bound_bytes in 0..1_usize << 40,
             fixed_bytes in 0..1_usize << 30,
+            store_bytes in 0..1_usize << 24,
             files in 0..2_000_000_usize,
             request_memory_bytes in 1..1_usize << 30,
         ) {
             let limits = Limits { request_memory_bytes, ..Limits::default() };
-            if let Ok(bound) = Bound::divide(bound_bytes, fixed_bytes, files, &limits) {
+            if let Ok(bound) = Bound::divide(bound_bytes, fixed_bytes, store_bytes, files, &limits) {
                 let sum = bound.fixed_bytes
+                    + bound.kept_bytes
                     + bound.instances_bytes
                     + bound.connections_bytes
                     + bound.answers_bytes;

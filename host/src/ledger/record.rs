@@ -63,6 +63,7 @@ pub(crate) struct Record {
     status: Option<StatusCode>,
     body_bytes: u64,
     peak_guest_bytes: usize,
+    is_reused: bool,
     end: Option<End>,
     reason: Option<String>,
     accounts: Arc<Accounts>,
@@ -97,6 +98,7 @@ impl Record {
             status: None,
             body_bytes: 0,
             peak_guest_bytes: 0,
+            is_reused: false,
             end: None,
             reason: None,
             accounts,
@@ -123,6 +125,12 @@ impl Record {
 
     pub(crate) fn guest_took(&mut self, peak_bytes: usize) {
         self.peak_guest_bytes = peak_bytes;
+    }
+
+    /// The answer is one that was given before.
+    pub(crate) fn reused(&mut self) {
+        self.is_reused = true;
+        self.accounts.count_reused();
     }
 
     /// Says how the request ended. What is said first counts.
@@ -156,6 +164,7 @@ impl Drop for Record {
                     bytes = self.body_bytes,
                     duration_us = micros(duration),
                     end = %end,
+                    reused = self.is_reused,
                     guest_peak_bytes = self.peak_guest_bytes,
                     peak_bytes = self.ledger.peak_bytes(),
                     reason = self.reason,

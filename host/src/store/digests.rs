@@ -72,13 +72,18 @@ impl Digests {
     /// The file's SHA-256, if it is known; if it is not, it will be.
     pub(super) fn of(&self, file: &File) -> Option<[u8; 32]> {
         let version = Version::of(&file.metadata().ok()?);
-        if cfg!(not(unix)) || version.length > LARGEST_BYTES {
+        if !self.will_know(version.length) {
             return None;
         }
         self.kept.get(&version).or_else(|| {
             self.learn(version, file);
             None
         })
+    }
+
+    /// Whether the digest of a file of that length will be known once it has been asked for.
+    pub(super) fn will_know(&self, length: u64) -> bool {
+        cfg!(unix) && length <= LARGEST_BYTES
     }
 
     fn learn(&self, version: Version, file: &File) {

@@ -1,20 +1,29 @@
 //! Opens what a key names, and never anything outside the folder.
 
 use super::digests::Digests;
-use super::object::{Key, MediaObject, MediaStore, ObjectInfo, ObjectVariant, OpenError};
+use super::kept::{KEPT_BYTES, Kept, KeptObject, Look, Root, is_settled};
+use super::object::{
+    KeptBytes, Key, MediaObject, MediaStore, ObjectInfo, ObjectVariant, OpenError,
+};
+use super::slice::{self, MediaFile};
 use crate::ledger::LedgerHandle;
 use crate::watch::heap;
 use cap_std::ambient_authority;
 use cap_std::fs::{Dir, OpenOptions};
 use millpond_store::content::{Access, ContentId, RECORD_BYTES, Record};
 use millpond_store::names;
+use std::fs::File;
 use std::io::{self, Read};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 /// A folder of media, opened once: whatever is asked for is looked up beneath that handle and cannot leave
-/// it, be it by `..`, by an absolute path or through a symbolic link (`cap-std` resolves beneath the root).
+/// it, be it by `..`, by an absolute path or through a symbolic link (`cap-std` and `openat2` resolve beneath the root).
+///
+/// What was opened stays open for a while, up to 4 MiB and 1,024 files in all, and is given again as long as the folder
+/// holds the same. That is looked at again after [`RECHECK`], so for as long a change may go unseen. Elsewhere than on
+/// Linux nothing is kept.
 ///
 /// Cloning is cheap and shares the handle.
 #[derive(Debug, Clone)]
@@ -22,7 +31,12 @@ pub struct Folder {
     root: Arc<Dir>,
     path: Arc<Path>,
     digests: Arc<Digests>,
+    kept: Arc<Kept>,
 }
+
+/// For how long a change in a folder may go unseen, unless told otherwise: less than anybody notices, and long enough that
+/// a file which is asked for thousands of times a second is not looked at as often.
+pub const RECHECK: Duration = Duration::from_millis(10);
 
 impl Folder {
     /// Opens the folder.
@@ -37,7 +51,17 @@ impl Folder {
             root: Arc::new(root),
             path: path.canonicalize()?.into(),
             digests: Arc::new(Digests::new()),
+            kept: Arc::new(Kept::new(RECHECK)),
         })
+    }
+
+    /// The same folder, whose files are looked at again after that time; with zero, for each request.
+    #[must_use]
+    pub fn with_recheck(self, recheck: Duration) -> Self {
+        Folder {
+            kept: Arc::new(Kept::new(recheck)),
+            ..self
+        }
     }
 
     /// Opens an object for whoever has that ledger, which is charged for as long as it is open. It blocks on the file
@@ -46,29 +70,55 @@ impl Folder {
     /// # Errors
     /// [`OpenError`].
     pub fn open_object(&self, key: &Key, ledger: &LedgerHandle) -> Result<MediaObject, OpenError> {
-        let (file, info) = match key {
-            Key::Content(id) => self.open_content(id),
-            Key::Named(name) => self.open_named(name),
-        }?;
-        Ok(MediaObject::from_file(file, info, ledger)?)
+        let found = self.find(key, &Wait(&self.root))?;
+        self.keep(key, found, ledger)
     }
 
-    fn open_content(&self, id: &ContentId) -> Result<(std::fs::File, ObjectInfo), OpenError> {
+    /// Gives what was found to a request, and keeps it for others.
+    fn keep(
+        &self,
+        key: &Key,
+        found: Found,
+        ledger: &LedgerHandle,
+    ) -> Result<MediaObject, OpenError> {
+        let Found { file, info, seen } = found;
+        let info = Arc::new(info);
+        let file = MediaFile::new(file, info.length);
+        // What cannot be told from its next state is not kept, nor what could not be told at all.
+        let is_settled = |seen: &Vec<_>| seen.iter().all(|(_, look)| is_settled(look));
+        let file = match seen.filter(is_settled) {
+            Some(seen) => {
+                let file = Arc::new(file.with_bytes());
+                let object = KeptObject::new(Arc::clone(&file), Arc::clone(&info), seen);
+                self.kept.insert(key.clone(), object);
+                file
+            }
+            None => Arc::new(file),
+        };
+        Ok(MediaObject::of_open_file(file, info, ledger)?)
+    }
+
+    fn find(&self, key: &Key, opener: &impl Opener) -> Result<Found, OpenError> {
+        match key {
+            Key::Content(id) => Self::find_content(id, opener),
+            Key::Named(name) => self.find_named(name, opener),
+        }
+    }
+
+    fn find_content(id: &ContentId, opener: &impl Opener) -> Result<Found, OpenError> {
         let mut json = Vec::new();
-        self.open_file(&id.record_path())?
-            .0
-            .take(RECORD_BYTES)
-            .read_to_end(&mut json)
-            .map_err(open_error)?;
+        let record = open_file(&id.record_path(), opener)?;
+        opener.read(&record.file, RECORD_BYTES, &mut json)?;
+        let of_record = record.look;
         let record = Record::parse(&json).ok_or(OpenError::NotFound)?;
-        let (file, length, modified) = self.open_file(&id.path())?;
-        if length != record.size {
+        let content = open_file(&id.path(), opener)?;
+        if content.length != record.size {
             return Err(OpenError::NotFound);
         }
         let info = ObjectInfo {
-            length,
+            length: content.length,
             media_type: record.media_type,
-            modified,
+            modified: content.modified,
             created: Some(record.created),
             digest: Some(*id),
             access: record.access,
@@ -82,47 +132,111 @@ impl Folder {
                 })
                 .collect(),
         };
-        Ok((file, info))
+        let seen = of_record.zip(content.look);
+        Ok(Found {
+            file: content.file,
+            info,
+            seen: seen.map(|(of_record, of_content)| {
+                vec![(id.record_path(), of_record), (id.path(), of_content)]
+            }),
+        })
     }
 
-    fn open_named(&self, name: &str) -> Result<(std::fs::File, ObjectInfo), OpenError> {
+    fn find_named(&self, name: &str, opener: &impl Opener) -> Result<Found, OpenError> {
         if !names::is_served(name) {
             return Err(OpenError::NotFound);
         }
-        let (file, length, modified) = self.open_file(Path::new(name))?;
+        let path = Path::new(name);
         let media_type = names::media_type(name);
-        let info = ObjectInfo {
-            length,
-            media_type: media_type.to_owned(),
-            modified,
-            created: None,
-            digest: self.digests.of(&file).map(ContentId::from_digest),
-            access: Access::Public,
-            variants: self.siblings(name, media_type),
+        // That no other form of it lies beside it is seen by the folder being the same, so that is looked at first.
+        let parent = path.parent().unwrap_or(Path::new(""));
+        let has_siblings = names::siblings(name, media_type).next().is_some();
+        let of_parent = has_siblings.then(|| Root(&self.root).look(parent));
+        let named = open_file(path, opener)?;
+        let mut variants = Vec::new();
+        for sibling in names::siblings(name, media_type) {
+            if opener.has_file(Path::new(&sibling.name))? {
+                variants.push(ObjectVariant {
+                    key: Key::Named(sibling.name),
+                    media_type: sibling.media_type,
+                    content_coding: sibling.content_coding.map(str::to_owned),
+                });
+            }
+        }
+        let digest = self.digests.of(&named.file);
+        let seen = match (named.look, of_parent) {
+            // The digest will be known soon; then it is part of what is told.
+            _ if digest.is_none() && self.digests.will_know(named.length) => None,
+            (Some(look), None) => Some(vec![(path.to_owned(), look)]),
+            (Some(look), Some(Some(of_parent))) => Some(vec![
+                (path.to_owned(), look),
+                (parent.to_owned(), of_parent),
+            ]),
+            _ => None,
         };
-        Ok((file, info))
+        let info = ObjectInfo {
+            length: named.length,
+            media_type: media_type.to_owned(),
+            modified: named.modified,
+            created: None,
+            digest: digest.map(ContentId::from_digest),
+            access: Access::Public,
+            variants,
+        };
+        Ok(Found {
+            file: named.file,
+            info,
+            seen,
+        })
     }
+}
 
-    /// The files beside a named one that hold the same in another form.
-    fn siblings(&self, name: &str, media_type: &str) -> Vec<ObjectVariant> {
-        names::siblings(name, media_type)
-            .filter(|sibling| {
-                let found = self.root.metadata(&sibling.name);
-                found.is_ok_and(|found| found.is_file())
-            })
-            .map(|sibling| ObjectVariant {
-                key: Key::Named(sibling.name),
-                media_type: sibling.media_type,
-                content_coding: sibling.content_coding.map(str::to_owned),
-            })
-            .collect()
+/// An object that was found, and what has to stay as it is for the same one to be found again, where that can be told.
+struct Found {
+    file: File,
+    info: ObjectInfo,
+    seen: Option<Vec<(PathBuf, Look)>>,
+}
+
+/// A regular file that was opened.
+struct Opened {
+    file: File,
+    length: u64,
+    modified: Option<SystemTime>,
+    look: Option<Look>,
+}
+
+/// Opens a regular file.
+fn open_file(path: &Path, opener: &impl Opener) -> Result<Opened, OpenError> {
+    let file = opener.open(path)?;
+    let metadata = file.metadata().map_err(open_error)?;
+    if !metadata.is_file() {
+        return Err(OpenError::NotFound);
     }
+    Ok(Opened {
+        look: Look::of(&file),
+        length: metadata.len(),
+        modified: metadata.modified().ok(),
+        file,
+    })
+}
 
-    /// Opens a regular file: itself, its length, and when it was modified.
-    fn open_file(
-        &self,
-        path: &Path,
-    ) -> Result<(std::fs::File, u64, Option<SystemTime>), OpenError> {
+/// A way of opening what lies beneath the root.
+trait Opener {
+    fn open(&self, path: &Path) -> Result<File, OpenError>;
+
+    /// Whether there is a regular file.
+    fn has_file(&self, path: &Path) -> Result<bool, OpenError>;
+
+    /// Reads a file from its beginning, `most_bytes` at most.
+    fn read(&self, file: &File, most_bytes: u64, into: &mut Vec<u8>) -> Result<(), OpenError>;
+}
+
+/// Waits for the disk.
+struct Wait<'a>(&'a Dir);
+
+impl Opener for Wait<'_> {
+    fn open(&self, path: &Path) -> Result<File, OpenError> {
         let mut options = OpenOptions::new();
         options.read(true);
         // Opening a named pipe would else wait for a writer, for ever.
@@ -131,16 +245,52 @@ impl Folder {
             use cap_std::fs::OpenOptionsExt;
             options.custom_flags(rustix::fs::OFlags::NONBLOCK.bits().cast_signed());
         }
-        let file = self
-            .root
-            .open_with(path, &options)
-            .map_err(open_error)?
-            .into_std();
-        let metadata = file.metadata().map_err(open_error)?;
-        if !metadata.is_file() {
-            return Err(OpenError::NotFound);
+        let file = self.0.open_with(path, &options).map_err(open_error)?;
+        Ok(file.into_std())
+    }
+
+    fn has_file(&self, path: &Path) -> Result<bool, OpenError> {
+        Ok(self.0.metadata(path).is_ok_and(|found| found.is_file()))
+    }
+
+    fn read(&self, file: &File, most_bytes: u64, into: &mut Vec<u8>) -> Result<(), OpenError> {
+        file.take(most_bytes)
+            .read_to_end(into)
+            .map_err(open_error)?;
+        Ok(())
+    }
+}
+
+/// Takes what the kernel has in memory, and does not wait: for what it has not, each function fails with
+/// [`io::ErrorKind::WouldBlock`], and for what it does not tell.
+struct Now<'a>(Root<'a>);
+
+impl Now<'_> {
+    fn would_block() -> OpenError {
+        OpenError::Busy(io::ErrorKind::WouldBlock.into())
+    }
+}
+
+impl Opener for Now<'_> {
+    fn open(&self, path: &Path) -> Result<File, OpenError> {
+        self.0.file(path).map_err(|error| match error.kind() {
+            io::ErrorKind::NotFound => OpenError::NotFound,
+            // Whoever may wait finds out what it is.
+            _ => Now::would_block(),
+        })
+    }
+
+    fn has_file(&self, path: &Path) -> Result<bool, OpenError> {
+        self.0.has_file(path).map_err(|_| Now::would_block())
+    }
+
+    fn read(&self, file: &File, most_bytes: u64, into: &mut Vec<u8>) -> Result<(), OpenError> {
+        let length = file.metadata().map_err(open_error)?.len().min(most_bytes);
+        into.resize(usize::try_from(length).unwrap_or(0), 0);
+        match slice::read_now_at(file, into, 0) {
+            Ok(count) if count == into.len() => Ok(()),
+            _ => Err(Now::would_block()),
         }
-        Ok((file, metadata.len(), metadata.modified().ok()))
     }
 }
 
@@ -155,6 +305,25 @@ impl MediaStore for Folder {
         };
         let failed = |error| OpenError::Failed(io::Error::other(error));
         opened.await.map_err(failed)?
+    }
+
+    fn open_now(&self, key: &Key, ledger: &LedgerHandle) -> Option<Result<MediaObject, OpenError>> {
+        if let Some(kept) = self.kept.get(&Root(&self.root), key) {
+            let (file, info) = (Arc::clone(&kept.file), Arc::clone(&kept.info));
+            return Some(MediaObject::of_open_file(file, info, ledger).map_err(OpenError::from));
+        }
+        match self.find(key, &Now(Root(&self.root))) {
+            Ok(found) => Some(self.keep(key, found, ledger)),
+            Err(OpenError::NotFound) => Some(Err(OpenError::NotFound)),
+            Err(_) => None,
+        }
+    }
+
+    fn kept_bytes(&self) -> KeptBytes {
+        KeptBytes {
+            now: self.kept.bytes(),
+            most: KEPT_BYTES,
+        }
     }
 
     fn folder(&self) -> Option<&Path> {

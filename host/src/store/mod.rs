@@ -8,17 +8,20 @@ mod add;
 mod check;
 mod digests;
 mod folder;
+mod kept;
+mod mapping;
 mod object;
 mod pieces;
 mod slice;
 
 pub use add::{AddError, Added, Adder};
 pub use check::{Damage, Finding, check};
-pub use folder::Folder;
+pub use folder::{Folder, RECHECK};
 pub use millpond_store::content::{Access, ContentId, NotAContentId, Record, VARIANTS, Variant};
-pub use object::{Key, MediaObject, MediaStore, ObjectInfo, ObjectVariant, OpenError};
+pub use object::{KeptBytes, Key, MediaObject, MediaStore, ObjectInfo, ObjectVariant, OpenError};
 pub use pieces::ReadAt;
 
+pub(crate) use kept::KEPT_FILES_PART;
 pub(crate) use object::{AnyStore, MediaStream, off_the_guests_stack};
 pub(crate) use pieces::Reading;
-pub(crate) use slice::{FileSlice, ReadNow, read_at, read_at_now};
+pub(crate) use slice::{FileSlice, ReadNow, read_at, read_now_at};

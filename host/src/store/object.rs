@@ -1,7 +1,7 @@
 //! A store of media, and what it opens: `media-store` of the interface, for those who implement it.
 
 use super::pieces::{AnyBytes, OpenBytes, Pieces, ReadAt};
-use super::slice::{FileSlice, OpenFile, OutOfBounds};
+use super::slice::{FileSlice, MediaFile, OpenFile, OutOfBounds};
 use crate::ledger::{Exceeded, Kind, LedgerHandle};
 use crate::limits::FILE_BYTES;
 use millpond_store::content::{Access, ContentId};
@@ -77,6 +77,24 @@ pub trait MediaStore: Send + Sync + 'static {
         ledger: &LedgerHandle,
     ) -> impl Future<Output = Result<MediaObject, OpenError>> + Send;
 
+    /// The same for what can be opened at once, without waiting for anything; `None` for what cannot. It runs on the
+    /// guest's stack, which is small, and on a thread that others wait for.
+    ///
+    /// # Errors
+    /// [`OpenError`].
+    fn open_now(
+        &self,
+        _key: &Key,
+        _ledger: &LedgerHandle,
+    ) -> Option<Result<MediaObject, OpenError>> {
+        None
+    }
+
+    /// What the store keeps in memory between requests, in bytes: now, and at most. Part of the process's bound.
+    fn kept_bytes(&self) -> KeptBytes {
+        KeptBytes::default()
+    }
+
     /// The folder that the store lies in, if it does. A component for `wasi:http` is given that, and knows of no other
     /// store.
     fn folder(&self) -> Option<&Path> {
@@ -96,6 +114,14 @@ impl<S: MediaStore> MediaStore for Arc<S> {
         S::open(self, key, ledger).await
     }
 
+    fn open_now(&self, key: &Key, ledger: &LedgerHandle) -> Option<Result<MediaObject, OpenError>> {
+        S::open_now(self, key, ledger)
+    }
+
+    fn kept_bytes(&self) -> KeptBytes {
+        S::kept_bytes(self)
+    }
+
     fn folder(&self) -> Option<&Path> {
         S::folder(self)
     }
@@ -105,14 +131,35 @@ impl<S: MediaStore> MediaStore for Arc<S> {
     }
 }
 
+/// What a store keeps between requests, in bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct KeptBytes {
+    /// Now.
+    pub now: usize,
+    /// Whatever is asked of it.
+    pub most: usize,
+}
+
 /// [`MediaStore`] without its type, so that hosts have the same one whatever they serve from.
 pub(crate) trait AnyStore: Send + Sync {
     fn open(self: Arc<Self>, key: Key, ledger: LedgerHandle) -> Opening;
+
+    fn open_now(&self, key: &Key, ledger: &LedgerHandle) -> Option<Result<MediaObject, OpenError>>;
+
+    fn kept_bytes(&self) -> KeptBytes;
 }
 
 type Opening = Pin<Box<dyn Future<Output = Result<MediaObject, OpenError>> + Send>>;
 
 impl<S: MediaStore> AnyStore for S {
+    fn open_now(&self, key: &Key, ledger: &LedgerHandle) -> Option<Result<MediaObject, OpenError>> {
+        MediaStore::open_now(self, key, ledger)
+    }
+
+    fn kept_bytes(&self) -> KeptBytes {
+        MediaStore::kept_bytes(self)
+    }
+
     fn open(self: Arc<Self>, key: Key, ledger: LedgerHandle) -> Opening {
         let is_shallow = self.is_shallow();
         let open = async move { MediaStore::open(&*self, &key, &ledger).await };
@@ -146,6 +193,14 @@ pub enum Key {
 }
 
 impl Key {
+    /// What it takes on the heap, in bytes.
+    pub(crate) fn held_bytes(&self) -> usize {
+        match self {
+            Key::Content(_) => 0,
+            Key::Named(name) => name.capacity(),
+        }
+    }
+
     /// The key of a name that a guest gave; `None` where it is no name as the interface has them.
     pub(crate) fn named(name: String) -> Option<Self> {
         let fits = |segment: &str| {
@@ -177,7 +232,7 @@ pub enum OpenError {
 #[derive(Debug)]
 pub struct MediaObject {
     source: ObjectSource,
-    info: ObjectInfo,
+    info: Arc<ObjectInfo>,
 }
 
 /// Where an object's bytes come from.
@@ -231,8 +286,18 @@ impl MediaObject {
         info: ObjectInfo,
         ledger: &LedgerHandle,
     ) -> Result<Self, Exceeded> {
+        let file = Arc::new(MediaFile::new(file, info.length));
+        MediaObject::of_open_file(file, Arc::new(info), ledger)
+    }
+
+    /// The same of a file that others may have open too.
+    pub(super) fn of_open_file(
+        file: Arc<MediaFile>,
+        info: Arc<ObjectInfo>,
+        ledger: &LedgerHandle,
+    ) -> Result<Self, Exceeded> {
         let charge = ledger.charge(Kind::Files, FILE_BYTES + info.media_type.len())?;
-        let source = ObjectSource::File(Arc::new(OpenFile::new(file, info.length, charge)));
+        let source = ObjectSource::File(Arc::new(OpenFile::new(file, charge)));
         Ok(MediaObject { source, info })
     }
 
@@ -254,12 +319,18 @@ impl MediaObject {
             _charge: ledger.charge(Kind::Handles, held_bytes)?,
         };
         let source = ObjectSource::Bytes(Arc::new(open));
+        let info = Arc::new(info);
         Ok(MediaObject { source, info })
     }
 
     /// What was known of the object when it was opened.
     #[must_use]
     pub fn info(&self) -> &ObjectInfo {
+        &self.info
+    }
+
+    /// The same, for whoever remembers it longer than the object.
+    pub(crate) fn shared_info(&self) -> &Arc<ObjectInfo> {
         &self.info
     }
 
@@ -301,12 +372,9 @@ impl ObjectInfo {
     }
 
     /// What it takes on the heap, and itself, in bytes.
-    fn held_bytes(&self) -> usize {
+    pub(crate) fn held_bytes(&self) -> usize {
         let variants = self.variants.iter().map(|variant| {
-            let name = match &variant.key {
-                Key::Content(_) => 0,
-                Key::Named(name) => name.capacity(),
-            };
+            let name = variant.key.held_bytes();
             let coding = variant.content_coding.as_ref().map_or(0, String::capacity);
             name + variant.media_type.capacity() + coding
         });
@@ -344,6 +412,14 @@ impl MediaStream {
         match self {
             MediaStream::File(slice) => slice.remaining(),
             MediaStream::Pieces(pieces) => pieces.remaining(),
+        }
+    }
+
+    /// Where in its object the next byte lies.
+    pub(crate) fn offset(&self) -> u64 {
+        match self {
+            MediaStream::File(slice) => slice.offset(),
+            MediaStream::Pieces(pieces) => pieces.offset(),
         }
     }
 

@@ -92,6 +92,11 @@ impl Pieces {
         }
     }
 
+    /// Where in its object the next byte lies.
+    pub(crate) fn offset(&self) -> u64 {
+        self.offset
+    }
+
     /// Bytes not yet read.
     pub(crate) fn remaining(&self) -> u64 {
         self.remaining

@@ -1,17 +1,33 @@
 //! A slice of an open file, read piece by piece: what a body part is until it becomes bytes.
 
+use super::mapping::Mapping;
 use crate::ledger::Charge;
-use bytes::BytesMut;
+use bytes::{Bytes, BytesMut};
 use std::fs::File;
 use std::io;
+use std::ops::Deref;
 use std::sync::Arc;
 
-/// An open file, charged while it is open.
+/// A file of the store's, open, and as long as it was when it was opened. Several requests may have the same one.
+#[derive(Debug)]
+pub(crate) struct MediaFile {
+    file: File,
+    length: u64,
+    /// All of its bytes, where they are few and were read when it was opened.
+    bytes: Option<Bytes>,
+}
+
+/// Most bytes of a file that are kept beside it, in bytes: what an answer has room for anyway.
+pub(crate) const SMALL_BYTES: usize = crate::connection::window::SMALLEST.piece_bytes;
+
+/// What is always read and never mapped: the last bytes of a slice, so that a file which has shrunk is found out before
+/// its body looks whole. Pages are as long on all systems that this is for, or longer by a multiple.
+const PAGE_BYTES: u64 = 4096;
+
+/// An open file that a request holds, charged to it for as long.
 #[derive(Debug)]
 pub(crate) struct OpenFile {
-    file: File,
-    /// Length when it was opened, in bytes.
-    length: u64,
+    file: Arc<MediaFile>,
     _charge: Charge,
 }
 
@@ -37,13 +53,52 @@ pub(crate) enum ReadNow {
     WouldBlock,
 }
 
-impl OpenFile {
-    pub(crate) fn new(file: File, length: u64, charge: Charge) -> Self {
-        OpenFile {
+impl MediaFile {
+    /// A file of that length in bytes, of which nothing is kept.
+    pub(crate) fn new(file: File, length: u64) -> Self {
+        MediaFile {
             file,
             length,
+            bytes: None,
+        }
+    }
+
+    /// The same file with its bytes, where they are [`SMALL_BYTES`] at most and can be had without waiting.
+    pub(crate) fn with_bytes(mut self) -> Self {
+        let length = usize::try_from(self.length).unwrap_or(usize::MAX);
+        if length <= SMALL_BYTES {
+            let mut buffer = BytesMut::zeroed(length);
+            if now::read_at(&self.file, &mut buffer, 0).is_ok_and(|count| count == length) {
+                self.bytes = Some(buffer.freeze());
+            }
+        }
+        self
+    }
+
+    /// What it holds in memory while it is kept open, in bytes: the kernel's part and its own bytes.
+    pub(crate) fn kept_bytes(&self) -> usize {
+        crate::limits::FILE_BYTES + self.bytes.as_ref().map_or(0, Bytes::len)
+    }
+
+    pub(crate) fn file(&self) -> &File {
+        &self.file
+    }
+}
+
+impl OpenFile {
+    pub(crate) fn new(file: Arc<MediaFile>, charge: Charge) -> Self {
+        OpenFile {
+            file,
             _charge: charge,
         }
+    }
+}
+
+impl Deref for OpenFile {
+    type Target = MediaFile;
+
+    fn deref(&self) -> &MediaFile {
+        &self.file
     }
 }
 
@@ -57,6 +112,11 @@ impl FileSlice {
             }),
             _ => Err(OutOfBounds),
         }
+    }
+
+    /// Where in its object the next byte lies.
+    pub(crate) fn offset(&self) -> u64 {
+        self.offset
     }
 
     /// Bytes not yet read.
@@ -75,6 +135,36 @@ impl FileSlice {
         let count = count.min(self.remaining);
         self.offset += count;
         self.remaining -= count;
+    }
+
+    /// At most `most` of the next bytes, where the file has them in memory.
+    pub(crate) fn take_kept(&mut self, most: usize) -> Option<Bytes> {
+        let bytes = self.file.bytes.as_ref()?;
+        let start = usize::try_from(self.offset).ok()?;
+        let wanted = usize::try_from(self.remaining).map_or(most, |remaining| remaining.min(most));
+        let taken = bytes.slice(start..start + wanted);
+        self.skip(wanted as u64);
+        Some(taken)
+    }
+
+    /// Some of the next bytes, at most `most`, as pages of the file's: for the kernel to send and for nobody to look at,
+    /// since a page that is gone by then is an error to the kernel and a signal to the process. `None` where they
+    /// cannot be had so, or not without waiting for the disk; they are then to be read.
+    ///
+    /// The last bytes of a slice are never had so. A file that has shrunk ends the answer there, if not before.
+    pub(crate) fn take_mapped(&mut self, most: usize) -> Option<Bytes> {
+        let end = self.offset + self.remaining;
+        let mapped_end = end.saturating_sub(1) / PAGE_BYTES * PAGE_BYTES;
+        let count = usize::try_from(mapped_end.checked_sub(self.offset)?).unwrap_or(usize::MAX);
+        let count = count.min(most);
+        if count <= SMALL_BYTES || !now::is_in_memory(self.file.file(), self.offset, count) {
+            return None;
+        }
+        let page = self.offset - self.offset % PAGE_BYTES;
+        let skipped = usize::try_from(self.offset - page).ok()?;
+        let mapping = Mapping::new(self.file.file(), page, skipped + count)?;
+        self.skip(count as u64);
+        Some(mapping.into_bytes(skipped))
     }
 
     /// Appends at most `most` of the next bytes to the buffer, and moves on by as many; it waits for the disk
@@ -113,7 +203,7 @@ impl FileSlice {
         let start = buffer.len();
         buffer.resize(start + wanted, 0);
         let result = loop {
-            match read(&self.file.file, &mut buffer[start..], self.offset) {
+            match read(self.file.file(), &mut buffer[start..], self.offset) {
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 result => break result,
             }
@@ -143,10 +233,7 @@ pub(crate) fn read_at(file: &File, into: &mut [u8], offset: u64) -> io::Result<u
     return std::os::windows::fs::FileExt::seek_read(file, into, offset);
 }
 
-/// The same, but without waiting for the disk: [`io::ErrorKind::WouldBlock`] where it would.
-pub(crate) fn read_at_now(file: &File, into: &mut [u8], offset: u64) -> io::Result<usize> {
-    now::read_at(file, into, offset)
-}
+pub(crate) use now::read_at as read_now_at;
 
 /// Reads what the kernel has in memory and nothing else (`RWF_NOWAIT`): a media file that is asked for often
 /// is, and then no thread has to be changed for it.
@@ -155,8 +242,9 @@ mod now {
     use rustix::io::{ReadWriteFlags, preadv2};
     use std::fs::File;
     use std::io::{self, IoSliceMut};
+    use std::os::fd::AsRawFd;
 
-    pub(super) fn read_at(file: &File, into: &mut [u8], offset: u64) -> io::Result<usize> {
+    pub(crate) fn read_at(file: &File, into: &mut [u8], offset: u64) -> io::Result<usize> {
         let mut into = [IoSliceMut::new(into)];
         preadv2(file, &mut into, offset, ReadWriteFlags::NOWAIT).map_err(|error| {
             // File systems without it say so; the plain read serves them.
@@ -167,6 +255,48 @@ mod now {
             }
         })
     }
+
+    /// Whether the kernel has all of that part of the file in memory (`cachestat`, Linux 6.5). Older systems, and those
+    /// that tell only who may write the file, do not say so.
+    pub(super) fn is_in_memory(file: &File, offset: u64, count: usize) -> bool {
+        /// Its number is the same on all architectures; the names of it are newer than the C libraries in use.
+        const CACHESTAT: libc::c_long = 451;
+        /// `struct cachestat_range` of `linux/mman.h`.
+        #[repr(C)]
+        struct Range {
+            offset: u64,
+            length: u64,
+        }
+        /// `struct cachestat`, in pages.
+        #[repr(C)]
+        #[derive(Default)]
+        struct Pages {
+            cached: u64,
+            _dirty: u64,
+            _writeback: u64,
+            _evicted: u64,
+            _recently_evicted: u64,
+        }
+        let page_bytes = rustix::param::page_size() as u64;
+        let range = Range {
+            offset,
+            length: count as u64,
+        };
+        let mut pages = Pages::default();
+        // SAFETY: the descriptor is open for as long as it is borrowed; both structures are as the kernel has them and
+        // live until the call returns.
+        let result = unsafe {
+            libc::syscall(
+                CACHESTAT,
+                file.as_raw_fd(),
+                &raw const range,
+                &raw mut pages,
+                0,
+            )
+        };
+        let last = (offset + count as u64 - 1) / page_bytes;
+        result == 0 && pages.cached > last - offset / page_bytes
+    }
 }
 
 /// No other system tells whether a read would wait; so it always might.
@@ -175,8 +305,12 @@ mod now {
     use std::fs::File;
     use std::io;
 
-    pub(super) fn read_at(_file: &File, _into: &mut [u8], _offset: u64) -> io::Result<usize> {
+    pub(crate) fn read_at(_file: &File, _into: &mut [u8], _offset: u64) -> io::Result<usize> {
         Err(io::ErrorKind::WouldBlock.into())
+    }
+
+    pub(super) fn is_in_memory(_file: &File, _offset: u64, _count: usize) -> bool {
+        false
     }
 }
 
@@ -193,7 +327,8 @@ mod tests {
         file.write_all(content).unwrap();
         let ledger = Ledger::new(&Arc::default(), Owner::Connection, usize::MAX);
         let charge = ledger.charge(Kind::Files, 1).unwrap();
-        let open = OpenFile::new(file.reopen().unwrap(), content.len() as u64, charge);
+        let media = MediaFile::new(file.reopen().unwrap(), content.len() as u64);
+        let open = OpenFile::new(Arc::new(media), charge);
         (file, Arc::new(open))
     }
 
@@ -222,6 +357,32 @@ mod tests {
             let slice = FileSlice::new(Arc::clone(&open), offset, length);
             assert_eq!(slice.is_ok(), fits, "{offset} {length}");
         }
+    }
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn a_file_that_shrinks_while_it_is_sent_is_an_error_and_no_signal() {
+        use std::os::fd::AsFd;
+        let content = vec![7; 1 << 20];
+        let (file, open) = open(&content);
+        let mut slice = FileSlice::new(open, 5, content.len() as u64 - 5).unwrap();
+        let Some(mapped) = slice.take_mapped(content.len()) else {
+            // Before Linux 6.5 nobody tells whether it is in memory, and it is read.
+            return assert!(!now::is_in_memory(file.as_file(), 0, 1));
+        };
+        assert_eq!(slice.remaining(), PAGE_BYTES, "the last page is to be read");
+        assert_eq!(mapped.len() as u64, content.len() as u64 - 5 - PAGE_BYTES);
+        let (to, from) = std::os::unix::net::UnixStream::pair().unwrap();
+        let reader = std::thread::spawn(move || io::copy(&mut { from }, &mut io::sink()));
+        let send = || rustix::io::write(to.as_fd(), &mapped);
+        assert!(send().is_ok_and(|count| count > 0));
+        file.as_file().set_len(0).unwrap();
+        assert_eq!(send(), Err(rustix::io::Errno::FAULT));
+        let mut buffer = BytesMut::new();
+        let error = slice.read(&mut buffer, 10).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::UnexpectedEof);
+        drop(to);
+        reader.join().unwrap().unwrap();
     }
 
     proptest! {

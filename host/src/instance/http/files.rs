@@ -4,7 +4,7 @@
 
 use crate::instance::http::HttpState;
 use crate::limits::HTTP_PIECE_BYTES;
-use crate::store::{read_at, read_at_now};
+use crate::store::{read_at, read_now_at};
 use bytes::{Bytes, BytesMut};
 use std::fs::File;
 use std::io;
@@ -80,7 +80,7 @@ impl FileStream {
         // Asked for zeros, the allocator has the kernel make new pages, which takes longer than the read.
         let mut buffer = BytesMut::new();
         buffer.resize(most.min(HTTP_PIECE_BYTES), 0);
-        self.ahead = match read_at_now(&self.file, &mut buffer, offset) {
+        self.ahead = match read_now_at(&self.file, &mut buffer, offset) {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                 let file = Arc::clone(&self.file);
                 Ahead::Reading(spawn_blocking(move || {

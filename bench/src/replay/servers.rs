@@ -1,13 +1,14 @@
 //! The servers that are measured: each is started as a child on a free port, and ended whatever happens.
 
+use crate::process::{Running, last_words};
 use anyhow::{Context, Result, bail, ensure};
 use clap::ValueEnum;
 use serde::Serialize;
-use std::fs::{self, File};
+use std::fs::File;
 use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
-use std::process::{Child, ChildStdout, Command, Stdio};
+use std::path::PathBuf;
+use std::process::{ChildStdout, Command, Stdio};
 use std::sync::mpsc::{self, Receiver};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -48,22 +49,6 @@ pub(crate) struct Setup {
 const LONGEST_START: Duration = Duration::from_secs(30);
 
 impl Setup {
-    /// Installs what the Express server needs, unless it is there.
-    pub(crate) fn install_express(&self) -> Result<()> {
-        if self.express.join("node_modules").is_dir() {
-            return Ok(());
-        }
-        eprintln!("npm ci in {}", self.express.display());
-        let status = Command::new("npm")
-            .args(["ci", "--no-audit", "--no-fund"])
-            .current_dir(&self.express)
-            .stdout(Stdio::null())
-            .status()
-            .context("cannot run npm")?;
-        ensure!(status.success(), "npm ci fails");
-        Ok(())
-    }
-
     /// Starts a server and waits until it listens.
     pub(crate) fn start(&self, kind: Kind) -> Result<Server> {
         let (mut command, has_admin) = match kind {
@@ -131,6 +116,7 @@ impl Setup {
             .arg(&self.store)
             .env("NODE_ENV", "production")
             .env_remove("NODE_OPTIONS")
+            .env_remove("PORT")
             .env_remove("HANDLERS");
         command
     }
@@ -153,17 +139,6 @@ impl Server {
     /// The end of what it wrote to its standard error.
     pub(crate) fn last_words(&self) -> String {
         last_words(&self.log)
-    }
-}
-
-/// Ends a child when it is dropped.
-struct Running(Child);
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        // It may have ended by itself, which is as good.
-        let _ = self.0.kill();
-        let _ = self.0.wait();
     }
 }
 
@@ -219,18 +194,6 @@ fn wait_for_addresses(
             return Ok((listening, admin));
         }
     }
-}
-
-/// The last lines of a log, to stand behind what went wrong.
-fn last_words(log: &Path) -> String {
-    const LINES: usize = 5;
-    let text = fs::read_to_string(log).unwrap_or_default();
-    let lines: Vec<&str> = text.lines().collect();
-    let last = &lines[lines.len().saturating_sub(LINES)..];
-    if last.is_empty() {
-        return String::new();
-    }
-    format!("; it last said:\n{}\n", last.join("\n"))
 }
 
 #[cfg(test)]

@@ -1,11 +1,11 @@
 //! What came out: the figures of each server, and the table that is printed of them.
 
-use crate::load::Load;
 use crate::machine::Machine;
-use crate::sample::Sample;
-use crate::servers::Kind;
-use crate::slope::{Slope, slope};
-use crate::tally::Tally;
+use crate::replay::load::Load;
+use crate::replay::sample::Sample;
+use crate::replay::servers::Kind;
+use crate::replay::slope::{Slope, slope};
+use crate::replay::tally::Tally;
 use serde::Serialize;
 use std::fmt::Write;
 
@@ -183,9 +183,9 @@ fn dash() -> String {
 pub(crate) mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
-    use crate::load::Shares;
-    use crate::memory::{Ledger, Memory};
-    use crate::sample::ProcessMemory;
+    use crate::process::ProcessMemory;
+    use crate::replay::load::Shares;
+    use crate::replay::memory::{Ledger, Memory};
 
     fn measured(server: Kind, load: &Load, megabytes: u64, memory: Option<Memory>) -> Measured {
         let samples = (0..40).map(|i| {

@@ -1,7 +1,7 @@
 //! The clients: how each kind of them sends its request, reads the answer, and goes.
 
-use crate::load::{Get, Manner};
-use crate::tally::{Done, End};
+use crate::replay::load::{Get, Manner};
+use crate::replay::tally::{Done, End};
 use anyhow::{Context, Result, bail};
 use bytes::Bytes;
 use http_body_util::{BodyExt, Empty};

@@ -1,6 +1,6 @@
 //! What is asked for and when: the original's load, drawn from a seed, so that every server gets the same.
 
-use crate::media::Media;
+use crate::store::Media;
 use anyhow::{Result, ensure};
 use clap::Args;
 use rand::rngs::StdRng;

@@ -1,8 +1,8 @@
 //! The picture of a replay: memory above, open files below, over the same seconds.
 
-use crate::report::{MB, Measured, Report};
-use crate::sample::Sample;
-use crate::servers::Kind;
+use crate::replay::report::{MB, Measured, Report};
+use crate::replay::sample::Sample;
+use crate::replay::servers::Kind;
 use anyhow::Result;
 use plotters::coord::Shift;
 use plotters::element::DashedPathElement;
@@ -249,7 +249,7 @@ fn color(server: Kind) -> RGBColor {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
-    use crate::report::tests::report;
+    use crate::replay::report::tests::report;
 
     #[test]
     fn every_curve_is_named_and_only_those_that_there_are() {

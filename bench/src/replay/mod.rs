@@ -1,14 +1,27 @@
 //! `replay`: the original's load against each server in turn, looked at while it runs.
 
-use crate::drive::drive;
-use crate::load::Load;
+mod drive;
+mod load;
+mod media;
+mod memory;
+mod picture;
+mod report;
+mod request;
+mod sample;
+mod servers;
+mod slope;
+mod tally;
+
+use self::drive::drive;
+use self::load::Load;
+use self::report::{Measured, Report};
+use self::request::Clients;
+use self::sample::Sampler;
+use self::servers::{Kind, Setup};
+use crate::express;
 use crate::machine::Machine;
-use crate::media::{self, Media};
-use crate::picture;
-use crate::report::{Measured, Report};
-use crate::request::Clients;
-use crate::sample::Sampler;
-use crate::servers::{Kind, Setup};
+use crate::process;
+use crate::store::Media;
 use anyhow::{Context, Result, bail};
 use clap::{Args, ValueEnum};
 use std::fs::{self, File};
@@ -51,7 +64,7 @@ const REST: Duration = Duration::from_secs(3);
 impl Replay {
     pub(crate) fn run(self) -> Result<()> {
         self.load.check()?;
-        raise_open_files();
+        process::raise_open_files();
         let crate_folder = Path::new(env!("CARGO_MANIFEST_DIR"));
         let workspace = crate_folder.parent().unwrap_or(crate_folder);
         let out = self
@@ -95,7 +108,7 @@ impl Replay {
             &self.servers
         };
         if kinds.iter().any(|kind| *kind != Kind::Millpond) {
-            setup.install_express()?;
+            express::install(&setup.express)?;
         }
         let files = usize::try_from(self.files)?;
         let media = media::make_store(&setup.millpond, &setup.store, files, self.load.seed)?;
@@ -152,16 +165,4 @@ fn write(report: &Report, out: &Path) -> Result<()> {
     println!("{}", report.table());
     println!("{}\n{}", svg.display(), json.display());
     Ok(())
-}
-
-/// Raises the limit of open files as far as it goes, for the clients here and for the servers, which inherit
-/// it. Where it cannot be raised, what does not fit is seen as failures.
-fn raise_open_files() {
-    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-    let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
-    let raised = Rlimit {
-        current: maximum,
-        maximum,
-    };
-    let _ = setrlimit(Resource::Nofile, raised);
 }

@@ -1,8 +1,8 @@
 //! Sends a planned load: each request at its time, whether or not the ones before are done.
 
-use crate::load::Get;
-use crate::request::{Clients, PATIENCE};
-use crate::tally::{Done, Tally};
+use crate::replay::load::Get;
+use crate::replay::request::{Clients, PATIENCE};
+use crate::replay::tally::{Done, Tally};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::task::{JoinError, JoinSet};

@@ -1,20 +1,12 @@
 //! The files that are asked for: made up, of the sizes that the original's exercise GIFs have.
 
+use crate::store::{self, Media};
 use anyhow::{Context, Result, ensure};
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use rand_distr::{Distribution, LogNormal};
-use serde::Deserialize;
 use std::fs;
 use std::path::Path;
-use std::process::Command;
-
-/// A file in the store, as it is asked for.
-#[derive(Debug, Clone, Deserialize)]
-pub(crate) struct Media {
-    pub(crate) path: String,
-    pub(crate) size: u64,
-}
 
 /// Mean of the sizes before they are clipped, in bytes.
 const MEAN_BYTES: f64 = 500_000.0;
@@ -26,10 +18,10 @@ const SIGMA: f64 = 0.6;
 const LEAST_BYTES: f64 = 50_000.0;
 const MOST_BYTES: f64 = 2_000_000.0;
 
-/// Makes files, and a store of them with `millpond add`, which knows how a store lies.
+/// Makes files, and a store of them.
 pub(crate) fn make_store(
     millpond: &Path,
-    store: &Path,
+    to: &Path,
     files: usize,
     seed: u64,
 ) -> Result<Vec<Media>> {
@@ -42,30 +34,7 @@ pub(crate) fn make_store(
         fs::write(&path, gif_like(size, &mut rng))
             .with_context(|| format!("cannot write {}", path.display()))?;
     }
-    let output = Command::new(millpond)
-        .arg("add")
-        .arg(folder.path())
-        .arg("--to")
-        .arg(store)
-        .arg("--json")
-        .output()
-        .with_context(|| {
-            format!(
-                "cannot run {}; `cargo build --release` makes it",
-                millpond.display()
-            )
-        })?;
-    ensure!(
-        output.status.success(),
-        "millpond add fails: {}",
-        String::from_utf8_lossy(&output.stderr).trim()
-    );
-    let media: Vec<Media> = String::from_utf8(output.stdout)
-        .context("millpond add printed no text")?
-        .lines()
-        .map(serde_json::from_str)
-        .collect::<Result<_, _>>()
-        .context("millpond add printed what is not understood")?;
+    let media = store::add(millpond, &[folder.path().to_owned()], to)?;
     ensure!(
         media.len() == files,
         "millpond add took {} of {files} files",

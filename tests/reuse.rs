@@ -1,0 +1,193 @@
+//! Answers that are given again: the same ones, and no longer than they hold.
+
+use crate::client::Response;
+use crate::host::{Host, Setup, noise, with};
+use millpond::Limits;
+use std::fs;
+
+/// A host that looks at its files for each request, since these tests change them.
+async fn host() -> Host {
+    Host::start_looking_each_time().await
+}
+
+fn same(first: &Response, second: &Response) {
+    assert_eq!(first.status, second.status);
+    assert_eq!(first.body, second.body);
+    let without_date = |response: &Response| {
+        let mut fields = response.fields.clone();
+        fields.remove("date");
+        fields
+    };
+    assert_eq!(without_date(first), without_date(second));
+    assert!(first.whole && second.whole);
+}
+
+#[tokio::test]
+async fn an_equal_question_is_answered_alike_without_an_instance() {
+    let host = host().await;
+    let id = host.add(&noise(300_000));
+    let media = format!("/api/media/{id}");
+    let missing = format!("/api/media/{}", "ab".repeat(32));
+    let etag = format!("\"{id}\"");
+    for (method, target, fields) in [
+        ("GET", &media, vec![]),
+        ("HEAD", &media, vec![]),
+        ("GET", &media, vec![("range", "bytes=5-100000")]),
+        ("GET", &media, vec![("if-none-match", etag.as_str())]),
+        ("GET", &missing, vec![]),
+    ] {
+        let first = host.request(method, target, &fields).await;
+        // Once, so that the fields are known on which answers depend.
+        host.request(method, target, &fields).await;
+        let before = host.accounts().reused();
+        let again = host.request(method, target, &fields).await;
+        assert_eq!(
+            host.accounts().reused(),
+            before + 1,
+            "{method} {target} {fields:?}"
+        );
+        same(&first, &again);
+    }
+    // Other fields make another question, and other values of one.
+    let partial = host.request("GET", &media, &[("range", "bytes=0-0")]).await;
+    assert_eq!((partial.status, partial.body.len()), (206, 1));
+    host.accounts().idle().await;
+}
+
+#[tokio::test]
+async fn an_answer_holds_no_longer_than_what_it_is_made_of() {
+    let host = host().await;
+    let path = host.folder.path().join("a.png");
+    let ask = async |accept: &str| {
+        host.request("GET", "/media/a.png", &[("accept", accept)])
+            .await
+    };
+    let any = "image/avif,*/*;q=0.5";
+    assert_eq!(ask(any).await.status, 404);
+    assert_eq!(ask(any).await.status, 404);
+    host.write("a.png", b"first");
+    for _ in 0..3 {
+        assert_eq!(ask(any).await.body, b"first");
+    }
+    // Replaced, by another file of the same length and age.
+    let other = host.folder.path().join("other");
+    fs::write(&other, b"other").unwrap();
+    let age = fs::metadata(&path).unwrap().modified().unwrap();
+    let file = fs::File::options().write(true).open(&other).unwrap();
+    file.set_modified(age).unwrap();
+    fs::rename(&other, &path).unwrap();
+    for _ in 0..3 {
+        assert_eq!(ask(any).await.body, b"other");
+    }
+    // Written to.
+    fs::write(&path, b"longer than before").unwrap();
+    for _ in 0..3 {
+        assert_eq!(ask(any).await.body, b"longer than before");
+    }
+    // Joined by another form of it, which leaves again.
+    host.write("a.png.avif", b"avif");
+    for _ in 0..3 {
+        assert_eq!(ask(any).await.body, b"avif");
+        assert_eq!(ask("image/png").await.body, b"longer than before");
+    }
+    fs::remove_file(host.folder.path().join("a.png.avif")).unwrap();
+    for _ in 0..3 {
+        assert_eq!(ask(any).await.body, b"longer than before");
+    }
+    // Moved out of the folder, and a way back to it left behind.
+    let outside = tempfile::tempdir().unwrap();
+    let moved = outside.path().join("a.png");
+    fs::copy(&path, &moved).unwrap();
+    fs::remove_file(&path).unwrap();
+    #[cfg(unix)]
+    std::os::unix::fs::symlink(&moved, &path).unwrap();
+    for _ in 0..3 {
+        assert_eq!(ask(any).await.status, 404);
+    }
+    host.accounts().idle().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn equal_questions_at_once_are_asked_once() {
+    const CLIENTS: usize = 50;
+    let host = host().await;
+    let media = format!("/api/media/{}", host.add(&noise(1000)));
+    // So that the fields are known on which answers depend.
+    host.get(&media).await;
+    let target = format!("{media}?burst");
+    let mut clients = tokio::task::JoinSet::new();
+    for _ in 0..CLIENTS {
+        let (address, target) = (host.address, target.clone());
+        clients.spawn(async move { crate::client::request(address, "GET", &target, &[]).await });
+    }
+    for response in clients.join_all().await {
+        assert_eq!(response.status, 200);
+        assert_eq!(response.body, noise(1000));
+    }
+    assert_eq!(host.accounts().reused(), CLIENTS as u64 - 1);
+    host.accounts().idle().await;
+}
+
+#[tokio::test]
+async fn where_it_is_off_each_request_is_asked() {
+    let host = Host::start_with(Setup {
+        limits: with(|limits: &mut Limits| limits.reuse_bytes = 0),
+        ..Setup::default()
+    })
+    .await;
+    let media = format!("/api/media/{}", host.add(&noise(1000)));
+    for _ in 0..3 {
+        assert_eq!(host.get(&media).await.body, noise(1000));
+    }
+    assert_eq!(host.accounts().reused(), 0);
+}
+
+/// What is remembered of made-up targets is bounded, and so is what it is charged as.
+#[tokio::test]
+async fn made_up_targets_do_not_make_it_grow() {
+    let host = Host::start_with(Setup {
+        limits: with(|limits: &mut Limits| limits.reuse_bytes = 64 * 1024),
+        ..Setup::default()
+    })
+    .await;
+    for number in 0..500 {
+        let response = host
+            .get(&format!("/media/{number}-{}", "x".repeat(200)))
+            .await;
+        assert_eq!(response.status, 404);
+    }
+    let bound = host.bound().kept_bytes;
+    assert!(
+        host.kept_bytes() <= bound,
+        "{} of {bound}",
+        host.kept_bytes()
+    );
+    assert!(host.kept_bytes() > 0);
+}
+
+/// Mapped, read, and kept ones are the same bytes, whichever way they take.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn whatever_way_the_bytes_take_they_are_the_files() {
+    let host = host().await;
+    for length in [
+        0, 1, 4095, 4096, 4097, 12_288, 12_289, 100_000, 3_000_000, 12_000_001,
+    ] {
+        let content = noise(length);
+        let name = format!("{length}.bin");
+        host.write(&name, &content);
+        let target = format!("/media/{name}");
+        for _ in 0..3 {
+            let whole = host.get(&target).await;
+            assert!(whole.whole && whole.body == content, "{length}");
+        }
+        if length > 4097 {
+            let range = format!("bytes=4097-{}", length - 2);
+            let part = host.request("GET", &target, &[("range", &range)]).await;
+            assert!(
+                part.whole && part.body == content[4097..length - 1],
+                "{length}"
+            );
+        }
+    }
+    host.accounts().idle().await;
+}
