@@ -113,9 +113,9 @@ pub(crate) const RESPONSE_BYTES: usize = 4 * 1024;
 /// long again.
 pub(crate) const HTTP_PIECE_BYTES: usize = 64 * 1024;
 
-/// What lies between folder, component and connection while a component for `wasi:http` moves a body, in bytes: two
-/// pieces that were written and one on its way, and what is read at a time, 64 KiB by the common ones.
-pub(crate) const HTTP_BUFFERS_BYTES: usize = 3 * HTTP_PIECE_BYTES + 64 * 1024;
+/// What lies between component and connection while a component for `wasi:http` moves a body, in bytes: two pieces that were
+/// written and one on its way. What it reads of files is charged as it is read, a piece at most for each stream.
+pub(crate) const HTTP_BUFFERS_BYTES: usize = 3 * HTTP_PIECE_BYTES;
 
 /// Longest request target, in bytes (RFC 9110 section 4.1 asks for 8000 at least): 414 beyond.
 pub const TARGET_BYTES: usize = 8 * 1024;

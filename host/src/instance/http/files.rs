@@ -3,6 +3,7 @@
 //! up every connection of a thread.
 
 use crate::instance::http::HttpState;
+use crate::ledger::{Charge, Kind};
 use crate::limits::HTTP_PIECE_BYTES;
 use crate::store::{read_at, read_now_at};
 use bytes::{Bytes, BytesMut};
@@ -33,17 +34,19 @@ fn read_via_stream(
     mut store: StoreContextMut<'_, HttpState>,
     (descriptor, offset): (Resource<Descriptor>, u64),
 ) -> wasmtime::Result<(Opened,)> {
-    let table = &mut store.data_mut().table;
-    let file = match table.get(&descriptor)? {
+    let state = store.data_mut();
+    let file = match state.table.get(&descriptor)? {
         Descriptor::File(file) => Arc::clone(&file.file),
         Descriptor::Dir(_) => return Ok((Err(ErrorCode::IsDirectory),)),
     };
+    let ahead_charge = state.ledger.empty_charge(Kind::Buffers);
     let stream: DynInputStream = Box::new(FileStream {
         file,
         offset,
         ahead: Ahead::Nothing,
+        ahead_charge,
     });
-    Ok((Ok(table.push(stream)?),))
+    Ok((Ok(state.table.push(stream)?),))
 }
 
 /// The bytes of a file from an offset on.
@@ -51,6 +54,7 @@ struct FileStream {
     file: Arc<File>,
     offset: u64,
     ahead: Ahead,
+    ahead_charge: Charge,
 }
 
 /// What was read and not yet taken.
@@ -77,9 +81,14 @@ impl FileStream {
     /// Reads what is in memory of the next bytes, or has a thread wait for the disk.
     fn begin(&mut self, most: usize) {
         let offset = self.offset;
+        let most = most.min(HTTP_PIECE_BYTES);
+        if let Err(exceeded) = self.ahead_charge.resize(most) {
+            self.ahead = Ahead::Failed(io::Error::other(exceeded));
+            return;
+        }
         // Asked for zeros, the allocator has the kernel make new pages, which takes longer than the read.
         let mut buffer = BytesMut::new();
-        buffer.resize(most.min(HTTP_PIECE_BYTES), 0);
+        buffer.resize(most, 0);
         self.ahead = match read_now_at(&self.file, &mut buffer, offset) {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                 let file = Arc::clone(&self.file);
@@ -130,6 +139,8 @@ impl InputStream for FileStream {
                 self.offset += taken.len() as u64;
                 if bytes.is_empty() {
                     self.ahead = Ahead::Nothing;
+                    // Less is never too much.
+                    let _ = self.ahead_charge.resize(0);
                 }
                 Ok(taken)
             }
@@ -161,13 +172,23 @@ impl InputStream for FileStream {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
+    use crate::ledger::{Ledger, Owner};
     use std::fs;
 
     fn stream(file: File, offset: u64) -> FileStream {
+        stream_of(
+            &Ledger::new(&Arc::default(), Owner::Host, 1 << 20),
+            file,
+            offset,
+        )
+    }
+
+    fn stream_of(ledger: &Ledger, file: File, offset: u64) -> FileStream {
         FileStream {
             file: Arc::new(file),
             offset,
             ahead: Ahead::Nothing,
+            ahead_charge: ledger.empty_charge(Kind::Buffers),
         }
     }
 
@@ -232,6 +253,21 @@ mod tests {
         assert_eq!(dropped.read(1000).unwrap(), "");
         dropped.cancel().await;
         assert!(matches!(dropped.read(1000), Err(StreamError::Closed)));
+    }
+
+    #[tokio::test]
+    async fn what_is_read_ahead_is_charged_until_it_is_taken() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        fs::write(file.path(), [7; 3000]).unwrap();
+        let ledger = Ledger::new(&Arc::default(), Owner::Host, 2500);
+        let mut first = stream_of(&ledger, file.reopen().unwrap(), 0);
+        let mut second = stream_of(&ledger, file.reopen().unwrap(), 0);
+        first.read_ahead(2000).await;
+        let refused = second.blocking_read(2000).await;
+        assert!(matches!(refused, Err(StreamError::LastOperationFailed(_))));
+        assert_eq!(first.read(2000).unwrap().len(), 2000);
+        let mut third = stream_of(&ledger, file.reopen().unwrap(), 0);
+        assert_eq!(third.blocking_read(2000).await.unwrap().len(), 2000);
     }
 
     #[tokio::test]

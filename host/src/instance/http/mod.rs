@@ -11,7 +11,7 @@ use crate::config::Settings;
 use crate::instance::limited::{self, CpuTime, Limited};
 use crate::instance::{config, limit_of};
 use crate::ledger::meter::Meter;
-use crate::ledger::{Charge, Exceeded, Kind, Ledger};
+use crate::ledger::{Charge, Exceeded, Kind, Ledger, LedgerHandle};
 use crate::limits::{FIELDS_BYTES, HTTP_BUFFERS_BYTES, HTTP_PIECE_BYTES, Limit, Limits};
 use crate::request::RequestError;
 use bytes::Bytes;
@@ -211,6 +211,7 @@ impl HttpGuest {
             hooks: Hooks,
             settings: Arc::clone(&given.settings),
             cpu: Arc::new(CpuTime::new(limits)),
+            ledger: ledger.handle(),
             _buffers: ledger.charge(Kind::Buffers, HTTP_BUFFERS_BYTES)?,
         };
         Ok(limited::store(engine, limits, state))
@@ -313,7 +314,8 @@ pub(crate) struct HttpState {
     settings: Arc<Settings>,
     /// Until the next piece of the body is due.
     cpu: Arc<CpuTime>,
-    /// What lies between the folder, the component and the connection.
+    ledger: LedgerHandle,
+    /// What lies between the component and the connection.
     _buffers: Charge,
 }
 
