@@ -84,7 +84,8 @@ async fn answers_that_are_given_again_are_as_the_table_says() {
 
 #[tokio::test]
 async fn the_host_over_a_socket_answers_as_the_table_says() {
-    let differences = put_to(async |fixtures, settings| {
+    let all = |_: &str| true;
+    let differences = put_to(all, async |fixtures, settings| {
         let host = ways::host(fixtures, settings).await;
         (host.address, host)
     })
@@ -100,14 +101,16 @@ pub(crate) struct Differences {
     pub(crate) topics: Vec<(String, usize, usize)>,
 }
 
-/// Puts the table to another host over sockets. `start` starts it over the fixtures, for each way that it is set up, and
-/// gives its address and what keeps it running.
+/// Puts the table to another host over sockets: what of it asks for a target that the host `serves`. `start` starts it
+/// over the fixtures, for each way that it is set up, and gives its address and what keeps it running.
 pub(crate) async fn put_to<K>(
+    serves: impl Fn(&str) -> bool,
     start: impl AsyncFnMut(&Fixtures, &Settings) -> (SocketAddr, K),
 ) -> Differences {
     let (table, fixtures) = table();
     let exchanges = exchange::right(&table, &fixtures);
-    let exchanges = not_natively_only(exchanges);
+    let mut exchanges = not_natively_only(exchanges);
+    exchanges.retain(|exchange| serves(&exchange.request.target));
     let mut hosts = ways::Addresses::new(&fixtures, start);
     let mut answers = Vec::new();
     for exchange in &exchanges {

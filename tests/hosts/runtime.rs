@@ -2,6 +2,8 @@
 
 use super::outcome::Alive;
 use crate::conformance::{self, Settings};
+use millpond_store::settings;
+use serde_json::json;
 use std::collections::HashMap;
 use std::io::{BufRead, BufReader};
 use std::net::{SocketAddr, TcpListener};
@@ -15,10 +17,25 @@ use std::{env, fs, thread};
 pub(crate) struct Runtime {
     pub(crate) name: String,
     command: Box<Starts>,
+    pub(crate) serves: Serves,
     /// What it does otherwise than the table says, and why that is not the component's: a part of the difference.
     pub(crate) otherwise: &'static [(&'static str, &'static str)],
     /// Why clients that leave are known to do it harm, where they do.
     pub(crate) harmed_by_leaving: Option<&'static str>,
+}
+
+/// What a host has to answer for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Serves {
+    All,
+    /// Its store has no files by their names.
+    MediaByContent,
+}
+
+impl Serves {
+    pub(crate) fn has(self, target: &str) -> bool {
+        self == Serves::All || target.starts_with("/api/media/")
+    }
 }
 
 /// What starts a host over a folder, with settings; and the port, where it was chosen for it.
@@ -27,6 +44,7 @@ type Starts = dyn Fn(&Path, &Settings) -> (Command, Option<u16>) + Send + Sync;
 /// A host that runs.
 pub(crate) struct Started {
     child: Child,
+    folder: PathBuf,
     pub(crate) address: SocketAddr,
 }
 
@@ -53,6 +71,7 @@ impl Runtime {
                     .arg(&path);
                 (command, None)
             }),
+            serves: Serves::All,
             otherwise: &[],
             harmed_by_leaving: None,
         }
@@ -88,6 +107,7 @@ impl Runtime {
                 }
                 (command, None)
             }),
+            serves: Serves::All,
             otherwise: &[],
             harmed_by_leaving: None,
         }
@@ -116,6 +136,7 @@ impl Runtime {
                     .current_dir(folder);
                 (command, Some(port))
             }),
+            serves: Serves::All,
             otherwise: &REFUSED_BY_NODE,
             harmed_by_leaving: Some("after a client has left, it answers no more"),
         }
@@ -126,25 +147,32 @@ impl Runtime {
         Runtime {
             name: format!("wasmCloud's wash dev, {component}"),
             command: Box::new(move |folder, settings| {
-                // Hidden files are not served.
-                let project = folder.join(".project");
-                let config = serde_json::json!({
-                    "build": { "command": "true", "component_path": component_path(component) },
-                    "dev": {
-                        "address": format!("127.0.0.1:{}", free_port()),
-                        "volumes": [{ "host_path": folder, "guest_path": "/media" }],
-                    },
-                    "workload": {
-                        "environment": { "config": environment(settings).collect::<HashMap<_, _>>() },
-                    },
-                });
-                fs::create_dir_all(project.join(".wash")).unwrap();
-                fs::write(project.join(".wash/config.json"), config.to_string()).unwrap();
-                let mut command = Command::new(program("wash"));
-                command.arg("dev").current_dir(project);
-                // It tells its address once more when the component is there.
+                let volumes = json!([{ "host_path": folder, "guest_path": "/media" }]);
+                let environment = environment(settings).collect();
+                let command = wash_dev(folder, component, "volumes", volumes, environment);
                 (command, None)
             }),
+            serves: Serves::All,
+            otherwise: &[],
+            harmed_by_leaving: None,
+        }
+    }
+
+    /// The same, with the folder as a container of objects.
+    pub(crate) fn wasmcloud_blobstore() -> Self {
+        let component = "millpond-http-p2-blobstore.wasm";
+        Runtime {
+            name: format!("wasmCloud's wash dev, {component}"),
+            command: Box::new(move |folder, settings| {
+                let (containers, container) = (folder.parent().unwrap(), folder.file_name());
+                let container = container.unwrap().to_str().unwrap();
+                let mut environment: HashMap<_, _> = environment(settings).collect();
+                environment.insert(settings::variable("container"), container);
+                let path = json!(containers);
+                let command = wash_dev(folder, component, "wasi_blobstore_path", path, environment);
+                (command, None)
+            }),
+            serves: Serves::MediaByContent,
             otherwise: &[],
             harmed_by_leaving: None,
         }
@@ -163,6 +191,7 @@ impl Runtime {
                     .args(options(settings));
                 (command, None)
             }),
+            serves: Serves::All,
             otherwise: &REFUSED_BY_NODE,
             harmed_by_leaving: None,
         }
@@ -181,6 +210,7 @@ impl Runtime {
                     .args(options(settings));
                 (command, None)
             }),
+            serves: Serves::All,
             otherwise: &[],
             harmed_by_leaving: None,
         }
@@ -221,7 +251,11 @@ impl Runtime {
             }
             all = all + &line + "\n";
         };
-        Started { child, address }
+        Started {
+            child,
+            folder: folder.to_owned(),
+            address,
+        }
     }
 
     /// Those of the failures that are not known.
@@ -245,6 +279,29 @@ fn address_in(line: &str, port: Option<u16>) -> Option<SocketAddr> {
     url[..end.unwrap_or(url.len())].parse().ok()
 }
 
+/// wasmCloud's command in a project of its own, which says what the component is given. It tells its address once the
+/// component is there.
+fn wash_dev(
+    folder: &Path,
+    component: &str,
+    given: &str,
+    what: serde_json::Value,
+    environment: HashMap<String, &str>,
+) -> Command {
+    // Hidden files are not served.
+    let project = folder.join(".project");
+    let config = json!({
+        "build": { "command": "true", "component_path": component_path(component) },
+        "dev": { "address": format!("127.0.0.1:{}", free_port()), given: what },
+        "workload": { "environment": { "config": environment } },
+    });
+    fs::create_dir_all(project.join(".wash")).unwrap();
+    fs::write(project.join(".wash/config.json"), config.to_string()).unwrap();
+    let mut command = Command::new(program("wash"));
+    command.arg("dev").current_dir(project);
+    command
+}
+
 /// Settings as the packages' commands are given them.
 fn options(settings: &Settings) -> impl Iterator<Item = String> {
     let settings = settings.iter();
@@ -253,8 +310,8 @@ fn options(settings: &Settings) -> impl Iterator<Item = String> {
 
 /// Settings as the store component reads them.
 fn environment(settings: &Settings) -> impl Iterator<Item = (String, &str)> {
-    let settings = settings.iter();
-    settings.map(|(key, value)| (millpond_store::settings::variable(key), value.as_str()))
+    let all = settings.iter();
+    all.map(|(key, value)| (settings::variable(key), value.as_str()))
 }
 
 fn free_port() -> u16 {
@@ -339,10 +396,9 @@ impl Started {
                 let Ok(of) = fs::read_link(file.path()) else {
                     continue;
                 };
-                let of = of.to_string_lossy().into_owned();
-                if of.starts_with("socket:") {
+                if of.to_string_lossy().starts_with("socket:") {
                     alive.sockets += 1;
-                } else if of.ends_with(".mp4") {
+                } else if of.starts_with(&self.folder) && !of.is_dir() {
                     alive.media_files += 1;
                 }
             }

@@ -215,10 +215,12 @@ fn table_of_answers(page: &mut String, outcomes: &[Outcome]) -> Result<()> {
             outcome.topics.len() == topics.len(),
             "a run is of another table"
         );
-        for (_, all, right) in &outcome.topics {
-            match all - right {
-                0 => page.push_str(" ✓ |"),
-                wrong => write!(page, " {wrong} otherwise |")?,
+        for ((_, in_table, _), (_, asked, right)) in topics.iter().zip(&outcome.topics) {
+            match (asked - right, *asked) {
+                (_, 0) => page.push_str(" |"),
+                (0, asked) if asked < *in_table => write!(page, " ✓ of {asked} |")?,
+                (0, _) => page.push_str(" ✓ |"),
+                (wrong, _) => write!(page, " {wrong} otherwise |")?,
             }
         }
     }
@@ -308,7 +310,7 @@ const ANSWERS: &str = "
 ## What they answer
 
 [The table](conformance.md), topic by topic, with how many requests each has: ✓ where every answer is as it says, to the
-byte, and else how many are not.
+byte, and else how many are not. A component over `wasi:blobstore` has media by its content only, and is asked for that.
 
 ";
 
@@ -340,7 +342,8 @@ const NOT_HERE: &str = "
   component can make such a stream, but only the host. An adapter would have to stand in for `wasi:io` itself, could give
   no range without reading all that is before it, and `viceroy` copies the whole object into memory for each request. So
   there is none.
-- **`wasi:blobstore`**: wasmCloud has it. It tells of an object its length and when it was created, in no unit that is
-  agreed on, and in one of its backends that stays when the object is overwritten. That is no validator for media by
-  name: a cache or a range would be given one object for another.
+- **Media by its name over `wasi:blobstore`**: an object is had by its name and not held open, and when it was created is
+  told in no unit that is agreed on; in one of wasmCloud's stores that stays when the object is overwritten, in another it
+  is 0. That is no validator: a cache or a range would be given one object for another. What lies at the address of its
+  content is always the same.
 ";

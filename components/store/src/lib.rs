@@ -5,7 +5,7 @@
 //! through an environment. Compiled to WebAssembly this is the store
 //! component, `millpond:media/media-store` over the one folder that a WASI host gives.
 
-#[cfg(target_family = "wasm")]
+#[cfg(all(target_family = "wasm", feature = "component"))]
 mod component;
 pub mod content;
 pub mod names;
