@@ -337,7 +337,7 @@ async fn more_requests_than_instances_wait_for_their_turn_or_are_told_to() {
 }
 
 /// A component with so many further core instances, which do nothing: as one has that a language runtime came with.
-fn with_core_instances(component: &[u8], count: usize) -> Vec<u8> {
+pub(crate) fn with_core_instances(component: &[u8], count: usize) -> Vec<u8> {
     use wasm_encoder::{ComponentSection, InstanceSection, Module, ModuleArg, ModuleSection};
     let (mut depth, mut modules) = (0, 0);
     for payload in wasmparser::Parser::new(0).parse_all(component) {

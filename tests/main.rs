@@ -15,6 +15,7 @@ mod hostile_guests;
 mod hosts;
 mod http;
 mod http_edge;
+mod instance;
 mod memory;
 mod players;
 mod plugin;

@@ -459,12 +459,12 @@ impl Shared {
         guest: &HttpGuest,
         ledger: &Ledger,
     ) -> Result<wasmtime::Store<HttpState>, Exceeded> {
-        guest.store(self.runtime.engine(), &self.limits, ledger)
+        guest.store(&self.runtime, &self.limits, ledger)
     }
 
     fn store(&self, ledger: &Ledger) -> Result<wasmtime::Store<InstanceState>, Exceeded> {
-        let engine = self.runtime.engine();
-        InstanceState::store(engine, &self.limits, &self.media, &self.settings, ledger)
+        let runtime = &self.runtime;
+        InstanceState::store(runtime, &self.limits, &self.media, &self.settings, ledger)
     }
 
     /// Charges what the guest made to the request's ledger, and reserves of the budget what of it is more than each

@@ -13,6 +13,7 @@ use crate::host::noise;
 use millpond::store::Adder;
 use outcome::Outcome;
 use runtime::{Runtime, Serves, Started};
+pub(crate) use runtime::{component_path, installed, root};
 use std::fs;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};

@@ -347,11 +347,16 @@ fn program(name: &str) -> PathBuf {
         "python" => "venv/bin",
         _ => "bin",
     };
-    let installed = root().join("target/hosts").join(folder).join(name);
+    let installed = installed(folder).join(name);
     match installed.exists() {
         true => installed,
         false => name.into(),
     }
+}
+
+/// A folder of what `cargo xtask hosts` has installed.
+pub(crate) fn installed(folder: &str) -> PathBuf {
+    root().join("target/hosts").join(folder)
 }
 
 /// A composed component: the committed one, or the one that CI has built anew.

@@ -2,11 +2,13 @@
 
 pub(crate) mod component;
 pub(crate) mod engine;
+pub(crate) mod footprint;
 pub(crate) mod http;
 pub(crate) mod limited;
 pub(crate) mod response;
 
 use crate::config::Settings;
+use crate::instance::engine::Runtime;
 use crate::instance::limited::{CpuTime, Limited};
 use crate::ledger::meter::Meter;
 use crate::ledger::{Charge, Exceeded, Kind, Ledger, LedgerHandle};
@@ -18,8 +20,8 @@ use crate::store::{
 use bytes::{Bytes, BytesMut};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::SystemTime;
+use wasmtime::Store;
 use wasmtime::component::{HasSelf, Linker, Resource, ResourceTable, ResourceTableError};
-use wasmtime::{Engine, Store};
 use wasmtime_wasi_io::IoView;
 use wasmtime_wasi_io::poll::Pollable;
 use wasmtime_wasi_io::streams::{DynInputStream, InputStream, StreamError, StreamResult};
@@ -103,14 +105,14 @@ impl InstanceState {
     /// # Errors
     /// [`Exceeded`], when the request's ledger has no room for one.
     pub(crate) fn store(
-        engine: &Engine,
+        runtime: &Runtime,
         limits: &Limits,
         media: &Arc<dyn AnyStore>,
         settings: &Arc<Settings>,
         ledger: &Ledger,
     ) -> Result<Store<Self>, Exceeded> {
         let state = InstanceState {
-            meter: Meter::new(ledger, limits)?,
+            meter: Meter::new(ledger, limits, runtime.instance_bytes())?,
             table: limited::table(limits),
             media: Arc::clone(media),
             settings: Arc::clone(settings),
@@ -119,7 +121,7 @@ impl InstanceState {
             cpu: CpuTime::new(limits),
             ledger: ledger.handle(),
         };
-        Ok(limited::store(engine, limits, state))
+        Ok(limited::store(runtime.engine(), limits, state))
     }
 
     /// What the guest asked the store for, in order; `None` where that is not all that its answer may depend on.

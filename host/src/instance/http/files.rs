@@ -170,7 +170,7 @@ impl InputStream for FileStream {
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used)]
+    #![allow(clippy::unwrap_used, clippy::panic)]
     use super::*;
     use crate::ledger::{Ledger, Owner};
     use std::fs;

@@ -8,6 +8,7 @@
 mod files;
 
 use crate::config::Settings;
+use crate::instance::engine::Runtime;
 use crate::instance::limited::{self, CpuTime, Limited};
 use crate::instance::{config, limit_of};
 use crate::ledger::meter::Meter;
@@ -194,7 +195,7 @@ impl HttpGuest {
     /// [`Exceeded`], when the request has no room for one.
     pub(crate) fn store(
         &self,
-        engine: &Engine,
+        runtime: &Runtime,
         limits: &Limits,
         ledger: &Ledger,
     ) -> Result<Store<HttpState>, Exceeded> {
@@ -204,7 +205,7 @@ impl HttpGuest {
         let mut http = WasiHttpCtx::new();
         http.set_field_size_limit(FIELDS_BYTES);
         let state = HttpState {
-            meter: Meter::new(ledger, limits)?,
+            meter: Meter::new(ledger, limits, runtime.instance_bytes())?,
             table: limited::table(limits),
             wasi,
             http,
@@ -214,7 +215,7 @@ impl HttpGuest {
             ledger: ledger.handle(),
             _buffers: ledger.charge(Kind::Buffers, HTTP_BUFFERS_BYTES)?,
         };
-        Ok(limited::store(engine, limits, state))
+        Ok(limited::store(runtime.engine(), limits, state))
     }
 }
 
