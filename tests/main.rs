@@ -22,5 +22,6 @@ mod plugin;
 mod reuse;
 mod seed;
 mod server;
+mod spin;
 #[cfg(unix)]
 mod stuck_readers;
