@@ -17,6 +17,7 @@ mod http;
 mod http_edge;
 mod instance;
 mod memory;
+mod new_guests;
 mod players;
 mod plugin;
 mod reuse;

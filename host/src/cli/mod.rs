@@ -4,6 +4,7 @@ mod add;
 mod check;
 mod inspect;
 mod log;
+mod new;
 mod serve;
 mod sign;
 
@@ -28,6 +29,8 @@ pub(crate) enum Command {
     Sign(sign::Sign),
     /// Tells what a component imports, exports and needs, and whether it can be served from.
     Inspect(inspect::Inspect),
+    /// Writes a guest to start from into a new folder: its sources, the interface, how to build it.
+    New(new::New),
 }
 
 impl Command {
@@ -39,6 +42,7 @@ impl Command {
             Command::Check(check) => check.run(),
             Command::Sign(sign) => sign.run(),
             Command::Inspect(inspect) => inspect.run(),
+            Command::New(new) => new.run(),
         }
     }
 }
