@@ -26,7 +26,11 @@ async fn each_deed_behind_wasi_http_is_ended_while_others_go_on() {
     let host = Host::start_with(Setup {
         source: Source::from_bytes("hostile-http-p2", bytes.to_vec()),
         files_at: "/",
-        limits: with(|limits: &mut Limits| limits.request_memory_bytes = 3 << 20),
+        limits: with(|limits: &mut Limits| {
+            limits.request_memory_bytes = 3 << 20;
+            // Whoever takes handles or memory is to meet that limit first, on a busy machine too.
+            limits.cpu = Duration::from_secs(2);
+        }),
         ..Setup::default()
     })
     .await;
@@ -337,7 +341,7 @@ async fn more_requests_than_instances_wait_for_their_turn_or_are_told_to() {
 }
 
 /// A component with so many further core instances, which do nothing: as one has that a language runtime came with.
-fn with_core_instances(component: &[u8], count: usize) -> Vec<u8> {
+pub(crate) fn with_core_instances(component: &[u8], count: usize) -> Vec<u8> {
     use wasm_encoder::{ComponentSection, InstanceSection, Module, ModuleArg, ModuleSection};
     let (mut depth, mut modules) = (0, 0);
     for payload in wasmparser::Parser::new(0).parse_all(component) {

@@ -18,12 +18,15 @@ mod hosts;
 mod http;
 mod http2;
 mod http_edge;
+mod instance;
 mod memory;
+mod new_guests;
 mod players;
 mod plugin;
 mod reuse;
 mod seed;
 mod server;
+mod spin;
 #[cfg(unix)]
 mod stuck_readers;
 mod tls;

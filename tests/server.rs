@@ -75,6 +75,10 @@ impl Server {
         get(&self.address, target)
     }
 
+    pub(crate) fn ask_for(&self, method: &str, target: &str) -> String {
+        String::from_utf8_lossy(&exchange_by(method, &self.address, target)).into_owned()
+    }
+
     /// Status and content.
     pub(crate) fn answer(&self, target: &str) -> (u16, Vec<u8>) {
         let mut content = exchange(&self.address, target);
@@ -146,8 +150,12 @@ fn get(address: &str, target: &str) -> String {
 
 /// Asks once, and returns all that comes back.
 pub(crate) fn exchange(address: &str, target: &str) -> Vec<u8> {
+    exchange_by("GET", address, target)
+}
+
+fn exchange_by(method: &str, address: &str, target: &str) -> Vec<u8> {
     let mut stream = TcpStream::connect(address).unwrap();
-    let head = format!("GET {target} HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n");
+    let head = format!("{method} {target} HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n");
     stream.write_all(head.as_bytes()).unwrap();
     let mut answer = Vec::new();
     stream.read_to_end(&mut answer).unwrap();

@@ -1,6 +1,7 @@
 //! The guest's settings: typed here and validated at the start, strings by key for the guest (`wit/world.wit`).
 
 use millpond_guest::signature::Key;
+use millpond_store::settings::SECRET;
 use serde::Deserialize;
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -234,7 +235,7 @@ impl Settings {
 
     /// One of them, which may be a secret.
     pub(crate) fn get(&self, key: &str) -> Option<&str> {
-        if key == "signing-keys" {
+        if key == SECRET {
             return Some(&self.signing_keys);
         }
         let found = self.all.iter().find(|(name, _)| name == key);

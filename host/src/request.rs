@@ -10,6 +10,7 @@ use crate::connection::{Answer, Connections, Exchange};
 use crate::instance::component::{ComponentError, Inspection, Source, one_line};
 use crate::instance::engine::{Guest, Runtime};
 use crate::instance::http::{HttpGuest, HttpState};
+use crate::instance::limited::Limited;
 use crate::instance::response::{self, Checked, InvalidResponse};
 use crate::instance::{InstanceState, MediaGuestPre, limit_of, serve, timestamp_ns};
 use crate::ledger::accounts::Accounts;
@@ -108,7 +109,8 @@ impl Millpond {
         config: &Config,
         limits: Limits,
     ) -> Result<Self, ComponentError> {
-        let runtime = Runtime::new(source, &limits)?;
+        let settings = Arc::new(config.settings());
+        let runtime = Runtime::new(source, &limits, store.folder(), &settings)?;
         // What the process has by now, its component compiled, is what it has without a request.
         let fixed_bytes = process::fixed_bytes(limits.memory_bytes);
         let files = process::open_files_limit();
@@ -126,7 +128,7 @@ impl Millpond {
                 inspection: runtime.inspect(source),
                 runtime,
                 media: Arc::new(store),
-                settings: Arc::new(config.settings()),
+                settings,
                 limits,
                 accounts: Arc::default(),
                 bound,
@@ -212,7 +214,8 @@ impl Millpond {
                 made.map_err(|error| trapped(error, store.data().meter()))?;
             }
             Guest::Http(guest) => {
-                let mut store = shared.http_store(guest, &ledger).map_err(unready)?;
+                let store = shared.http_store(guest, &ledger);
+                let mut store = store.map_err(|error| unready(error.into()))?;
                 let made = timeout(limits.wall, guest.probe(&mut store)).await;
                 let made = made.map_err(too_slow)?;
                 made.map_err(|error| trapped(error, store.data().meter()))?;
@@ -455,15 +458,13 @@ impl Shared {
         &self,
         guest: &HttpGuest,
         ledger: &Ledger,
-    ) -> Result<wasmtime::Store<HttpState>, RequestError> {
-        let engine = self.runtime.engine();
-        let folder = self.media.folder();
-        guest.store(engine, &self.limits, folder, &self.settings, ledger)
+    ) -> Result<wasmtime::Store<HttpState>, Exceeded> {
+        guest.store(&self.runtime, &self.limits, ledger)
     }
 
     fn store(&self, ledger: &Ledger) -> Result<wasmtime::Store<InstanceState>, Exceeded> {
-        let engine = self.runtime.engine();
-        InstanceState::store(engine, &self.limits, &self.media, &self.settings, ledger)
+        let runtime = &self.runtime;
+        InstanceState::store(runtime, &self.limits, &self.media, &self.settings, ledger)
     }
 
     /// Charges what the guest made to the request's ledger, and reserves of the budget what of it is more than each

@@ -109,7 +109,8 @@ async fn the_host_over_http2_in_tls_answers_as_the_table_says() {
 
 async fn assert_over(wire: Wire) {
     let certificate = wire.certificate();
-    let differences = put_over(wire, async |fixtures, settings| {
+    let all = |_: &str| true;
+    let differences = put_over(wire, all, async |fixtures, settings| {
         let host = ways::host(fixtures, settings, certificate.clone()).await;
         (host.address, host)
     })
@@ -125,21 +126,24 @@ pub(crate) struct Differences {
     pub(crate) topics: Vec<(String, usize, usize)>,
 }
 
-/// Puts the table to another host over sockets. `start` starts it over the fixtures, for each way that it is set up, and
-/// gives its address and what keeps it running.
+/// Puts the table to another host over sockets: what of it asks for a target that the host `serves`. `start` starts it
+/// over the fixtures, for each way that it is set up, and gives its address and what keeps it running.
 pub(crate) async fn put_to<K>(
+    serves: impl Fn(&str) -> bool,
     start: impl AsyncFnMut(&Fixtures, &Settings) -> (SocketAddr, K),
 ) -> Differences {
-    put_over(Wire::plain(), start).await
+    put_over(Wire::plain(), serves, start).await
 }
 
 async fn put_over<K>(
     wire: Wire,
+    serves: impl Fn(&str) -> bool,
     start: impl AsyncFnMut(&Fixtures, &Settings) -> (SocketAddr, K),
 ) -> Differences {
     let (table, fixtures) = table();
     let exchanges = exchange::right(&table, &fixtures);
-    let exchanges = not_natively_only(exchanges);
+    let mut exchanges = not_natively_only(exchanges);
+    exchanges.retain(|exchange| serves(&exchange.request.target));
     let mut hosts = ways::Addresses::new(&fixtures, wire, start);
     let mut answers = Vec::new();
     for exchange in &exchanges {

@@ -10,11 +10,14 @@ mod runtime;
 
 use crate::conformance::{self, Settings};
 use crate::host::noise;
+use millpond::store::Adder;
 use outcome::Outcome;
-use runtime::{Runtime, Started};
+use runtime::{Runtime, Serves, Started};
+pub(crate) use runtime::{component_path, installed, root};
 use std::fs;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -67,6 +70,24 @@ async fn wasmtime_serve_splices_bodies() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs wash"]
+async fn wasmcloud_runs_the_component_for_wasi_0_2() {
+    run(Runtime::wasmcloud("millpond-http-p2.wasm")).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs wash"]
+async fn wasmcloud_runs_the_component_for_wasi_0_3() {
+    run(Runtime::wasmcloud("millpond-http-p3.wasm")).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs wash"]
+async fn wasmcloud_runs_the_component_over_its_blobstore() {
+    run(Runtime::wasmcloud_blobstore()).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "needs jco"]
 async fn jco_serves_the_component_for_wasi_0_2() {
     run(Runtime::jco_serve(&[])).await;
@@ -96,13 +117,13 @@ async fn run(runtime: Runtime) {
     let differences = answers(&runtime).await;
     outcome.topics = differences.topics;
     let folder = tempfile::tempdir().unwrap();
-    fs::write(folder.path().join("small.gif"), noise(500_000)).unwrap();
-    fs::write(folder.path().join("large.mp4"), noise(50_000_000)).unwrap();
+    let small = put(folder.path(), &runtime, "small.gif", 500_000);
+    let large = put(folder.path(), &runtime, "large.mp4", 50_000_000);
     let started = runtime.start(folder.path(), &Settings::new());
     tokio::task::block_in_place(|| {
-        outcome.small = load(&started, "/media/small.gif", 500_000);
-        outcome.large = load(&started, "/media/large.mp4", 50_000_000);
-        outcome.disconnects = disconnect(&started, "/media/large.mp4");
+        outcome.small = load(&started, &small, 500_000);
+        outcome.large = load(&started, &large, 50_000_000);
+        outcome.disconnects = disconnect(&started, &large);
     });
     outcome.keep();
     let unexpected = runtime.unexpected(&differences.failures);
@@ -117,9 +138,23 @@ async fn run(runtime: Runtime) {
     outcome.disconnects.assert_as_known(&runtime);
 }
 
+/// Puts a file of that length where the host has it, and gives its target.
+fn put(folder: &Path, runtime: &Runtime, name: &str, length: usize) -> String {
+    let path = folder.join(name);
+    fs::write(&path, noise(length)).unwrap();
+    match runtime.serves {
+        Serves::All => format!("/media/{name}"),
+        Serves::MediaByContent => {
+            let added = Adder::open(folder).unwrap().add(&path, |_| ()).unwrap();
+            format!("/api/media/{}", added.id)
+        }
+    }
+}
+
 /// Asks a host everything in the table, started anew for each path that it serves files at.
 async fn answers(runtime: &Runtime) -> conformance::Differences {
-    conformance::put_to(async |fixtures, settings| {
+    let serves = |target: &str| runtime.serves.has(target);
+    conformance::put_to(serves, async |fixtures, settings| {
         let folder = tempfile::tempdir().unwrap();
         fixtures.put_into(folder.path());
         let started = runtime.start(folder.path(), settings);

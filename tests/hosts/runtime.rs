@@ -2,6 +2,9 @@
 
 use super::outcome::Alive;
 use crate::conformance::{self, Settings};
+use millpond_store::settings;
+use serde_json::json;
+use std::collections::HashMap;
 use std::io::{BufRead, BufReader};
 use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
@@ -14,10 +17,25 @@ use std::{env, fs, thread};
 pub(crate) struct Runtime {
     pub(crate) name: String,
     command: Box<Starts>,
+    pub(crate) serves: Serves,
     /// What it does otherwise than the table says, and why that is not the component's: a part of the difference.
     pub(crate) otherwise: &'static [(&'static str, &'static str)],
     /// Why clients that leave are known to do it harm, where they do.
     pub(crate) harmed_by_leaving: Option<&'static str>,
+}
+
+/// What a host has to answer for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Serves {
+    All,
+    /// Its store has no files by their names.
+    MediaByContent,
+}
+
+impl Serves {
+    pub(crate) fn has(self, target: &str) -> bool {
+        self == Serves::All || target.starts_with("/api/media/")
+    }
 }
 
 /// What starts a host over a folder, with settings; and the port, where it was chosen for it.
@@ -26,6 +44,7 @@ type Starts = dyn Fn(&Path, &Settings) -> (Command, Option<u16>) + Send + Sync;
 /// A host that runs.
 pub(crate) struct Started {
     child: Child,
+    folder: PathBuf,
     pub(crate) address: SocketAddr,
 }
 
@@ -52,6 +71,7 @@ impl Runtime {
                     .arg(&path);
                 (command, None)
             }),
+            serves: Serves::All,
             otherwise: &[],
             harmed_by_leaving: None,
         }
@@ -69,7 +89,7 @@ impl Runtime {
                 // Hidden files are not served.
                 let config = folder.join(".millpond.toml");
                 fs::write(&config, conformance::config_toml(settings).to_string()).unwrap();
-                let mut command = Command::new(env!("CARGO_BIN_EXE_millpond"));
+                let mut command = Command::new(own_program());
                 command
                     .args([
                         "serve",
@@ -87,6 +107,7 @@ impl Runtime {
                 }
                 (command, None)
             }),
+            serves: Serves::All,
             otherwise: &[],
             harmed_by_leaving: None,
         }
@@ -115,8 +136,45 @@ impl Runtime {
                     .current_dir(folder);
                 (command, Some(port))
             }),
+            serves: Serves::All,
             otherwise: &REFUSED_BY_NODE,
             harmed_by_leaving: Some("after a client has left, it answers no more"),
+        }
+    }
+
+    /// wasmCloud's host, as its command starts one for a component that is built already.
+    pub(crate) fn wasmcloud(component: &'static str) -> Self {
+        Runtime {
+            name: format!("wasmCloud's wash dev, {component}"),
+            command: Box::new(move |folder, settings| {
+                let volumes = json!([{ "host_path": folder, "guest_path": "/media" }]);
+                let environment = environment(settings).collect();
+                let command = wash_dev(folder, component, "volumes", volumes, environment);
+                (command, None)
+            }),
+            serves: Serves::All,
+            otherwise: &[],
+            harmed_by_leaving: None,
+        }
+    }
+
+    /// The same, with the folder as a container of objects.
+    pub(crate) fn wasmcloud_blobstore() -> Self {
+        let component = "millpond-http-p2-blobstore.wasm";
+        Runtime {
+            name: format!("wasmCloud's wash dev, {component}"),
+            command: Box::new(move |folder, settings| {
+                let (containers, container) = (folder.parent().unwrap(), folder.file_name());
+                let container = container.unwrap().to_str().unwrap();
+                let mut environment: HashMap<_, _> = environment(settings).collect();
+                environment.insert(settings::variable("container"), container);
+                let path = json!(containers);
+                let command = wash_dev(folder, component, "wasi_blobstore_path", path, environment);
+                (command, None)
+            }),
+            serves: Serves::MediaByContent,
+            otherwise: &[],
+            harmed_by_leaving: None,
         }
     }
 
@@ -133,6 +191,7 @@ impl Runtime {
                     .args(options(settings));
                 (command, None)
             }),
+            serves: Serves::All,
             otherwise: &REFUSED_BY_NODE,
             harmed_by_leaving: None,
         }
@@ -151,6 +210,7 @@ impl Runtime {
                     .args(options(settings));
                 (command, None)
             }),
+            serves: Serves::All,
             otherwise: &[],
             harmed_by_leaving: None,
         }
@@ -191,7 +251,11 @@ impl Runtime {
             }
             all = all + &line + "\n";
         };
-        Started { child, address }
+        Started {
+            child,
+            folder: folder.to_owned(),
+            address,
+        }
     }
 
     /// Those of the failures that are not known.
@@ -215,6 +279,29 @@ fn address_in(line: &str, port: Option<u16>) -> Option<SocketAddr> {
     url[..end.unwrap_or(url.len())].parse().ok()
 }
 
+/// wasmCloud's command in a project of its own, which says what the component is given. It tells its address once the
+/// component is there.
+fn wash_dev(
+    folder: &Path,
+    component: &str,
+    given: &str,
+    what: serde_json::Value,
+    environment: HashMap<String, &str>,
+) -> Command {
+    // Hidden files are not served.
+    let project = folder.join(".project");
+    let config = json!({
+        "build": { "command": "true", "component_path": component_path(component) },
+        "dev": { "address": format!("127.0.0.1:{}", free_port()), given: what },
+        "workload": { "environment": { "config": environment } },
+    });
+    fs::create_dir_all(project.join(".wash")).unwrap();
+    fs::write(project.join(".wash/config.json"), config.to_string()).unwrap();
+    let mut command = Command::new(program("wash"));
+    command.arg("dev").current_dir(project);
+    command
+}
+
 /// Settings as the packages' commands are given them.
 fn options(settings: &Settings) -> impl Iterator<Item = String> {
     let settings = settings.iter();
@@ -223,10 +310,8 @@ fn options(settings: &Settings) -> impl Iterator<Item = String> {
 
 /// Settings as the store component reads them.
 fn environment(settings: &Settings) -> impl Iterator<Item = (String, &str)> {
-    settings.iter().map(|(key, value)| {
-        let name = key.to_ascii_uppercase().replace('-', "_");
-        (format!("MILLPOND_{name}"), value.as_str())
-    })
+    let all = settings.iter();
+    all.map(|(key, value)| (settings::variable(key), value.as_str()))
 }
 
 fn free_port() -> u16 {
@@ -250,17 +335,28 @@ const REFUSED_BY_NODE: [(&str, &str); 3] = [
     ),
 ];
 
+/// This project's own: the release build that `cargo xtask hosts` names, since its page says how long things take.
+fn own_program() -> PathBuf {
+    let named = env::var_os("MILLPOND_TEST_PROGRAM");
+    named.map_or_else(|| env!("CARGO_BIN_EXE_millpond").into(), PathBuf::from)
+}
+
 /// A program that `cargo xtask hosts` has installed, or that is on the path.
 fn program(name: &str) -> PathBuf {
     let folder = match name {
         "python" => "venv/bin",
         _ => "bin",
     };
-    let installed = root().join("target/hosts").join(folder).join(name);
+    let installed = installed(folder).join(name);
     match installed.exists() {
         true => installed,
         false => name.into(),
     }
+}
+
+/// A folder of what `cargo xtask hosts` has installed.
+pub(crate) fn installed(folder: &str) -> PathBuf {
+    root().join("target/hosts").join(folder)
 }
 
 /// A composed component: the committed one, or the one that CI has built anew.
@@ -305,10 +401,9 @@ impl Started {
                 let Ok(of) = fs::read_link(file.path()) else {
                     continue;
                 };
-                let of = of.to_string_lossy().into_owned();
-                if of.starts_with("socket:") {
+                if of.to_string_lossy().starts_with("socket:") {
                     alive.sockets += 1;
-                } else if of.ends_with(".mp4") {
+                } else if of.starts_with(&self.folder) && !of.is_dir() {
                     alive.media_files += 1;
                 }
             }

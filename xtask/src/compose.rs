@@ -13,6 +13,8 @@ struct Composition {
     component: &'static str,
     /// The guest, which decides the answers.
     guest: &'static str,
+    /// Where its media lies.
+    store: &'static str,
     /// The component that answers HTTP.
     front: &'static str,
     /// The interface that the front exports.
@@ -29,17 +31,27 @@ impl Composition {
     }
 }
 
-const COMPOSITIONS: [Composition; 3] = [
+const COMPOSITIONS: [Composition; 4] = [
     Composition {
         component: "components/millpond-http-p2.wasm",
         guest: GUEST,
+        store: FOLDER,
         front: "components/http-p2.wasm",
         handler: "wasi:http/incoming-handler@0.2.12",
         description: "Serves media from a folder over the HTTP of WASI 0.2, and needs nothing but WASI",
     },
     Composition {
+        component: "components/millpond-http-p2-blobstore.wasm",
+        guest: GUEST,
+        store: "components/blobstore.wasm",
+        front: "components/http-p2.wasm",
+        handler: "wasi:http/incoming-handler@0.2.12",
+        description: "Serves media from a container of wasi:blobstore over the HTTP of WASI 0.2, and needs nothing but WASI",
+    },
+    Composition {
         component: "components/millpond-http-p3.wasm",
         guest: GUEST,
+        store: FOLDER,
         front: "components/http-p3.wasm",
         handler: "wasi:http/handler@0.3.0",
         description: "Serves media from a folder over the HTTP of WASI 0.3, and needs nothing but WASI",
@@ -48,6 +60,7 @@ const COMPOSITIONS: [Composition; 3] = [
     Composition {
         component: "tests/guests/hostile-http-p2.wasm",
         guest: "tests/guests/hostile.wasm",
+        store: FOLDER,
         front: "components/http-p2.wasm",
         handler: "wasi:http/incoming-handler@0.2.12",
         description: "Misbehaves on request over the HTTP of WASI 0.2, for the tests of the host's limits",
@@ -55,7 +68,7 @@ const COMPOSITIONS: [Composition; 3] = [
 ];
 
 const GUEST: &str = "host/component/media-serve.wasm";
-const STORE: &str = "components/store.wasm";
+const FOLDER: &str = "components/store.wasm";
 
 const MEDIA_SERVE: &str = "millpond:media/media-serve@0.1.0";
 const MEDIA_STORE: &str = "millpond:media/media-store@0.1.0";
@@ -77,7 +90,7 @@ pub(crate) fn compose_all(root: &Path, at: &Path) -> Result<()> {
 /// The guest is given the store's media and settings, the front the guest; what is left is WASI's.
 fn compose(root: &Path, at: &Path, composition: &Composition) -> Result<Vec<u8>> {
     let mut graph = CompositionGraph::new();
-    let store = instantiate(&mut graph, at, STORE)?;
+    let store = instantiate(&mut graph, at, composition.store)?;
     let guest = instantiate(&mut graph, at, composition.guest)?;
     let front = instantiate(&mut graph, at, composition.front)?;
     let media = graph.alias_instance_export(store, MEDIA_STORE)?;

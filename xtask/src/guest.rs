@@ -20,8 +20,8 @@ struct Guest {
     folder: &'static str,
     /// Where the component is committed, from the workspace's root.
     component: &'static str,
-    /// Folders with the WIT that it is built against, from the workspace's root.
-    wit: &'static [&'static str],
+    /// Folders with what else it is built from, from the workspace's root: WIT, and crates of ours.
+    beside: &'static [&'static str],
 }
 
 impl Guest {
@@ -32,36 +32,42 @@ impl Guest {
     }
 }
 
-const GUESTS: [Guest; 5] = [
+const GUESTS: [Guest; 6] = [
     Guest {
         package: "millpond-guest",
         folder: "guest",
         component: "host/component/media-serve.wasm",
-        wit: &["wit"],
+        beside: &["wit"],
     },
     Guest {
         package: "millpond-hostile-guest",
         folder: "tests/guests/hostile",
         component: "tests/guests/hostile.wasm",
-        wit: &["wit"],
+        beside: &["wit"],
     },
     Guest {
         package: "millpond-store",
         folder: "components/store",
         component: "components/store.wasm",
-        wit: &["wit", "components/wit/p2"],
+        beside: &["wit", "components/wit/p2"],
+    },
+    Guest {
+        package: "millpond-blobstore",
+        folder: "components/blobstore",
+        component: "components/blobstore.wasm",
+        beside: &["wit", "components/wit/p2", "components/store"],
     },
     Guest {
         package: "millpond-http-p2",
         folder: "components/http-p2",
         component: "components/http-p2.wasm",
-        wit: &["wit", "components/wit/p2"],
+        beside: &["wit", "components/wit/p2"],
     },
     Guest {
         package: "millpond-http-p3",
         folder: "components/http-p3",
         component: "components/http-p3.wasm",
-        wit: &["wit", "components/wit/p3"],
+        beside: &["wit", "components/wit/p3"],
     },
 ];
 
@@ -184,7 +190,7 @@ fn sources_digest(root: &Path, guest: &Guest) -> Result<String> {
         hash.update((content.len() as u64).to_le_bytes());
         hash.update(content);
     };
-    for folder in guest.wit.iter().chain([&guest.folder]) {
+    for folder in guest.beside.iter().chain([&guest.folder]) {
         let entries = walkdir::WalkDir::new(root.join(folder)).sort_by_file_name();
         for entry in entries {
             let entry = entry?;

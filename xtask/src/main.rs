@@ -53,9 +53,10 @@ enum Task {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<String>,
     },
-    /// Installs other hosts, puts the components to them, and writes docs/hosts.md.
+    /// Installs other hosts and the tools for guests in other languages, puts the components to the hosts, and writes
+    /// docs/hosts.md.
     Hosts {
-        /// Installs what takes no more than a minute, and does nothing else.
+        /// Installs what takes no more than a few minutes, and does nothing else.
         #[arg(long)]
         install: bool,
         /// Draws the page of what earlier runs left, and does nothing else.

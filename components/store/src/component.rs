@@ -3,6 +3,7 @@
 
 use crate::content::{self, ContentId, RECORD_BYTES, Record};
 use crate::names;
+use crate::settings;
 use bindings::exports::millpond::media::media_store::{
     self as wit, Error, GuestObject, Info, Key, Object, VariantInfo,
 };
@@ -198,25 +199,19 @@ fn timestamp_ns(time: SystemTime) -> u64 {
 
 impl config::Guest for Component {
     fn get(key: String) -> Result<Option<String>, config::Error> {
-        let mut settings = settings();
-        Ok(settings
-            .find(|(name, _)| *name == key)
-            .map(|(_, value)| value))
+        let mut all = settings();
+        Ok(all.find(|(name, _)| *name == key).map(|(_, value)| value))
     }
 
     fn get_all() -> Result<Vec<(String, String)>, config::Error> {
-        Ok(settings().filter(|(name, _)| name != SECRET).collect())
+        Ok(settings()
+            .filter(|(key, _)| key != settings::SECRET)
+            .collect())
     }
 }
 
-/// Given for `get` only, as `wit/world.wit` has it.
-const SECRET: &str = "signing-keys";
-
-/// What of the environment is a setting: `MILLPOND_FILES_AT` is `files-at`.
+/// What of the environment is a setting.
 fn settings() -> impl Iterator<Item = (String, String)> {
     let variables = environment::get_environment().into_iter();
-    variables.filter_map(|(name, value)| {
-        let key = name.strip_prefix("MILLPOND_")?;
-        Some((key.to_ascii_lowercase().replace('_', "-"), value))
-    })
+    variables.filter_map(|(variable, value)| Some((settings::key(&variable)?, value)))
 }

@@ -44,8 +44,9 @@ impl Inspect {
         let exports = inspection.exports.iter();
         lines.extend(exports.map(|export| format!("exports    {export}")));
         lines.push(format!(
-            "begins     with {} of memory",
+            "begins     with {} of memory, and {} on the host's side",
             readable(inspection.initial_memory_bytes),
+            readable(inspection.instance_bytes as u64),
         ));
         lines.push(format!("allowed    {limits}"));
         writeln!(io::stdout(), "{}", lines.join("\n"))?;

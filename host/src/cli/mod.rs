@@ -5,6 +5,7 @@ mod certificate;
 mod check;
 mod inspect;
 mod log;
+mod new;
 mod serve;
 mod sign;
 
@@ -29,6 +30,8 @@ pub(crate) enum Command {
     Sign(sign::Sign),
     /// Tells what a component imports, exports and needs, and whether it can be served from.
     Inspect(inspect::Inspect),
+    /// Writes a guest to start from into a new folder: its sources, the interface, how to build it.
+    New(new::New),
 }
 
 impl Command {
@@ -40,6 +43,7 @@ impl Command {
             Command::Check(check) => check.run(),
             Command::Sign(sign) => sign.run(),
             Command::Inspect(inspect) => inspect.run(),
+            Command::New(new) => new.run(),
         }
     }
 }

@@ -1,12 +1,15 @@
 //! A component that fits the world `media-guest`: read, compiled and checked before anything is served.
 
+use crate::config::Config;
 use crate::instance::engine::Runtime;
+use crate::instance::footprint::Footprint;
 use crate::instance::http::HttpVersion;
 use crate::limits::{COMPONENT_BYTES, Limits};
 use sha2::{Digest, Sha256};
 use std::fs::File;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use wasmtime::component::Component;
 
 /// The component that is built into this program.
@@ -98,6 +101,8 @@ pub struct Inspection {
     pub memories: u32,
     /// The largest of them at the start, in bytes.
     pub initial_memory_bytes: u64,
+    /// What an instance takes on the host's side, in bytes: each request is charged with that.
+    pub instance_bytes: usize,
 }
 
 impl Source {
@@ -149,22 +154,36 @@ impl Source {
     /// # Errors
     /// [`ComponentError`]: all but `Read` and `TooLarge`.
     pub fn inspect(&self, limits: &Limits) -> Result<Inspection, ComponentError> {
-        Ok(Runtime::new(self, limits)?.inspect(self))
+        let settings = Arc::new(Config::default().settings());
+        Ok(Runtime::new(self, limits, None, &settings)?.inspect(self))
     }
 }
 
-/// Compiles and tells modules from components, which the compiler's own message does not for a newcomer.
-pub(crate) fn compile(
-    engine: &wasmtime::Engine,
-    source: &Source,
-) -> Result<Component, ComponentError> {
+/// What an instance of it takes on the host's side. Tells modules from components, which the compiler's own message does
+/// not for a newcomer.
+pub(crate) fn footprint(source: &Source) -> Result<Footprint, ComponentError> {
     const CORE_MODULE: &[u8] = b"\0asm\x01\0\0\0";
     let name = source.name.clone();
     if source.bytes().starts_with(CORE_MODULE) {
         return Err(ComponentError::Module { name });
     }
-    Component::from_binary(engine, source.bytes()).map_err(|error| ComponentError::Invalid {
+    Footprint::of(source.bytes()).map_err(|error| ComponentError::Invalid {
         name,
+        reason: error
+            .to_string()
+            .split_whitespace()
+            .collect::<Vec<_>>()
+            .join(" "),
+    })
+}
+
+/// Compiles it.
+pub(crate) fn compile(
+    engine: &wasmtime::Engine,
+    source: &Source,
+) -> Result<Component, ComponentError> {
+    Component::from_binary(engine, source.bytes()).map_err(|error| ComponentError::Invalid {
+        name: source.name.clone(),
         reason: one_line(&error),
     })
 }
@@ -214,7 +233,7 @@ pub(crate) fn one_line(error: &wasmtime::Error) -> String {
 
 impl Inspection {
     /// Reads off a compiled component what there is to tell.
-    pub(crate) fn of(component: &Component, source: &Source) -> Self {
+    pub(crate) fn of(component: &Component, source: &Source, footprint: Footprint) -> Self {
         const PAGE_BYTES: u64 = 64 * 1024;
         let engine = component.engine();
         let component_type = component.component_type();
@@ -237,6 +256,7 @@ impl Inspection {
             initial_memory_bytes: resources
                 .and_then(|resources| resources.max_initial_memory_size)
                 .map_or(0, |pages| pages.saturating_mul(PAGE_BYTES)),
+            instance_bytes: footprint.total_bytes(),
         }
     }
 }

@@ -1,13 +1,17 @@
 //! The engine: one for the process, with one component, compiled and linked before the first request.
 
+use crate::config::Settings;
 use crate::instance::component::{self, ComponentError, Inspection, Source};
-use crate::instance::http::{HttpGuest, HttpVersion};
+use crate::instance::footprint::Footprint;
+use crate::instance::http::{Given, HttpGuest, HttpVersion};
 use crate::instance::{InstanceState, MediaGuestPre};
 use crate::ledger::meter::Meter;
 use crate::limits::{
-    CORE_INSTANCES, GUEST_STACK_BYTES, KEEP_MEMORY_BYTES, KEEP_STACK_BYTES, Limits, STACK_BYTES,
-    TABLE_ELEMENT_BYTES,
+    CORE_INSTANCES, GUEST_STACK_BYTES, HTTP_BUFFERS_BYTES, KEEP_MEMORY_BYTES, KEEP_STACK_BYTES,
+    Limits, STACK_BYTES, TABLE_ELEMENT_BYTES,
 };
+use std::path::Path;
+use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 use wasmtime::component::{Component, Linker};
@@ -21,6 +25,7 @@ pub(crate) const TICK: Duration = Duration::from_millis(5);
 pub(crate) struct Runtime {
     engine: Engine,
     component: Component,
+    footprint: Footprint,
     guest: Guest,
 }
 
@@ -33,13 +38,21 @@ pub(crate) enum Guest {
 }
 
 impl Runtime {
-    /// Compiles a component and links it.
+    /// Compiles a component and links it. Those for `wasi:http` are given the folder and the settings.
     ///
     /// # Errors
     /// [`ComponentError`], in words for whoever gave the component.
-    pub(crate) fn new(source: &Source, limits: &Limits) -> Result<Self, ComponentError> {
+    pub(crate) fn new(
+        source: &Source,
+        limits: &Limits,
+        folder: Option<&Path>,
+        settings: &Arc<Settings>,
+    ) -> Result<Self, ComponentError> {
         let http = component::http_version(source);
-        let engine = Engine::new(&config(limits, http))
+        let footprint = component::footprint(source)?;
+        // Compiling takes a while, so this is told before.
+        check_room(source, footprint, http, limits)?;
+        let engine = Engine::new(&config(limits, http, footprint))
             .map_err(|error| ComponentError::Engine(component::one_line(&error)))?;
         let component = component::compile(&engine, source)?;
         let unfit = |error: wasmtime::Error| ComponentError::Unfit {
@@ -48,33 +61,31 @@ impl Runtime {
         };
         let guest = match http {
             None => link(&engine, &component).map(Guest::Media),
-            Some(version) => HttpGuest::link(&engine, &component, version).map(Guest::Http),
+            Some(version) => {
+                let given = Given::new(folder, settings)
+                    .map_err(|error| ComponentError::Engine(component::one_line(&error)))?;
+                HttpGuest::link(&engine, &component, version, given).map(Guest::Http)
+            }
         };
         let guest = guest.map_err(unfit)?;
         let runtime = Runtime {
             engine,
             component,
+            footprint,
             guest,
         };
-        let needs_bytes =
-            runtime.inspect(source).initial_memory_bytes + Meter::constant_bytes(limits) as u64;
-        if needs_bytes > limits.request_memory_bytes as u64 {
-            return Err(ComponentError::TooDemanding {
-                name: source.name.clone(),
-                reason: format!(
-                    "an instance begins with {} KiB and may have {}; raise --request-memory",
-                    needs_bytes >> 10,
-                    limits.request_memory_bytes >> 10,
-                ),
-            });
-        }
         tick(&runtime.engine)?;
         Ok(runtime)
     }
 
     /// What there is to tell of the component.
     pub(crate) fn inspect(&self, source: &Source) -> Inspection {
-        Inspection::of(&self.component, source)
+        Inspection::of(&self.component, source, self.footprint)
+    }
+
+    /// What an instance takes on the host's side with its store, in bytes, at most.
+    pub(crate) fn instance_bytes(&self) -> usize {
+        self.footprint.total_bytes()
     }
 
     pub(crate) fn engine(&self) -> &Engine {
@@ -84,6 +95,30 @@ impl Runtime {
     pub(crate) fn guest(&self) -> &Guest {
         &self.guest
     }
+}
+
+/// Whether an instance has room to begin.
+fn check_room(
+    source: &Source,
+    footprint: Footprint,
+    http: Option<HttpVersion>,
+    limits: &Limits,
+) -> Result<(), ComponentError> {
+    let buffers_bytes = http.map_or(0, |_| HTTP_BUFFERS_BYTES);
+    let needs_bytes = Meter::constant_bytes(limits, footprint.total_bytes())
+        .saturating_add(footprint.begins_bytes)
+        .saturating_add(buffers_bytes);
+    if needs_bytes <= limits.request_memory_bytes {
+        return Ok(());
+    }
+    Err(ComponentError::TooDemanding {
+        name: source.name.clone(),
+        reason: format!(
+            "an instance begins with {} KiB and may have {}; raise --request-memory",
+            needs_bytes.div_ceil(1024),
+            limits.request_memory_bytes >> 10,
+        ),
+    })
 }
 
 fn link(engine: &Engine, component: &Component) -> wasmtime::Result<MediaGuestPre<InstanceState>> {
@@ -97,7 +132,7 @@ fn link(engine: &Engine, component: &Component) -> wasmtime::Result<MediaGuestPr
 /// Most address space that the pool keeps for one table, in bytes.
 const TABLE_BYTES: usize = 8 * 1024 * 1024;
 
-fn config(limits: &Limits, http: Option<HttpVersion>) -> Config {
+fn config(limits: &Limits, http: Option<HttpVersion>, footprint: Footprint) -> Config {
     let instances = u32::try_from(limits.concurrent_instances).unwrap_or(u32::MAX);
     // Each memory and each table of the pool has address space of its own, so it holds enough for components with a few
     // of them; where one has more, requests that find none left are told to come again. Those for `wasi:http` are
@@ -109,6 +144,9 @@ fn config(limits: &Limits, http: Option<HttpVersion>) -> Config {
     let per_component = u32::try_from(CORE_INSTANCES).unwrap_or(u32::MAX);
     let mut pool = PoolingAllocationConfig::new();
     pool.total_component_instances(instances)
+        // What is charged for an instance is no less than what it takes, or else it is refused.
+        .max_component_instance_size(footprint.records_bytes)
+        .max_core_instance_size(footprint.records_bytes)
         // These are counted, and nothing is kept for them.
         .total_core_instances(instances.saturating_mul(per_component))
         .total_memories(parts.max(per_component))

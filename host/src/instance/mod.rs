@@ -2,11 +2,14 @@
 
 pub(crate) mod component;
 pub(crate) mod engine;
+pub(crate) mod footprint;
 pub(crate) mod http;
+pub(crate) mod limited;
 pub(crate) mod response;
 
 use crate::config::Settings;
-use crate::instance::engine::TICK;
+use crate::instance::engine::Runtime;
+use crate::instance::limited::{CpuTime, Limited};
 use crate::ledger::meter::Meter;
 use crate::ledger::{Charge, Exceeded, Kind, Ledger, LedgerHandle};
 use crate::limits::{Limit, Limits};
@@ -17,8 +20,8 @@ use crate::store::{
 use bytes::{Bytes, BytesMut};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::SystemTime;
+use wasmtime::Store;
 use wasmtime::component::{HasSelf, Linker, Resource, ResourceTable, ResourceTableError};
-use wasmtime::{Engine, Store, UpdateDeadline};
 use wasmtime_wasi_io::IoView;
 use wasmtime_wasi_io::poll::Pollable;
 use wasmtime_wasi_io::streams::{DynInputStream, InputStream, StreamError, StreamResult};
@@ -55,7 +58,7 @@ pub(crate) struct InstanceState {
     streams: Vec<GivenStream>,
     /// What the guest asked the store for, and what it was told; `None` where that is not known, or is too much.
     opened: Option<Vec<Opened>>,
-    cpu_ticks_left: u32,
+    cpu: CpuTime,
     ledger: LedgerHandle,
 }
 
@@ -102,49 +105,23 @@ impl InstanceState {
     /// # Errors
     /// [`Exceeded`], when the request's ledger has no room for one.
     pub(crate) fn store(
-        engine: &Engine,
+        runtime: &Runtime,
         limits: &Limits,
         media: &Arc<dyn AnyStore>,
         settings: &Arc<Settings>,
         ledger: &Ledger,
     ) -> Result<Store<Self>, Exceeded> {
-        let meter = Meter::new(ledger, limits)?;
-        let mut table = ResourceTable::new();
-        table.set_max_capacity(limits.handles);
-        let ticks = limits.cpu.as_nanos().div_ceil(TICK.as_nanos());
         let state = InstanceState {
-            meter,
-            table,
+            meter: Meter::new(ledger, limits, runtime.instance_bytes())?,
+            table: limited::table(limits),
             media: Arc::clone(media),
             settings: Arc::clone(settings),
             streams: Vec::new(),
             opened: Some(Vec::new()),
-            cpu_ticks_left: u32::try_from(ticks).unwrap_or(u32::MAX),
+            cpu: CpuTime::new(limits),
             ledger: ledger.handle(),
         };
-        let mut store = Store::new(engine, state);
-        store.limiter(|state| &mut state.meter);
-        store.set_hostcall_fuel(limits.lifted_bytes);
-        // A guest's own handles beside those of the table: one of each for every entry is plenty.
-        store.set_max_component_handles(2 * limits.handles);
-        store.set_epoch_deadline(1);
-        store.epoch_deadline_callback(|mut store| {
-            let state = store.data_mut();
-            state.cpu_ticks_left = state.cpu_ticks_left.saturating_sub(1);
-            if state.cpu_ticks_left == 0 {
-                return Err(Limit::Cpu.into());
-            }
-            Ok(UpdateDeadline::Yield(1))
-        });
-        Ok(store)
-    }
-
-    pub(crate) fn meter(&self) -> &Meter {
-        &self.meter
-    }
-
-    pub(crate) fn meter_mut(&mut self) -> &mut Meter {
-        &mut self.meter
+        Ok(limited::store(runtime.engine(), limits, state))
     }
 
     /// What the guest asked the store for, in order; `None` where that is not all that its answer may depend on.
@@ -178,6 +155,20 @@ impl InstanceState {
         self.table.delete(handle).ok()?;
         let stream = stream.lock().unwrap_or_else(PoisonError::into_inner);
         Some((stream.clone(), opened))
+    }
+}
+
+impl Limited for InstanceState {
+    fn meter(&self) -> &Meter {
+        &self.meter
+    }
+
+    fn meter_mut(&mut self) -> &mut Meter {
+        &mut self.meter
+    }
+
+    fn cpu(&self) -> &CpuTime {
+        &self.cpu
     }
 }
 

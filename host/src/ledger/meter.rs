@@ -2,7 +2,7 @@
 
 use crate::ledger::{Charge, Exceeded, Kind, Ledger};
 use crate::limits::{
-    CORE_INSTANCES, HANDLE_BYTES, INSTANCE_BYTES, Limit, Limits, STACK_BYTES, TABLE_ELEMENT_BYTES,
+    CORE_INSTANCES, HANDLE_BYTES, Limit, Limits, STACK_BYTES, TABLE_ELEMENT_BYTES,
 };
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -28,13 +28,18 @@ pub(crate) struct Meter {
 }
 
 impl Meter {
-    pub(crate) fn new(ledger: &Ledger, limits: &Limits) -> Result<Self, Exceeded> {
+    /// Charges what a store takes whose instance takes so many bytes on the host's side.
+    pub(crate) fn new(
+        ledger: &Ledger,
+        limits: &Limits,
+        instance_bytes: usize,
+    ) -> Result<Self, Exceeded> {
         Ok(Meter {
             guest_memory: ledger.empty_charge(Kind::GuestMemory),
             tables: ledger.empty_charge(Kind::Tables),
             lifted: ledger.empty_charge(Kind::Lifted),
             _constant: [
-                ledger.charge(Kind::Instance, INSTANCE_BYTES)?,
+                ledger.charge(Kind::Instance, instance_bytes)?,
                 ledger.charge(Kind::Stack, STACK_BYTES)?,
                 ledger.charge(Kind::Handles, limits.handles * HANDLE_BYTES)?,
             ],
@@ -47,8 +52,11 @@ impl Meter {
     }
 
     /// What every store takes, in bytes, before its guest has any memory.
-    pub(crate) fn constant_bytes(limits: &Limits) -> usize {
-        INSTANCE_BYTES + STACK_BYTES + limits.handles * HANDLE_BYTES
+    pub(crate) fn constant_bytes(limits: &Limits, instance_bytes: usize) -> usize {
+        let handles_bytes = limits.handles.saturating_mul(HANDLE_BYTES);
+        instance_bytes
+            .saturating_add(STACK_BYTES)
+            .saturating_add(handles_bytes)
     }
 
     /// The most that linear memories and tables took together, in bytes.
@@ -162,9 +170,9 @@ mod tests {
             lifted_bytes: 10,
             ..Limits::default()
         };
-        let limit_bytes = guest_bytes + Meter::constant_bytes(&limits);
+        let limit_bytes = guest_bytes + Meter::constant_bytes(&limits, 4096);
         let ledger = Ledger::new(&Arc::default(), Owner::Connection, limit_bytes);
-        let meter = Meter::new(&ledger, &limits).unwrap();
+        let meter = Meter::new(&ledger, &limits, 4096).unwrap();
         (ledger, meter)
     }
 
@@ -200,7 +208,7 @@ mod tests {
     #[test]
     fn a_store_that_does_not_fit_is_refused() {
         let ledger = Ledger::new(&Arc::default(), Owner::Connection, STACK_BYTES);
-        assert!(Meter::new(&ledger, &Limits::default()).is_err());
+        assert!(Meter::new(&ledger, &Limits::default(), 1).is_err());
         assert_eq!(ledger.balance().total(), 0);
     }
 }

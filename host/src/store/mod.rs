@@ -26,4 +26,4 @@ pub(crate) use object::{AnyStore, MediaStream, off_the_guests_stack};
 pub(crate) use pieces::Reading;
 #[cfg(test)]
 pub(crate) use slice::MediaFile;
-pub(crate) use slice::{FileSlice, OpenFile, ReadNow};
+pub(crate) use slice::{FileSlice, OpenFile, ReadNow, read_at, read_now_at};

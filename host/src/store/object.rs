@@ -147,8 +147,6 @@ pub(crate) trait AnyStore: Send + Sync {
     fn open_now(&self, key: &Key, ledger: &LedgerHandle) -> Option<Result<MediaObject, OpenError>>;
 
     fn kept_bytes(&self) -> KeptBytes;
-
-    fn folder(&self) -> Option<&Path>;
 }
 
 type Opening = Pin<Box<dyn Future<Output = Result<MediaObject, OpenError>> + Send>>;
@@ -160,10 +158,6 @@ impl<S: MediaStore> AnyStore for S {
 
     fn kept_bytes(&self) -> KeptBytes {
         MediaStore::kept_bytes(self)
-    }
-
-    fn folder(&self) -> Option<&Path> {
-        MediaStore::folder(self)
     }
 
     fn open(self: Arc<Self>, key: Key, ledger: LedgerHandle) -> Opening {

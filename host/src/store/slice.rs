@@ -278,14 +278,14 @@ impl FileSlice {
 }
 
 /// Reads at a place, whatever the handle's own position is.
-pub(super) fn read_at(file: &File, into: &mut [u8], offset: u64) -> io::Result<usize> {
+pub(crate) fn read_at(file: &File, into: &mut [u8], offset: u64) -> io::Result<usize> {
     #[cfg(unix)]
     return std::os::unix::fs::FileExt::read_at(file, into, offset);
     #[cfg(windows)]
     return std::os::windows::fs::FileExt::seek_read(file, into, offset);
 }
 
-pub(super) use now::read_at as read_now_at;
+pub(crate) use now::read_at as read_now_at;
 
 /// Reads what the kernel has in memory and nothing else (`RWF_NOWAIT`): a media file that is asked for often
 /// is, and then no thread has to be changed for it.
@@ -296,11 +296,7 @@ mod now {
     use std::io::{self, IoSliceMut};
     use std::os::fd::AsRawFd;
 
-    pub(in crate::store) fn read_at(
-        file: &File,
-        into: &mut [u8],
-        offset: u64,
-    ) -> io::Result<usize> {
+    pub(crate) fn read_at(file: &File, into: &mut [u8], offset: u64) -> io::Result<usize> {
         let mut into = [IoSliceMut::new(into)];
         preadv2(file, &mut into, offset, ReadWriteFlags::NOWAIT).map_err(|error| {
             // File systems without it say so; the plain read serves them.
@@ -361,11 +357,7 @@ mod now {
     use std::fs::File;
     use std::io;
 
-    pub(in crate::store) fn read_at(
-        _file: &File,
-        _into: &mut [u8],
-        _offset: u64,
-    ) -> io::Result<usize> {
+    pub(crate) fn read_at(_file: &File, _into: &mut [u8], _offset: u64) -> io::Result<usize> {
         Err(io::ErrorKind::WouldBlock.into())
     }
 

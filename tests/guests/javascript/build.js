@@ -1,28 +1,19 @@
-// Makes the guests of this folder, and the starter as it is, into `built/`: `npm run build`. They have some 12 MB each,
-// so they are not committed.
+// Makes the guest of this folder, `npm run build FILE`. It has some 12 MB, so it is not committed.
 
-import { mkdir, writeFile } from 'node:fs/promises';
+import { writeFile } from 'node:fs/promises';
+import { resolve } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { componentize } from '@bytecodealliance/componentize-js';
 
-const HERE = 'tests/guests/javascript';
-const SOURCES = {
-  starter: 'host/starters/javascript/guest.js',
-  'endless-loop': `${HERE}/endless-loop.js`,
-  'memory-hog': `${HERE}/memory-hog.js`,
-};
-
-// A guest's modules are looked for beneath the working directory only, and two of these use the starter's.
+const file = resolve(process.argv[2] ?? 'misbehaving.wasm');
+// A guest's modules are looked for beneath the working directory only, and this one uses the starter's.
 process.chdir(fileURLToPath(new URL('../../..', import.meta.url)));
-await mkdir(`${HERE}/built`, { recursive: true });
-for (const [name, sourcePath] of Object.entries(SOURCES)) {
-  const { component } = await componentize({
-    sourcePath,
-    witPath: 'wit',
-    worldName: 'media-guest',
-    // As the starter's own build has it.
-    disableFeatures: ['stdio', 'random', 'clocks', 'http', 'fetch-event'],
-  });
-  await writeFile(`${HERE}/built/${name}.wasm`, component);
-  console.log(`built/${name}.wasm: ${(component.length / 2 ** 20).toFixed(1)} MiB`);
-}
+const { component } = await componentize({
+  sourcePath: 'tests/guests/javascript/misbehaving.js',
+  witPath: 'wit',
+  worldName: 'media-guest',
+  // As the starter's own build has it.
+  disableFeatures: ['stdio', 'random', 'clocks', 'http', 'fetch-event'],
+});
+await writeFile(file, component);
+console.log(`${file}: ${(component.length / 2 ** 20).toFixed(1)} MiB`);

@@ -15,7 +15,7 @@ struct Released {
     crates: &'static [&'static str],
 }
 
-const RELEASED: [Released; 6] = [
+const RELEASED: [Released; 8] = [
     Released {
         component: "host/component/media-serve.wasm",
         crates: &["millpond-guest"],
@@ -23,6 +23,10 @@ const RELEASED: [Released; 6] = [
     Released {
         component: "components/store.wasm",
         crates: &["millpond-store"],
+    },
+    Released {
+        component: "components/blobstore.wasm",
+        crates: &["millpond-blobstore"],
     },
     Released {
         component: "components/http-p2.wasm",
@@ -35,6 +39,10 @@ const RELEASED: [Released; 6] = [
     Released {
         component: "components/millpond-http-p2.wasm",
         crates: &["millpond-guest", "millpond-http-p2", "millpond-store"],
+    },
+    Released {
+        component: "components/millpond-http-p2-blobstore.wasm",
+        crates: &["millpond-guest", "millpond-http-p2", "millpond-blobstore"],
     },
     Released {
         component: "components/millpond-http-p3.wasm",

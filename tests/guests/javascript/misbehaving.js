@@ -1,10 +1,12 @@
-// The starter, with one target that never comes to an end.
+// The starter, with two targets that never come to an end: one takes time, the other memory.
 
 import { mediaServe as starter } from '../../../host/starters/javascript/guest.js';
 
 export const mediaServe = {
   handle(request) {
     while (request.target === '/endless-loop');
+    const hoard = [];
+    while (request.target === '/memory-hog') hoard.push(new Uint8Array(64 * 1024).fill(1));
     return starter.handle(request);
   },
 };

@@ -5,29 +5,35 @@
 //! and by `wasi:config/store`; clocks and random numbers; and no network. Its body is taken one piece at a time, and
 //! while the client takes none, the instance does not run.
 
+mod files;
+
 use crate::config::Settings;
-use crate::instance::engine::TICK;
+use crate::instance::engine::Runtime;
+use crate::instance::limited::{self, CpuTime, Limited};
 use crate::instance::{config, limit_of};
 use crate::ledger::meter::Meter;
-use crate::ledger::{Charge, Kind, Ledger};
+use crate::ledger::{Charge, Exceeded, Kind, Ledger, LedgerHandle};
 use crate::limits::{FIELDS_BYTES, HTTP_BUFFERS_BYTES, HTTP_PIECE_BYTES, Limit, Limits};
 use crate::request::RequestError;
 use bytes::Bytes;
 use http::{Request, Response, Uri};
 use http_body::{Body, Frame};
 use http_body_util::Empty;
+use millpond_store::settings::{SECRET, variable};
 use std::fmt;
 use std::future::Future;
 use std::path::Path;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 use tokio::time::{Sleep, sleep};
 use wasmtime::component::{Component, HasSelf, Linker, ResourceTable};
-use wasmtime::{Engine, Store, UpdateDeadline};
+use wasmtime::error::Context as _;
+use wasmtime::{Engine, Store};
+use wasmtime_wasi::filesystem::WasiFilesystemCtx;
 use wasmtime_wasi::{FsPerms, WasiCtx, WasiCtxView, WasiView};
 use wasmtime_wasi_http::handler::{Proxy, ProxyPre};
 use wasmtime_wasi_http::p2::bindings::http::types::{ErrorCode, Scheme};
@@ -47,6 +53,34 @@ pub(crate) enum HttpVersion {
 /// A component for `wasi:http`, linked.
 pub(crate) struct HttpGuest {
     proxy: Arc<ProxyPre<HttpState>>,
+    given: Given,
+}
+
+/// What every instance is given, made ready once.
+pub(crate) struct Given {
+    /// The folder, open.
+    folder: WasiFilesystemCtx,
+    environment: Vec<(String, String)>,
+    settings: Arc<Settings>,
+}
+
+impl Given {
+    /// The folder as the one preopened directory, read-only, and the settings.
+    ///
+    /// # Errors
+    /// When the folder cannot be opened.
+    pub(crate) fn new(folder: Option<&Path>, settings: &Arc<Settings>) -> wasmtime::Result<Self> {
+        let mut wasi = WasiCtx::builder();
+        if let Some(folder) = folder {
+            wasi.preopened_dir(folder, "/media", FsPerms::ReadOnly)
+                .with_context(|| format!("cannot open {}", folder.display()))?;
+        }
+        Ok(Given {
+            folder: wasi.build().filesystem().clone(),
+            environment: environment(settings),
+            settings: Arc::clone(settings),
+        })
+    }
 }
 
 impl HttpGuest {
@@ -54,10 +88,12 @@ impl HttpGuest {
         engine: &Engine,
         component: &Component,
         version: HttpVersion,
+        given: Given,
     ) -> wasmtime::Result<Self> {
         let mut linker = Linker::<HttpState>::new(engine);
         config::add_to_linker::<_, HasSelf<_>>(&mut linker, |state| state)?;
         wasmtime_wasi::p2::add_to_linker_async(&mut linker)?;
+        files::add_to_linker(&mut linker)?;
         wasmtime_wasi_http::p2::add_only_http_to_linker_async(&mut linker)?;
         if version == HttpVersion::P3 {
             wasmtime_wasi::p3::add_to_linker(&mut linker)?;
@@ -74,6 +110,7 @@ impl HttpGuest {
         };
         Ok(HttpGuest {
             proxy: Arc::new(proxy),
+            given,
         })
     }
 
@@ -93,7 +130,7 @@ impl HttpGuest {
         place: OwnedSemaphorePermit,
         wall: Duration,
     ) -> Result<Response<Running>, RequestError> {
-        let ticks = Arc::clone(&store.data().ticks);
+        let cpu = Arc::clone(&store.data().cpu);
         let peak_guest_bytes = store.data_mut().meter.tell_peak();
         let (say_head, mut head_said) = oneshot::channel();
         let (over, is_over) = oneshot::channel();
@@ -122,7 +159,7 @@ impl HttpGuest {
             peak_guest_bytes,
             body,
             over: Some(over),
-            ticks,
+            cpu,
             patience: Patience::new(wall),
             _place: place,
         }))
@@ -155,66 +192,42 @@ impl HttpGuest {
     /// A store for one request, with every limit set.
     ///
     /// # Errors
-    /// [`RequestError`], when the request has no room for one, or the folder cannot be opened.
+    /// [`Exceeded`], when the request has no room for one.
     pub(crate) fn store(
         &self,
-        engine: &Engine,
+        runtime: &Runtime,
         limits: &Limits,
-        folder: Option<&Path>,
-        settings: &Arc<Settings>,
         ledger: &Ledger,
-    ) -> Result<Store<HttpState>, RequestError> {
-        let meter = Meter::new(ledger, limits)?;
-        let buffers = ledger.charge(Kind::Buffers, HTTP_BUFFERS_BYTES)?;
-        let mut table = ResourceTable::new();
-        table.set_max_capacity(limits.handles);
-        let mut wasi = WasiCtx::builder();
-        for (key, value) in settings.all() {
-            wasi.env(variable(key), value);
-        }
-        if let Some(keys) = settings.get("signing-keys").filter(|keys| !keys.is_empty()) {
-            wasi.env(variable("signing-keys"), keys);
-        }
-        if let Some(folder) = folder {
-            wasi.preopened_dir(folder, "/media", FsPerms::ReadOnly)
-                .map_err(|error| RequestError::Trapped(format!("the folder: {error}")))?;
-        }
+    ) -> Result<Store<HttpState>, Exceeded> {
+        let given = &self.given;
+        let mut wasi = WasiCtx::builder().envs(&given.environment).build();
+        wasi.filesystem().clone_from(&given.folder);
         let mut http = WasiHttpCtx::new();
         http.set_field_size_limit(FIELDS_BYTES);
-        let ticks = limits.cpu.as_nanos().div_ceil(TICK.as_nanos());
-        let ticks = u32::try_from(ticks).unwrap_or(u32::MAX);
         let state = HttpState {
-            meter,
-            table,
-            wasi: wasi.build(),
+            meter: Meter::new(ledger, limits, runtime.instance_bytes())?,
+            table: limited::table(limits),
+            wasi,
             http,
             hooks: Hooks,
-            settings: Arc::clone(settings),
-            ticks: Arc::new(Ticks {
-                left: AtomicU32::new(ticks),
-                full: ticks,
-            }),
-            _buffers: buffers,
+            settings: Arc::clone(&given.settings),
+            cpu: Arc::new(CpuTime::new(limits)),
+            ledger: ledger.handle(),
+            _buffers: ledger.charge(Kind::Buffers, HTTP_BUFFERS_BYTES)?,
         };
-        let mut store = Store::new(engine, state);
-        store.limiter(|state| &mut state.meter);
-        store.set_hostcall_fuel(limits.lifted_bytes);
-        store.set_max_component_handles(2 * limits.handles);
-        store.set_epoch_deadline(1);
-        store.epoch_deadline_callback(|store| {
-            let ticks = &store.data().ticks;
-            if ticks.left.fetch_sub(1, Ordering::Relaxed) <= 1 {
-                return Err(Limit::Cpu.into());
-            }
-            Ok(UpdateDeadline::Yield(1))
-        });
-        Ok(store)
+        Ok(limited::store(runtime.engine(), limits, state))
     }
 }
 
-/// `files-at` is `MILLPOND_FILES_AT`, as the store component reads it.
-fn variable(key: &str) -> String {
-    format!("MILLPOND_{}", key.to_ascii_uppercase().replace('-', "_"))
+/// The settings as the store component reads them.
+fn environment(settings: &Settings) -> Vec<(String, String)> {
+    let keys = settings.get(SECRET).filter(|keys| !keys.is_empty());
+    let keys = keys.map(|keys| (SECRET, keys));
+    let all = settings.all().iter();
+    all.map(|(key, value)| (key.as_str(), value.as_str()))
+        .chain(keys)
+        .map(|(key, value)| (variable(key), value.to_owned()))
+        .collect()
 }
 
 type HeadOrNot = Result<Response<WasiBody>, String>;
@@ -300,20 +313,24 @@ pub(crate) struct HttpState {
     http: WasiHttpCtx,
     hooks: Hooks,
     settings: Arc<Settings>,
-    ticks: Arc<Ticks>,
-    /// What lies between the folder, the component and the connection.
+    /// Until the next piece of the body is due.
+    cpu: Arc<CpuTime>,
+    ledger: LedgerHandle,
+    /// What lies between the component and the connection.
     _buffers: Charge,
 }
 
-/// CPU time that is left until the next piece of the body is due.
-struct Ticks {
-    left: AtomicU32,
-    full: u32,
-}
-
-impl HttpState {
-    pub(crate) fn meter(&self) -> &Meter {
+impl Limited for HttpState {
+    fn meter(&self) -> &Meter {
         &self.meter
+    }
+
+    fn meter_mut(&mut self) -> &mut Meter {
+        &mut self.meter
+    }
+
+    fn cpu(&self) -> &CpuTime {
+        &self.cpu
     }
 }
 
@@ -383,7 +400,7 @@ pub(crate) struct Running {
     peak_guest_bytes: Arc<AtomicUsize>,
     body: WasiBody,
     over: Option<oneshot::Sender<()>>,
-    ticks: Arc<Ticks>,
+    cpu: Arc<CpuTime>,
     patience: Patience,
     _place: OwnedSemaphorePermit,
 }
@@ -415,7 +432,7 @@ impl Running {
             };
             match frame.map(|frame| frame.map(Frame::into_data)) {
                 Some(Ok(Ok(piece))) => {
-                    self.ticks.left.store(self.ticks.full, Ordering::Relaxed);
+                    self.cpu.renew();
                     // Counted from when the next one is waited for: until then the client may take its time.
                     self.patience.sleep = None;
                     return Poll::Ready(Some(Ok(piece)));
@@ -495,10 +512,7 @@ mod tests {
             peak_guest_bytes: Arc::default(),
             body: body.boxed_unsync(),
             over: None,
-            ticks: Arc::new(Ticks {
-                left: AtomicU32::new(1),
-                full: 7,
-            }),
+            cpu: Arc::new(CpuTime::new(&Limits::default())),
             patience: Patience::new(wall),
             _place: Arc::new(Semaphore::new(1)).try_acquire_owned().unwrap(),
         }
@@ -516,6 +530,5 @@ mod tests {
         let ended = next().await.unwrap();
         assert!(matches!(ended, Err(RequestError::Limited(Limit::Wall))));
         assert!(waited.elapsed() >= wall);
-        assert_eq!(running.ticks.left.load(Ordering::Relaxed), 7);
     }
 }
