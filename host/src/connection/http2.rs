@@ -21,7 +21,7 @@ use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use std::future::{Future, poll_fn};
 use std::pin::{Pin, pin};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::task::Poll;
 
 /// Serves a connection to its end. When `stopping` says so, no new streams are taken, and those that are there are let
@@ -33,7 +33,8 @@ pub(crate) async fn serve(
     limits: &Arc<ConnectionLimits>,
     stopping: impl Future<Output = ()>,
 ) -> hyper::Result<()> {
-    let streams = Streams::new(limits);
+    let begun: Arc<Mutex<Begun>> = Arc::default();
+    let streams = Streams::new(limits, &begun);
     let service = service_fn(|request: Request<Incoming>| {
         // No content is ever used; what has come of it is dropped here, and what comes is ignored.
         let (head, _) = request.into_parts();
@@ -66,7 +67,7 @@ pub(crate) async fn serve(
             if let Poll::Ready(ended) = served.as_mut().poll(cx) {
                 return Poll::Ready(ended);
             }
-            running.extend(streams.begun());
+            running.extend(std::mem::take(&mut lock(&begun).streams));
             match running.poll_next_unpin(cx) {
                 Poll::Ready(Some(())) => {}
                 Poll::Ready(None) | Poll::Pending => return Poll::Pending,
@@ -109,7 +110,8 @@ fn name_host(head: &mut Parts) {
 #[derive(Clone)]
 struct Streams {
     limits: Arc<ConnectionLimits>,
-    begun: Arc<Mutex<Begun>>,
+    /// Weak, since each stream has its executor: one that begins when its connection ends would keep itself for ever.
+    begun: Weak<Mutex<Begun>>,
 }
 
 #[derive(Default)]
@@ -122,32 +124,33 @@ struct Begun {
 type Running = Pin<Box<dyn Future<Output = ()> + Send>>;
 
 impl Streams {
-    fn new(limits: &Arc<ConnectionLimits>) -> Self {
+    fn new(limits: &Arc<ConnectionLimits>, begun: &Arc<Mutex<Begun>>) -> Self {
         Streams {
             limits: Arc::clone(limits),
-            begun: Arc::default(),
+            begun: Arc::downgrade(begun),
         }
     }
 
     /// What is executed next is that stream's. hyper calls its service and executes what comes of it one after the
     /// other.
     fn hand_over(&self, stream: Option<&Stream>) {
-        let clock = stream.map(|stream| Arc::clone(stream.clock()));
-        self.lock().clock = clock;
+        if let Some(begun) = self.begun.upgrade() {
+            lock(&begun).clock = stream.map(|stream| Arc::clone(stream.clock()));
+        }
     }
+}
 
-    fn begun(&self) -> Vec<Running> {
-        std::mem::take(&mut self.lock().streams)
-    }
-
-    fn lock(&self) -> std::sync::MutexGuard<'_, Begun> {
-        self.begun.lock().unwrap_or_else(PoisonError::into_inner)
-    }
+fn lock(begun: &Mutex<Begun>) -> MutexGuard<'_, Begun> {
+    begun.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl<F: Future<Output = ()> + Send + 'static> Executor<F> for Streams {
     fn execute(&self, stream: F) {
-        let mut begun = self.lock();
+        // Where the connection has ended, its streams have.
+        let Some(begun) = self.begun.upgrade() else {
+            return;
+        };
+        let mut begun = lock(&begun);
         let Some(clock) = begun.clock.take() else {
             // One that was refused ends at once.
             begun.streams.push(Box::pin(stream));
@@ -170,6 +173,22 @@ impl<F: Future<Output = ()> + Send + 'static> Executor<F> for Streams {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
+
+    #[test]
+    fn a_stream_that_begins_as_its_connection_ends_leaves_nothing() {
+        let begun = Arc::default();
+        let streams = Streams::new(&Arc::default(), &begun);
+        let held = Arc::new(());
+        let is_held = Arc::downgrade(&held);
+        let of_stream = (streams.clone(), held);
+        streams.execute(async move {
+            let _of_stream = of_stream;
+            std::future::pending().await
+        });
+        assert!(is_held.upgrade().is_some());
+        drop(begun);
+        assert!(is_held.upgrade().is_none());
+    }
 
     #[test]
     fn hosts() {
