@@ -69,7 +69,8 @@ pub(crate) struct Compare {
     #[arg(long, value_name = "CORES", default_value = "1", value_parser = cores)]
     load_cores: CoreList,
 
-    /// Where bench.json, bench.svg and README.md are put [default: bench/results of this workspace].
+    /// Where bench.json, bench.svg and README.md are put [default: bench/results of this workspace, with the project's README
+    /// renewed, after a whole run, and else target/bench/results].
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
 }
@@ -90,10 +91,12 @@ impl Compare {
         );
         let crate_folder = Path::new(env!("CARGO_MANIFEST_DIR"));
         let workspace = crate_folder.parent().unwrap_or(crate_folder);
-        let out = self
-            .out
-            .clone()
-            .unwrap_or_else(|| crate_folder.join("results"));
+        let is_whole = !self.quick && self.only.is_empty() && self.servers.is_empty();
+        let is_kept = is_whole && self.out.is_none();
+        let out = self.out.clone().unwrap_or_else(|| match is_kept {
+            true => crate_folder.join("results"),
+            false => workspace.join("target/bench/results"),
+        });
         fs::create_dir_all(&out).with_context(|| format!("cannot make {}", out.display()))?;
         let programs = Programs {
             workspace: workspace.to_owned(),
@@ -119,7 +122,11 @@ impl Compare {
                 _ = terminate.recv() => bail!("terminated"),
             }
         })?;
-        report.write(&out)
+        report.write(&out)?;
+        if is_kept {
+            report.renew(&workspace.join("README.md"))?;
+        }
+        Ok(())
     }
 
     async fn compare(&self, programs: &Programs) -> Result<Report> {

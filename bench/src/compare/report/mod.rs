@@ -1,6 +1,8 @@
 //! What came out: every figure as JSON, and what is read of them as tables and a picture.
 
+mod goals;
 mod picture;
+mod readme;
 mod table;
 mod tables;
 
@@ -99,10 +101,15 @@ impl RowReport {
         best.map(|(_, measured)| measured)
     }
 
-    /// The throughput of a series in times nginx's, round by round, each in its better setting.
+    /// The throughput of a series in times nginx's.
     fn times_nginx(&self, series: Series) -> Option<Spread> {
-        let nginx = self.best(Series::Nginx)?;
-        Spread::of_ratios(&self.best(series)?.throughputs(), &nginx.throughputs())
+        self.times(series, Series::Nginx)
+    }
+
+    /// The throughput of a series in times another's, round by round, each in its better setting.
+    fn times(&self, series: Series, than: Series) -> Option<Spread> {
+        let than = self.best(than)?.throughputs();
+        Spread::of_ratios(&self.best(series)?.throughputs(), &than)
     }
 }
 
@@ -140,6 +147,13 @@ impl Report {
         }
         print!("{}", tables::plain(self));
         Ok(())
+    }
+
+    /// Puts what the run shows into the project's README.
+    pub(crate) fn renew(&self, readme: &Path) -> Result<()> {
+        let at = || format!("cannot renew {}", readme.display());
+        let text = fs::read_to_string(readme).with_context(at)?;
+        fs::write(readme, readme::renewed(&text, self)?).with_context(at)
     }
 }
 

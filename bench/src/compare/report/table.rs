@@ -38,7 +38,13 @@ impl Table {
     }
 
     pub(super) fn markdown(&self) -> String {
-        let mut text = format!("## {}\n\n{}\n\n", self.heading, self.about);
+        let Self { heading, about, .. } = self;
+        format!("## {heading}\n\n{about}\n\n{}", self.rows_in_markdown())
+    }
+
+    /// The table alone.
+    pub(super) fn rows_in_markdown(&self) -> String {
+        let mut text = String::new();
         let line = |cells: &[String]| format!("| {} |\n", cells.join(" | "));
         text += &line(&self.columns);
         text += "| --- |";

@@ -1,7 +1,7 @@
 //! Which tables there are, and how their figures are written.
 
 use super::table::Table;
-use super::{Measured, Report, RowReport};
+use super::{Measured, Report, RowReport, goals};
 use crate::compare::peers::Series;
 use crate::compare::scale::{Cost, Each, Stored};
 use crate::compare::spread::Spread;
@@ -54,42 +54,8 @@ const MARKS: &str = "° The server was waiting for the load, not the load for it
                      – Not measured.";
 
 fn all(report: &Report) -> Vec<Table> {
-    let series = report.series();
-    let mut tables = Vec::new();
-    let mut table = |heading: &str,
-                     about: &str,
-                     closed: bool,
-                     cell: &dyn Fn(&RowReport, Series) -> Option<String>| {
-        let rows: Vec<Vec<String>> = report
-            .rows(closed)
-            .map(|row| {
-                let cells = series
-                    .iter()
-                    .map(|series| cell(row, *series).unwrap_or_else(nothing));
-                std::iter::once(row.row.title.to_owned())
-                    .chain(cells)
-                    .collect()
-            })
-            .collect();
-        if !rows.is_empty() {
-            let names = series.iter().map(|series| series.name().to_owned());
-            tables.push(Table {
-                heading: heading.to_owned(),
-                about: about.to_owned(),
-                columns: std::iter::once(String::new()).chain(names).collect(),
-                rows,
-            });
-        }
-    };
-    if series.contains(&Series::Nginx) {
-        table(
-            "Throughput, in times nginx's",
-            "Of each round the ratio to nginx in its better setting; of the ratios the median, the least and the most.",
-            true,
-            &|row, series| row.times_nginx(series).map(ratio),
-        );
-    }
-    table(
+    let throughput = of_rows(
+        report,
         "Throughput, answers a second",
         "Medians.",
         true,
@@ -99,7 +65,8 @@ fn all(report: &Report) -> Vec<Table> {
             Some(format!("{}{}", count(median), marks(row, best)))
         },
     );
-    table(
+    let latency = of_rows(
+        report,
         "Latency at a rate: p50, p99, p99.9",
         "From when a request was due to the end of its answer; medians of each.",
         false,
@@ -117,7 +84,8 @@ fn all(report: &Report) -> Vec<Table> {
             Some(format!("{p50}, {p99}, {p999}{}", marks(row, best)))
         },
     );
-    table(
+    let cpu = of_rows(
+        report,
         "CPU seconds for a million answers",
         "Of the server's processes, in user and kernel mode; medians.",
         true,
@@ -128,7 +96,8 @@ fn all(report: &Report) -> Vec<Table> {
             Some(count(spread.median))
         },
     );
-    table(
+    let memory = of_rows(
+        report,
         "Most memory, MB",
         "Written by the server's processes themselves, and by the kernel for their sockets, together at one moment of \
          the load; the largest of all rounds.",
@@ -140,8 +109,57 @@ fn all(report: &Report) -> Vec<Table> {
             Some(format!("{:.1}", spread.most / 1e6))
         },
     );
-    tables.extend(scale(report));
-    tables
+    let tables = [
+        goals::table(report),
+        times_nginx(report),
+        throughput,
+        latency,
+        cpu,
+        memory,
+        scale(report),
+    ];
+    tables.into_iter().flatten().collect()
+}
+
+/// How throughputs compare with nginx's; none where that was not measured.
+pub(super) fn times_nginx(report: &Report) -> Option<Table> {
+    if !report.series().contains(&Series::Nginx) {
+        return None;
+    }
+    of_rows(
+        report,
+        "Throughput, in times nginx's",
+        "Of each round the ratio to nginx in its better setting; of the ratios the median, the least and the most.",
+        true,
+        &|row, series| row.times_nginx(series).map(ratio),
+    )
+}
+
+/// A column for each series and a line for each row: those with throughputs, or those with latencies.
+fn of_rows(
+    report: &Report,
+    heading: &str,
+    about: &str,
+    closed: bool,
+    cell: &dyn Fn(&RowReport, Series) -> Option<String>,
+) -> Option<Table> {
+    let series = report.series();
+    let rows = report.rows(closed).map(|row| {
+        let cells = series
+            .iter()
+            .map(|series| cell(row, *series).unwrap_or_else(nothing));
+        std::iter::once(row.row.title.to_owned())
+            .chain(cells)
+            .collect()
+    });
+    let rows: Vec<Vec<String>> = rows.collect();
+    let names = series.iter().map(|series| series.name().to_owned());
+    (!rows.is_empty()).then(|| Table {
+        heading: heading.to_owned(),
+        about: about.to_owned(),
+        columns: std::iter::once(String::new()).chain(names).collect(),
+        rows,
+    })
 }
 
 /// What servers take for each of many, a row for each figure; none where it was not measured.
@@ -283,7 +301,7 @@ fn nothing() -> String {
 }
 
 /// As in `1.12 (1.08 to 1.15)`; of one round only the ratio.
-fn ratio(spread: Spread) -> String {
+pub(super) fn ratio(spread: Spread) -> String {
     let number = |value: f64| {
         if value < 0.1 {
             format!("{value:.3}")
