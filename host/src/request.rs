@@ -320,9 +320,13 @@ impl Shared {
                         Known::Guest => {}
                     }
                 }
-                let place = self.admit(record).await?;
                 let is_first = asking.is_some();
-                let asked = self.ask(guest, head, client, place, is_first, record).await;
+                // In a box, so that an answer which is given again does not move the state of all this about.
+                let asked = Box::pin(async {
+                    let place = self.admit(record).await?;
+                    self.ask(guest, head, client, place, is_first, record).await
+                });
+                let asked = asked.await;
                 let (answered, reusable) = match asked {
                     Ok((response, charge, reusable)) => (Ok((response, charge)), reusable),
                     // Others are to find out for themselves, and not one after the other.
@@ -334,8 +338,11 @@ impl Shared {
                 answered
             }
             Guest::Http(guest) => {
-                let place = self.admit(record).await?;
-                self.ask_http(guest, head, place, record).await
+                let asked = Box::pin(async {
+                    let place = self.admit(record).await?;
+                    self.ask_http(guest, head, place, record).await
+                });
+                asked.await
             }
         }
     }
@@ -363,7 +370,7 @@ impl Shared {
             Some(again) => again,
             None => {
                 let again = answer.again(&self.media, &ledger);
-                match timeout(self.limits.wall, again).await {
+                match Box::pin(timeout(self.limits.wall, again)).await {
                     Ok(again) => again,
                     Err(_) => return Err(RequestError::Limited(Limit::Wall)),
                 }

@@ -143,7 +143,8 @@ impl Reuse {
             let is_over = |entry: &Entry| Instant::now() >= entry.until;
             self.answers.remove_if(bytes, is_over);
         }
-        match timeout(longest, self.answers.get_value_or_guard_async(bytes)).await {
+        let asked = timeout(longest, self.answers.get_value_or_guard_async(bytes));
+        match Box::pin(asked).await {
             Ok(Ok(entry)) => entry.into(),
             Ok(Err(guard)) => Known::Nothing(Asking {
                 reuse: self,
