@@ -5,7 +5,7 @@ use crate::instance::component::{self, ComponentError, Inspection, Source};
 use crate::instance::footprint::Footprint;
 use crate::instance::http::{Given, HttpGuest, HttpVersion};
 use crate::instance::{InstanceState, MediaGuestPre};
-use crate::ledger::meter::Meter;
+use crate::ledger::meter::Constant;
 use crate::limits::{
     CORE_INSTANCES, GUEST_STACK_BYTES, HTTP_BUFFERS_BYTES, KEEP_MEMORY_BYTES, KEEP_STACK_BYTES,
     Limits, STACK_BYTES, TABLE_ELEMENT_BYTES,
@@ -26,6 +26,7 @@ pub(crate) struct Runtime {
     engine: Engine,
     component: Component,
     footprint: Footprint,
+    constant: Constant,
     guest: Guest,
 }
 
@@ -50,8 +51,9 @@ impl Runtime {
     ) -> Result<Self, ComponentError> {
         let http = component::http_version(source);
         let footprint = component::footprint(source)?;
+        let constant = Constant::new(limits, footprint.total_bytes(), stacks(http));
         // Compiling takes a while, so this is told before.
-        check_room(source, footprint, http, limits)?;
+        check_room(source, footprint, constant, http, limits)?;
         let engine = Engine::new(&config(limits, http, footprint))
             .map_err(|error| ComponentError::Engine(component::one_line(&error)))?;
         let component = component::compile(&engine, source)?;
@@ -72,6 +74,7 @@ impl Runtime {
             engine,
             component,
             footprint,
+            constant,
             guest,
         };
         tick(&runtime.engine)?;
@@ -83,9 +86,9 @@ impl Runtime {
         Inspection::of(&self.component, source, self.footprint)
     }
 
-    /// What an instance takes on the host's side with its store, in bytes, at most.
-    pub(crate) fn instance_bytes(&self) -> usize {
-        self.footprint.total_bytes()
+    /// What each store takes.
+    pub(crate) fn constant(&self) -> Constant {
+        self.constant
     }
 
     pub(crate) fn engine(&self) -> &Engine {
@@ -101,11 +104,13 @@ impl Runtime {
 fn check_room(
     source: &Source,
     footprint: Footprint,
+    constant: Constant,
     http: Option<HttpVersion>,
     limits: &Limits,
 ) -> Result<(), ComponentError> {
     let buffers_bytes = http.map_or(0, |_| HTTP_BUFFERS_BYTES);
-    let needs_bytes = Meter::constant_bytes(limits, footprint.total_bytes())
+    let needs_bytes = constant
+        .bytes()
         .saturating_add(footprint.begins_bytes)
         .saturating_add(buffers_bytes);
     if needs_bytes <= limits.request_memory_bytes {
@@ -127,6 +132,14 @@ fn link(engine: &Engine, component: &Component) -> wasmtime::Result<MediaGuestPr
     linker
         .instantiate_pre(component)
         .and_then(MediaGuestPre::new)
+}
+
+/// How many stacks an instance has: a task of WASI 0.3 has one of its own beside that of whoever asks it.
+fn stacks(http: Option<HttpVersion>) -> u32 {
+    match http {
+        Some(HttpVersion::P3) => 2,
+        _ => 1,
+    }
 }
 
 /// Most address space that the pool keeps for one table, in bytes.
@@ -151,11 +164,7 @@ fn config(limits: &Limits, http: Option<HttpVersion>, footprint: Footprint) -> C
         .total_core_instances(instances.saturating_mul(per_component))
         .total_memories(parts.max(per_component))
         .total_tables(parts.max(per_component))
-        // A task of WASI 0.3 has a stack of its own beside that of whoever asks it.
-        .total_stacks(match http {
-            Some(HttpVersion::P3) => instances.saturating_mul(2),
-            _ => instances,
-        })
+        .total_stacks(instances.saturating_mul(stacks(http)))
         .table_elements(limits.request_memory_bytes.min(TABLE_BYTES) / TABLE_ELEMENT_BYTES)
         .max_core_instances_per_component(per_component)
         .max_memories_per_component(per_component)

@@ -112,7 +112,7 @@ impl InstanceState {
         ledger: &Ledger,
     ) -> Result<Store<Self>, Exceeded> {
         let state = InstanceState {
-            meter: Meter::new(ledger, limits, runtime.instance_bytes())?,
+            meter: Meter::new(ledger, limits, runtime.constant())?,
             table: limited::table(limits),
             media: Arc::clone(media),
             settings: Arc::clone(settings),

@@ -8,6 +8,35 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use wasmtime::ResourceLimiter;
 
+/// What each store of a component takes, in bytes, before its guest has any memory.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Constant {
+    /// Store and instance, on the host's side.
+    pub(crate) instance_bytes: usize,
+    /// Its stacks, all of them.
+    pub(crate) stack_bytes: usize,
+    /// Its table of handles.
+    pub(crate) handles_bytes: usize,
+}
+
+impl Constant {
+    /// Of a component with that much on the host's side and so many stacks.
+    pub(crate) fn new(limits: &Limits, instance_bytes: usize, stacks: u32) -> Self {
+        Constant {
+            instance_bytes,
+            stack_bytes: stacks as usize * STACK_BYTES,
+            handles_bytes: limits.handles.saturating_mul(HANDLE_BYTES),
+        }
+    }
+
+    /// The sum, in bytes.
+    pub(crate) fn bytes(self) -> usize {
+        self.instance_bytes
+            .saturating_add(self.stack_bytes)
+            .saturating_add(self.handles_bytes)
+    }
+}
+
 /// The charges of one store.
 ///
 /// wasmtime asks once per memory and once per table; they are charged to one ledger here, since a limit per memory
@@ -28,20 +57,20 @@ pub(crate) struct Meter {
 }
 
 impl Meter {
-    /// Charges what a store takes whose instance takes so many bytes on the host's side.
+    /// Charges what a store takes.
     pub(crate) fn new(
         ledger: &Ledger,
         limits: &Limits,
-        instance_bytes: usize,
+        constant: Constant,
     ) -> Result<Self, Exceeded> {
         Ok(Meter {
             guest_memory: ledger.empty_charge(Kind::GuestMemory),
             tables: ledger.empty_charge(Kind::Tables),
             lifted: ledger.empty_charge(Kind::Lifted),
             _constant: [
-                ledger.charge(Kind::Instance, instance_bytes)?,
-                ledger.charge(Kind::Stack, STACK_BYTES)?,
-                ledger.charge(Kind::Handles, limits.handles * HANDLE_BYTES)?,
+                ledger.charge(Kind::Instance, constant.instance_bytes)?,
+                ledger.charge(Kind::Stack, constant.stack_bytes)?,
+                ledger.charge(Kind::Handles, constant.handles_bytes)?,
             ],
             peak_guest_bytes: 0,
             told_peak: None,
@@ -49,14 +78,6 @@ impl Meter {
             lifted_cap_bytes: limits.lifted_bytes,
             met: None,
         })
-    }
-
-    /// What every store takes, in bytes, before its guest has any memory.
-    pub(crate) fn constant_bytes(limits: &Limits, instance_bytes: usize) -> usize {
-        let handles_bytes = limits.handles.saturating_mul(HANDLE_BYTES);
-        instance_bytes
-            .saturating_add(STACK_BYTES)
-            .saturating_add(handles_bytes)
     }
 
     /// The most that linear memories and tables took together, in bytes.
@@ -170,9 +191,10 @@ mod tests {
             lifted_bytes: 10,
             ..Limits::default()
         };
-        let limit_bytes = guest_bytes + Meter::constant_bytes(&limits, 4096);
+        let constant = Constant::new(&limits, 4096, 1);
+        let limit_bytes = guest_bytes + constant.bytes();
         let ledger = Ledger::new(&Arc::default(), Owner::Connection, limit_bytes);
-        let meter = Meter::new(&ledger, &limits, 4096).unwrap();
+        let meter = Meter::new(&ledger, &limits, constant).unwrap();
         (ledger, meter)
     }
 
@@ -208,7 +230,8 @@ mod tests {
     #[test]
     fn a_store_that_does_not_fit_is_refused() {
         let ledger = Ledger::new(&Arc::default(), Owner::Connection, STACK_BYTES);
-        assert!(Meter::new(&ledger, &Limits::default(), 1).is_err());
+        let limits = Limits::default();
+        assert!(Meter::new(&ledger, &limits, Constant::new(&limits, 1, 1)).is_err());
         assert_eq!(ledger.balance().total(), 0);
     }
 }

@@ -205,7 +205,7 @@ impl HttpGuest {
         let mut http = WasiHttpCtx::new();
         http.set_field_size_limit(FIELDS_BYTES);
         let state = HttpState {
-            meter: Meter::new(ledger, limits, runtime.instance_bytes())?,
+            meter: Meter::new(ledger, limits, runtime.constant())?,
             table: limited::table(limits),
             wasi,
             http,
