@@ -10,7 +10,7 @@ use crate::instance::http::Running;
 use crate::ledger::record::{End, Record};
 use crate::ledger::{Charge, Exceeded, Kind};
 use crate::request::RequestError;
-use crate::store::{FileSlice, MediaStream, ReadNow, Reading};
+use crate::store::{FileSlice, MediaStream, ReadNow, Reading, has_shrunk};
 use crate::watch::drill::Leak;
 use atomic_waker::AtomicWaker;
 use bytes::{Bytes, BytesMut};
@@ -58,7 +58,7 @@ impl Drop for MediaBody {
                 .as_ref()
                 .is_some_and(Answer::has_lost_pages)
         {
-            record.ended_because(End::Failed, "the file has shrunk since it was opened");
+            record.ended_because(End::Failed, has_shrunk().to_string());
         }
         if self.leak == Some(Leak::Body) {
             std::mem::forget((self.record.take(), Arc::clone(&self.lane)));
@@ -139,6 +139,8 @@ impl Lane {
 /// Bytes on their way, which free the lane once the socket has taken them, or will not.
 struct Piece {
     bytes: Bytes,
+    /// It stands for bytes of a file, which the connection has to forget before its memory is another's.
+    is_lent: bool,
     lane: Arc<Lane>,
     /// That of the buffer, where the piece takes it along.
     _charge: Option<Charge>,
@@ -152,7 +154,7 @@ impl AsRef<[u8]> for Piece {
 
 impl Drop for Piece {
     fn drop(&mut self) {
-        if let Some(answer) = &self.lane.answer {
+        if let Some(answer) = self.lane.answer.as_ref().filter(|_| self.is_lent) {
             answer.take_back();
         }
         self.bytes.clear();
@@ -239,8 +241,8 @@ impl MediaBody {
                 continue;
             };
             if let Some(bytes) = self.take_lent(&mut stream) {
-                let piece = self.take_piece(stream, bytes);
-                return Poll::Ready(Some(Ok(piece)));
+                self.put_back(stream);
+                return Poll::Ready(Some(Ok(self.put_on_lane(bytes, None, true))));
             }
             let piece_bytes = match self.make_room(&stream) {
                 Ok(piece_bytes) => piece_bytes,
@@ -343,15 +345,7 @@ impl MediaBody {
         if self.remaining.is_some_and(is_too_long) {
             return Err(io::Error::other("the body is longer than promised"));
         }
-        if let Some(pacer) = &mut self.pacer {
-            pacer.took(bytes.len());
-        }
-        self.lane.is_taken.store(true, Ordering::Release);
-        Ok(Some(Bytes::from_owner(Piece {
-            bytes,
-            lane: Arc::clone(&self.lane),
-            _charge: None,
-        })))
+        Ok(Some(self.put_on_lane(bytes, None, false)))
     }
 
     /// Charges the next piece, and says how large it may be. The last piece's buffer serves again, since the lane is
@@ -376,21 +370,31 @@ impl MediaBody {
     /// What was read, with the rest of its stream put back in line.
     fn take_piece(&mut self, rest: MediaStream, bytes: Bytes) -> Bytes {
         let is_last = rest.remaining() == 0 && self.parts.is_empty();
-        if rest.remaining() > 0 {
-            self.parts.push_front(Part::Stream(rest));
-        }
+        self.put_back(rest);
         // The buffer is the body's until the last piece takes it along; where pieces may be kept, each has its own.
         let takes_buffer = is_last || self.lane.answer.is_none();
         let charge = takes_buffer.then(|| {
             let empty = self.buffer_charge.empty_sibling();
             std::mem::replace(&mut self.buffer_charge, empty)
         });
+        self.put_on_lane(bytes, charge, false)
+    }
+
+    fn put_back(&mut self, rest: MediaStream) {
+        if rest.remaining() > 0 {
+            self.parts.push_front(Part::Stream(rest));
+        }
+    }
+
+    /// The bytes on their way, which is free again when they have gone.
+    fn put_on_lane(&mut self, bytes: Bytes, charge: Option<Charge>, is_lent: bool) -> Bytes {
         if let Some(pacer) = &mut self.pacer {
             pacer.took(bytes.len());
         }
         self.lane.is_taken.store(true, Ordering::Release);
         Bytes::from_owner(Piece {
             bytes,
+            is_lent,
             lane: Arc::clone(&self.lane),
             _charge: charge,
         })

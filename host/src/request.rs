@@ -12,7 +12,7 @@ use crate::instance::engine::{Guest, Runtime};
 use crate::instance::http::{HttpGuest, HttpState};
 use crate::instance::limited::Limited;
 use crate::instance::response::{self, Checked, InvalidResponse};
-use crate::instance::{InstanceState, MediaGuestPre, limit_of, serve, timestamp_ns};
+use crate::instance::{InstanceState, MediaGuestPre, limit_of, serve};
 use crate::ledger::accounts::Accounts;
 use crate::ledger::budget::{Bound, Budget, NoRoom};
 use crate::ledger::meter::Meter;
@@ -28,6 +28,7 @@ use crate::watch::process;
 use bytes::Bytes;
 use http::header::{self, HeaderMap, HeaderValue};
 use http::{Method, Request, Response, StatusCode};
+use millpond_store::content::timestamp_ns;
 use std::borrow::Cow;
 use std::convert::Infallible;
 use std::future::Future;
@@ -366,16 +367,8 @@ impl Shared {
     ) -> Result<Option<(Response<Vec<Part>>, Charge)>, RequestError> {
         let room = self.budget.reserve(ANSWER_BYTES, ADMISSION_WAIT).await?;
         let ledger = record.ledger().handle();
-        let again = match answer.again_now(&*self.media, &ledger) {
-            Some(again) => again,
-            None => {
-                let again = answer.again(&self.media, &ledger);
-                match Box::pin(timeout(self.limits.wall, again)).await {
-                    Ok(again) => again,
-                    Err(_) => return Err(RequestError::Limited(Limit::Wall)),
-                }
-            }
-        };
+        let again = timeout(self.limits.wall, answer.again(&self.media, &ledger)).await;
+        let again = again.map_err(|_| RequestError::Limited(Limit::Wall))?;
         // What the store says of it, it may say to the guest.
         let Again::Holds(response) = again else {
             return Ok(None);

@@ -8,7 +8,7 @@
 use crate::body::Part;
 use crate::instance::{Opened, serve, visible};
 use crate::ledger::LedgerHandle;
-use crate::store::{Access, AnyStore, MediaObject, OpenError};
+use crate::store::{self, Access, AnyStore, MediaObject, OpenError};
 use arc_swap::ArcSwap;
 use bytes::Bytes;
 use http::header::{HeaderMap, HeaderName};
@@ -305,25 +305,12 @@ impl Reusable {
     pub(crate) async fn again(&self, media: &Arc<dyn AnyStore>, ledger: &LedgerHandle) -> Again {
         let mut objects = Vec::with_capacity(self.opened.len());
         for opened in &self.opened {
-            let found = Arc::clone(media).open(opened.key.clone(), ledger.clone());
-            match opened.compare(found.await) {
+            match opened.compare(store::open(media, &opened.key, ledger).await) {
                 Ok(object) => objects.push(object),
                 Err(Changed) => return Again::Changed,
             }
         }
         self.of_objects(&objects)
-    }
-
-    /// The same, where the store tells at once; `None` where it does not.
-    pub(crate) fn again_now(&self, media: &dyn AnyStore, ledger: &LedgerHandle) -> Option<Again> {
-        let mut objects = Vec::with_capacity(self.opened.len());
-        for opened in &self.opened {
-            match opened.compare(media.open_now(&opened.key, ledger)?) {
-                Ok(object) => objects.push(object),
-                Err(Changed) => return Some(Again::Changed),
-            }
-        }
-        Some(self.of_objects(&objects))
     }
 
     /// The answer, made of what was opened for it.

@@ -8,11 +8,10 @@ use bindings::exports::wasi::config::store as config;
 use bindings::wasi::blobstore::blobstore::get_container;
 use bindings::wasi::blobstore::container::Container;
 use bindings::wasi::blobstore::types::IncomingValue;
-use bindings::wasi::cli::environment;
+use bindings::wasi::cli::environment::get_environment;
 use bindings::wasi::io::streams::InputStream;
-use millpond_store::content::{self, ContentId, RECORD_BYTES, Record};
+use millpond_store::content::{self, ContentId, RECORD_BYTES, Record, timestamp_ns};
 use millpond_store::settings;
-use std::time::SystemTime;
 
 #[allow(
     missing_docs,
@@ -48,8 +47,8 @@ impl wit::Guest for Component {
 
 /// The container that the media lies in: the one that `MILLPOND_CONTAINER` names.
 fn container() -> Result<Container, Error> {
-    let named = settings().find(|(key, _)| key == "container");
-    let name = named.map_or_else(|| "media".to_owned(), |(_, name)| name);
+    let named = settings::get(get_environment(), "container");
+    let name = named.unwrap_or_else(|| "media".to_owned());
     get_container(&name).map_err(failed)
 }
 
@@ -147,28 +146,12 @@ fn failed(_: String) -> Error {
     Error::Failed
 }
 
-fn timestamp_ns(time: SystemTime) -> u64 {
-    let since = time.duration_since(SystemTime::UNIX_EPOCH);
-    since.map_or(0, |since| {
-        u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)
-    })
-}
-
 impl config::Guest for Component {
     fn get(key: String) -> Result<Option<String>, config::Error> {
-        let mut all = settings();
-        Ok(all.find(|(name, _)| *name == key).map(|(_, value)| value))
+        Ok(settings::get(get_environment(), &key))
     }
 
     fn get_all() -> Result<Vec<(String, String)>, config::Error> {
-        Ok(settings()
-            .filter(|(key, _)| key != settings::SECRET)
-            .collect())
+        Ok(settings::listed(get_environment()))
     }
-}
-
-/// What of the environment is a setting.
-fn settings() -> impl Iterator<Item = (String, String)> {
-    let variables = environment::get_environment().into_iter();
-    variables.filter_map(|(variable, value)| Some((settings::key(&variable)?, value)))
 }

@@ -1,20 +1,19 @@
 //! The component's edge: `millpond:media/media-store` over one folder of `wasi:filesystem`, and the settings over
 //! `wasi:cli/environment`.
 
-use crate::content::{self, ContentId, RECORD_BYTES, Record};
+use crate::content::{self, ContentId, RECORD_BYTES, Record, timestamp_ns};
 use crate::names;
 use crate::settings;
 use bindings::exports::millpond::media::media_store::{
     self as wit, Error, GuestObject, Info, Key, Object, VariantInfo,
 };
 use bindings::exports::wasi::config::store as config;
-use bindings::wasi::cli::environment;
+use bindings::wasi::cli::environment::get_environment;
 use bindings::wasi::filesystem::preopens::get_directories;
 use bindings::wasi::filesystem::types::{
     Descriptor, DescriptorFlags, DescriptorStat, DescriptorType, ErrorCode, OpenFlags, PathFlags,
 };
 use bindings::wasi::io::streams::InputStream;
-use std::time::SystemTime;
 
 #[allow(
     missing_docs,
@@ -190,28 +189,12 @@ fn modified(stat: &DescriptorStat) -> Option<u64> {
     nanoseconds.checked_add(modified.nanoseconds.into())
 }
 
-fn timestamp_ns(time: SystemTime) -> u64 {
-    let since = time.duration_since(SystemTime::UNIX_EPOCH);
-    since.map_or(0, |since| {
-        u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)
-    })
-}
-
 impl config::Guest for Component {
     fn get(key: String) -> Result<Option<String>, config::Error> {
-        let mut all = settings();
-        Ok(all.find(|(name, _)| *name == key).map(|(_, value)| value))
+        Ok(settings::get(get_environment(), &key))
     }
 
     fn get_all() -> Result<Vec<(String, String)>, config::Error> {
-        Ok(settings()
-            .filter(|(key, _)| key != settings::SECRET)
-            .collect())
+        Ok(settings::listed(get_environment()))
     }
-}
-
-/// What of the environment is a setting.
-fn settings() -> impl Iterator<Item = (String, String)> {
-    let variables = environment::get_environment().into_iter();
-    variables.filter_map(|(variable, value)| Some((settings::key(&variable)?, value)))
 }

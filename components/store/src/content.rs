@@ -137,6 +137,16 @@ impl Record {
     }
 }
 
+/// A point in time as the interface has it: nanoseconds since 1970, and 0 for what was before (`timestamp-ns` of
+/// `wit/media-store.wit`).
+#[must_use]
+pub fn timestamp_ns(time: SystemTime) -> u64 {
+    let since = time.duration_since(SystemTime::UNIX_EPOCH);
+    since.map_or(0, |since| {
+        u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)
+    })
+}
+
 mod rfc3339 {
     use serde::{Deserialize, Deserializer, Serializer, de};
     use std::time::SystemTime;

@@ -18,9 +18,42 @@ pub fn key(variable: &str) -> Option<String> {
     Some(key.to_ascii_lowercase().replace('_', "-"))
 }
 
+/// The setting of that key in an environment, a secret too.
+pub fn get(environment: Vec<(String, String)>, key: &str) -> Option<String> {
+    let mut all = all(environment);
+    all.find(|(name, _)| name == key).map(|(_, value)| value)
+}
+
+/// The settings of an environment, but for the secret.
+pub fn listed(environment: Vec<(String, String)>) -> Vec<(String, String)> {
+    all(environment).filter(|(key, _)| key != SECRET).collect()
+}
+
+fn all(environment: Vec<(String, String)>) -> impl Iterator<Item = (String, String)> {
+    let variables = environment.into_iter();
+    variables.filter_map(|(variable, value)| Some((key(&variable)?, value)))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_secret_is_given_to_who_asks_for_it_and_not_listed() {
+        let environment = || {
+            let variables = [
+                ("PATH", "/bin"),
+                ("MILLPOND_FILES_AT", "/"),
+                ("MILLPOND_SIGNING_KEYS", "a:00"),
+            ];
+            variables
+                .map(|(name, value)| (name.to_owned(), value.to_owned()))
+                .into()
+        };
+        assert_eq!(get(environment(), SECRET).as_deref(), Some("a:00"));
+        assert_eq!(get(environment(), "path"), None);
+        assert_eq!(listed(environment()), [("files-at".into(), "/".into())]);
+    }
 
     #[test]
     fn a_setting_is_had_by_its_key_again() {

@@ -4,7 +4,7 @@
 //! knows it by its address.
 
 use crate::store::OpenFile;
-use std::io::{self, IoSlice};
+use std::io::IoSlice;
 use std::sync::Arc;
 
 /// Part of a file that stands in memory from an address on, for as long as it is lent.
@@ -77,14 +77,6 @@ impl Lent {
         let is_of_it = !piece.is_empty() && skipped.checked_add(piece.len())? <= self.length;
         is_of_it.then_some(skipped)
     }
-}
-
-/// The file has shrunk since it was opened.
-pub(super) fn has_shrunk() -> io::Error {
-    io::Error::new(
-        io::ErrorKind::UnexpectedEof,
-        "the file has shrunk since it was opened",
-    )
 }
 
 #[cfg(test)]

@@ -14,6 +14,7 @@ pub(crate) mod places;
 pub(crate) mod plaintext;
 pub(crate) mod socket;
 mod stream;
+mod tcp;
 pub mod tls;
 pub(crate) mod window;
 
@@ -21,7 +22,7 @@ use crate::connection::clients::{Clients, InFlight, TooMany};
 use crate::connection::clock::{Answering, Clock};
 use crate::connection::frames::Frames;
 use crate::connection::framing::{Framing, Scan};
-use crate::connection::lent::{Lent, Next};
+use crate::connection::lent::Lent;
 use crate::connection::pace::Pacer;
 use crate::connection::stream::Stream;
 use crate::connection::window::{Advice, Reader, SMALLEST, Window};
@@ -37,12 +38,9 @@ use crate::watch::heap::Tally;
 use http::HeaderMap;
 use std::io;
 use std::net::IpAddr;
-use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
-use std::task::{Context, Poll, ready};
 use std::time::Instant;
-use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
@@ -410,21 +408,23 @@ impl Exchange {
     /// It is served from now on, as a request of that route. Its answer lasts until the guard is dropped, and what the
     /// kernel keeps for that is on that ledger meanwhile, where it is its alone.
     pub(crate) fn answer(&self, route: &Arc<Route>, ledger: &LedgerHandle) -> Answer {
-        let (connection, framing, way) = match self {
+        let (connection, framing, way, is_sent_by_kernel) = match self {
             Exchange::Alone(connection) => {
                 let framing = connection.begin(ledger);
                 let way = Way::Alone(Answering::begin(&connection.clock));
-                (connection, framing, way)
+                let is_encrypted = connection.flow().ciphertext.is_some();
+                (connection, framing, way, !is_encrypted)
             }
             // Frames say where a request ends, whatever its fields say.
             Exchange::Stream(stream) => {
                 let way = Way::Stream(Arc::clone(stream));
-                (&stream.connection, Framing::Sound, way)
+                (&stream.connection, Framing::Sound, way, false)
             }
         };
         connection.tally.serve(route);
         Answer {
             framing,
+            is_sent_by_kernel,
             in_flight: None,
             way,
             connection: Arc::clone(connection),
@@ -437,6 +437,7 @@ impl Exchange {
 pub(crate) struct Answer {
     connection: Arc<Connection>,
     framing: Framing,
+    is_sent_by_kernel: bool,
     in_flight: Option<InFlight>,
     way: Way,
 }
@@ -482,7 +483,7 @@ impl Answer {
     /// Whether the bytes of the answer go to the kernel as they are, and nobody looks at them on the way.
     /// TLS and the frames of HTTP/2 read them first, and a page that the file has no more would end the process there.
     pub(crate) fn is_sent_by_kernel(&self) -> bool {
-        matches!(self.way, Way::Alone(_)) && self.connection.flow().ciphertext.is_none()
+        self.is_sent_by_kernel
     }
 
     /// Whether the file has shrunk of which the kernel was given pages to send.
@@ -513,110 +514,6 @@ impl Drop for Answer {
     fn drop(&mut self) {
         if let Way::Alone(_) = self.way {
             self.connection.end();
-        }
-    }
-}
-
-/// The connection's socket, as HTTP or TLS reads and writes it.
-#[derive(Debug)]
-pub(crate) struct Socket(pub(crate) Arc<Connection>);
-
-impl AsyncRead for Socket {
-    fn poll_read(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buffer: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        let connection = &self.0;
-        loop {
-            ready!(connection.stream.poll_read_ready(cx))?;
-            match socket::receive(&connection.stream, buffer) {
-                Ok(received) => {
-                    if !received.is_empty() {
-                        connection.received(received.len())?;
-                    }
-                    return Poll::Ready(Ok(()));
-                }
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                Err(error) => return Poll::Ready(Err(error)),
-            }
-        }
-    }
-}
-
-impl Socket {
-    fn poll_send(
-        &self,
-        cx: &mut Context<'_>,
-        pieces: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        let connection = &self.0;
-        let next = match &connection.flow().lent {
-            Some(lent) => lent.next(pieces),
-            None => Next::Memory {
-                pieces,
-                is_more: false,
-            },
-        };
-        loop {
-            let Poll::Ready(is_ready) = connection.stream.poll_write_ready(cx) else {
-                connection.flow().reader.blocked(Instant::now);
-                return Poll::Pending;
-            };
-            is_ready?;
-            let stream = &connection.stream;
-            let sent = stream.try_io(Interest::WRITABLE, || match &next {
-                Next::Memory { pieces, is_more } => socket::send(stream, pieces, *is_more),
-                Next::File(range) => socket::send_file(stream, range),
-            });
-            match sent {
-                Ok(count) => {
-                    connection.wrote(count);
-                    return Poll::Ready(Ok(count));
-                }
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                Err(error) => {
-                    if socket::is_of_lost_pages(&error) {
-                        connection.has_lost_pages.store(true, Ordering::Relaxed);
-                    }
-                    return Poll::Ready(Err(error));
-                }
-            }
-        }
-    }
-}
-
-impl AsyncWrite for Socket {
-    fn poll_write(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bytes: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        self.poll_send(cx, &[io::IoSlice::new(bytes)])
-    }
-
-    fn poll_write_vectored(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        pieces: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        self.poll_send(cx, pieces)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        true
-    }
-
-    fn poll_flush(self: Pin<&mut Self>, _cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Poll::Ready(Ok(()))
-    }
-
-    fn poll_shutdown(self: Pin<&mut Self>, _cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let stream = socket2::SockRef::from(&self.0.stream);
-        match stream.shutdown(std::net::Shutdown::Write) {
-            // The client was first.
-            Err(error) if error.kind() == io::ErrorKind::NotConnected => Poll::Ready(Ok(())),
-            result => Poll::Ready(result),
         }
     }
 }

@@ -1,8 +1,9 @@
 //! What HTTP reads and writes on a connection, encrypted or not, and which HTTP it is. Bytes that come are read along.
 
+use crate::connection::Connection;
 use crate::connection::frames::{Frames, PREFACE};
+use crate::connection::tcp::Socket;
 use crate::connection::tls::Certificate;
-use crate::connection::{Connection, Socket};
 use bytes::{Buf, Bytes, BytesMut};
 use std::io;
 use std::pin::Pin;

@@ -4,46 +4,10 @@ pub(crate) use platform::{
     held_bytes, is_of_lost_pages, send, send_file, set_receive_bytes, set_send_window,
 };
 
-use std::io;
-use tokio::io::{Interest, ReadBuf};
-use tokio::net::TcpStream;
-
-/// Reads what has come, behind what is in the buffer already: no bytes at the end of the stream.
-///
-/// Fewer than there is room for are all that there were: no further call is made to be told so, and the next bytes are
-/// told of by the system.
-///
-/// # Errors
-/// As the system's; [`io::ErrorKind::WouldBlock`] when nothing has come.
-pub(crate) fn receive<'a>(stream: &TcpStream, buffer: &'a mut ReadBuf<'_>) -> io::Result<&'a [u8]> {
-    let start = buffer.filled().len();
-    let mut received = None;
-    let read = stream.try_io(Interest::READABLE, || {
-        // SAFETY: nothing that was initialized is made uninitialized by it: the system only writes.
-        let unfilled = unsafe { buffer.unfilled_mut() };
-        let room = unfilled.len();
-        let count = socket2::SockRef::from(stream).recv(unfilled)?;
-        received = Some(count);
-        if (1..room).contains(&count) {
-            return Err(io::ErrorKind::WouldBlock.into());
-        }
-        Ok(())
-    });
-    match (received, read) {
-        (Some(count), _) => {
-            // SAFETY: the system has written so many bytes there.
-            unsafe { buffer.assume_init(count) };
-            buffer.advance(count);
-            Ok(&buffer.filled()[start..])
-        }
-        (None, Err(error)) => Err(error),
-        (None, Ok(())) => Err(io::ErrorKind::WouldBlock.into()),
-    }
-}
-
 #[cfg(target_os = "linux")]
 mod platform {
-    use crate::connection::lent::{FileRange, has_shrunk};
+    use crate::connection::lent::FileRange;
+    use crate::store::has_shrunk;
     use rustix::fs::sendfile;
     use rustix::io::Errno;
     use socket2::SockRef;
@@ -206,6 +170,7 @@ mod platform {
 
 #[cfg(not(target_os = "linux"))]
 mod platform {
+    use crate::connection::lent::FileRange;
     use std::io;
 
     pub(crate) fn set_send_window<S>(_socket: &S, _kernel_bytes: usize) -> io::Result<()> {
@@ -221,7 +186,7 @@ mod platform {
     }
 
     /// Nothing is lent here.
-    pub(crate) fn send_file<S>(_socket: &S, _range: &super::FileRange) -> io::Result<usize> {
+    pub(crate) fn send_file<S>(_socket: &S, _range: &FileRange) -> io::Result<usize> {
         Err(io::ErrorKind::Unsupported.into())
     }
 

@@ -1,6 +1,6 @@
 //! TLS on a listener's connections: the certificate that clients are shown, and how it is read when it is renewed.
 
-use crate::connection::Socket;
+use crate::connection::tcp::Socket;
 use crate::limits::{CERTIFICATE_FILE_BYTES, TLS_SEND_BYTES};
 use sha2::{Digest, Sha256};
 use std::fmt;

@@ -18,8 +18,8 @@ use crate::store::{
     off_the_guests_stack,
 };
 use bytes::{Bytes, BytesMut};
+use millpond_store::content::timestamp_ns;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
-use std::time::SystemTime;
 use wasmtime::Store;
 use wasmtime::component::{HasSelf, Linker, Resource, ResourceTable, ResourceTableError};
 use wasmtime_wasi_io::IoView;
@@ -210,13 +210,7 @@ impl media_store::Host for InstanceState {
                 }
             }
         };
-        let opened = match self.media.open_now(&key, &self.ledger) {
-            Some(opened) => opened,
-            None => {
-                let open = Arc::clone(&self.media).open(key.clone(), self.ledger.clone());
-                open.await
-            }
-        };
+        let opened = store::open(&self.media, &key, &self.ledger).await;
         match opened.and_then(|object| visible(object, &key)) {
             Ok(object) => {
                 let opened = self.remember(key, Some(Arc::clone(object.shared_info())));
@@ -318,14 +312,6 @@ impl media_store::HostObject for InstanceState {
         self.table.delete(object)?;
         Ok(())
     }
-}
-
-/// Nanoseconds since 1970, as the interface has them; earlier times are 0.
-pub(crate) fn timestamp_ns(time: SystemTime) -> u64 {
-    let since = time.duration_since(SystemTime::UNIX_EPOCH);
-    since.map_or(0, |since| {
-        u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)
-    })
 }
 
 /// A stream of the store's as a guest sees it that reads it: most never do, and give it to the host as it is.

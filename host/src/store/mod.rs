@@ -22,8 +22,8 @@ pub use object::{KeptBytes, Key, MediaObject, MediaStore, ObjectInfo, ObjectVari
 pub use pieces::ReadAt;
 
 pub(crate) use kept::KEPT_FILES_PART;
-pub(crate) use object::{AnyStore, MediaStream, off_the_guests_stack};
+pub(crate) use object::{AnyStore, MediaStream, off_the_guests_stack, open};
 pub(crate) use pieces::Reading;
 #[cfg(test)]
 pub(crate) use slice::MediaFile;
-pub(crate) use slice::{FileSlice, OpenFile, ReadNow, read_at, read_now_at};
+pub(crate) use slice::{FileSlice, OpenFile, ReadNow, has_shrunk, read_at, read_now_at};

@@ -149,6 +149,18 @@ pub(crate) trait AnyStore: Send + Sync {
     fn kept_bytes(&self) -> KeptBytes;
 }
 
+/// Opens an object: at once where the store can, and else when it has.
+pub(crate) async fn open(
+    media: &Arc<dyn AnyStore>,
+    key: &Key,
+    ledger: &LedgerHandle,
+) -> Result<MediaObject, OpenError> {
+    match media.open_now(key, ledger) {
+        Some(opened) => opened,
+        None => Arc::clone(media).open(key.clone(), ledger.clone()).await,
+    }
+}
+
 type Opening = Pin<Box<dyn Future<Output = Result<MediaObject, OpenError>> + Send>>;
 
 impl<S: MediaStore> AnyStore for S {

@@ -205,10 +205,13 @@ impl FileSlice {
     /// stands for them and that nobody looks at, and what it stands for. `None` where they are to be had in another way.
     pub(crate) fn take_lent(&mut self, most: usize) -> Option<(Bytes, Lent)> {
         let count = usize::try_from(self.remaining).map_or(most, |remaining| remaining.min(most));
-        if count <= SMALL_BYTES || !now::is_in_memory(self.file.file(), self.offset, count) {
+        // Whether it can be lent at all is known; what is in memory is asked of the kernel.
+        if count <= SMALL_BYTES
+            || self.file.mapping().is_none()
+            || !now::is_in_memory(self.file.file(), self.offset, count)
+        {
             return None;
         }
-        self.file.mapping()?;
         let start = usize::try_from(self.offset).ok()?;
         let bytes = Bytes::from_owner(StandIn {
             file: Arc::clone(&self.file),
@@ -263,10 +266,7 @@ impl FileSlice {
         let count = *result.as_ref().unwrap_or(&0);
         buffer.truncate(start + count);
         match result {
-            Ok(0) => Err(io::Error::new(
-                io::ErrorKind::UnexpectedEof,
-                "the file has shrunk since it was opened",
-            )),
+            Ok(0) => Err(has_shrunk()),
             Ok(count) => {
                 self.offset += count as u64;
                 self.remaining -= count as u64;
@@ -275,6 +275,14 @@ impl FileSlice {
             Err(error) => Err(error),
         }
     }
+}
+
+/// A file has fewer bytes than it had when it was opened.
+pub(crate) fn has_shrunk() -> io::Error {
+    io::Error::new(
+        io::ErrorKind::UnexpectedEof,
+        "the file has shrunk since it was opened",
+    )
 }
 
 /// Reads at a place, whatever the handle's own position is.
