@@ -2,6 +2,7 @@
 
 mod compare;
 mod express;
+mod interrupt;
 mod machine;
 mod process;
 mod replay;

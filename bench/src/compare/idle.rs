@@ -7,18 +7,24 @@ use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
 
 /// How long an answer may take.
-const LONGEST_ANSWER: Duration = Duration::from_secs(30);
+pub(crate) const LONGEST_ANSWER: Duration = Duration::from_secs(30);
 
 /// Opens so many, each when the one before has its answer.
 pub(crate) fn open(address: SocketAddr, target: &str, count: usize) -> Result<Vec<TcpStream>> {
     (0..count)
         .map(|_| {
-            let mut stream = TcpStream::connect(address)?;
-            stream.set_read_timeout(Some(LONGEST_ANSWER))?;
+            let mut stream = connect(address)?;
             ask(&mut stream, address, target).context("an idle connection was given no answer")?;
             Ok(stream)
         })
         .collect()
+}
+
+/// A connection on which nobody waits longer than for [`LONGEST_ANSWER`].
+pub(crate) fn connect(address: SocketAddr) -> Result<TcpStream> {
+    let stream = TcpStream::connect(address)?;
+    stream.set_read_timeout(Some(LONGEST_ANSWER))?;
+    Ok(stream)
 }
 
 /// Asks, and takes the whole answer.

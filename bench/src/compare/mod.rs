@@ -23,13 +23,14 @@ use self::report::{Measured, Report, RowReport};
 use self::rows::Row;
 use self::server::Cores;
 use self::spread::rotation;
+use crate::interrupt::unless_interrupted;
 use crate::machine::{Machine, commit};
 use crate::process::raise_open_files;
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
 use clap::Args;
 use std::fs;
 use std::path::{Path, PathBuf};
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::runtime::Builder;
 
 #[derive(Debug, Args)]
 pub(crate) struct Compare {
@@ -106,22 +107,8 @@ impl Compare {
                 .unwrap_or_else(|| workspace.join("target/release/millpond")),
             wasmtime: self.wasmtime.clone(),
         };
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()
-            .context("cannot start the runtime")?;
-        let report = runtime.block_on(async {
-            let (mut interrupt, mut terminate) = (
-                signal(SignalKind::interrupt())?,
-                signal(SignalKind::terminate())?,
-            );
-            // Whatever ends this drops the servers, and so ends them too.
-            tokio::select! {
-                report = self.compare(&programs) => report,
-                _ = interrupt.recv() => bail!("interrupted"),
-                _ = terminate.recv() => bail!("terminated"),
-            }
-        })?;
+        let report =
+            unless_interrupted(&mut Builder::new_current_thread(), self.compare(&programs))?;
         report.write(&out)?;
         if is_kept {
             report.renew(&workspace.join("README.md"))?;

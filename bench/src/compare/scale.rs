@@ -11,12 +11,11 @@ use anyhow::{Context, Result, ensure};
 use serde::Serialize;
 use std::fs;
 use std::io::{Read, Write};
-use std::net::TcpStream;
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpSocket;
 use tokio::task::yield_now;
-use tokio::time::{MissedTickBehavior, interval, sleep};
+use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
 
 /// What `--only` calls all of this.
 pub(crate) const NAME: &str = "scale";
@@ -165,7 +164,8 @@ impl Scale<'_> {
         for _ in 0..SLOW_SECONDS {
             seconds.tick().await;
             for reader in &mut readers {
-                let read = reader.read_exact(&mut piece).await;
+                let read = timeout(idle::LONGEST_ANSWER, reader.read_exact(&mut piece)).await;
+                let read = read.context("a slow reader was given nothing")?;
                 read.context("a slow reader was cut off")?;
             }
         }
@@ -235,7 +235,7 @@ impl Scale<'_> {
     /// A server that has answered a few hundred requests, and what it holds at rest.
     async fn warm(&self, peer: &dyn Peer, target: &str) -> Result<(Server, Held)> {
         let server = self.measure.ground().start(peer, None)?;
-        let mut stream = TcpStream::connect(server.address)?;
+        let mut stream = idle::connect(server.address)?;
         for _ in 0..500 {
             idle::ask(&mut stream, server.address, target)?;
         }

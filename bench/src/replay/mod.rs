@@ -19,16 +19,17 @@ use self::request::Clients;
 use self::sample::Sampler;
 use self::servers::{Kind, Setup};
 use crate::express;
+use crate::interrupt::unless_interrupted;
 use crate::machine::Machine;
 use crate::process;
 use crate::store::Media;
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 use clap::{Args, ValueEnum};
 use std::fs::{self, File};
 use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::runtime::Builder;
 use tokio::time::sleep;
 
 #[derive(Debug, Args)]
@@ -82,22 +83,7 @@ impl Replay {
             store: temporary.path().join("store"),
             logs: temporary.path().to_owned(),
         };
-        let runtime = tokio::runtime::Builder::new_multi_thread()
-            .enable_all()
-            .build()
-            .context("cannot start the runtime")?;
-        let report = runtime.block_on(async {
-            let (mut interrupt, mut terminate) = (
-                signal(SignalKind::interrupt())?,
-                signal(SignalKind::terminate())?,
-            );
-            // Whatever ends this drops the servers, and so ends them too.
-            tokio::select! {
-                report = self.measure(&setup) => report,
-                _ = interrupt.recv() => bail!("interrupted"),
-                _ = terminate.recv() => bail!("terminated"),
-            }
-        })?;
+        let report = unless_interrupted(&mut Builder::new_multi_thread(), self.measure(&setup))?;
         write(&report, &out)
     }
 
