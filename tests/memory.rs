@@ -83,20 +83,66 @@ fn high_water_bytes(server: &Server) -> u64 {
     kibibytes * 1024
 }
 
+/// A server with a bound that is flooded, and what was seen of it meanwhile.
+struct Flooded {
+    server: Server,
+    bound_bytes: u64,
+    most_kernel_bytes: std::cell::Cell<u64>,
+    _folder: tempfile::TempDir,
+}
+
+impl Flooded {
+    fn start() -> Self {
+        raise_open_files();
+        let folder = tempfile::tempdir().unwrap();
+        fs::write(folder.path().join("big.mp4"), vec![7; 5_000_000]).unwrap();
+        fs::write(folder.path().join("small.gif"), noise(50_000)).unwrap();
+        let server = Server::start(
+            folder.path(),
+            &[&ADMIN[..], &["--memory", "256MiB"]].concat(),
+        );
+        let bound_bytes = bytes(&server.ask("/memory"), "/bound_bytes");
+        assert_eq!(bound_bytes, 256 << 20);
+        Flooded {
+            server,
+            bound_bytes,
+            most_kernel_bytes: std::cell::Cell::default(),
+            _folder: folder,
+        }
+    }
+
+    fn address(&self) -> SocketAddr {
+        address(&self.server)
+    }
+
+    /// What there is now is within the bound.
+    fn look(&self) {
+        let memory = self.server.ask("/memory");
+        let kernel_bytes = bytes(&memory, "/kernel/socket_bytes");
+        let most_kernel_bytes = &self.most_kernel_bytes;
+        most_kernel_bytes.set(most_kernel_bytes.get().max(kernel_bytes));
+        let resident =
+            bytes(&memory, "/process/anonymous_bytes") + bytes(&memory, "/process/file_bytes");
+        assert!(resident + kernel_bytes <= self.bound_bytes, "{memory}");
+    }
+
+    /// So is the most that the process ever had, with the most that the kernel had beside it.
+    fn assert_bound_was_kept(&self) {
+        let high_water = high_water_bytes(&self.server);
+        let most_kernel_bytes = self.most_kernel_bytes.get();
+        println!("{high_water} in the process, {most_kernel_bytes} in the kernel");
+        assert!(
+            high_water + most_kernel_bytes <= self.bound_bytes,
+            "{high_water} + {most_kernel_bytes}"
+        );
+    }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_flood_passes_the_bound_neither_in_the_process_nor_in_the_kernel() {
     const CONNECTIONS: usize = 2000;
-    raise_open_files();
-    let folder = tempfile::tempdir().unwrap();
-    fs::write(folder.path().join("big.mp4"), vec![7; 5_000_000]).unwrap();
-    fs::write(folder.path().join("small.gif"), noise(50_000)).unwrap();
-    let server = Server::start(
-        folder.path(),
-        &[&ADMIN[..], &["--memory", "256MiB"]].concat(),
-    );
-    let address = address(&server);
-    let bound = bytes(&server.ask("/memory"), "/bound_bytes");
-    assert_eq!(bound, 256 << 20);
+    let flooded = Flooded::start();
+    let address = flooded.address();
 
     let mut slow = JoinSet::new();
     let mut fast = JoinSet::new();
@@ -118,15 +164,6 @@ async fn a_flood_passes_the_bound_neither_in_the_process_nor_in_the_kernel() {
             &[],
         ));
     }
-    let most_kernel_bytes = std::cell::Cell::new(0);
-    let look = || {
-        let memory = server.ask("/memory");
-        let kernel_bytes = bytes(&memory, "/kernel/socket_bytes");
-        most_kernel_bytes.set(most_kernel_bytes.get().max(kernel_bytes));
-        let resident =
-            bytes(&memory, "/process/anonymous_bytes") + bytes(&memory, "/process/file_bytes");
-        assert!(resident + kernel_bytes <= bound, "{memory}");
-    };
     let (mut served, mut refused) = (0, 0);
     while let Some(response) = fast.join_next().await {
         let response = response.unwrap();
@@ -141,37 +178,27 @@ async fn a_flood_passes_the_bound_neither_in_the_process_nor_in_the_kernel() {
             }
             other => panic!("status {other}"),
         }
-        look();
+        flooded.look();
     }
     assert_eq!(served + refused, CONNECTIONS / 2);
     let mut held = Vec::new();
     while let Some(client) = slow.join_next().await {
         held.push(client.unwrap());
-        look();
+        flooded.look();
     }
     let parked = held.iter().flatten().count();
-    let most_kernel_bytes = || most_kernel_bytes.get();
-    println!(
-        "{served} served, {refused} refused, {parked} parked; {} bytes in the kernel",
-        most_kernel_bytes()
-    );
+    println!("{served} served, {refused} refused, {parked} parked");
     assert!(served > 0, "nobody was served");
     // With all of them parked, who comes is served still.
     assert!(parked > 500, "{parked} parked");
     for _ in 0..20 {
         let response = crate::client::request(address, "GET", "/media/small.gif", &[]).await;
         assert_eq!((response.status, response.whole), (200, true));
-        look();
+        flooded.look();
     }
-    // The most that the process ever had, with the most that the kernel had beside it.
-    let high_water = high_water_bytes(&server);
-    let most_kernel_bytes = most_kernel_bytes();
-    assert!(
-        high_water + most_kernel_bytes <= bound,
-        "{high_water} + {most_kernel_bytes}"
-    );
+    flooded.assert_bound_was_kept();
     drop(held);
-    until(&server, nothing_is_held).await;
+    until(&flooded.server, nothing_is_held).await;
 }
 
 /// In all: on the heap and in the kernel. `nginx` takes ten times as much (see `docs/memory.md`).
@@ -322,16 +349,8 @@ async fn encrypted_connections_cost_less_than_is_charged() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_flood_of_streams_passes_the_bound_neither_in_the_process_nor_in_the_kernel() {
     const CONNECTIONS: usize = 400;
-    raise_open_files();
-    let folder = tempfile::tempdir().unwrap();
-    fs::write(folder.path().join("big.mp4"), vec![7; 5_000_000]).unwrap();
-    fs::write(folder.path().join("small.gif"), noise(50_000)).unwrap();
-    let server = Server::start(
-        folder.path(),
-        &[&ADMIN[..], &["--memory", "256MiB"]].concat(),
-    );
-    let address = address(&server);
-    let bound = bytes(&server.ask("/memory"), "/bound_bytes");
+    let flooded = Flooded::start();
+    let address = flooded.address();
     let mut floods = JoinSet::new();
     for number in 0..CONNECTIONS {
         floods.spawn(async move {
@@ -352,39 +371,25 @@ async fn a_flood_of_streams_passes_the_bound_neither_in_the_process_nor_in_the_k
             client
         });
     }
-    let most_kernel_bytes = std::cell::Cell::new(0);
-    let look = || {
-        let memory = server.ask("/memory");
-        let kernel_bytes = bytes(&memory, "/kernel/socket_bytes");
-        most_kernel_bytes.set(most_kernel_bytes.get().max(kernel_bytes));
-        let resident =
-            bytes(&memory, "/process/anonymous_bytes") + bytes(&memory, "/process/file_bytes");
-        assert!(resident + kernel_bytes <= bound, "{memory}");
-    };
     let mut held = Vec::new();
     while let Some(client) = floods.join_next().await {
         held.push(client.unwrap());
-        look();
+        flooded.look();
     }
     let mut served = 0;
     while served < 20 {
         let response = crate::client::request(address, "GET", "/media/small.gif", &[]).await;
         assert!([200, 503].contains(&response.status) && response.whole);
         served += usize::from(response.status == 200);
-        look();
+        flooded.look();
         // Room for one more, where all of it was taken.
         if response.status == 503 {
             held.pop();
         }
     }
-    let high_water = high_water_bytes(&server);
-    println!(
-        "{high_water} in the process, {} in the kernel",
-        most_kernel_bytes.get()
-    );
-    assert!(high_water + most_kernel_bytes.get() <= bound);
+    flooded.assert_bound_was_kept();
     drop(held);
-    until(&server, nothing_is_held).await;
+    until(&flooded.server, nothing_is_held).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

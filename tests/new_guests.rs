@@ -19,27 +19,21 @@ async fn a_guest_in_rust_is_built_and_served_as_its_readme_says() {
     let kept = root().join("target/hosts/rust");
     fs::create_dir_all(&kept).unwrap();
     std::os::unix::fs::symlink(kept, guest.folder.join("target")).unwrap();
-    guest.build();
-    guest.assert_serves();
-    guest.assert_charged().await;
+    guest.assert_is_as_its_readme_says().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "needs node"]
 async fn a_guest_in_javascript_is_built_and_served_as_its_readme_says() {
     let guest = NewGuest::write("javascript");
-    guest.build();
-    guest.assert_serves();
-    guest.assert_charged().await;
+    guest.assert_is_as_its_readme_says().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "needs componentize-py"]
 async fn a_guest_in_python_is_built_and_served_as_its_readme_says() {
     let guest = NewGuest::write("python");
-    guest.build();
-    guest.assert_serves();
-    guest.assert_charged().await;
+    guest.assert_is_as_its_readme_says().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -139,6 +133,12 @@ impl NewGuest {
     fn least_request_memory(&self) -> &str {
         let (before, _) = self.readme.split_once("` is the least").unwrap();
         before.rsplit_once("`--request-memory ").unwrap().1
+    }
+
+    async fn assert_is_as_its_readme_says(&self) {
+        self.build();
+        self.assert_serves();
+        self.assert_charged().await;
     }
 
     fn assert_serves(&self) {
