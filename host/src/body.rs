@@ -4,6 +4,7 @@
 //! Dropped at any moment, it closes its files and gives back its memory at once.
 
 use crate::connection::Answer;
+use crate::connection::lent::LENT_PIECE_BYTES;
 use crate::connection::pace::Pacer;
 use crate::connection::window::{SMALLEST, Window};
 use crate::instance::http::Running;
@@ -65,9 +66,6 @@ impl Drop for MediaBody {
         }
     }
 }
-
-/// Most bytes of a file that are lent at a time: what is told of as sent when its client leaves may be as much too high.
-const LENT_PIECE_BYTES: usize = 1024 * 1024;
 
 /// One piece of a body: `variant part` of `wit/media-serve.wit`, with the handle taken out of the instance.
 #[derive(Debug)]
@@ -296,8 +294,7 @@ impl MediaBody {
             return None;
         }
         let paced = self.pacer.as_ref().map_or(usize::MAX, Pacer::piece_bytes);
-        let (bytes, lent) = slice.take_lent(LENT_PIECE_BYTES.min(paced))?;
-        answer.lend(lent);
+        let bytes = answer.lend(slice.lend(LENT_PIECE_BYTES.min(paced))?);
         self.buffer = BytesMut::new();
         // Less is never too much.
         let _ = self.buffer_charge.resize(0);

@@ -1,27 +1,32 @@
 //! The piece of a file that is on its way to the socket, which the kernel takes from the file itself (`sendfile`).
 //!
-//! hyper is given the piece as memory, a mapping that nobody touches, and hands it to the socket as it is. The socket
-//! knows it by its address.
+//! hyper is given memory that stands for the piece and that nobody looks at, and hands it to the socket as it is. The
+//! socket knows it by its address.
 
 use crate::store::OpenFile;
+use bytes::Bytes;
 use std::io::IoSlice;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
-/// Part of a file that stands in memory from an address on, for as long as it is lent.
+/// Most bytes of a file that are lent at a time: what is told of as sent when its client leaves may be as much too high.
+pub(crate) const LENT_PIECE_BYTES: usize = 1024 * 1024;
+
+/// Stands for whatever is lent: addresses, and no memory, since nobody touches it. A connection lends one piece at a time
+/// and knows of no other's, so it may be the same for all.
+static STAND_IN: LazyLock<&[u8]> =
+    LazyLock::new(|| Box::leak(vec![0; LENT_PIECE_BYTES].into_boxed_slice()));
+
+/// A range of a file that is being sent.
 #[derive(Debug)]
-pub(crate) struct Lent {
-    address: usize,
-    length: usize,
-    file: Arc<OpenFile>,
-    offset: u64,
-}
+pub(crate) struct Lent(FileRange);
 
 /// Bytes of a file that are the next to be sent.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct FileRange {
-    pub(super) file: Arc<OpenFile>,
-    pub(super) offset: u64,
-    pub(super) length: usize,
+    pub(crate) file: Arc<OpenFile>,
+    pub(crate) offset: u64,
+    /// At most [`LENT_PIECE_BYTES`].
+    pub(crate) length: usize,
 }
 
 /// What is to be sent next.
@@ -37,14 +42,11 @@ pub(super) enum Next<'a> {
 }
 
 impl Lent {
-    /// `bytes` stand for those of the file from `offset` on.
-    pub(crate) fn new(bytes: &[u8], file: Arc<OpenFile>, offset: u64) -> Self {
-        Lent {
-            address: bytes.as_ptr().addr(),
-            length: bytes.len(),
-            file,
-            offset,
-        }
+    /// Lends that range. The bytes stand for it.
+    pub(super) fn new(mut range: FileRange) -> (Self, Bytes) {
+        let stand_in = &STAND_IN[..range.length.min(STAND_IN.len())];
+        range.length = stand_in.len();
+        (Lent(range), Bytes::from_static(stand_in))
     }
 
     /// What comes first of these pieces.
@@ -60,8 +62,8 @@ impl Lent {
                 };
             }
             return Next::File(FileRange {
-                file: Arc::clone(&self.file),
-                offset: self.offset + skipped as u64,
+                file: Arc::clone(&self.0.file),
+                offset: self.0.offset + skipped as u64,
                 length: piece.len(),
             });
         }
@@ -73,8 +75,11 @@ impl Lent {
 
     /// How far into what is lent a piece begins, if it is of it.
     fn skipped(&self, piece: &[u8]) -> Option<usize> {
-        let skipped = piece.as_ptr().addr().checked_sub(self.address)?;
-        let is_of_it = !piece.is_empty() && skipped.checked_add(piece.len())? <= self.length;
+        let skipped = piece
+            .as_ptr()
+            .addr()
+            .checked_sub(STAND_IN.as_ptr().addr())?;
+        let is_of_it = !piece.is_empty() && skipped.checked_add(piece.len())? <= self.0.length;
         is_of_it.then_some(skipped)
     }
 }
@@ -98,10 +103,12 @@ pub(super) mod tests {
 
     #[test]
     fn what_is_lent_is_known_by_its_address_and_nothing_else_is() {
-        let memory = [0; 100];
-        let (before, rest) = memory.split_at(10);
-        let (bytes, after) = rest.split_at(50);
-        let lent = Lent::new(bytes, open(tempfile::tempfile().unwrap(), 50), 1000);
+        let (lent, bytes) = Lent::new(FileRange {
+            file: open(tempfile::tempfile().unwrap(), 50),
+            offset: 1000,
+            length: 50,
+        });
+        let (before, after) = (&[0; 10][..], &[0; 40][..]);
         let first = |pieces: &[&[u8]]| {
             let pieces: Vec<_> = pieces.iter().map(|piece| IoSlice::new(piece)).collect();
             match lent.next(&pieces) {
@@ -109,13 +116,26 @@ pub(super) mod tests {
                 Next::File(range) => Ok((range.offset, range.length)),
             }
         };
-        assert_eq!(first(&[bytes]), Ok((1000, 50)));
+        assert_eq!(first(&[&bytes]), Ok((1000, 50)));
         assert_eq!(first(&[&bytes[7..], after]), Ok((1007, 43)));
-        assert_eq!(first(&[before, bytes]), Err((1, true)));
+        assert_eq!(first(&[before, &bytes]), Err((1, true)));
         assert_eq!(first(&[before, after]), Err((2, false)));
-        assert_eq!(first(&[&bytes[..0], bytes]), Err((1, true)));
-        // What reaches beyond is another's memory.
-        assert_eq!(first(&[&memory[10..61]]), Err((1, false)));
-        assert_eq!(first(&[&memory[9..60]]), Err((1, false)));
+        assert_eq!(first(&[&bytes[..0], &bytes]), Err((1, true)));
+        // What reaches beyond is none of it.
+        assert_eq!(first(&[&STAND_IN[..51]]), Err((1, false)));
+        assert_eq!(first(&[&STAND_IN[50..]]), Err((1, false)));
+    }
+
+    #[test]
+    fn no_more_is_lent_than_there_is_something_to_stand_for() {
+        let (lent, bytes) = Lent::new(FileRange {
+            file: open(tempfile::tempfile().unwrap(), u64::MAX),
+            offset: 0,
+            length: usize::MAX,
+        });
+        assert_eq!(
+            (lent.0.length, bytes.len()),
+            (LENT_PIECE_BYTES, LENT_PIECE_BYTES)
+        );
     }
 }

@@ -22,7 +22,7 @@ use crate::connection::clients::{Clients, InFlight, TooMany};
 use crate::connection::clock::{Answering, Clock};
 use crate::connection::frames::Frames;
 use crate::connection::framing::{Framing, Scan};
-use crate::connection::lent::Lent;
+use crate::connection::lent::{FileRange, Lent};
 use crate::connection::pace::Pacer;
 use crate::connection::stream::Stream;
 use crate::connection::window::{Advice, Reader, SMALLEST, Window};
@@ -35,6 +35,7 @@ use crate::limits::{
     TLS_BYTES, TLS_RECORD_BYTES, TLS_UNREAD_BYTES,
 };
 use crate::watch::heap::Tally;
+use bytes::Bytes;
 use http::HeaderMap;
 use std::io;
 use std::net::IpAddr;
@@ -491,9 +492,11 @@ impl Answer {
         self.connection.has_lost_pages.load(Ordering::Relaxed)
     }
 
-    /// The next piece is to be sent from its file; the last one has gone.
-    pub(crate) fn lend(&self, piece: Lent) {
-        self.connection.flow().lent = Some(piece);
+    /// The next piece is to be sent from its file; the last one has gone. What is given back stands for it.
+    pub(crate) fn lend(&self, piece: FileRange) -> Bytes {
+        let (lent, stand_in) = Lent::new(piece);
+        self.connection.flow().lent = Some(lent);
+        stand_in
     }
 
     /// The piece has gone, and its place in memory may soon be another's.

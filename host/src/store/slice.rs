@@ -1,13 +1,13 @@
 //! A slice of an open file, read piece by piece: what a body part is until it becomes bytes.
 
 use super::mapping::Mapping;
-use crate::connection::lent::Lent;
+use crate::connection::lent::FileRange;
 use crate::ledger::Charge;
 use bytes::{Bytes, BytesMut};
 use std::fs::File;
 use std::io;
-use std::ops::{Deref, Range};
-use std::sync::{Arc, OnceLock};
+use std::ops::Deref;
+use std::sync::Arc;
 
 /// A file of the store's, open, and as long as it was when it was opened. Several requests may have the same one.
 #[derive(Debug)]
@@ -16,8 +16,6 @@ pub(crate) struct MediaFile {
     length: u64,
     /// All of its bytes, where they are few and were read when it was opened.
     bytes: Option<Bytes>,
-    /// Where it is lent: addresses for its bytes, and no memory, since nobody touches them.
-    mapping: OnceLock<Option<Mapping>>,
 }
 
 /// Most bytes of a file that are kept beside it, in bytes: what an answer has room for anyway.
@@ -27,7 +25,7 @@ pub(crate) const SMALL_BYTES: usize = crate::connection::window::SMALLEST.piece_
 /// its body looks whole. Pages are as long on all systems that this is for, or longer by a multiple.
 const PAGE_BYTES: u64 = 4096;
 
-/// Longest file that the kernel takes pieces out of without a copy. On loopback a longer one is sent faster copied, since
+/// Longest slice that the kernel takes pieces out of without a copy. On loopback a longer one is sent faster copied, since
 /// it is not in the processor's cache, where its reader then finds the copy.
 const LENT_BYTES: u64 = 4 * 1024 * 1024;
 
@@ -44,6 +42,8 @@ pub(crate) struct FileSlice {
     file: Arc<OpenFile>,
     offset: u64,
     remaining: u64,
+    /// Whether it is short enough to be lent.
+    is_short: bool,
 }
 
 /// A slice would reach past the end of its object.
@@ -67,7 +67,6 @@ impl MediaFile {
             file,
             length,
             bytes: None,
-            mapping: OnceLock::new(),
         }
     }
 
@@ -91,16 +90,6 @@ impl MediaFile {
     pub(crate) fn file(&self) -> &File {
         &self.file
     }
-
-    fn mapping(&self) -> Option<&Mapping> {
-        let map = || {
-            let length = usize::try_from(self.length).ok();
-            length
-                .filter(|_| self.length <= LENT_BYTES)
-                .and_then(|length| Mapping::new(&self.file, 0, length))
-        };
-        self.mapping.get_or_init(map).as_ref()
-    }
 }
 
 impl OpenFile {
@@ -120,22 +109,6 @@ impl Deref for OpenFile {
     }
 }
 
-/// Memory that stands for bytes of a file that is lent.
-struct StandIn {
-    file: Arc<OpenFile>,
-    bytes: Range<usize>,
-}
-
-impl AsRef<[u8]> for StandIn {
-    fn as_ref(&self) -> &[u8] {
-        let mapping = self.file.mapping().map(Mapping::as_ref);
-        // It was made of a mapping that has them, and that stays as long as the file does.
-        mapping
-            .and_then(|bytes| bytes.get(self.bytes.clone()))
-            .unwrap_or_default()
-    }
-}
-
 impl FileSlice {
     pub(crate) fn new(file: Arc<OpenFile>, offset: u64, length: u64) -> Result<Self, OutOfBounds> {
         match offset.checked_add(length) {
@@ -143,6 +116,7 @@ impl FileSlice {
                 file,
                 offset,
                 remaining: length,
+                is_short: length <= LENT_BYTES,
             }),
             _ => Err(OutOfBounds),
         }
@@ -201,25 +175,23 @@ impl FileSlice {
         Some(mapping.into_bytes(skipped))
     }
 
-    /// Some of the next bytes, at most `most`, for the kernel to take out of the file when it sends them: memory that
-    /// stands for them and that nobody looks at, and what it stands for. `None` where they are to be had in another way.
-    pub(crate) fn take_lent(&mut self, most: usize) -> Option<(Bytes, Lent)> {
-        let count = usize::try_from(self.remaining).map_or(most, |remaining| remaining.min(most));
-        // Whether it can be lent at all is known; what is in memory is asked of the kernel.
-        if count <= SMALL_BYTES
-            || self.file.mapping().is_none()
-            || !now::is_in_memory(self.file.file(), self.offset, count)
+    /// Some of the next bytes, for the kernel to take out of the file when it sends them. `None` where they are to be had in
+    /// another way.
+    pub(crate) fn lend(&mut self, most: usize) -> Option<FileRange> {
+        let length = usize::try_from(self.remaining).map_or(most, |remaining| remaining.min(most));
+        if !self.is_short
+            || length <= SMALL_BYTES
+            || !now::is_in_memory(self.file.file(), self.offset, length)
         {
             return None;
         }
-        let start = usize::try_from(self.offset).ok()?;
-        let bytes = Bytes::from_owner(StandIn {
+        let range = FileRange {
             file: Arc::clone(&self.file),
-            bytes: start..start + count,
-        });
-        let lent = Lent::new(&bytes, Arc::clone(&self.file), self.offset);
-        self.skip(count as u64);
-        Some((bytes, lent))
+            offset: self.offset,
+            length,
+        };
+        self.skip(length as u64);
+        Some(range)
     }
 
     /// Appends at most `most` of the next bytes to the buffer, and moves on by as many; it waits for the disk
