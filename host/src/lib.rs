@@ -26,7 +26,7 @@ pub use connection::tls;
 pub use instance::component::{ComponentError, EMBEDDED, Inspection, Source};
 pub use ledger::accounts::{Accounts, LiveRequest, Observer, RouteSurvey, Survey};
 pub use ledger::budget::{Bound, Budget, TooLittle};
-pub use ledger::record::End;
+pub use ledger::record::{ACCESS_LOG, End};
 pub use ledger::route::Route;
 pub use limits::{Limit, Limits};
 pub use request::{Millpond, Unready};

@@ -1,5 +1,6 @@
 //! The log, on standard error, and what is printed at the start: neither makes a request wait for whoever reads it.
 
+use super::line::{Clock, Line};
 use clap::ValueEnum;
 use millpond::limits::LOG_BYTES;
 use prometheus_client::collector::Collector;
@@ -72,8 +73,11 @@ impl Log {
             .with_ansi(io::stderr().is_terminal())
             .with_max_level(tracing::Level::from(level));
         match format {
-            LogFormat::Text => subscriber.with_target(false).init(),
-            LogFormat::Json => subscriber.json().flatten_event(true).init(),
+            LogFormat::Text => subscriber.event_format(Line::new()).init(),
+            LogFormat::Json => {
+                let subscriber = subscriber.json().flatten_event(true);
+                subscriber.with_timer(Clock).init();
+            }
         }
         Ok(log)
     }
@@ -133,8 +137,8 @@ impl Queue {
         }
     }
 
-    /// What waits, once something does; `None` once nothing will.
-    fn take(&self) -> Option<Vec<u8>> {
+    /// What waits, once something does; `None` once nothing will. What is given for it takes what comes next.
+    fn take(&self, empty: Vec<u8>) -> Option<Vec<u8>> {
         let mut waiting = self.waiting();
         waiting.taken_bytes = 0;
         while waiting.bytes.is_empty() {
@@ -152,11 +156,14 @@ impl Queue {
             }
         }
         waiting.taken_bytes = waiting.bytes.len();
-        Some(std::mem::take(&mut waiting.bytes))
+        Some(std::mem::replace(&mut waiting.bytes, empty))
     }
 
     fn write_on(&self, mut writer: impl Write) {
-        while let Some(lines) = self.take() {
+        /// A buffer that has grown beyond what a busy server needs is not kept.
+        const KEPT_BYTES: usize = LOG_BYTES / 8;
+        let mut empty = Vec::new();
+        while let Some(mut lines) = self.take(empty) {
             let mut rest = lines.as_slice();
             while !rest.is_empty() {
                 match writer.write(rest) {
@@ -171,6 +178,9 @@ impl Queue {
                     }
                 }
             }
+            lines.clear();
+            lines.shrink_to(KEPT_BYTES);
+            empty = lines;
         }
     }
 

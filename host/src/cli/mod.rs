@@ -4,6 +4,7 @@ mod add;
 mod certificate;
 mod check;
 mod inspect;
+mod line;
 mod log;
 mod new;
 mod serve;

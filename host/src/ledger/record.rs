@@ -7,7 +7,7 @@ use http::StatusCode;
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// How a request ended. Logs, metrics and tests use these five words and no others.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -59,7 +59,6 @@ impl fmt::Display for End {
 pub(crate) struct Record {
     method: http::Method,
     target: String,
-    started: Instant,
     status: Option<StatusCode>,
     body_bytes: u64,
     peak_guest_bytes: usize,
@@ -70,6 +69,9 @@ pub(crate) struct Record {
     route: Arc<Route>,
     ledger: Ledger,
 }
+
+/// The `tracing` target of the one event that there is for each request, when it has ended.
+pub const ACCESS_LOG: &str = "millpond::access";
 
 /// Longest piece of a target that is logged, in bytes.
 const LOGGED_TARGET_BYTES: usize = 1024;
@@ -94,7 +96,6 @@ impl Record {
             route,
             method: method.clone(),
             target: target[..target.floor_char_boundary(LOGGED_TARGET_BYTES)].to_owned(),
-            started: Instant::now(),
             status: None,
             body_bytes: 0,
             peak_guest_bytes: 0,
@@ -150,16 +151,16 @@ impl Record {
 impl Drop for Record {
     fn drop(&mut self) {
         let end = self.end.unwrap_or(End::Aborted);
-        let duration = self.started.elapsed();
+        let duration = self.ledger.since().elapsed();
         self.accounts
             .count_end(end, duration, self.ledger.peak_bytes());
         // The names stand once, here; the level is all that differs.
         macro_rules! log {
             ($level:ident) => {
                 tracing::$level!(
-                    target: "millpond::access",
+                    target: ACCESS_LOG,
                     method = %self.method,
-                    path = %self.target.escape_debug(),
+                    path = %Escaped(&self.target),
                     status = self.status.map(|status| status.as_u16()),
                     bytes = self.body_bytes,
                     duration_us = micros(duration),
@@ -179,6 +180,44 @@ impl Drop for Record {
     }
 }
 
+/// A target as it is logged: on one line, whatever a client puts into it.
+struct Escaped<'a>(&'a str);
+
+impl fmt::Display for Escaped<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let is_plain = |byte: u8| byte.is_ascii_graphic() && !matches!(byte, b'"' | b'\'' | b'\\');
+        if self.0.bytes().all(is_plain) {
+            f.write_str(self.0)
+        } else {
+            self.0.escape_debug().fmt(f)
+        }
+    }
+}
+
 fn micros(duration: Duration) -> u64 {
     u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_target_is_logged_escaped() {
+        for target in [
+            "/a.gif?b=c&d",
+            "*",
+            "/a\"b",
+            "/a'b",
+            "/a\\b",
+            "/\u{e4}",
+            "/\n\u{1b}[1m",
+            "",
+        ] {
+            assert_eq!(
+                Escaped(target).to_string(),
+                target.escape_debug().to_string()
+            );
+        }
+    }
 }
