@@ -23,7 +23,7 @@ pub(crate) fn add(millpond: &Path, files: &[PathBuf], store: &Path) -> Result<Ve
         .output()
         .with_context(|| {
             format!(
-                "cannot run {}; `cargo build --release` makes it",
+                "cannot run {}; `cargo build --profile dist` makes it",
                 millpond.display()
             )
         })?;

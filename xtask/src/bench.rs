@@ -4,9 +4,14 @@ use anyhow::{Context, Result, ensure};
 use std::path::Path;
 use std::process::Command;
 
-/// Builds the server and what measures it, and runs that: `compare` or `replay`.
+/// Builds the server and what measures it, and runs that: `compare`, with the program as it is released, or `replay`.
 pub(crate) fn run(root: &Path, command: &str, arguments: &[String]) -> Result<()> {
-    cargo(root, &["build", "--release", "--package", "millpond"], &[])?;
+    let profile = match command {
+        "compare" => "dist",
+        _ => "release",
+    };
+    let build = ["build", "--profile", profile, "--package", "millpond"];
+    cargo(root, &build, &[])?;
     let run = [
         "run",
         "--release",

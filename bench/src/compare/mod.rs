@@ -54,7 +54,7 @@ pub(crate) struct Compare {
     #[arg(long, conflicts_with_all = ["rounds", "seconds"])]
     quick: bool,
 
-    /// The millpond to measure [default: target/release/millpond of this workspace].
+    /// The millpond to measure [default: target/dist/millpond of this workspace].
     #[arg(long, value_name = "FILE")]
     millpond: Option<PathBuf>,
 
@@ -104,7 +104,7 @@ impl Compare {
             millpond: self
                 .millpond
                 .clone()
-                .unwrap_or_else(|| workspace.join("target/release/millpond")),
+                .unwrap_or_else(|| workspace.join("target/dist/millpond")),
             wasmtime: self.wasmtime.clone(),
         };
         let report =

@@ -21,7 +21,7 @@ pub(super) fn settings(program: &Path) -> Result<Settings> {
     let help = Command::new(program).args(["serve", "--help"]).output();
     let help = help.with_context(|| {
         format!(
-            "cannot run {}; `cargo build --release` makes it",
+            "cannot run {}; `cargo build --profile dist` makes it",
             program.display()
         )
     })?;
