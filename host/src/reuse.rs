@@ -301,6 +301,22 @@ impl Reusable {
         })
     }
 
+    /// The answer, once more, for a request that has that ledger, if the store tells at once.
+    pub(crate) fn again_now(
+        &self,
+        media: &Arc<dyn AnyStore>,
+        ledger: &LedgerHandle,
+    ) -> Option<Again> {
+        let mut objects = Vec::with_capacity(self.opened.len());
+        for opened in &self.opened {
+            match opened.compare(media.open_now(&opened.key, ledger)?) {
+                Ok(object) => objects.push(object),
+                Err(Changed) => return Some(Again::Changed),
+            }
+        }
+        Some(self.of_objects(&objects))
+    }
+
     /// The answer, once more, for a request that has that ledger.
     pub(crate) async fn again(&self, media: &Arc<dyn AnyStore>, ledger: &LedgerHandle) -> Again {
         let mut objects = Vec::with_capacity(self.opened.len());

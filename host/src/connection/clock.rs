@@ -149,6 +149,7 @@ impl Clock {
             // An answer may begin meanwhile, whose time is up before that.
             let look_again = deadline.min(Instant::now() + limits.stall);
             tokio::select! {
+                biased;
                 () = sleep_until(look_again) => {}
                 () = self.streams_began.notified() => {}
             }

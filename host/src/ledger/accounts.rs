@@ -249,8 +249,7 @@ impl Accounts {
     pub(crate) fn leave(&self, id: u64, owner: &Owner) {
         self.shard(id).remove(&id);
         if let Owner::Request { .. } = owner {
-            self.requests.fetch_sub(1, Ordering::AcqRel);
-            self.given_back.notify_waiters();
+            self.give_back(&self.requests);
         }
     }
 
@@ -267,7 +266,13 @@ impl Accounts {
 
     pub(crate) fn uncount_charge(&self, kind: Kind) {
         if let Some(count) = self.count_of(kind) {
-            count.fetch_sub(1, Ordering::AcqRel);
+            self.give_back(count);
+        }
+    }
+
+    /// Counts one less. Whoever waits for there to be none is told of the last.
+    fn give_back(&self, count: &AtomicUsize) {
+        if count.fetch_sub(1, Ordering::AcqRel) == 1 {
             self.given_back.notify_waiters();
         }
     }

@@ -259,6 +259,11 @@ impl Ledger {
         self.entries.balance()
     }
 
+    /// When it was begun.
+    pub(crate) fn since(&self) -> Instant {
+        self.entries.since
+    }
+
     /// The most that was held at one time, in bytes.
     #[must_use]
     pub fn peak_bytes(&self) -> usize {
@@ -275,8 +280,11 @@ impl Ledger {
 
 impl Drop for Ledger {
     fn drop(&mut self) {
-        // It is set here and nowhere else.
-        let _ = self.entries.ended.set(Instant::now());
+        // Where nobody else has anything of it, it goes with this.
+        if Arc::strong_count(&self.entries) > 1 {
+            // It is set here and nowhere else.
+            let _ = self.entries.ended.set(Instant::now());
+        }
     }
 }
 
