@@ -1,9 +1,9 @@
-//! Digests of named files: computed once, in the background, and kept for as long as the file stays as it is.
+//! Digests of named files: computed once, and kept for as long as the file stays as it is.
 //!
-//! Content-addressed media has its digest for a name. A named file's costs reading it, so no request waits for that:
-//! the first ones are answered without.
+//! Content-addressed media has its digest for a name. A named file's costs reading it. That of a small one is computed at
+//! once, which takes less than to have it done; for a larger one no request waits, and the first are answered without.
 
-use super::slice::read_at;
+use super::slice::{SMALL_BYTES, read_at};
 use quick_cache::sync::Cache;
 use sha2::{Digest, Sha256};
 use std::fs::{File, Metadata};
@@ -21,7 +21,8 @@ const LARGEST_BYTES: u64 = 64 * 1024 * 1024;
 /// Bytes read at a time.
 const READ_BYTES: usize = 64 * 1024;
 
-/// The digests of one folder's named files.
+/// The digests of one folder's named files. Clones share them.
+#[derive(Clone)]
 pub(super) struct Digests {
     kept: Arc<Cache<Version, [u8; 32]>>,
     /// One file is read at a time; others have their turn when they are asked for again.
@@ -69,16 +70,37 @@ impl Digests {
         }
     }
 
-    /// The file's SHA-256, if it is known; if it is not, it will be.
-    pub(super) fn of(&self, file: &File) -> Option<[u8; 32]> {
+    /// The file's SHA-256, if it is known; if it is not, it will be. `read` gives all the bytes of a small file, if it can.
+    pub(super) fn of(
+        &self,
+        file: &File,
+        read: impl FnOnce() -> Option<Vec<u8>>,
+    ) -> Option<[u8; 32]> {
         let version = Version::of(&file.metadata().ok()?);
         if !self.will_know(version.length) {
             return None;
         }
-        self.kept.get(&version).or_else(|| {
-            self.learn(version, file);
-            None
-        })
+        if let Some(known) = self.kept.get(&version) {
+            return Some(known);
+        }
+        if version.length <= SMALL_BYTES as u64
+            && let Some(bytes) = read().filter(|bytes| bytes.len() as u64 == version.length)
+        {
+            let digest = Sha256::digest(bytes).into();
+            return self.keep(version, file, digest).then_some(digest);
+        }
+        self.learn(version, file);
+        None
+    }
+
+    /// Keeps the digest of what was read, unless the file has changed meanwhile: then it has another version by now.
+    fn keep(&self, version: Version, file: &File, digest: [u8; 32]) -> bool {
+        let now = file.metadata();
+        let is_as_read = now.is_ok_and(|metadata| Version::of(&metadata) == version);
+        if is_as_read {
+            self.kept.insert(version, digest);
+        }
+        is_as_read
     }
 
     /// Whether the digest of a file of that length will be known once it has been asked for.
@@ -97,17 +119,12 @@ impl Digests {
         if self.is_busy.swap(true, Ordering::AcqRel) {
             return;
         }
-        let (kept, is_busy) = (Arc::clone(&self.kept), Arc::clone(&self.is_busy));
+        let digests = self.clone();
         runtime.spawn_blocking(move || {
-            // What changed while it was read has another version by now.
-            if let Ok(digest) = digest(&file, version.length)
-                && file
-                    .metadata()
-                    .is_ok_and(|metadata| Version::of(&metadata) == version)
-            {
-                kept.insert(version, digest);
+            if let Ok(digest) = digest(&file, version.length) {
+                digests.keep(version, &file, digest);
             }
-            is_busy.store(false, Ordering::Release);
+            digests.is_busy.store(false, Ordering::Release);
         });
     }
 }

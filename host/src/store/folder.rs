@@ -30,7 +30,7 @@ use std::time::{Duration, SystemTime};
 pub struct Folder {
     root: Arc<Dir>,
     path: Arc<Path>,
-    digests: Arc<Digests>,
+    digests: Digests,
     kept: Arc<Kept>,
 }
 
@@ -50,7 +50,7 @@ impl Folder {
         Ok(Folder {
             root: Arc::new(root),
             path: path.canonicalize()?.into(),
-            digests: Arc::new(Digests::new()),
+            digests: Digests::new(),
             kept: Arc::new(Kept::new(RECHECK)),
         })
     }
@@ -163,7 +163,11 @@ impl Folder {
                 });
             }
         }
-        let digest = self.digests.of(&named.file);
+        let digest = self.digests.of(&named.file, || {
+            let mut bytes = Vec::new();
+            let read = opener.read(&named.file, named.length, &mut bytes);
+            read.is_ok().then_some(bytes)
+        });
         let seen = match (named.look, of_parent) {
             // The digest will be known soon; then it is part of what is told.
             _ if digest.is_none() && self.digests.will_know(named.length) => None,
