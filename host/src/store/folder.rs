@@ -1,7 +1,7 @@
 //! Opens what a key names, and never anything outside the folder.
 
 use super::digests::Digests;
-use super::kept::{KEPT_BYTES, Kept, KeptObject, Look, Root, is_settled};
+use super::kept::{KEPT_BYTES, Kept, KeptObject, Look, MISSING_BYTES, Root, is_settled};
 use super::object::{
     KeptBytes, Key, MediaObject, MediaStore, ObjectInfo, ObjectVariant, OpenError,
 };
@@ -22,8 +22,8 @@ use std::time::{Duration, SystemTime};
 /// it, be it by `..`, by an absolute path or through a symbolic link (`cap-std` and `openat2` resolve beneath the root).
 ///
 /// What was opened stays open for a while, up to 4 MiB and 1,024 files in all, and is given again as long as the folder
-/// holds the same. That is looked at again after [`RECHECK`], so for as long a change may go unseen. Elsewhere than on
-/// Linux nothing is kept.
+/// holds the same. That is looked at again after [`RECHECK`], so for as long a change may go unseen, be it that there is
+/// something now where there was nothing. Elsewhere than on Linux nothing is kept.
 ///
 /// Cloning is cheap and shares the handle.
 #[derive(Debug, Clone)]
@@ -70,8 +70,25 @@ impl Folder {
     /// # Errors
     /// [`OpenError`].
     pub fn open_object(&self, key: &Key, ledger: &LedgerHandle) -> Result<MediaObject, OpenError> {
-        let found = self.find(key, &Wait(&self.root))?;
-        self.keep(key, found, ledger)
+        self.look_for(key, &Wait(&self.root), ledger)
+    }
+
+    fn look_for(
+        &self,
+        key: &Key,
+        opener: &impl Opener,
+        ledger: &LedgerHandle,
+    ) -> Result<MediaObject, OpenError> {
+        let looked_ns = self.kept.now_ns();
+        match self.find(key, opener) {
+            Ok(found) => self.keep(key, found, ledger),
+            Err(error) => {
+                if matches!(error, OpenError::NotFound) {
+                    self.kept.missed(key, looked_ns);
+                }
+                Err(error)
+            }
+        }
     }
 
     /// Gives what was found to a request, and keeps it for others.
@@ -316,17 +333,20 @@ impl MediaStore for Folder {
             let (file, info) = (Arc::clone(&kept.file), Arc::clone(&kept.info));
             return Some(MediaObject::of_open_file(file, info, ledger).map_err(OpenError::from));
         }
-        match self.find(key, &Now(Root(&self.root))) {
-            Ok(found) => Some(self.keep(key, found, ledger)),
-            Err(OpenError::NotFound) => Some(Err(OpenError::NotFound)),
-            Err(_) => None,
+        if self.kept.is_missing(key) {
+            return Some(Err(OpenError::NotFound));
+        }
+        match self.look_for(key, &Now(Root(&self.root)), ledger) {
+            // Whoever may wait finds out what it is.
+            Err(OpenError::Busy(_) | OpenError::Failed(_)) => None,
+            looked_for => Some(looked_for),
         }
     }
 
     fn kept_bytes(&self) -> KeptBytes {
         KeptBytes {
             now: self.kept.bytes(),
-            most: KEPT_BYTES,
+            most: KEPT_BYTES + MISSING_BYTES,
         }
     }
 

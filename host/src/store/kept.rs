@@ -1,7 +1,8 @@
 //! Objects of a folder that stay open between requests, each looked at again before it is given.
 //!
 //! A look asks the file system what lies at the paths that the object was made of, and compares. It is made anew
-//! when the last one is older than the folder's [`Recheck`](Kept::recheck), so for that long a change may go unseen.
+//! when the last one is older than the folder's [`Recheck`](Kept::recheck), so for that long a change may go unseen. For
+//! as long it is remembered that there was nothing.
 
 use super::object::{Key, ObjectInfo};
 use super::slice::MediaFile;
@@ -18,6 +19,9 @@ pub(super) use platform::{Look, Root, is_settled};
 /// Most that kept objects take together, in bytes.
 pub(super) const KEPT_BYTES: usize = 4 * 1024 * 1024;
 
+/// Most that is remembered of keys that name nothing, in bytes.
+pub(super) const MISSING_BYTES: usize = 64 * 1024;
+
 /// Most objects that are kept, since each has a file open; fewer where the process may not open many.
 const KEPT_OBJECTS: usize = 1024;
 
@@ -27,6 +31,8 @@ pub(crate) const KEPT_FILES_PART: usize = 8;
 /// The objects of one folder that are kept.
 pub(super) struct Kept {
     objects: Cache<Key, Arc<KeptObject>, ByBytes>,
+    /// Keys that named nothing, and when that was, in nanoseconds of `since`.
+    missing: Cache<Key, u64, OfMissing>,
     recheck: Duration,
     since: Instant,
 }
@@ -77,6 +83,16 @@ impl Weighter<Key, Arc<KeptObject>> for ByBytes {
     }
 }
 
+#[derive(Clone)]
+struct OfMissing;
+
+impl Weighter<Key, u64> for OfMissing {
+    fn weight(&self, key: &Key, _looked_ns: &u64) -> u64 {
+        // With the cache's own entry.
+        (3 * size_of::<Key>() + key.held_bytes()) as u64
+    }
+}
+
 impl std::fmt::Debug for Kept {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Kept")
@@ -88,6 +104,8 @@ impl std::fmt::Debug for Kept {
 
 impl Kept {
     pub(super) fn new(recheck: Duration) -> Self {
+        /// A usual key takes so many bytes.
+        const MISSING: usize = MISSING_BYTES / 128;
         let objects = KEPT_OBJECTS.min(process::open_files_limit() / KEPT_FILES_PART);
         let objects = objects.max(1);
         let by_bytes = ByBytes {
@@ -95,6 +113,7 @@ impl Kept {
         };
         Kept {
             objects: Cache::with_weighter(objects, KEPT_BYTES as u64, by_bytes),
+            missing: Cache::with_weighter(MISSING, MISSING_BYTES as u64, OfMissing),
             recheck,
             since: Instant::now(),
         }
@@ -102,17 +121,39 @@ impl Kept {
 
     /// What is kept now, in bytes.
     pub(super) fn bytes(&self) -> usize {
-        usize::try_from(self.objects.weight()).unwrap_or(usize::MAX)
+        let bytes = self.objects.weight() + self.missing.weight();
+        usize::try_from(bytes).unwrap_or(usize::MAX)
+    }
+
+    /// The time in this folder's own nanoseconds.
+    pub(super) fn now_ns(&self) -> u64 {
+        u64::try_from(self.since.elapsed().as_nanos()).unwrap_or(u64::MAX)
+    }
+
+    /// Whether a look that was made then need not be made anew.
+    fn is_recent(&self, looked_ns: u64) -> bool {
+        let age_ns = self.now_ns().saturating_sub(looked_ns);
+        u128::from(age_ns) < self.recheck.as_nanos()
+    }
+
+    /// Whether that key named nothing a moment ago.
+    pub(super) fn is_missing(&self, key: &Key) -> bool {
+        let looked_ns = self.missing.get(key);
+        looked_ns.is_some_and(|looked_ns| self.is_recent(looked_ns))
+    }
+
+    /// The key named nothing when it was looked for then.
+    pub(super) fn missed(&self, key: &Key, looked_ns: u64) {
+        self.missing.insert(key.clone(), looked_ns);
     }
 
     /// The object of that key, if it is kept and still what it was. It does not wait for the disk.
     pub(super) fn get(&self, root: &Root, key: &Key) -> Option<Arc<KeptObject>> {
         let object = self.objects.get(key)?;
-        let now_ns = u64::try_from(self.since.elapsed().as_nanos()).unwrap_or(u64::MAX);
-        let checked_ns = object.checked_ns.load(Ordering::Relaxed);
-        if u128::from(now_ns.saturating_sub(checked_ns)) < self.recheck.as_nanos() {
+        if self.is_recent(object.checked_ns.load(Ordering::Relaxed)) {
             return Some(object);
         }
+        let now_ns = self.now_ns();
         let is_as_seen = |(path, look): &(PathBuf, Look)| root.look(path).as_ref() == Some(look);
         if object.seen.iter().all(is_as_seen) {
             object.checked_ns.store(now_ns, Ordering::Relaxed);
@@ -124,7 +165,7 @@ impl Kept {
 
     /// Keeps an object that was opened just now.
     pub(super) fn insert(&self, key: Key, object: KeptObject) {
-        let now_ns = u64::try_from(self.since.elapsed().as_nanos()).unwrap_or(u64::MAX);
+        let now_ns = self.now_ns();
         object.checked_ns.store(now_ns, Ordering::Relaxed);
         self.objects.insert(key, Arc::new(object));
     }
@@ -320,6 +361,25 @@ mod tests {
             assert_eq!(each_time.bytes(), 0);
             assert!(seldom.get(&root, &key).is_some());
         }
+    }
+
+    #[test]
+    fn that_there_is_nothing_is_remembered_for_as_long_as_a_change_may_go_unseen() {
+        let (each_time, seldom) = (
+            Kept::new(Duration::ZERO),
+            Kept::new(Duration::from_secs(3600)),
+        );
+        let key = |turn: usize| Key::Named(format!("{turn}.gif"));
+        for kept in [&each_time, &seldom] {
+            assert!(!kept.is_missing(&key(0)));
+            kept.missed(&key(0), kept.now_ns());
+        }
+        assert!(!each_time.is_missing(&key(0)));
+        assert!(seldom.is_missing(&key(0)) && !seldom.is_missing(&key(1)));
+        for turn in 0..10_000 {
+            seldom.missed(&key(turn), seldom.now_ns());
+        }
+        assert!(seldom.bytes() <= MISSING_BYTES, "{}", seldom.bytes());
     }
 
     #[test]
