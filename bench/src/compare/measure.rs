@@ -2,7 +2,7 @@
 
 use super::check::{Checked, check};
 use super::idle;
-use super::load::h2load::{self, H2load};
+use super::load::h2load::{self, H2load, Version};
 use super::load::sender::Plan;
 use super::load::wrk::{self, Wrk};
 use super::load::{Latency, Outcome};
@@ -102,6 +102,15 @@ impl Measure<'_> {
             Load::Closed if row.asked.method() == "GET" => {
                 self.wrk(row, &checked, &server, &mut peak).await?
             }
+            Load::ByH2load => {
+                let h2load = H2load {
+                    url: &format!("http://{}{}", server.address, checked.target),
+                    version: Version::Http1,
+                    connections: row.connections,
+                    seconds: self.seconds,
+                };
+                self.h2load(&h2load, &server, &mut peak).await?
+            }
             _ => {
                 let plan = self.plan(server.address, row, &checked)?;
                 self.send(&plan, &server, &mut peak).await?
@@ -126,20 +135,17 @@ impl Measure<'_> {
         tls::check(&url, row, self.media)?;
         let mut h2load = H2load {
             url: &url,
+            version: Version::Http2,
             connections: row.connections,
             seconds: 1,
         };
         let mut peak = Peak::default();
-        self.run(h2load.command().into(), b"", &server, &mut peak)
-            .await?;
+        self.h2load(&h2load, &server, &mut peak).await?;
         h2load.seconds = self.seconds;
         let before = server.cpu_seconds()?;
-        let said = self
-            .run(h2load.command().into(), b"", &server, &mut peak)
-            .await?;
+        let outcome = self.h2load(&h2load, &server, &mut peak).await?;
         server.check_alive()?;
         let cpu = server.cpu_seconds()? - before;
-        let outcome = h2load::outcome(&String::from_utf8_lossy(&said), self.seconds)?;
         ensure!(outcome.answers > 0, "no answer came");
         Ok(self.figures(row, file.bytes(), outcome, cpu, peak))
     }
@@ -198,7 +204,7 @@ impl Measure<'_> {
             fields: checked.fields.clone(),
         };
         match row.load {
-            Load::Closed | Load::Http2 => {}
+            Load::Closed | Load::ByH2load | Load::BySender | Load::Http2 => {}
             Load::AtRate(rate) => {
                 plan.rate = Some(f64::from(rate));
                 plan.requests = u64::from(rate) * self.seconds;
@@ -226,6 +232,17 @@ impl Measure<'_> {
             .run(command, &serde_json::to_vec(plan)?, server, peak)
             .await?;
         serde_json::from_slice(&said).context("the load tells what is not understood")
+    }
+
+    async fn h2load(
+        &self,
+        h2load: &H2load<'_>,
+        server: &Server,
+        peak: &mut Peak,
+    ) -> Result<Outcome> {
+        let command = h2load.command().into();
+        let said = self.run(command, b"", server, peak).await?;
+        h2load::outcome(&String::from_utf8_lossy(&said), h2load.seconds)
     }
 
     async fn wrk(
@@ -311,6 +328,7 @@ pub(crate) fn unfit(peer: &dyn Peer, row: &Row) -> Option<String> {
         Load::EachOnce if !peer.has_named_files() => Some("it has no files by name".to_owned()),
         Load::Http2 if !peer.speaks_http2() => Some("it has no HTTP/2 over TLS here".to_owned()),
         Load::Http2 => tls::missing(find).map(|program| format!("there is no {program} here")),
+        Load::ByH2load if find("h2load").is_none() => Some("there is no h2load here".to_owned()),
         _ => None,
     }
 }

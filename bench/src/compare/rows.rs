@@ -35,6 +35,10 @@ pub(crate) enum Asked {
 pub(crate) enum Load {
     /// The next request as soon as an answer is whole: gives a throughput.
     Closed,
+    /// So too, by h2load, to see whether the figure is the tool's.
+    ByH2load,
+    /// So too, by this program.
+    BySender,
     /// So too, over HTTP/2 and TLS, several requests at once on each connection.
     Http2,
     /// As in a closed loop, and each of many files once.
@@ -54,6 +58,8 @@ impl Serialize for Load {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         match self {
             Load::Closed => serializer.serialize_str("closed"),
+            Load::ByH2load => serializer.serialize_str("h2load"),
+            Load::BySender => serializer.serialize_str("sender"),
             Load::Http2 => serializer.serialize_str("http2"),
             Load::EachOnce => serializer.serialize_str("each-once"),
             Load::AtRate(rate) => serializer.collect_str(&format_args!("{rate}/s")),
@@ -180,6 +186,24 @@ pub(crate) fn all() -> Vec<Row> {
             ..closed(
                 "cold",
                 "4 KB, each file once",
+                Asked::Get(File::FourKilobytes),
+                BUSY,
+            )
+        },
+        Row {
+            load: Load::ByH2load,
+            ..closed(
+                "4k-h2load",
+                "4 KB, sent by h2load",
+                Asked::Get(File::FourKilobytes),
+                BUSY,
+            )
+        },
+        Row {
+            load: Load::BySender,
+            ..closed(
+                "4k-sender",
+                "4 KB, sent by the bench",
                 Asked::Get(File::FourKilobytes),
                 BUSY,
             )

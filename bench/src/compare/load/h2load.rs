@@ -1,4 +1,4 @@
-//! `h2load`, for HTTP/2 over TLS: several requests under way on each connection.
+//! `h2load`, for HTTP/2 over TLS, with several requests under way on each connection, and for HTTP/1.1 beside wrk.
 
 use super::Outcome;
 use anyhow::{Context, Result};
@@ -8,18 +8,31 @@ use std::process::Command;
 /// What h2load is told.
 pub(crate) struct H2load<'a> {
     pub(crate) url: &'a str,
+    pub(crate) version: Version,
     pub(crate) connections: usize,
     pub(crate) seconds: u64,
 }
 
-/// Requests under way on one connection.
+/// Which HTTP is spoken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Version {
+    /// One request after the other on a connection.
+    Http1,
+    /// So many requests under way on a connection: [`STREAMS`].
+    Http2,
+}
+
 const STREAMS: &str = "8";
 
 impl H2load<'_> {
     pub(crate) fn command(&self) -> Command {
         let mut command = Command::new("h2load");
+        match self.version {
+            Version::Http1 => command.args(["--h1", "--max-concurrent-streams=1"]),
+            Version::Http2 => command.args(["--max-concurrent-streams", STREAMS]),
+        };
         command
-            .args(["--threads=1", "--max-concurrent-streams", STREAMS])
+            .arg("--threads=1")
             .arg(format!("--clients={}", self.connections))
             .arg(format!("--duration={}", self.seconds))
             .arg(self.url);
