@@ -57,7 +57,7 @@ impl Drop for MediaBody {
                 .lane
                 .answer
                 .as_ref()
-                .is_some_and(Answer::has_lost_pages)
+                .is_some_and(Answer::has_shrunk_file)
         {
             record.ended_because(End::Failed, has_shrunk().to_string());
         }
@@ -246,10 +246,6 @@ impl MediaBody {
                 Ok(piece_bytes) => piece_bytes,
                 Err(exceeded) => return Poll::Ready(Some(Err(io::Error::other(exceeded)))),
             };
-            if let Some(bytes) = self.take_mapped(&mut stream, piece_bytes) {
-                let piece = self.take_piece(stream, bytes);
-                return Poll::Ready(Some(Ok(piece)));
-            }
             let mut slice = match stream {
                 MediaStream::File(slice) => slice,
                 MediaStream::Pieces(pieces) => {
@@ -299,22 +295,6 @@ impl MediaBody {
         // Less is never too much.
         let _ = self.buffer_charge.resize(0);
         Some(bytes)
-    }
-
-    /// The next bytes as pages of their file's, where the connection gives them to the kernel as they are. They are in
-    /// the process's memory until the kernel has them, so they are charged as those of a buffer.
-    fn take_mapped(&mut self, stream: &mut MediaStream, piece_bytes: usize) -> Option<Bytes> {
-        let MediaStream::File(slice) = stream else {
-            return None;
-        };
-        let answer = self.lane.answer.as_ref()?;
-        if !answer.is_sent_by_kernel() {
-            return None;
-        }
-        let mapped = slice.take_mapped(piece_bytes)?;
-        // What is charged is room for one piece, and this one is it.
-        self.buffer = BytesMut::new();
-        Some(mapped)
     }
 
     /// What an instance gave, which is charged by its store already, or the end of that.

@@ -59,7 +59,7 @@ pub(crate) struct Connection {
     _state: Charge,
     flow: Mutex<Flow>,
     /// The kernel was given bytes of a file's to send that are not there any more.
-    has_lost_pages: AtomicBool,
+    has_shrunk_file: AtomicBool,
 }
 
 /// What the two ways have to do with each other.
@@ -129,7 +129,7 @@ impl Connection {
                 ciphertext: None,
             }),
             ledger,
-            has_lost_pages: AtomicBool::new(false),
+            has_shrunk_file: AtomicBool::new(false),
         }))
     }
 
@@ -488,8 +488,8 @@ impl Answer {
     }
 
     /// Whether the file has shrunk of which the kernel was given pages to send.
-    pub(crate) fn has_lost_pages(&self) -> bool {
-        self.connection.has_lost_pages.load(Ordering::Relaxed)
+    pub(crate) fn has_shrunk_file(&self) -> bool {
+        self.connection.has_shrunk_file.load(Ordering::Relaxed)
     }
 
     /// The next piece is to be sent from its file; the last one has gone. What is given back stands for it.

@@ -1,7 +1,7 @@
 //! What the kernel keeps for a connection: set, and asked for. Only Linux tells; elsewhere the defaults stay.
 
 pub(crate) use platform::{
-    held_bytes, is_of_lost_pages, send, send_file, set_receive_bytes, set_send_window,
+    held_bytes, is_of_shrunk_file, send, send_file, set_receive_bytes, set_send_window,
 };
 
 #[cfg(target_os = "linux")]
@@ -75,10 +75,9 @@ mod platform {
         }
     }
 
-    /// Whether the kernel could not send bytes because a file that has shrunk has them no more: pages of it that were
-    /// given as memory (`EFAULT`), or a part of it.
-    pub(crate) fn is_of_lost_pages(error: &io::Error) -> bool {
-        error.raw_os_error() == Some(libc::EFAULT) || error.kind() == io::ErrorKind::UnexpectedEof
+    /// Whether a part of a file could not be sent because the file has it no more.
+    pub(crate) fn is_of_shrunk_file(error: &io::Error) -> bool {
+        error.kind() == io::ErrorKind::UnexpectedEof
     }
 
     /// Bounds what the kernel keeps of what was received and not yet read (`SO_RCVBUF`). Connections inherit it of
@@ -162,7 +161,7 @@ mod platform {
                 assert_eq!(send(&socket, &range).unwrap(), 3);
                 range.offset = 6;
                 let error = send(&socket, &range).unwrap_err();
-                assert!(is_of_lost_pages(&error), "{error}");
+                assert!(is_of_shrunk_file(&error), "{error}");
             }
         }
     }
@@ -190,7 +189,7 @@ mod platform {
         Err(io::ErrorKind::Unsupported.into())
     }
 
-    pub(crate) fn is_of_lost_pages(_error: &io::Error) -> bool {
+    pub(crate) fn is_of_shrunk_file(_error: &io::Error) -> bool {
         false
     }
 

@@ -70,8 +70,8 @@ impl Socket {
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
                 Err(error) => {
-                    if socket::is_of_lost_pages(&error) {
-                        connection.has_lost_pages.store(true, Ordering::Relaxed);
+                    if socket::is_of_shrunk_file(&error) {
+                        connection.has_shrunk_file.store(true, Ordering::Relaxed);
                     }
                     return Poll::Ready(Err(error));
                 }

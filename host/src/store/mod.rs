@@ -9,7 +9,6 @@ mod check;
 mod digests;
 mod folder;
 mod kept;
-mod mapping;
 mod object;
 mod pieces;
 mod slice;

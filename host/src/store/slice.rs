@@ -1,6 +1,5 @@
 //! A slice of an open file, read piece by piece: what a body part is until it becomes bytes.
 
-use super::mapping::Mapping;
 use crate::connection::lent::FileRange;
 use crate::ledger::Charge;
 use bytes::{Bytes, BytesMut};
@@ -20,10 +19,6 @@ pub(crate) struct MediaFile {
 
 /// Most bytes of a file that are kept beside it, in bytes: what an answer has room for anyway.
 pub(crate) const SMALL_BYTES: usize = crate::connection::window::SMALLEST.piece_bytes;
-
-/// What is always read and never mapped: the last bytes of a slice, so that a file which has shrunk is found out before
-/// its body looks whole. Pages are as long on all systems that this is for, or longer by a multiple.
-const PAGE_BYTES: u64 = 4096;
 
 /// Longest slice that the kernel takes pieces out of without a copy. On loopback a longer one is sent faster copied, since
 /// it is not in the processor's cache, where its reader then finds the copy.
@@ -153,26 +148,6 @@ impl FileSlice {
         let taken = bytes.slice(start..start + wanted);
         self.skip(wanted as u64);
         Some(taken)
-    }
-
-    /// Some of the next bytes, at most `most`, as pages of the file's: for the kernel to send and for nobody to look at,
-    /// since a page that is gone by then is an error to the kernel and a signal to the process. `None` where they
-    /// cannot be had so, or not without waiting for the disk; they are then to be read.
-    ///
-    /// The last bytes of a slice are never had so. A file that has shrunk ends the answer there, if not before.
-    pub(crate) fn take_mapped(&mut self, most: usize) -> Option<Bytes> {
-        let end = self.offset + self.remaining;
-        let mapped_end = end.saturating_sub(1) / PAGE_BYTES * PAGE_BYTES;
-        let count = usize::try_from(mapped_end.checked_sub(self.offset)?).unwrap_or(usize::MAX);
-        let count = count.min(most);
-        if count <= SMALL_BYTES || !now::is_in_memory(self.file.file(), self.offset, count) {
-            return None;
-        }
-        let page = self.offset - self.offset % PAGE_BYTES;
-        let skipped = usize::try_from(self.offset - page).ok()?;
-        let mapping = Mapping::new(self.file.file(), page, skipped + count)?;
-        self.skip(count as u64);
-        Some(mapping.into_bytes(skipped))
     }
 
     /// Some of the next bytes, for the kernel to take out of the file when it sends them. `None` where they are to be had in
@@ -389,32 +364,6 @@ mod tests {
             let slice = FileSlice::new(Arc::clone(&open), offset, length);
             assert_eq!(slice.is_ok(), fits, "{offset} {length}");
         }
-    }
-
-    #[cfg(target_os = "linux")]
-    #[test]
-    fn a_file_that_shrinks_while_it_is_sent_is_an_error_and_no_signal() {
-        use std::os::fd::AsFd;
-        let content = vec![7; 1 << 20];
-        let (file, open) = open(&content);
-        let mut slice = FileSlice::new(open, 5, content.len() as u64 - 5).unwrap();
-        let Some(mapped) = slice.take_mapped(content.len()) else {
-            // Before Linux 6.5 nobody tells whether it is in memory, and it is read.
-            return assert!(!now::is_in_memory(file.as_file(), 0, 1));
-        };
-        assert_eq!(slice.remaining(), PAGE_BYTES, "the last page is to be read");
-        assert_eq!(mapped.len() as u64, content.len() as u64 - 5 - PAGE_BYTES);
-        let (to, from) = std::os::unix::net::UnixStream::pair().unwrap();
-        let reader = std::thread::spawn(move || io::copy(&mut { from }, &mut io::sink()));
-        let send = || rustix::io::write(to.as_fd(), &mapped);
-        assert!(send().is_ok_and(|count| count > 0));
-        file.as_file().set_len(0).unwrap();
-        assert_eq!(send(), Err(rustix::io::Errno::FAULT));
-        let mut buffer = BytesMut::new();
-        let error = slice.read(&mut buffer, 10).unwrap_err();
-        assert_eq!(error.kind(), io::ErrorKind::UnexpectedEof);
-        drop(to);
-        reader.join().unwrap().unwrap();
     }
 
     proptest! {
