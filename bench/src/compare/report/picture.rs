@@ -100,7 +100,7 @@ pub(super) fn draw(report: &Report) -> String {
             x,
             bottom + 18.0,
             "middle",
-            &format!("{tick}×"),
+            &times(tick),
         ));
     }
     for (number, row) in rows.iter().enumerate() {
@@ -144,6 +144,15 @@ impl Scale {
     fn ticks(&self) -> impl Iterator<Item = f64> {
         // Between -20 and 20: a ratio is no more than a million.
         (self.least as i32..=self.most as i32).map(|power| 2f64.powi(power))
+    }
+}
+
+/// A power of two as it is read at a glance: `2×`, `1/64`.
+fn times(tick: f64) -> String {
+    if tick < 1.0 {
+        format!("1/{}", tick.recip())
+    } else {
+        format!("{tick}×")
     }
 }
 
@@ -246,6 +255,12 @@ mod tests {
         }
         // Latencies are no throughputs.
         assert!(!svg.contains("1,000 a second"));
+    }
+
+    #[test]
+    fn ticks_are_read_at_a_glance() {
+        let ticks = [1.0 / 128.0, 0.5, 1.0, 4.0].map(times);
+        assert_eq!(ticks, ["1/128", "1/2", "1×", "4×"]);
     }
 
     #[test]
