@@ -307,26 +307,30 @@ impl Reusable {
         media: &Arc<dyn AnyStore>,
         ledger: &LedgerHandle,
     ) -> Option<Again> {
-        let mut objects = Vec::with_capacity(self.opened.len());
-        for opened in &self.opened {
-            match opened.compare(media.open_now(&opened.key, ledger)?) {
-                Ok(object) => objects.push(object),
-                Err(Changed) => return Some(Again::Changed),
-            }
-        }
-        Some(self.of_objects(&objects))
+        let found = self
+            .opened
+            .iter()
+            .map(|opened| media.open_now(&opened.key, ledger));
+        Some(self.of_found(found.collect::<Option<Vec<_>>>()?))
     }
 
     /// The answer, once more, for a request that has that ledger.
     pub(crate) async fn again(&self, media: &Arc<dyn AnyStore>, ledger: &LedgerHandle) -> Again {
-        let mut objects = Vec::with_capacity(self.opened.len());
+        let mut found = Vec::with_capacity(self.opened.len());
         for opened in &self.opened {
-            match opened.compare(store::open(media, &opened.key, ledger).await) {
-                Ok(object) => objects.push(object),
-                Err(Changed) => return Again::Changed,
-            }
+            found.push(store::open(media, &opened.key, ledger).await);
         }
-        self.of_objects(&objects)
+        self.of_found(found)
+    }
+
+    /// The answer, if what the store has found for it is the same as then.
+    fn of_found(&self, found: Vec<Result<MediaObject, OpenError>>) -> Again {
+        let opened = self.opened.iter().zip(found);
+        let objects = opened.map(|(opened, found)| opened.compare(found));
+        match objects.collect::<Result<Vec<_>, Changed>>() {
+            Ok(objects) => self.of_objects(&objects),
+            Err(Changed) => Again::Changed,
+        }
     }
 
     /// The answer, made of what was opened for it.
