@@ -137,7 +137,7 @@ impl Lane {
 /// Bytes on their way, which free the lane once the socket has taken them, or will not.
 struct Piece {
     bytes: Bytes,
-    /// It stands for bytes of a file, which the connection has to forget before its memory is another's.
+    /// It stands for bytes of a file, which the connection holds open until the piece has gone.
     is_lent: bool,
     lane: Arc<Lane>,
     /// That of the buffer, where the piece takes it along.

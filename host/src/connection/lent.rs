@@ -21,7 +21,7 @@ static STAND_IN: LazyLock<&[u8]> =
 pub(crate) struct Lent(FileRange);
 
 /// Bytes of a file that are the next to be sent.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub(crate) struct FileRange {
     pub(crate) file: Arc<OpenFile>,
     pub(crate) offset: u64,

@@ -499,7 +499,7 @@ impl Answer {
         stand_in
     }
 
-    /// The piece has gone, and its place in memory may soon be another's.
+    /// The piece has gone, and its file is held open for it no longer.
     pub(crate) fn take_back(&self) {
         self.connection.flow().lent = None;
     }

@@ -23,7 +23,7 @@ use std::time::{Duration, SystemTime};
 ///
 /// What was opened stays open for a while, up to 4 MiB and 1,024 files in all, and is given again as long as the folder
 /// holds the same. That is looked at again after [`RECHECK`], so for as long a change may go unseen, be it that there is
-/// something now where there was nothing. Elsewhere than on Linux nothing is kept.
+/// something now where there was nothing. Elsewhere than on Linux no file is kept.
 ///
 /// Cloning is cheap and shares the handle.
 #[derive(Debug, Clone)]

@@ -18,10 +18,11 @@ pub(crate) struct H2load<'a> {
 pub(crate) enum Version {
     /// One request after the other on a connection.
     Http1,
-    /// So many requests under way on a connection: [`STREAMS`].
+    /// Several at once on a connection.
     Http2,
 }
 
+/// Requests under way on one connection of HTTP/2.
 const STREAMS: &str = "8";
 
 impl H2load<'_> {
