@@ -1,56 +1,248 @@
-//! Where the component's memory comes from: an arena inside its initial linear memory.
+//! Where the component's memory comes from: an arena inside its initial linear memory, which is given out from front to back.
 //!
-//! A request's own allocations are a few kilobytes. Rust's default allocator grows linear memory at the
-//! first of them, which costs the host system calls in every request; this one does so only when the arena
-//! is used up. If the host then refuses, allocation fails and the instance traps: the request has met its
-//! memory limit, and the host, which refused, says so.
+//! A request's own allocations are a few kilobytes, and nearly all of them live until it is answered, so an allocation
+//! is an addition, and giving one back a subtraction. When nothing is allocated any more the arena is empty again: a host
+//! that keeps an instance for many requests sees it grow no more than one that does not. What does not fit is another
+//! allocator's, which grows the linear memory; if the host refuses that, the instance traps: the request has met its memory
+//! limit, and the host, which refused, says so.
 
-use core::alloc::Layout;
-use core::arch::wasm32::memory_grow;
+use core::alloc::{GlobalAlloc, Layout};
+use core::cell::{Cell, UnsafeCell};
 use core::mem::MaybeUninit;
-use talc::base::{Talc, binning::Binning};
-use talc::cell::TalcSyncCell;
-use talc::source::Source;
-use talc::wasm::WasmBinning;
 
-/// Bytes that requests are answered from without growing: several times what the largest request head
-/// that the host admits takes.
-const ARENA_BYTES: usize = 64 * 1024;
+/// Bytes that requests are answered from without growing. With the stack and what is constant they are one page of linear
+/// memory, so that the host has no more than that to clear behind a request.
+const ARENA_BYTES: usize = 20 * 1024;
 
-const PAGE_BYTES: usize = 64 * 1024;
+/// Alignment of the whole; what is aligned to more is the other allocator's.
+const ALIGNMENT: usize = 16;
 
-static mut ARENA: [MaybeUninit<u8>; ARENA_BYTES] = [MaybeUninit::uninit(); ARENA_BYTES];
-
-#[global_allocator]
-static ALLOCATOR: TalcSyncCell<ArenaThenGrow, WasmBinning> =
-    TalcSyncCell::new_wasm(ArenaThenGrow {
-        arena_is_taken: false,
-    });
-
-#[derive(Debug)]
-struct ArenaThenGrow {
-    arena_is_taken: bool,
+/// The arena, and the allocator of what does not fit.
+pub(crate) struct Arena<Rest> {
+    memory: UnsafeCell<Memory>,
+    taken: Cell<Taken>,
+    rest: Rest,
 }
 
-// SAFETY: `acquire` touches no allocator but the one it is given.
-unsafe impl Source for ArenaThenGrow {
-    fn acquire<B: Binning>(talc: &mut Talc<Self, B>, layout: Layout) -> Result<(), ()> {
-        if !talc.source.arena_is_taken {
-            talc.source.arena_is_taken = true;
-            // SAFETY: nobody else names `ARENA`, and it is claimed once.
-            unsafe { talc.claim((&raw mut ARENA).cast(), ARENA_BYTES) };
-            return Ok(());
+#[repr(align(16))]
+struct Memory(
+    #[expect(dead_code, reason = "it is had by its address")] [MaybeUninit<u8>; ARENA_BYTES],
+);
+
+/// What is taken of the arena.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+struct Taken {
+    /// The first byte that was not given out, or was given back.
+    end: usize,
+    /// Allocations that live.
+    count: usize,
+}
+
+impl<Rest> Arena<Rest> {
+    const fn new(rest: Rest) -> Self {
+        Arena {
+            memory: UnsafeCell::new(Memory([MaybeUninit::uninit(); ARENA_BYTES])),
+            taken: Cell::new(Taken { end: 0, count: 0 }),
+            rest,
         }
-        // Room for the allocation, its alignment and the allocator's own bookkeeping.
-        let needed = layout.size() + layout.align() + 1024;
-        let pages = needed.div_ceil(PAGE_BYTES);
-        let previous_pages = memory_grow::<0>(pages);
-        if previous_pages == usize::MAX {
-            return Err(());
+    }
+
+    fn base(&self) -> *mut u8 {
+        self.memory.get().cast()
+    }
+
+    /// How far into the arena that is, if it is in it.
+    fn offset_of(&self, pointer: *const u8) -> Option<usize> {
+        let offset = pointer.addr().wrapping_sub(self.base().addr());
+        (offset < ARENA_BYTES).then_some(offset)
+    }
+}
+
+// SAFETY: what is given out lies in `memory` behind all that was given out and not given back, or is the other allocator's;
+// `offset_of` tells which, since that allocator has other memory.
+unsafe impl<Rest: GlobalAlloc> GlobalAlloc for Arena<Rest> {
+    #[inline(never)]
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        let Taken { end, count } = self.taken.get();
+        let start = end.next_multiple_of(layout.align());
+        // A layout's size is less than half of all addresses, and `start` is no more than the arena with an alignment.
+        let end = start + layout.size();
+        if layout.align() > ALIGNMENT || end > ARENA_BYTES || layout.size() == 0 {
+            // SAFETY: as the caller says.
+            return unsafe { self.rest.alloc(layout) };
         }
-        let base = (previous_pages * PAGE_BYTES) as *mut u8;
-        // SAFETY: these pages are new, so nobody else has them.
-        unsafe { talc.claim(base, pages * PAGE_BYTES) };
-        Ok(())
+        self.taken.set(Taken {
+            end,
+            count: count + 1,
+        });
+        // SAFETY: `end` is in the arena, and so is what lies before it.
+        unsafe { self.base().add(start) }
+    }
+
+    #[inline(never)]
+    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
+        let Some(offset) = self.offset_of(pointer) else {
+            // SAFETY: it is not of the arena, so it is that allocator's.
+            return unsafe { self.rest.dealloc(pointer, layout) };
+        };
+        let Taken { end, count } = self.taken.get();
+        let count = count - 1;
+        let is_last = offset + layout.size() == end;
+        self.taken.set(match count {
+            0 => Taken::default(),
+            _ if is_last => Taken { end: offset, count },
+            _ => Taken { end, count },
+        });
+    }
+
+    #[inline(never)]
+    unsafe fn realloc(&self, pointer: *mut u8, layout: Layout, new_size: usize) -> *mut u8 {
+        let Some(offset) = self.offset_of(pointer) else {
+            // SAFETY: it is not of the arena, so it is that allocator's.
+            return unsafe { self.rest.realloc(pointer, layout, new_size) };
+        };
+        let Taken { end, count } = self.taken.get();
+        let is_last = offset + layout.size() == end;
+        if is_last && new_size <= ARENA_BYTES - offset {
+            let end = offset + new_size;
+            self.taken.set(Taken { end, count });
+            return pointer;
+        }
+        // SAFETY: the caller says that the new size is fit for a layout.
+        let new_layout = unsafe { Layout::from_size_align_unchecked(new_size, layout.align()) };
+        // SAFETY: as the caller says.
+        let new = unsafe { self.alloc(new_layout) };
+        if !new.is_null() {
+            let count = layout.size().min(new_size);
+            // SAFETY: both are as long, and the new one is another's than the old one.
+            unsafe { pointer.copy_to_nonoverlapping(new, count) };
+            // SAFETY: it is given back once.
+            unsafe { self.dealloc(pointer, layout) };
+        }
+        new
+    }
+}
+
+#[cfg(target_family = "wasm")]
+mod global {
+    use super::Arena;
+    use core::alloc::Layout;
+    use core::arch::wasm32::memory_grow;
+    use talc::base::{Talc, binning::Binning};
+    use talc::cell::TalcSyncCell;
+    use talc::source::Source;
+    use talc::wasm::WasmBinning;
+
+    #[global_allocator]
+    static ALLOCATOR: Arena<TalcSyncCell<Grow, WasmBinning>> =
+        Arena::new(TalcSyncCell::new_wasm(Grow));
+
+    // SAFETY: a component has one thread.
+    unsafe impl<Rest> Sync for Arena<Rest> {}
+
+    const PAGE_BYTES: usize = 64 * 1024;
+
+    /// Memory by growing the linear memory.
+    #[derive(Debug)]
+    struct Grow;
+
+    // SAFETY: `acquire` touches no allocator but the one it is given.
+    unsafe impl Source for Grow {
+        fn acquire<B: Binning>(talc: &mut Talc<Self, B>, layout: Layout) -> Result<(), ()> {
+            // Room for the allocation, its alignment and the allocator's own bookkeeping.
+            let needed = layout.size() + layout.align() + 1024;
+            let pages = needed.div_ceil(PAGE_BYTES);
+            let previous_pages = memory_grow::<0>(pages);
+            if previous_pages == usize::MAX {
+                return Err(());
+            }
+            let base = (previous_pages * PAGE_BYTES) as *mut u8;
+            // SAFETY: these pages are new, so nobody else has them.
+            unsafe { talc.claim(base, pages * PAGE_BYTES) };
+            Ok(())
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use proptest::prelude::*;
+    use std::alloc::System;
+
+    /// An allocation, filled with a byte of its own.
+    struct Filled {
+        pointer: *mut u8,
+        layout: Layout,
+        byte: u8,
+    }
+
+    impl Filled {
+        fn fill(&self) {
+            // SAFETY: it is as long as its layout.
+            unsafe { self.pointer.write_bytes(self.byte, self.layout.size()) };
+        }
+
+        fn is_whole(&self, length: usize) -> bool {
+            // SAFETY: it is as long as its layout at least, and was filled.
+            let bytes = unsafe { std::slice::from_raw_parts(self.pointer, length) };
+            bytes.iter().all(|byte| *byte == self.byte)
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn nothing_is_given_out_twice_and_the_end_is_an_empty_arena(
+            steps in proptest::collection::vec((0..4_usize, 1..9_000_usize, 0..6_u32), 1..80)
+        ) {
+            let arena = Arena::new(System);
+            let mut live: Vec<Filled> = Vec::new();
+            for (byte, (step, size, alignment)) in (1..).zip(steps) {
+                if step < 2 || live.is_empty() {
+                    let layout = Layout::from_size_align(size, 1 << alignment).unwrap();
+                    // SAFETY: the layout has a size.
+                    let pointer = unsafe { arena.alloc(layout) };
+                    prop_assert!(!pointer.is_null() && pointer.addr() % layout.align() == 0);
+                    live.push(Filled { pointer, layout, byte });
+                    live.last().unwrap().fill();
+                } else if step == 2 {
+                    let last = live.len() - 1;
+                    let filled = &mut live[size % (last + 1)];
+                    let kept = size.min(filled.layout.size());
+                    // SAFETY: it lives, and this is its layout.
+                    filled.pointer = unsafe { arena.realloc(filled.pointer, filled.layout, size) };
+                    filled.layout = Layout::from_size_align(size, filled.layout.align()).unwrap();
+                    prop_assert!(filled.is_whole(kept));
+                    filled.fill();
+                } else {
+                    let freed = live.swap_remove(size % live.len());
+                    prop_assert!(freed.is_whole(freed.layout.size()));
+                    // SAFETY: it lives, and this is its layout.
+                    unsafe { arena.dealloc(freed.pointer, freed.layout) };
+                }
+                for filled in &live {
+                    prop_assert!(filled.is_whole(filled.layout.size()));
+                }
+            }
+            for freed in live {
+                // SAFETY: it lives, and this is its layout.
+                unsafe { arena.dealloc(freed.pointer, freed.layout) };
+            }
+            prop_assert_eq!(arena.taken.get(), Taken::default());
+        }
+    }
+
+    #[test]
+    fn what_grows_at_the_end_stays_where_it_is() {
+        let arena = Arena::new(System);
+        let layout = Layout::new::<u64>();
+        // SAFETY: the layout has a size, and each is given back once.
+        unsafe {
+            let first = arena.alloc(layout);
+            let second = arena.alloc(layout);
+            assert_eq!(arena.realloc(second, layout, 1000), second);
+            assert_ne!(arena.realloc(first, layout, 1000), first);
+        }
     }
 }

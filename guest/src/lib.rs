@@ -19,7 +19,7 @@ pub mod range;
 pub mod route;
 pub mod signature;
 
-#[cfg(target_family = "wasm")]
+#[cfg(any(target_family = "wasm", test))]
 mod arena;
 #[cfg(target_family = "wasm")]
 mod component;

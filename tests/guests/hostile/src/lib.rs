@@ -54,7 +54,8 @@ mod component {
     fn misbehave(deed: &str) -> Response {
         match deed {
             "memory-hog" => loop {
-                core::mem::forget(vec![1_u8; 64 * 1024]);
+                // Seen by somebody, or else the compiler leaves it out.
+                core::mem::forget(core::hint::black_box(vec![1_u8; 64 * 1024]));
             },
             "spinner" => loop {
                 core::hint::black_box(());
