@@ -10,6 +10,7 @@ mod client;
 mod clients;
 mod command_line;
 mod conformance;
+mod direct;
 mod frames;
 mod host;
 mod hostile_clients;

@@ -65,7 +65,7 @@ pub(crate) const GUEST_STACK_BYTES: usize = 128 * 1024;
 pub(crate) const STACK_BYTES: usize = 2 * GUEST_STACK_BYTES;
 
 /// What is kept of a freed memory and a freed stack, in bytes, to be cleared by writing zeros rather than by the
-/// kernel: a little more than the embedded component touches.
+/// kernel: what the embedded component has at its start, and as much again.
 pub(crate) const KEEP_MEMORY_BYTES: usize = 128 * 1024;
 /// See [`KEEP_MEMORY_BYTES`].
 pub(crate) const KEEP_STACK_BYTES: usize = 32 * 1024;

@@ -189,6 +189,7 @@ impl Listening {
                 let tally = Arc::clone(connection.tally());
                 let served = Tallied::new(tally, || listening.serve_one(&connection, &mut place));
                 tokio::select! {
+                    biased;
                     () = served => {}
                     () = cut.cancelled() => {}
                 }

@@ -4,6 +4,7 @@ use crate::admin::metrics::Ended;
 use crate::body::{MediaBody, Part};
 use crate::config::{Config, Settings};
 use crate::connection::clients::TooMany;
+use crate::connection::direct::{Given, PlainHead};
 use crate::connection::framing::Framing;
 use crate::connection::head::{self, Unfit};
 use crate::connection::{Answer, Connections, Exchange};
@@ -26,7 +27,7 @@ use crate::reuse::{Again, Known, Reusable, Reuse};
 use crate::store::{AnyStore, MediaStore};
 use crate::watch::process;
 use bytes::Bytes;
-use http::header::{self, HeaderMap, HeaderValue};
+use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use http::{Method, Request, Response, StatusCode};
 use millpond_store::content::timestamp_ns;
 use std::borrow::Cow;
@@ -230,7 +231,9 @@ impl Millpond {
         let (head, _content) = request.into_parts();
         let accounts = Arc::clone(&self.shared.accounts);
         let limit_bytes = self.shared.limits.request_memory_bytes;
-        let mut record = Record::new(&head.method, &head.uri, accounts, limit_bytes);
+        let target = head.uri.path_and_query();
+        let target = target.map_or("", |target| target.as_str());
+        let mut record = Record::new(&head.method, target, accounts, limit_bytes);
         // On a connection of ours, what the kernel keeps for the answer is the request's too.
         let mut answer = head
             .extensions
@@ -267,6 +270,37 @@ impl Millpond {
             leak.of(record.ledger());
         }
         response.map(|parts| MediaBody::new(parts, charge, answer, record, leak))
+    }
+}
+
+impl Millpond {
+    /// Answers a request at once with an answer that is given again, if there is one that needs nothing to be waited for.
+    /// `None` where there is none: the request goes the usual way then, as if nobody had looked.
+    pub(crate) fn answer_now(&self, head: &PlainHead<'_>, exchange: &Exchange) -> Option<Given> {
+        let shared = &self.shared;
+        let reuse = shared.reuse.as_ref()?;
+        if shared.limits.leak.is_some() {
+            return None;
+        }
+        let question = reuse.question(&head.method, head.target, |name| head.lines(name))?;
+        let answer = reuse.known(&question)?;
+        let room = shared.budget.try_reserve(ANSWER_BYTES)?;
+        let accounts = Arc::clone(&shared.accounts);
+        let limit_bytes = shared.limits.request_memory_bytes;
+        let route = Arc::clone(answer.route());
+        let mut record = Record::on(route, &head.method, head.target, accounts, limit_bytes);
+        match shared.give(&answer, head, record.ledger()) {
+            Some((written, content, charges)) => {
+                record.ledger().keep(room);
+                record.reused();
+                record.answered(answer.status());
+                Some(Given::new(written, content, charges, record, exchange))
+            }
+            None => {
+                record.retract();
+                None
+            }
+        }
     }
 }
 
@@ -310,7 +344,7 @@ impl Shared {
                 let mut asking = None;
                 if let Some(reuse) = &self.reuse
                     && let Some(question) =
-                        reuse.question(&head.method, target(head), &head.headers)
+                        reuse.question(&head.method, target(head), |name| lines(head, name))
                 {
                     match reuse.look_up(&question, self.limits.wall).await {
                         Known::Answer(answer) => match self.answer_again(&answer, record).await? {
@@ -383,6 +417,23 @@ impl Shared {
         record.reused();
         let charge = self.make_room(&response, record.ledger())?;
         Ok(Some((response, charge)))
+    }
+
+    /// What is written of an answer that is given again, with what it takes charged, if all of it can be had at once.
+    fn give(
+        &self,
+        answer: &Reusable,
+        head: &PlainHead<'_>,
+        ledger: &Ledger,
+    ) -> Option<(Bytes, Bytes, [Charge; 3])> {
+        let charge = |kind, bytes| ledger.charge(kind, bytes).ok();
+        let written = answer.written()?;
+        let of_head = charge(Kind::Head, head.held_bytes())?;
+        let of_response = charge(Kind::Response, written.response_bytes())?;
+        let parts = answer.parts_now(&self.media, &ledger.handle())?.ok()?;
+        let content = written.content(parts, &head.method)?;
+        let of_content = charge(Kind::Buffers, content.len())?;
+        Some((written.head(), content, [of_head, of_response, of_content]))
     }
 
     /// Asks a fresh instance, which is gone by the time that its answer is sent. `is_first` when others may be given the
@@ -496,7 +547,7 @@ fn head_bytes(head: &http::request::Parts) -> usize {
 }
 
 /// What fields take in memory, in bytes.
-fn held_by_fields(fields: &HeaderMap) -> usize {
+pub(crate) fn held_by_fields(fields: &HeaderMap) -> usize {
     fields_bytes(fields) + fields.len() * FIELD_OVERHEAD_BYTES
 }
 
@@ -513,6 +564,14 @@ fn target(head: &http::request::Parts) -> &str {
     head.uri
         .path_and_query()
         .map_or("/", |target| target.as_str())
+}
+
+/// The lines of a field, in their order.
+fn lines<'a>(
+    head: &'a http::request::Parts,
+    name: &HeaderName,
+) -> impl Iterator<Item = &'a [u8]> + use<'a> {
+    head.headers.get_all(name).iter().map(HeaderValue::as_bytes)
 }
 
 fn check_size(head: &http::request::Parts) -> Result<(), RequestError> {

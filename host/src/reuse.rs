@@ -8,10 +8,13 @@
 use crate::body::Part;
 use crate::instance::{Opened, serve, visible};
 use crate::ledger::LedgerHandle;
-use crate::store::{self, Access, AnyStore, MediaObject, OpenError};
+use crate::ledger::route::Route;
+use crate::limits::RESPONSE_BYTES;
+use crate::request::held_by_fields;
+use crate::store::{self, Access, AnyStore, MediaObject, MediaStream, OpenError, SMALL_BYTES};
 use arc_swap::ArcSwap;
 use bytes::Bytes;
-use http::header::{HeaderMap, HeaderName};
+use http::header::{self, HeaderMap, HeaderName};
 use http::{Method, Response, StatusCode};
 use quick_cache::sync::{Cache, DefaultLifecycle, PlaceholderGuard};
 use quick_cache::{DefaultHashBuilder, Weighter};
@@ -98,11 +101,11 @@ impl Reuse {
     }
 
     /// The question that a request is; `None` where no answer to it is ever given again.
-    pub(crate) fn question(
+    pub(crate) fn question<'a, L: Iterator<Item = &'a [u8]>>(
         &self,
         method: &Method,
         target: &str,
-        fields: &HeaderMap,
+        lines: impl Fn(&HeaderName) -> L,
     ) -> Option<Question> {
         /// Ends what has an end: no method, target or length begins with it.
         const END: u8 = 0xff;
@@ -116,13 +119,13 @@ impl Reuse {
         bytes.extend_from_slice(target.as_bytes());
         bytes.push(END);
         for name in names.iter() {
-            for line in fields.get_all(name) {
+            for line in lines(name) {
                 // A length that does not fit makes it too long anyway.
                 let length = u16::try_from(line.len())
                     .ok()
                     .filter(|length| *length < 0xff00)?;
                 bytes.extend_from_slice(&length.to_be_bytes());
-                bytes.extend_from_slice(line.as_bytes());
+                bytes.extend_from_slice(line);
             }
             bytes.push(END);
         }
@@ -130,6 +133,12 @@ impl Reuse {
             bytes,
             fields: names.len(),
         })
+    }
+
+    /// The answer to a question, where there is one to be given again.
+    pub(crate) fn known(&self, question: &Question) -> Option<Arc<Reusable>> {
+        let entry = self.answers.get(question.bytes.as_slice())?;
+        entry.answer.filter(|_| Instant::now() < entry.until)
     }
 
     /// What there is to a question. Where somebody else is asking the guest just now, it waits for what that says, for
@@ -220,6 +229,8 @@ pub(crate) struct Reusable {
     opened: Vec<Opened>,
     depends_on: Vec<HeaderName>,
     valid_for: Duration,
+    written: Option<Written>,
+    route: Arc<Route>,
 }
 
 /// Whether an answer still holds.
@@ -231,7 +242,7 @@ pub(crate) enum Again {
 }
 
 /// The store does not tell the same of an object.
-struct Changed;
+pub(crate) struct Changed;
 
 impl Opened {
     /// What the store has found now, if it is what it found then.
@@ -269,6 +280,16 @@ pub(crate) enum PartSource {
     },
 }
 
+impl PartSource {
+    /// What a part that is made of it takes beside the file that it is of, in bytes.
+    fn made_bytes(&self) -> usize {
+        match self {
+            PartSource::Bytes(bytes) => size_of::<Part>() + bytes.len(),
+            PartSource::Object { .. } => size_of::<Part>(),
+        }
+    }
+}
+
 impl Reusable {
     /// What a guest allows to be given again. `None` where its terms are none: a field that has no valid name, private
     /// media whatever the guest says of it, or a part of unknown making.
@@ -278,6 +299,7 @@ impl Reusable {
         fields: &HeaderMap,
         parts: Vec<PartSource>,
         opened: Vec<Opened>,
+        route: Arc<Route>,
     ) -> Option<Self> {
         let is_private = |opened: &Opened| {
             let info = opened.info.as_ref();
@@ -294,11 +316,28 @@ impl Reusable {
         Some(Reusable {
             depends_on: names.collect::<Result<_, _>>().ok()?,
             valid_for: Duration::from_millis(terms.valid_for_ms.into()),
+            written: Written::of(status, fields, &parts, &opened),
+            route,
             status,
             fields: fields.clone(),
             parts,
             opened,
         })
+    }
+
+    /// The route of what it answers.
+    pub(crate) fn route(&self) -> &Arc<Route> {
+        &self.route
+    }
+
+    /// The answer's status.
+    pub(crate) fn status(&self) -> StatusCode {
+        self.status
+    }
+
+    /// The answer as it is written to a connection, where that is known.
+    pub(crate) fn written(&self) -> Option<&Written> {
+        self.written.as_ref()
     }
 
     /// The answer, once more, for a request that has that ledger, if the store tells at once.
@@ -307,6 +346,15 @@ impl Reusable {
         media: &Arc<dyn AnyStore>,
         ledger: &LedgerHandle,
     ) -> Option<Again> {
+        Some(self.of_parts(self.parts_now(media, ledger)?))
+    }
+
+    /// Its parts, once more, for a request that has that ledger, if the store tells at once.
+    pub(crate) fn parts_now(
+        &self,
+        media: &Arc<dyn AnyStore>,
+        ledger: &LedgerHandle,
+    ) -> Option<Result<Vec<Part>, Changed>> {
         let found = self
             .opened
             .iter()
@@ -320,21 +368,28 @@ impl Reusable {
         for opened in &self.opened {
             found.push(store::open(media, &opened.key, ledger).await);
         }
-        self.of_found(found)
+        self.of_parts(self.of_found(found))
     }
 
-    /// The answer, if what the store has found for it is the same as then.
-    fn of_found(&self, found: Vec<Result<MediaObject, OpenError>>) -> Again {
+    fn of_parts(&self, parts: Result<Vec<Part>, Changed>) -> Again {
+        let Ok(parts) = parts else {
+            return Again::Changed;
+        };
+        let mut response = Response::new(parts);
+        *response.status_mut() = self.status;
+        *response.headers_mut() = self.fields.clone();
+        Again::Holds(response)
+    }
+
+    /// Its parts, if what the store has found for them is the same as then.
+    fn of_found(&self, found: Vec<Result<MediaObject, OpenError>>) -> Result<Vec<Part>, Changed> {
         let opened = self.opened.iter().zip(found);
         let objects = opened.map(|(opened, found)| opened.compare(found));
-        match objects.collect::<Result<Vec<_>, Changed>>() {
-            Ok(objects) => self.of_objects(&objects),
-            Err(Changed) => Again::Changed,
-        }
+        self.of_objects(&objects.collect::<Result<Vec<_>, Changed>>()?)
     }
 
-    /// The answer, made of what was opened for it.
-    fn of_objects(&self, objects: &[Option<MediaObject>]) -> Again {
+    /// Its parts, made of what was opened for it.
+    fn of_objects(&self, objects: &[Option<MediaObject>]) -> Result<Vec<Part>, Changed> {
         let mut parts = Vec::with_capacity(self.parts.len());
         for part in &self.parts {
             match part {
@@ -349,15 +404,12 @@ impl Reusable {
                     match stream {
                         Some(Ok(stream)) => parts.push(Part::Stream(stream)),
                         // It would not be the same object.
-                        _ => return Again::Changed,
+                        _ => return Err(Changed),
                     }
                 }
             }
         }
-        let mut response = Response::new(parts);
-        *response.status_mut() = self.status;
-        *response.headers_mut() = self.fields.clone();
-        Again::Holds(response)
+        Ok(parts)
     }
 
     fn bytes(&self) -> usize {
@@ -372,8 +424,100 @@ impl Reusable {
             size_of::<Opened>() + opened.key.held_bytes() + info
         });
         let depends_on = self.depends_on.len() * size_of::<HeaderName>();
+        let written = self.written.as_ref().map_or(0, Written::held_bytes);
         let of_all = size_of::<Self>() + fields.sum::<usize>() + parts.sum::<usize>();
-        of_all + opened.sum::<usize>() + depends_on
+        of_all + opened.sum::<usize>() + depends_on + written
+    }
+}
+
+/// An answer as it is written to a connection of HTTP/1.1 (RFC 9112 section 6), for those that are as plain as most are:
+/// few bytes, of one part, and their length is told.
+pub(crate) struct Written {
+    head: Bytes,
+    /// What `Content-Length` says; `None` for status 304, which has no content.
+    content_length: Option<usize>,
+    response_bytes: usize,
+}
+
+impl Written {
+    fn of(
+        status: StatusCode,
+        fields: &HeaderMap,
+        parts: &[PartSource],
+        opened: &[Opened],
+    ) -> Option<Self> {
+        let is_short = |part: &PartSource| match part {
+            PartSource::Bytes(bytes) => bytes.len() <= SMALL_BYTES,
+            PartSource::Object { opened: place, .. } => {
+                let info = opened.get(*place).and_then(|opened| opened.info.as_ref());
+                info.is_some_and(|info| info.length <= SMALL_BYTES as u64)
+            }
+        };
+        let mut lengths = fields.get_all(header::CONTENT_LENGTH).iter();
+        let content_length = match (lengths.next(), lengths.next()) {
+            (None, _) if status == StatusCode::NOT_MODIFIED => None,
+            (Some(length), None) if status != StatusCode::NOT_MODIFIED => {
+                Some(length.to_str().ok()?.parse().ok()?)
+            }
+            _ => return None,
+        };
+        let parts_bytes = parts.iter().map(PartSource::made_bytes).sum::<usize>();
+        let response_bytes = held_by_fields(fields) + parts_bytes;
+        // What is larger has to reserve room of its own, and the date is written where there is none.
+        if parts.len() > 1
+            || !parts.iter().all(is_short)
+            || response_bytes > RESPONSE_BYTES
+            || fields.contains_key(header::DATE)
+        {
+            return None;
+        }
+        let mut head = Vec::with_capacity(RESPONSE_BYTES);
+        head.extend_from_slice(b"HTTP/1.1 ");
+        head.extend_from_slice(status.as_str().as_bytes());
+        head.push(b' ');
+        head.extend_from_slice(status.canonical_reason()?.as_bytes());
+        head.extend_from_slice(b"\r\n");
+        for (name, value) in fields {
+            head.extend_from_slice(name.as_str().as_bytes());
+            head.extend_from_slice(b": ");
+            head.extend_from_slice(value.as_bytes());
+            head.extend_from_slice(b"\r\n");
+        }
+        Some(Written {
+            head: Bytes::copy_from_slice(&head),
+            content_length,
+            response_bytes,
+        })
+    }
+
+    /// The head: the status line and every field line but `Date`, which is the last.
+    pub(crate) fn head(&self) -> Bytes {
+        self.head.clone()
+    }
+
+    /// What the answer takes beside the files that it is made of, in bytes.
+    pub(crate) fn response_bytes(&self) -> usize {
+        self.response_bytes
+    }
+
+    /// The content, out of what the answer is made of, where it is in memory.
+    pub(crate) fn content(&self, parts: Vec<Part>, method: &Method) -> Option<Bytes> {
+        let content = match parts.into_iter().next() {
+            None => Bytes::new(),
+            Some(Part::Bytes(bytes)) => bytes,
+            Some(Part::Stream(MediaStream::File(mut slice))) => slice.take_kept(SMALL_BYTES)?,
+            Some(Part::Stream(MediaStream::Pieces(_)) | Part::Running { .. }) => return None,
+        };
+        match self.content_length {
+            _ if *method == Method::HEAD => Some(Bytes::new()),
+            None => content.is_empty().then_some(content),
+            // hyper has its own place for the field where there is no content.
+            Some(length) => (content.len() == length && length > 0).then_some(content),
+        }
+    }
+
+    fn held_bytes(&self) -> usize {
+        self.head.len()
     }
 }
 
@@ -396,7 +540,9 @@ impl Weighter<Vec<u8>, Entry> for ByBytes {
 mod tests {
     #![allow(clippy::panic, clippy::unwrap_used)]
     use super::*;
+    use crate::ledger::route::Routes;
     use crate::store::{Key, ObjectInfo};
+    use http::HeaderValue;
 
     /// What a guest allows to be given again that has opened such media.
     fn of(access: Access) -> Option<Reusable> {
@@ -409,15 +555,17 @@ mod tests {
             info: Some(Arc::new(ObjectInfo::new(6, "image/gif", access))),
         };
         let fields = HeaderMap::new();
-        Reusable::of(&terms, StatusCode::OK, &fields, Vec::new(), vec![opened])
+        let route = Routes::default().of("/");
+        let (status, parts) = (StatusCode::OK, Vec::new());
+        Reusable::of(&terms, status, &fields, parts, vec![opened], route)
     }
 
     fn question(reuse: &Reuse, target: &str, range: Option<&'static str>) -> Question {
-        let mut fields = HeaderMap::new();
-        if let Some(range) = range {
-            fields.append("range", range.parse().unwrap());
-        }
-        reuse.question(&Method::GET, target, &fields).unwrap()
+        let lines = |name: &HeaderName| {
+            let range = range.filter(|_| name == "range");
+            range.map(str::as_bytes).into_iter()
+        };
+        reuse.question(&Method::GET, target, lines).unwrap()
     }
 
     async fn tell(reuse: &Reuse, question: &Question, answer: Option<Reusable>) {
@@ -471,7 +619,8 @@ mod tests {
                 let name = HeaderName::try_from(*name).unwrap();
                 fields.append(name, value.parse().unwrap());
             }
-            let question = reuse.question(&Method::GET, "/", &fields);
+            let lines = |name: &HeaderName| fields.get_all(name).iter().map(HeaderValue::as_bytes);
+            let question = reuse.question(&Method::GET, "/", lines);
             question.unwrap().bytes
         });
         for (place, question) in questions.iter().enumerate() {

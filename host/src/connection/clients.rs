@@ -82,6 +82,17 @@ impl Clients {
         })
     }
 
+    /// Whether each may ask for as much as it likes.
+    pub(crate) fn are_unlimited(&self) -> bool {
+        let ClientLimits {
+            requests,
+            rate,
+            pace_bytes_per_second,
+            trusted_proxies: _,
+        } = &self.limits;
+        requests.is_none() && rate.is_none() && pace_bytes_per_second.is_none()
+    }
+
     /// The pace of each answer.
     pub(crate) fn pace(&self) -> Option<NonZeroU32> {
         self.limits.pace_bytes_per_second

@@ -72,6 +72,20 @@ impl Scan {
         }
     }
 
+    /// Whether there is a sound head that nobody has asked about yet, the only one, and nothing has come behind it.
+    pub(crate) fn has_one_head(&self) -> bool {
+        self.has_ended(self.asked + 1)
+    }
+
+    /// Whether all that has come has been asked about, and more may come.
+    pub(crate) fn is_between_heads(&self) -> bool {
+        self.has_ended(self.asked)
+    }
+
+    fn has_ended(&self, heads: u64) -> bool {
+        self.last.is_none() && self.sound == heads && self.head.is_empty()
+    }
+
     /// What the next request's head is. To be asked once for each request, in their order.
     pub(crate) fn next(&mut self) -> Framing {
         self.asked += 1;
@@ -97,6 +111,10 @@ struct Head {
 }
 
 impl Head {
+    fn is_empty(&self) -> bool {
+        self.lines == 0 && self.line.length == 0 && !self.after_cr
+    }
+
     /// Leaves out what makes no difference: most of a line, once it is known which field it is.
     fn skip<'a>(&mut self, bytes: &'a [u8]) -> &'a [u8] {
         if self.after_cr || !self.line.is_known() {

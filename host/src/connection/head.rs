@@ -76,7 +76,7 @@ fn check_coding(fields: &HeaderMap) -> Result<(), Unfit> {
 fn check_host(fields: &HeaderMap, version: Version) -> Result<(), Unfit> {
     let mut hosts = fields.get_all(header::HOST).iter();
     match (hosts.next(), hosts.next()) {
-        (Some(host), None) if is_host(host) => Ok(()),
+        (Some(host), None) if is_host(host.as_bytes()) => Ok(()),
         (Some(_), None) => Err(Unfit::Host),
         (None, _) if version < Version::HTTP_11 => Ok(()),
         _ => Err(Unfit::HostCount),
@@ -84,8 +84,24 @@ fn check_host(fields: &HeaderMap, version: Version) -> Result<(), Unfit> {
 }
 
 /// Whether it is `uri-host [ ":" port ]` (RFC 9110 section 7.2), and the host not empty (section 4.2.1).
-fn is_host(value: &HeaderValue) -> bool {
-    let Ok(authority) = Authority::try_from(value.as_bytes()) else {
+pub(crate) fn is_host(value: &[u8]) -> bool {
+    is_plain_host(value) || is_any_host(value)
+}
+
+/// Whether it is letters, digits, `.` and `-`, with a port or without: what most are.
+fn is_plain_host(value: &[u8]) -> bool {
+    let is_of_name = |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-');
+    let end = value.iter().position(|byte| !is_of_name(byte));
+    let (name, rest) = value.split_at(end.unwrap_or(value.len()));
+    // Four digits are a port, whatever they are.
+    let is_port = |port: &[u8]| match port {
+        [b'1'..=b'5', rest @ ..] | rest => rest.len() <= 4 && rest.iter().all(u8::is_ascii_digit),
+    };
+    !name.is_empty() && (rest.is_empty() || rest.strip_prefix(b":").is_some_and(is_port))
+}
+
+fn is_any_host(value: &[u8]) -> bool {
+    let Ok(authority) = Authority::try_from(value) else {
         return false;
     };
     let port = authority.as_str().strip_prefix(authority.host());
@@ -137,17 +153,25 @@ fn check_length(fields: &HeaderMap) -> Result<(), Unfit> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
 
     #[test]
     fn hosts() {
         for host in ["a", "a.b-c_d:80", "a:", "127.0.0.1", "[::1]", "[::1]:80"] {
-            assert!(is_host(&HeaderValue::from_static(host)), "{host}");
+            assert!(is_host(host.as_bytes()), "{host}");
         }
         for host in [
             "", ":80", "u@a", "u:p@a:80", "a/b", "a b", "a,b c", "a:b", "a:99999", "a:80:80",
             "::1", "[::1", "a?b", "a#b", "http://a",
         ] {
-            assert!(!is_host(&HeaderValue::from_static(host)), "{host}");
+            assert!(!is_host(host.as_bytes()), "{host}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn a_plain_host_is_a_host(text in "[a-z0-9.-]{0,4}(:[0-9]{0,6})?|[a:/@.1\\[-]{0,6}") {
+            prop_assert!(!is_plain_host(text.as_bytes()) || is_any_host(text.as_bytes()));
         }
     }
 }

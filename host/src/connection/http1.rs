@@ -1,5 +1,6 @@
 //! HTTP/1.1 (RFC 9112) on one connection: one request after the other.
 
+use crate::connection::direct::Direct;
 use crate::connection::plaintext::Plaintext;
 use crate::connection::{Connection, Exchange};
 use crate::limits::HEAD_BYTES;
@@ -29,8 +30,10 @@ pub(crate) async fn serve(
     let mut http = hyper::server::conn::http1::Builder::new();
     // The connection's clock sees to time, for the head as for the rest.
     http.header_read_timeout(None).max_buf_size(HEAD_BYTES);
+    let io = Direct::new(io, Arc::clone(connection), millpond.clone());
     let mut served = pin!(http.serve_connection(TokioIo::new(io), service));
     tokio::select! {
+        biased;
         ended = served.as_mut() => return ended,
         () = stopping => served.as_mut().graceful_shutdown(),
     }

@@ -3,6 +3,7 @@
 mod address;
 pub mod clients;
 pub(crate) mod clock;
+pub(crate) mod direct;
 mod frames;
 pub(crate) mod framing;
 pub(crate) mod head;
@@ -200,6 +201,23 @@ impl Connection {
         };
         // Whoever still sends after that has had the time to read.
         let _ = timeout(LINGER, read_on).await;
+    }
+
+    /// Whether the head that has come is sound, and is all that has come since the last answer ended.
+    pub(crate) fn has_one_request(&self) -> bool {
+        let flow = self.flow();
+        flow.answer.is_none() && flow.scan.has_one_head()
+    }
+
+    /// Whether each request that has come has been answered, and another may come.
+    pub(crate) fn is_between_requests(&self) -> bool {
+        let flow = self.flow();
+        flow.answer.is_none() && flow.scan.is_between_heads()
+    }
+
+    /// Whether clients may ask for as much as they like.
+    pub(crate) fn is_unlimited(&self) -> bool {
+        self.clients.are_unlimited()
     }
 
     /// The connection is over, and so is what was answered on it, whoever may still hold it.

@@ -6,6 +6,7 @@ use crate::reuse::{PartSource, Reusable};
 use bytes::Bytes;
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use http::{Method, Response, StatusCode};
+use std::sync::Arc;
 
 /// A guest's answer that cannot be sent.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -66,7 +67,8 @@ pub(crate) fn check(
     let opened = state.take_opened();
     let terms = answer.reuse.filter(|_| is_wanted_again);
     let reusable = terms.zip(opened).and_then(|(terms, opened)| {
-        Reusable::of(&terms, status, response.headers(), sources, opened)
+        let route = state.ledger.route().map(Arc::clone)?;
+        Reusable::of(&terms, status, response.headers(), sources, opened, route)
     });
     Ok(Checked { response, reusable })
 }

@@ -63,6 +63,7 @@ pub(crate) struct Record {
     body_bytes: u64,
     peak_guest_bytes: usize,
     is_reused: bool,
+    is_retracted: bool,
     end: Option<End>,
     reason: Option<String>,
     accounts: Arc<Accounts>,
@@ -77,16 +78,28 @@ pub const ACCESS_LOG: &str = "millpond::access";
 const LOGGED_TARGET_BYTES: usize = 1024;
 
 impl Record {
-    /// The record of a request whose head is complete, with a ledger of that limit.
+    /// The record of a request whose head is complete, with a ledger of that limit. The target is in origin-form, or empty
+    /// where it has no path.
     pub(crate) fn new(
         method: &http::Method,
-        uri: &http::Uri,
+        target: &str,
         accounts: Arc<Accounts>,
         limit_bytes: usize,
     ) -> Self {
-        let target = uri.path_and_query().map_or("*", |target| target.as_str());
-        let route = accounts.route(uri.path());
+        let route = accounts.route(target);
+        Record::on(route, method, target, accounts, limit_bytes)
+    }
+
+    /// The same where the target's route is known.
+    pub(crate) fn on(
+        route: Arc<Route>,
+        method: &http::Method,
+        target: &str,
+        accounts: Arc<Accounts>,
+        limit_bytes: usize,
+    ) -> Self {
         route.requests.fetch_add(1, Ordering::Relaxed);
+        let target = if target.is_empty() { "*" } else { target };
         let owner = Owner::Request {
             method: method.clone(),
             route: Arc::clone(&route),
@@ -100,6 +113,7 @@ impl Record {
             body_bytes: 0,
             peak_guest_bytes: 0,
             is_reused: false,
+            is_retracted: false,
             end: None,
             reason: None,
             accounts,
@@ -134,6 +148,12 @@ impl Record {
         self.accounts.count_reused();
     }
 
+    /// Takes the record back: the request is to have another.
+    pub(crate) fn retract(mut self) {
+        self.route.requests.fetch_sub(1, Ordering::Relaxed);
+        self.is_retracted = true;
+    }
+
     /// Says how the request ended. What is said first counts.
     pub(crate) fn ended(&mut self, end: End) {
         self.end.get_or_insert(end);
@@ -150,6 +170,9 @@ impl Record {
 
 impl Drop for Record {
     fn drop(&mut self) {
+        if self.is_retracted {
+            return;
+        }
         let end = self.end.unwrap_or(End::Aborted);
         let duration = self.ledger.since().elapsed();
         self.accounts

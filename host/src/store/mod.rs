@@ -25,4 +25,6 @@ pub(crate) use object::{AnyStore, MediaStream, off_the_guests_stack, open};
 pub(crate) use pieces::Reading;
 #[cfg(test)]
 pub(crate) use slice::MediaFile;
-pub(crate) use slice::{FileSlice, OpenFile, ReadNow, has_shrunk, read_at, read_now_at};
+pub(crate) use slice::{
+    FileSlice, OpenFile, ReadNow, SMALL_BYTES, has_shrunk, read_at, read_now_at,
+};
