@@ -203,3 +203,20 @@ async fn a_head_that_ends_the_connection_ends_it_after_answers_given_at_once() {
     );
     host.accounts().idle().await;
 }
+
+#[tokio::test]
+async fn a_head_that_is_too_large_is_refused_though_its_answer_is_known() {
+    let host = Host::start().await;
+    host.write("a.gif", &noise(100));
+    let head = "GET /media/a.gif HTTP/1.1\r\nhost: a\r\n";
+    let large = format!("{head}cookie: {}\r\n\r\n", "a".repeat(17 * 1024));
+    let mut client = Client::connect(&host).await;
+    // The more that came at once, the more is read at once.
+    for _ in 0..6 {
+        let answer = client.ask(&format!("{head}\r\n")).await;
+        assert!(answer.ends_with(&noise(100)));
+        let answer = client.ask(&large).await;
+        assert_eq!(crate::client::status(&answer), Some(431));
+    }
+    host.accounts().idle().await;
+}

@@ -1,4 +1,5 @@
-//! What a request costs before its body moves: an instance, a whole call, and a call that opens a file.
+//! What a request costs before its body moves: an instance, a whole call, and a call that opens a file. Beside them what the
+//! engine takes for the smallest component that there is, which no request can be cheaper than.
 
 #![allow(missing_docs, clippy::unwrap_used, clippy::expect_used)]
 
@@ -8,6 +9,8 @@ use millpond::store::{Adder, Folder};
 use millpond::{Config, Limits, Millpond, Source};
 use std::fs;
 use std::hint::black_box;
+use wasmtime::component::{Component, ComponentExportIndex, InstancePre, Linker};
+use wasmtime::{Engine, PoolingAllocationConfig, Store};
 
 fn handle(criterion: &mut Criterion) {
     let folder = tempfile::tempdir().unwrap();
@@ -31,6 +34,13 @@ fn handle(criterion: &mut Criterion) {
         .unwrap();
 
     let mut group = criterion.benchmark_group("request");
+    let smallest = Smallest::new();
+    group.bench_function(
+        "the smallest component, made, called and freed",
+        |bencher| {
+            bencher.to_async(&runtime).iter(|| smallest.call());
+        },
+    );
     group.bench_function("instance made and freed", |bencher| {
         bencher.to_async(&runtime).iter(|| millpond.probe());
     });
@@ -57,6 +67,44 @@ fn handle(criterion: &mut Criterion) {
         });
     }
     group.finish();
+}
+
+/// One function that does nothing, in a component of one module without a memory.
+struct Smallest {
+    engine: Engine,
+    made: InstancePre<()>,
+    function: ComponentExportIndex,
+}
+
+impl Smallest {
+    fn new() -> Self {
+        const TEXT: &str = r#"(component
+            (core module $m (func (export "f")))
+            (core instance $i (instantiate $m))
+            (func (export "f") (canon lift (core func $i "f"))))"#;
+        let mut config = wasmtime::Config::new();
+        config
+            .allocation_strategy(PoolingAllocationConfig::new())
+            .concurrency_support(false)
+            .epoch_interruption(true);
+        let engine = Engine::new(&config).unwrap();
+        let component = Component::new(&engine, wat::parse_str(TEXT).unwrap()).unwrap();
+        let (_, function) = component.get_export(None, "f").unwrap();
+        let made = Linker::new(&engine).instantiate_pre(&component).unwrap();
+        Smallest {
+            engine,
+            made,
+            function,
+        }
+    }
+
+    async fn call(&self) {
+        let mut store = Store::new(&self.engine, ());
+        store.set_epoch_deadline(1);
+        let instance = self.made.instantiate_async(&mut store).await.unwrap();
+        let function = instance.get_typed_func::<(), ()>(&mut store, self.function);
+        function.unwrap().call_async(&mut store, ()).await.unwrap();
+    }
 }
 
 criterion_group!(benches, handle);

@@ -189,10 +189,14 @@ struct Alive {
 fn render(root: &Path) -> Result<String> {
     let mut outcomes = Vec::new();
     for entry in fs::read_dir(root.join(HOSTS))? {
-        let path = entry?.path();
-        if path
-            .extension()
-            .is_some_and(|extension| extension == "json")
+        let entry = entry?;
+        // cargo keeps a list of its own there of what it has installed.
+        let is_ours = !entry.file_name().as_encoded_bytes().starts_with(b".");
+        let path = entry.path();
+        if is_ours
+            && path
+                .extension()
+                .is_some_and(|extension| extension == "json")
         {
             let outcome: Outcome = serde_json::from_slice(&fs::read(&path)?)
                 .with_context(|| format!("cannot read {}", path.display()))?;

@@ -7,7 +7,7 @@
 
 use crate::connection::head::is_host;
 use crate::connection::plaintext::Plaintext;
-use crate::connection::{Answer, Connection, Exchange};
+use crate::connection::{Answer, Connection, Exchange, SMALL_HEAD_BYTES};
 use crate::ledger::Charge;
 use crate::ledger::record::{End, Record};
 use crate::limits::{FIELD_OVERHEAD_BYTES, REQUEST_OVERHEAD_BYTES};
@@ -49,17 +49,12 @@ impl Direct {
         connection: Arc<Connection>,
         millpond: Millpond,
     ) -> Self {
-        let is_library_s = !connection.is_unlimited();
         Direct {
             plaintext,
             exchange: Exchange::Alone(Arc::clone(&connection)),
             connection,
             millpond,
-            turn: if is_library_s {
-                Turn::Library
-            } else {
-                Turn::Open
-            },
+            turn: Turn::Open,
             sending: None,
             date: DateLine::new(),
         }
@@ -70,10 +65,8 @@ impl Direct {
         let mut fields = [httparse::EMPTY_HEADER; MOST_FIELDS];
         let head = PlainHead::parse(came, &mut fields)?;
         // Who reads along has to agree that it is one, and that it is all.
-        if !self.connection.has_one_request() {
-            return None;
-        }
-        self.millpond.answer_now(&head, &self.exchange)
+        let may_be_answered = self.connection.is_unlimited() && self.connection.has_one_request();
+        may_be_answered.then(|| self.millpond.answer_now(&head, &self.exchange))?
     }
 
     /// Sends what is on its way, to its end.
@@ -152,10 +145,7 @@ impl AsyncWrite for Direct {
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
         ready!(Pin::new(&mut this.plaintext).poll_flush(cx))?;
-        if this.turn == Turn::Library
-            && this.connection.is_unlimited()
-            && this.connection.is_between_requests()
-        {
+        if this.turn == Turn::Library && this.connection.is_between_requests() {
             this.turn = Turn::Open;
         }
         Poll::Ready(Ok(()))
@@ -183,6 +173,10 @@ pub(crate) struct PlainHead<'a> {
 
 impl<'a> PlainHead<'a> {
     fn parse(bytes: &'a [u8], fields: &'a mut [httparse::Header<'a>; MOST_FIELDS]) -> Option<Self> {
+        // What is larger has to have room, and may be too large.
+        if bytes.len() > SMALL_HEAD_BYTES {
+            return None;
+        }
         let mut request = httparse::Request::new(fields);
         if request.parse(bytes).ok()? != httparse::Status::Complete(bytes.len()) {
             return None;
@@ -447,6 +441,10 @@ mod tests {
         ] {
             assert!(parse(plain), "{plain:?}");
         }
+        let long = format!(
+            "GET / HTTP/1.1\r\nhost: a\r\nx: {}\r\n\r\n",
+            "y".repeat(SMALL_HEAD_BYTES)
+        );
         let many = format!("GET / HTTP/1.1\r\nhost: a\r\n{}\r\n", "x: y\r\n".repeat(32));
         for other in [
             "",
@@ -466,6 +464,7 @@ mod tests {
             "GET / HTTP/1.1\r\nhost: a\r\nupgrade: h2c\r\n\r\n",
             "GET / HTTP/1.1\r\nhost: a\r\n\r\nGET",
             &many,
+            &long,
         ] {
             assert!(!parse(other), "{other:?}");
         }
