@@ -5,11 +5,12 @@
 
 use crate::ledger::{Exceeded, Kind};
 use crate::watch::process;
+use http::HeaderMap;
 use std::fmt;
 use std::time::Duration;
 
-/// All that one request may hold, in bytes, unless told otherwise: the embedded component takes 128 KiB, its
-/// stack twice as much, and the rest is for the buffers of a fast download.
+/// All that one request may hold, in bytes, unless told otherwise: the embedded component takes 64 KiB, its
+/// stack four times as much, and the rest is for the buffers of a fast download.
 pub const REQUEST_MEMORY_BYTES: usize = 1024 * 1024;
 
 /// All that the process may hold, in bytes, unless told otherwise: a quarter of what its control group or the
@@ -91,6 +92,19 @@ pub(crate) const FILE_BYTES: usize = 1024;
 pub(crate) const REQUEST_OVERHEAD_BYTES: usize = 2048;
 /// See [`REQUEST_OVERHEAD_BYTES`].
 pub(crate) const FIELD_OVERHEAD_BYTES: usize = 96;
+
+/// What fields take in memory, in bytes.
+pub(crate) fn held_by_fields(fields: &HeaderMap) -> usize {
+    fields_bytes(fields) + fields.len() * FIELD_OVERHEAD_BYTES
+}
+
+/// The sum of names and values, in bytes.
+pub(crate) fn fields_bytes(fields: &HeaderMap) -> usize {
+    let lines = fields.iter();
+    lines
+        .map(|(name, value)| name.as_str().len() + value.len())
+        .sum()
+}
 
 /// Most connections at one time, whatever the memory: what a process's open files usually allow.
 pub const CONNECTIONS: usize = 10_000;

@@ -20,14 +20,14 @@ use crate::ledger::meter::Meter;
 use crate::ledger::record::{End, Record};
 use crate::ledger::{Charge, Exceeded, Kind, Ledger, Owner};
 use crate::limits::{
-    ADMISSION_WAIT, ANSWER_BYTES, FIELD_LINES, FIELD_OVERHEAD_BYTES, FIELDS_BYTES, Limit, Limits,
-    REQUEST_OVERHEAD_BYTES, RESPONSE_BYTES, TARGET_BYTES,
+    ADMISSION_WAIT, ANSWER_BYTES, FIELD_LINES, FIELDS_BYTES, Limit, Limits, REQUEST_OVERHEAD_BYTES,
+    RESPONSE_BYTES, TARGET_BYTES, fields_bytes, held_by_fields,
 };
 use crate::reuse::{Again, Known, Reusable, Reuse};
 use crate::store::{AnyStore, MediaStore};
 use crate::watch::process;
 use bytes::Bytes;
-use http::header::{self, HeaderMap, HeaderName, HeaderValue};
+use http::header::{self, HeaderName, HeaderValue};
 use http::{Method, Request, Response, StatusCode};
 use millpond_store::content::timestamp_ns;
 use std::borrow::Cow;
@@ -544,19 +544,6 @@ impl Shared {
 /// What a request's head and all that is remembered of the request take, in bytes.
 fn head_bytes(head: &http::request::Parts) -> usize {
     REQUEST_OVERHEAD_BYTES + target(head).len() + held_by_fields(&head.headers)
-}
-
-/// What fields take in memory, in bytes.
-pub(crate) fn held_by_fields(fields: &HeaderMap) -> usize {
-    fields_bytes(fields) + fields.len() * FIELD_OVERHEAD_BYTES
-}
-
-/// The sum of names and values, in bytes.
-fn fields_bytes(fields: &HeaderMap) -> usize {
-    let lines = fields.iter();
-    lines
-        .map(|(name, value)| name.as_str().len() + value.len())
-        .sum()
 }
 
 /// The target in origin-form, or `*` (RFC 9112 section 3.2).

@@ -9,8 +9,7 @@ use crate::body::Part;
 use crate::instance::{Opened, serve, visible};
 use crate::ledger::LedgerHandle;
 use crate::ledger::route::Route;
-use crate::limits::RESPONSE_BYTES;
-use crate::request::held_by_fields;
+use crate::limits::{RESPONSE_BYTES, held_by_fields};
 use crate::store::{self, Access, AnyStore, MediaObject, MediaStream, OpenError, SMALL_BYTES};
 use arc_swap::ArcSwap;
 use bytes::Bytes;
@@ -413,8 +412,6 @@ impl Reusable {
     }
 
     fn bytes(&self) -> usize {
-        let fields = self.fields.iter();
-        let fields = fields.map(|(name, value)| FIELD_BYTES + name.as_str().len() + value.len());
         let parts = self.parts.iter().map(|part| match part {
             PartSource::Bytes(bytes) => size_of::<PartSource>() + bytes.len(),
             PartSource::Object { .. } => size_of::<PartSource>(),
@@ -425,7 +422,7 @@ impl Reusable {
         });
         let depends_on = self.depends_on.len() * size_of::<HeaderName>();
         let written = self.written.as_ref().map_or(0, Written::held_bytes);
-        let of_all = size_of::<Self>() + fields.sum::<usize>() + parts.sum::<usize>();
+        let of_all = size_of::<Self>() + held_by_fields(&self.fields) + parts.sum::<usize>();
         of_all + opened.sum::<usize>() + depends_on + written
     }
 }
@@ -520,9 +517,6 @@ impl Written {
         self.head.len()
     }
 }
-
-/// What a field takes in a map beside its name and value, in bytes.
-const FIELD_BYTES: usize = crate::limits::FIELD_OVERHEAD_BYTES;
 
 #[derive(Clone)]
 struct ByBytes;
