@@ -34,7 +34,7 @@ export const LIFTED_BYTES = 128 * 1024;
 /** What a field or a part takes beside its bytes. */
 export const ITEM_BYTES = 96;
 
-/** Linear memory of the guest, in bytes. The embedded one has 128 KiB and never more. */
+/** Linear memory of the guest, in bytes. The embedded one has 64 KiB, and more for the largest heads only. */
 export const GUEST_MEMORY_BYTES = 1024 * 1024;
 
 /** Calls after which an instance is replaced: what the glue around it keeps cannot add up. */

@@ -96,7 +96,7 @@ def test_a_guest_may_read_what_it_is_given_and_the_rest_is_sent(app: WsgiApp) ->
 def test_a_component_that_does_not_fit_is_told_at_the_start(tmp_path: Path) -> None:
     before = len(os.listdir("/proc/self/fd"))
     with pytest.raises(ComponentError, match="guest memory"):
-        WsgiApp(tmp_path, limits=Limits(memory_bytes=65536))
+        WsgiApp(tmp_path, limits=Limits(memory_bytes=65535))
     with pytest.raises(ComponentError, match="not a WebAssembly component"):
         WsgiApp(tmp_path, component=b"\0asm")
     other = b'(component (import "wasi:clocks/wall-clock@0.2.0" (instance (export "now" (func (result u64))))))'

@@ -47,7 +47,7 @@ class Limits:
     """The limits that differ from application to application."""
 
     memory_bytes: int = 1024 * 1024
-    """Linear memory of one request's instance, all its memories together; the package's component takes 128 KiB."""
+    """Linear memory of one request's instance, all its memories together; the package's component has 64 KiB."""
 
     memories: int = 1
     """Linear memories of one instance. wasmtime limits each by itself, so each gets its share of `memory_bytes`."""
