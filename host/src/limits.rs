@@ -93,6 +93,12 @@ pub(crate) const REQUEST_OVERHEAD_BYTES: usize = 2048;
 /// See [`REQUEST_OVERHEAD_BYTES`].
 pub(crate) const FIELD_OVERHEAD_BYTES: usize = 96;
 
+/// What a request's head and all that is remembered of the request take, in bytes: with so many field lines, whose names
+/// and values are so many bytes together.
+pub(crate) fn held_by_head(target: &str, lines: usize, fields_bytes: usize) -> usize {
+    REQUEST_OVERHEAD_BYTES + target.len() + fields_bytes + lines * FIELD_OVERHEAD_BYTES
+}
+
 /// What fields take in memory, in bytes.
 pub(crate) fn held_by_fields(fields: &HeaderMap) -> usize {
     fields_bytes(fields) + fields.len() * FIELD_OVERHEAD_BYTES

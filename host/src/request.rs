@@ -20,10 +20,10 @@ use crate::ledger::meter::Meter;
 use crate::ledger::record::{End, Record};
 use crate::ledger::{Charge, Exceeded, Kind, Ledger, Owner};
 use crate::limits::{
-    ADMISSION_WAIT, ANSWER_BYTES, FIELD_LINES, FIELDS_BYTES, Limit, Limits, REQUEST_OVERHEAD_BYTES,
-    RESPONSE_BYTES, TARGET_BYTES, fields_bytes, held_by_fields,
+    ADMISSION_WAIT, ANSWER_BYTES, FIELD_LINES, FIELDS_BYTES, Limit, Limits, RESPONSE_BYTES,
+    TARGET_BYTES, fields_bytes, held_by_fields, held_by_head,
 };
-use crate::reuse::{Again, Known, Reusable, Reuse};
+use crate::reuse::{Known, Reusable, Reuse};
 use crate::store::{AnyStore, MediaStore};
 use crate::watch::process;
 use bytes::Bytes;
@@ -286,21 +286,17 @@ impl Millpond {
         let answer = reuse.known(&question)?;
         let room = shared.budget.try_reserve(ANSWER_BYTES)?;
         let accounts = Arc::clone(&shared.accounts);
-        let limit_bytes = shared.limits.request_memory_bytes;
+        let (route, method) = (Arc::clone(answer.route()), head.method.clone());
+        let owner = Owner::Request { method, route };
+        let ledger = Ledger::new(&accounts, owner, shared.limits.request_memory_bytes);
+        // Until here nothing was counted; from here on it is answered.
+        let (written, content, charges) = shared.give(&answer, head, &ledger)?;
+        ledger.keep(room);
         let route = Arc::clone(answer.route());
-        let mut record = Record::on(route, &head.method, head.target, accounts, limit_bytes);
-        match shared.give(&answer, head, record.ledger()) {
-            Some((written, content, charges)) => {
-                record.ledger().keep(room);
-                record.reused();
-                record.answered(answer.status());
-                Some(Given::new(written, content, charges, record, exchange))
-            }
-            None => {
-                record.retract();
-                None
-            }
-        }
+        let mut record = Record::on(ledger, route, &head.method, head.target, accounts);
+        record.reused();
+        record.answered(answer.status());
+        Some(Given::new(written, content, charges, record, exchange))
     }
 }
 
@@ -410,7 +406,7 @@ impl Shared {
             }
         };
         // What the store says of it, it may say to the guest.
-        let Again::Holds(response) = again else {
+        let Ok(response) = again else {
             return Ok(None);
         };
         record.ledger().keep(room);
@@ -543,7 +539,11 @@ impl Shared {
 
 /// What a request's head and all that is remembered of the request take, in bytes.
 fn head_bytes(head: &http::request::Parts) -> usize {
-    REQUEST_OVERHEAD_BYTES + target(head).len() + held_by_fields(&head.headers)
+    held_by_head(
+        target(head),
+        head.headers.len(),
+        fields_bytes(&head.headers),
+    )
 }
 
 /// The target in origin-form, or `*` (RFC 9112 section 3.2).

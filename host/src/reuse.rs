@@ -232,14 +232,6 @@ pub(crate) struct Reusable {
     route: Arc<Route>,
 }
 
-/// Whether an answer still holds.
-pub(crate) enum Again {
-    /// It does, and this is it.
-    Holds(Response<Vec<Part>>),
-    /// The store does not tell any more what it told the guest.
-    Changed,
-}
-
 /// The store does not tell the same of an object.
 pub(crate) struct Changed;
 
@@ -344,8 +336,9 @@ impl Reusable {
         &self,
         media: &Arc<dyn AnyStore>,
         ledger: &LedgerHandle,
-    ) -> Option<Again> {
-        Some(self.of_parts(self.parts_now(media, ledger)?))
+    ) -> Option<Result<Response<Vec<Part>>, Changed>> {
+        let parts = self.parts_now(media, ledger)?;
+        Some(parts.map(|parts| self.of_parts(parts)))
     }
 
     /// Its parts, once more, for a request that has that ledger, if the store tells at once.
@@ -362,22 +355,23 @@ impl Reusable {
     }
 
     /// The answer, once more, for a request that has that ledger.
-    pub(crate) async fn again(&self, media: &Arc<dyn AnyStore>, ledger: &LedgerHandle) -> Again {
+    pub(crate) async fn again(
+        &self,
+        media: &Arc<dyn AnyStore>,
+        ledger: &LedgerHandle,
+    ) -> Result<Response<Vec<Part>>, Changed> {
         let mut found = Vec::with_capacity(self.opened.len());
         for opened in &self.opened {
             found.push(store::open(media, &opened.key, ledger).await);
         }
-        self.of_parts(self.of_found(found))
+        Ok(self.of_parts(self.of_found(found)?))
     }
 
-    fn of_parts(&self, parts: Result<Vec<Part>, Changed>) -> Again {
-        let Ok(parts) = parts else {
-            return Again::Changed;
-        };
+    fn of_parts(&self, parts: Vec<Part>) -> Response<Vec<Part>> {
         let mut response = Response::new(parts);
         *response.status_mut() = self.status;
         *response.headers_mut() = self.fields.clone();
-        Again::Holds(response)
+        response
     }
 
     /// Its parts, if what the store has found for them is the same as then.

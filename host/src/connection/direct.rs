@@ -10,7 +10,7 @@ use crate::connection::plaintext::Plaintext;
 use crate::connection::{Answer, Connection, Exchange, SMALL_HEAD_BYTES};
 use crate::ledger::Charge;
 use crate::ledger::record::{End, Record};
-use crate::limits::{FIELD_OVERHEAD_BYTES, REQUEST_OVERHEAD_BYTES};
+use crate::limits::held_by_head;
 use crate::request::Millpond;
 use bytes::Bytes;
 use http::Method;
@@ -26,7 +26,6 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 /// A connection of HTTP/1.1 as the library sees it: without the requests that were answered at once.
 pub(crate) struct Direct {
     plaintext: Plaintext,
-    exchange: Exchange,
     connection: Arc<Connection>,
     millpond: Millpond,
     turn: Turn,
@@ -51,7 +50,6 @@ impl Direct {
     ) -> Self {
         Direct {
             plaintext,
-            exchange: Exchange::Alone(Arc::clone(&connection)),
             connection,
             millpond,
             turn: Turn::Open,
@@ -66,7 +64,8 @@ impl Direct {
         let head = PlainHead::parse(came, &mut fields)?;
         // Who reads along has to agree that it is one, and that it is all.
         let may_be_answered = self.connection.is_unlimited() && self.connection.has_one_request();
-        may_be_answered.then(|| self.millpond.answer_now(&head, &self.exchange))?
+        let exchange = Exchange::Alone(Arc::clone(&self.connection));
+        may_be_answered.then(|| self.millpond.answer_now(&head, &exchange))?
     }
 
     /// Sends what is on its way, to its end.
@@ -213,8 +212,7 @@ impl<'a> PlainHead<'a> {
     pub(crate) fn held_bytes(&self) -> usize {
         let fields = self.fields.iter();
         let fields = fields.map(|field| field.name.len() + field.value.len());
-        let overhead_bytes = REQUEST_OVERHEAD_BYTES + self.fields.len() * FIELD_OVERHEAD_BYTES;
-        overhead_bytes + self.target.len() + fields.sum::<usize>()
+        held_by_head(self.target, self.fields.len(), fields.sum())
     }
 }
 

@@ -63,7 +63,6 @@ pub(crate) struct Record {
     body_bytes: u64,
     peak_guest_bytes: usize,
     is_reused: bool,
-    is_retracted: bool,
     end: Option<End>,
     reason: Option<String>,
     accounts: Arc<Accounts>,
@@ -87,25 +86,26 @@ impl Record {
         limit_bytes: usize,
     ) -> Self {
         let route = accounts.route(target);
-        Record::on(route, method, target, accounts, limit_bytes)
-    }
-
-    /// The same where the target's route is known.
-    pub(crate) fn on(
-        route: Arc<Route>,
-        method: &http::Method,
-        target: &str,
-        accounts: Arc<Accounts>,
-        limit_bytes: usize,
-    ) -> Self {
-        route.requests.fetch_add(1, Ordering::Relaxed);
-        let target = if target.is_empty() { "*" } else { target };
         let owner = Owner::Request {
             method: method.clone(),
             route: Arc::clone(&route),
         };
+        let ledger = Ledger::new(&accounts, owner, limit_bytes);
+        Record::on(ledger, route, method, target, accounts)
+    }
+
+    /// The same where there is a ledger already, of a request for that route.
+    pub(crate) fn on(
+        ledger: Ledger,
+        route: Arc<Route>,
+        method: &http::Method,
+        target: &str,
+        accounts: Arc<Accounts>,
+    ) -> Self {
+        route.requests.fetch_add(1, Ordering::Relaxed);
+        let target = if target.is_empty() { "*" } else { target };
         Record {
-            ledger: Ledger::new(&accounts, owner, limit_bytes),
+            ledger,
             route,
             method: method.clone(),
             target: target[..target.floor_char_boundary(LOGGED_TARGET_BYTES)].to_owned(),
@@ -113,7 +113,6 @@ impl Record {
             body_bytes: 0,
             peak_guest_bytes: 0,
             is_reused: false,
-            is_retracted: false,
             end: None,
             reason: None,
             accounts,
@@ -148,12 +147,6 @@ impl Record {
         self.accounts.count_reused();
     }
 
-    /// Takes the record back: the request is to have another.
-    pub(crate) fn retract(mut self) {
-        self.route.requests.fetch_sub(1, Ordering::Relaxed);
-        self.is_retracted = true;
-    }
-
     /// Says how the request ended. What is said first counts.
     pub(crate) fn ended(&mut self, end: End) {
         self.end.get_or_insert(end);
@@ -170,9 +163,6 @@ impl Record {
 
 impl Drop for Record {
     fn drop(&mut self) {
-        if self.is_retracted {
-            return;
-        }
         let end = self.end.unwrap_or(End::Aborted);
         let duration = self.ledger.since().elapsed();
         self.accounts
