@@ -20,6 +20,7 @@ pub(crate) fn run(root: &Path, target: &str, arguments: &[String]) -> Result<()>
         // fuzzed has no unsafe code of its own but for a few system calls.
         .env("RUSTC_BOOTSTRAP", "1")
         .args(["fuzz", "run", "--fuzz-dir", FUZZ, "--sanitizer", "none"])
+        .args(["--features", "libfuzzer"])
         .arg(target);
     let (options, inputs): (Vec<_>, Vec<_>) = arguments
         .iter()

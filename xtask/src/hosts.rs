@@ -57,10 +57,11 @@ pub(crate) fn install(root: &Path, with_wasmtime: bool) -> Result<()> {
         .with_context(|| format!("{WASH} has no program"))?;
     link(&bin, "wash", wash.trim())?;
     if !bin.join("wasm-tools").exists() {
-        cargo_install(root, &hosts, &WASM_TOOLS)?;
+        // It runs for a moment in one test: compiling it without optimization takes a third of the time.
+        cargo_install(root, &hosts, &WASM_TOOLS, &["--debug"])?;
     }
     if with_wasmtime && !bin.join("wasmtime").exists() {
-        cargo_install(root, &hosts, &WASMTIME)?;
+        cargo_install(root, &hosts, &WASMTIME, &[])?;
     }
     Ok(())
 }
@@ -88,12 +89,21 @@ const WASMTIME: [&str; 2] = [
     "run,serve,cranelift,pooling-allocator,component-model,component-model-async,wasi-http,wasi-config,disable-logging,parallel-compilation,cache",
 ];
 
-/// Builds a program of that version with those features.
-fn cargo_install(root: &Path, to: &Path, [package, features]: &[&str; 2]) -> Result<()> {
+/// Builds a program of that version with those features, and with more options of `cargo install`.
+fn cargo_install(
+    root: &Path,
+    to: &Path,
+    [package, features]: &[&str; 2],
+    options: &[&str],
+) -> Result<()> {
     let to = to.to_string_lossy();
     let arguments = ["install", "--locked", "--quiet", "--root", &to, package];
     let features = ["--no-default-features", "--features", features];
-    run(root, "cargo", &[&arguments[..], &features].concat())
+    run(
+        root,
+        "cargo",
+        &[&arguments[..], options, &features].concat(),
+    )
 }
 
 fn link(bin: &Path, name: &str, to: &str) -> Result<()> {

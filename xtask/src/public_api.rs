@@ -3,6 +3,7 @@
 use anyhow::{Context, Result, ensure};
 use serde::Deserialize;
 use std::env;
+use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, exit};
@@ -58,36 +59,88 @@ fn listing(root: &Path) -> Result<Option<String>> {
     Ok(Some(api.to_string()))
 }
 
-/// Has rustdoc describe the library in JSON, which a stable one does only when it is told to take itself for an
-/// unstable one. Dependencies must not be told: some of them would be built differently.
+/// Documents the workspace and has rustdoc describe the library in JSON beside its pages.
 fn rustdoc_json(root: &Path) -> Result<PathBuf> {
     let this = env::current_exe()?;
     let target = this.parent().and_then(Path::parent);
     let target = target.context("this program is not where cargo puts it")?;
-    let rustdoc = env::var_os("RUSTDOC").unwrap_or_else(|| "rustdoc".into());
-    let status = Command::new("cargo")
-        .current_dir(root)
-        .args(["rustdoc", "--package", "millpond", "--lib", "--locked"])
-        .arg("--target-dir")
-        .arg(target)
-        .args(["--", "-Z", "unstable-options", "--output-format", "json"])
-        .env("RUSTDOC", &this)
-        .env(RUSTDOC, rustdoc)
-        .status()
-        .context("cannot run cargo")?;
-    ensure!(status.success(), "cargo rustdoc fails");
-    Ok(target.join("doc/millpond.json"))
+    let (page, json) = (
+        target.join("doc/millpond/index.html"),
+        target.join("doc/millpond.json"),
+    );
+    let document = ["--target-dir".as_ref(), target.as_os_str()];
+    cargo(
+        root,
+        &this,
+        &[&DOCUMENT.map(OsStr::new)[..], &document].concat(),
+    )?;
+    // Pages that were there already may come from a `cargo doc` without this program.
+    let written = |path: &Path| fs::metadata(path).and_then(|metadata| metadata.modified());
+    if !written(&json).is_ok_and(|json| written(&page).is_ok_and(|page| page <= json)) {
+        cargo(
+            root,
+            &this,
+            &[&["clean".as_ref(), "--doc".as_ref()], &document[..]].concat(),
+        )?;
+        cargo(
+            root,
+            &this,
+            &[&DOCUMENT.map(OsStr::new)[..], &document].concat(),
+        )?;
+    }
+    Ok(json)
 }
 
-/// Where cargo runs this program as rustdoc, runs that and ends as it does.
+/// Documents all libraries, examples and programs. The examples' dependencies are those of the tests, so what the check
+/// by clippy compiled serves here too: `cargo doc --workspace` would compile most of it with other features.
+const DOCUMENT: [&str; 10] = [
+    "doc",
+    "--workspace",
+    "--no-deps",
+    "--locked",
+    "--lib",
+    "--examples",
+    "--bin",
+    "xtask",
+    "--bin",
+    "millpond-bench",
+];
+
+fn cargo(root: &Path, this: &Path, arguments: &[&OsStr]) -> Result<()> {
+    let rustdoc = env::var_os("RUSTDOC").unwrap_or_else(|| "rustdoc".into());
+    let mut command = Command::new("cargo");
+    command
+        .current_dir(root)
+        .args(arguments)
+        .env("RUSTDOC", this)
+        .env("RUSTDOCFLAGS", "-D warnings")
+        .env(RUSTDOC, rustdoc);
+    println!("{command:?}");
+    let status = command.status().context("cannot run cargo")?;
+    ensure!(status.success(), "cargo doc fails");
+    Ok(())
+}
+
+/// Where cargo runs this program as rustdoc, runs that and ends as it does. The library is described in JSON too. A stable
+/// rustdoc does that only when it is told to take itself for an unstable one.
 pub(crate) fn stand_for_rustdoc() -> Result<()> {
     let Some(rustdoc) = env::var_os(RUSTDOC) else {
         return Ok(());
     };
-    let status = Command::new(rustdoc)
-        .args(env::args_os().skip(1))
-        .env("RUSTC_BOOTSTRAP", "1")
-        .status()
-        .context("cannot run rustdoc")?;
+    let arguments: Vec<OsString> = env::args_os().skip(1).collect();
+    let mut pages = Command::new(&rustdoc);
+    pages.args(&arguments);
+    let mut status = pages.status().context("cannot run rustdoc")?;
+    let has = |option: &str, value: &str| {
+        let mut pairs = arguments.windows(2);
+        pairs.any(|pair| pair[0] == option && pair[1] == value)
+    };
+    if status.success() && has("--crate-name", "millpond") && has("--crate-type", "lib") {
+        let mut json = Command::new(&rustdoc);
+        json.args(&arguments)
+            .args(["-Z", "unstable-options", "--output-format", "json"])
+            .env("RUSTC_BOOTSTRAP", "1");
+        status = json.status().context("cannot run rustdoc")?;
+    }
     exit(status.code().unwrap_or(1))
 }

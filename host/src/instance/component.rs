@@ -1,6 +1,7 @@
 //! A component that fits the world `media-guest`: read, compiled and checked before anything is served.
 
 use crate::config::Config;
+use crate::instance::code_cache::CodeCache;
 use crate::instance::engine::Runtime;
 use crate::instance::footprint::Footprint;
 use crate::instance::http::HttpVersion;
@@ -177,15 +178,32 @@ pub(crate) fn footprint(source: &Source) -> Result<Footprint, ComponentError> {
     })
 }
 
-/// Compiles it.
+/// Compiles it, or takes the code that an earlier start compiled. A cache that cannot be had costs time only.
 pub(crate) fn compile(
     engine: &wasmtime::Engine,
     source: &Source,
 ) -> Result<Component, ComponentError> {
-    Component::from_binary(engine, source.bytes()).map_err(|error| ComponentError::Invalid {
-        name: source.name.clone(),
-        reason: one_line(&error),
-    })
+    let cache = CodeCache::of_user()
+        .inspect_err(|error| tracing::debug!(%error, "compiled code is not kept"))
+        .ok();
+    if let Some(cache) = &cache {
+        match cache.load(engine, source.bytes()) {
+            Ok(component) => return Ok(component),
+            Err(error) => tracing::debug!(%error, "no compiled code to read"),
+        }
+    }
+    let component = Component::from_binary(engine, source.bytes()).map_err(|error| {
+        ComponentError::Invalid {
+            name: source.name.clone(),
+            reason: one_line(&error),
+        }
+    })?;
+    if let Some(cache) = &cache
+        && let Err(error) = cache.store(engine, source.bytes(), &component)
+    {
+        tracing::debug!(%error, "compiled code is not kept");
+    }
+    Ok(component)
 }
 
 /// Which version of `wasi:http` a component answers, if it is one for that and not for `media-serve`.

@@ -15,9 +15,7 @@ use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 use wasmtime::component::{Component, Linker};
-use wasmtime::{
-    Cache, CacheConfig, Config, Engine, InstanceAllocationStrategy, PoolingAllocationConfig,
-};
+use wasmtime::{Config, Engine, InstanceAllocationStrategy, PoolingAllocationConfig};
 
 /// How often running guests are interrupted to let other requests go on, and the unit in which their CPU time
 /// is counted. One ticker serves the whole process.
@@ -183,18 +181,8 @@ fn config(limits: &Limits, http: Option<HttpVersion>, footprint: Footprint) -> C
         // Costs time in each call, and only tasks of WASI 0.3 have a use for it.
         .concurrency_support(http == Some(HttpVersion::P3))
         .max_wasm_stack(GUEST_STACK_BYTES)
-        .async_stack_size(STACK_BYTES)
-        // Compiling anew is slower, but no reason not to start.
-        .cache(cache_config().and_then(Cache::new).ok());
+        .async_stack_size(STACK_BYTES);
     config
-}
-
-/// Where compiled components are kept: where wasmtime has its own, and as its configuration file says. But what is used
-/// often is not compressed once more, which takes some 170 MB that belong to no request.
-fn cache_config() -> wasmtime::Result<CacheConfig> {
-    let mut config = CacheConfig::from_file(None)?;
-    config.with_optimized_compression_usage_counter_threshold(u64::MAX);
-    Ok(config)
 }
 
 /// Starts the ticker. It ends with the engine.
@@ -211,17 +199,4 @@ fn tick(engine: &Engine) -> Result<(), ComponentError> {
         })
         .map_err(|error| ComponentError::Engine(format!("cannot start a thread: {error}")))?;
     Ok(())
-}
-
-#[cfg(test)]
-mod tests {
-    #![allow(clippy::unwrap_used)]
-    use super::*;
-
-    #[test]
-    fn a_component_that_is_started_often_is_not_compressed_once_more_in_the_servers_memory() {
-        let config = cache_config().unwrap();
-        let uses = config.optimized_compression_usage_counter_threshold();
-        assert_eq!(uses, u64::MAX);
-    }
 }

@@ -1,5 +1,6 @@
 //! What an instance is given while it answers one request: its imports and its limits.
 
+mod code_cache;
 pub(crate) mod component;
 pub(crate) mod engine;
 pub(crate) mod footprint;
