@@ -19,6 +19,7 @@ mod hosts;
 mod http;
 mod http2;
 mod http_edge;
+mod import;
 mod instance;
 mod memory;
 mod new_guests;

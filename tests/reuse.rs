@@ -3,6 +3,7 @@
 use crate::client::Response;
 use crate::host::{Host, Setup, noise, with};
 use millpond::Limits;
+use millpond::store::Adder;
 use std::fs;
 
 /// A host that looks at its files for each request, since these tests change them.
@@ -105,6 +106,84 @@ async fn an_answer_holds_no_longer_than_what_it_is_made_of() {
         assert_eq!(ask(any).await.status, 404);
     }
     host.accounts().idle().await;
+}
+
+/// Public media, and a variant of it, whose answers a running server gives again; then it is made private.
+#[tokio::test]
+async fn what_becomes_private_is_not_given_again() {
+    let host = Host::start_looking_each_time().await;
+    let png = noise(3000);
+    let (id, of_variant) = (host.add(&png), host.add(b"RIFF\x10\0\0\0WEBPVP8 webp"));
+    let folder = host.folder.path();
+    let adder = Adder::open(folder).unwrap();
+    let source = tempfile::NamedTempFile::new().unwrap();
+    fs::write(source.path(), b"RIFF\x10\0\0\0WEBPVP8 webp").unwrap();
+    let variant = adder.add(source.path(), |_| ()).unwrap();
+    adder.add_variant(&id, &variant, None).unwrap();
+    let (media, other) = (
+        format!("/api/media/{id}"),
+        format!("/api/media/{of_variant}"),
+    );
+    let info = format!("{media}/info");
+    let tag = format!("\"{id}\"");
+    let questions = [
+        ("GET", &media, vec![], 200),
+        ("HEAD", &media, vec![], 200),
+        ("GET", &media, vec![("range", "bytes=0-9")], 206),
+        ("GET", &media, vec![("if-none-match", tag.as_str())], 304),
+        ("GET", &media, vec![("accept", "image/webp")], 200),
+        ("GET", &info, vec![], 200),
+        ("GET", &other, vec![], 200),
+    ];
+    for (method, target, fields, status) in &questions {
+        for _ in 0..3 {
+            let answer = host.request(method, target, fields).await;
+            assert_eq!(answer.status, *status, "{method} {target} {fields:?}");
+        }
+    }
+    assert!(host.accounts().reused() > 0);
+    fs::write(source.path(), &png).unwrap();
+    let adder = Adder::open(folder).unwrap().private();
+    assert!(adder.add(source.path(), |_| ()).unwrap().was_there);
+    for (method, target, fields, _) in &questions {
+        for _ in 0..3 {
+            let answer = host.request(method, target, fields).await;
+            // There are no keys for signed URLs, so private media is nobody's.
+            assert_eq!(answer.status, 404, "{method} {target} {fields:?}");
+        }
+    }
+    for id in [id, of_variant] {
+        adder.publish(&id).unwrap();
+    }
+    for (method, target, fields, status) in &questions {
+        let answer = host.request(method, target, fields).await;
+        assert_eq!(answer.status, *status, "{method} {target} {fields:?}");
+    }
+    host.accounts().idle().await;
+}
+
+/// A server that does not look each time sees it too: as soon as a look is older than it may be.
+#[tokio::test]
+async fn what_becomes_private_is_private_within_the_recheck_time() {
+    let host = Host::start().await;
+    let content = noise(3000);
+    let media = format!("/api/media/{}", host.add(&content));
+    for _ in 0..3 {
+        assert_eq!(host.get(&media).await.status, 200);
+    }
+    let source = tempfile::NamedTempFile::new().unwrap();
+    fs::write(source.path(), &content).unwrap();
+    let adder = Adder::open(host.folder.path()).unwrap().private();
+    adder.add(source.path(), |_| ()).unwrap();
+    let narrowed = std::time::Instant::now();
+    loop {
+        let asked = narrowed.elapsed();
+        let answer = host.get(&media).await;
+        if answer.status == 404 {
+            break;
+        }
+        assert!(asked <= millpond::store::RECHECK, "public after {asked:?}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

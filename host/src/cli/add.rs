@@ -1,16 +1,19 @@
 //! `millpond add`.
 
+use super::interrupt::on_interrupt;
 use super::progress_bar;
 use anyhow::Result;
 use clap::Args;
-use millpond::store::{Added, Adder, ContentId};
+use millpond::store::{Access, AddError, Added, Adder, ContentId};
+use std::fs::File;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::sync::Arc;
 
 #[derive(Debug, Args)]
 pub(crate) struct Add {
-    /// Files to add; of a folder, every file in it that is not hidden.
+    /// Files or pipes to add; of a folder, every file in it that is not hidden; - for what comes from standard input.
     #[arg(required = true, value_name = "FILE")]
     files: Vec<PathBuf>,
 
@@ -18,11 +21,13 @@ pub(crate) struct Add {
     #[arg(long, value_name = "DIR", env = "MILLPOND_DIR")]
     to: PathBuf,
 
-    /// For those only who show a signature (millpond sign).
+    /// For those only who show a signature (millpond sign). Media that is in the store already becomes private too, with
+    /// its variants. Without this, private media stays private; millpond publish makes it public.
     #[arg(long)]
     private: bool,
 
-    /// Makes the file a variant of media that is in the store: the same in another format, or compressed.
+    /// Makes the file a variant of media that is in the store: the same in another format, or compressed. A variant of
+    /// private media is private.
     #[arg(long, value_name = "ID")]
     variant_of: Option<ContentId>,
 
@@ -42,21 +47,28 @@ impl Add {
             eprintln!("millpond: {message}");
             failed = true;
         };
-        let files = self.walk(&mut fail);
+        let sources = self.walk(&mut fail);
         let mut adder = Adder::open(&self.to)?;
-        if self.private {
+        let mut is_private = self.private;
+        if let Some(original) = &self.variant_of {
+            // Private from the first moment, where the original is.
+            is_private |= adder.access_of_original(original)? == Access::Private;
+        }
+        if is_private {
             adder = adder.private();
         }
-        let bar = progress_bar(files.iter().map(|(_, size)| size).sum());
-        for (path, _) in &files {
+        let adder = Arc::new(adder);
+        on_interrupt(Arc::clone(&adder))?;
+        let bar = progress_bar(sources.iter().filter_map(|source| source.bytes).sum());
+        for Source { path, bytes } in &sources {
             bar.set_message(path.file_name().unwrap_or_default().display().to_string());
-            let added = adder.add(path, |bytes| bar.inc(bytes)).and_then(|added| {
-                if let Some(original) = &self.variant_of {
-                    adder.add_variant(original, &added, self.coding.clone())?;
+            let progress = |count| {
+                if bytes.is_none() {
+                    bar.inc_length(count);
                 }
-                Ok(added)
-            });
-            match added {
+                bar.inc(count);
+            };
+            match self.add(&adder, path, progress) {
                 Ok(added) => bar.suspend(|| self.print(path, &added))?,
                 Err(error) => bar.suspend(|| fail(format!("{:#}", anyhow::Error::from(error)))),
             }
@@ -65,10 +77,45 @@ impl Add {
         Ok(ExitCode::from(u8::from(failed)))
     }
 
-    /// Every file that was asked for, and its size.
-    fn walk(&self, fail: &mut impl FnMut(String)) -> Vec<(PathBuf, u64)> {
-        let mut files = Vec::new();
+    fn add(
+        &self,
+        adder: &Adder,
+        path: &Path,
+        progress: impl FnMut(u64),
+    ) -> Result<Added, AddError> {
+        let mut added = if path.as_os_str() == STANDARD_INPUT {
+            let read_error = |source| AddError::Read {
+                path: path.to_owned(),
+                source,
+            };
+            let source = standard_input().map_err(read_error)?;
+            adder.add_open_file(source, path, progress)?
+        } else {
+            adder.add(path, progress)?
+        };
+        if let Some(original) = &self.variant_of {
+            let narrowed = adder.add_variant(original, &added, self.coding.clone())?;
+            // The original may have become private since it was looked at.
+            for id in narrowed {
+                if id == added.id {
+                    added.record.access = Access::Private;
+                } else {
+                    added.narrowed_variants.push(id);
+                }
+            }
+        }
+        Ok(added)
+    }
+
+    /// Everything that was asked for. What lies in a folder and is no file is passed over, and said to be.
+    fn walk(&self, fail: &mut impl FnMut(String)) -> Vec<Source> {
+        let mut sources = Vec::new();
         for asked in &self.files {
+            if asked.as_os_str() == STANDARD_INPUT {
+                let (path, bytes) = (asked.clone(), None);
+                sources.push(Source { path, bytes });
+                continue;
+            }
             // A hidden file is added when it is asked for by name.
             let entries = walkdir::WalkDir::new(asked)
                 .sort_by_file_name()
@@ -80,10 +127,18 @@ impl Add {
                     (entry, metadata)
                 });
                 match found {
-                    Ok((entry, Ok(metadata))) if metadata.is_file() => {
-                        files.push((entry.into_path(), metadata.len()));
+                    Ok((entry, Ok(metadata))) => {
+                        let is_asked_for = entry.depth() == 0 && !metadata.is_dir();
+                        let is_walked = entry.file_type().is_dir() || entry.depth() == 0;
+                        if metadata.is_file() || is_asked_for {
+                            let bytes = metadata.is_file().then_some(metadata.len());
+                            let path = entry.into_path();
+                            sources.push(Source { path, bytes });
+                        } else if !is_walked {
+                            let path = entry.path().display();
+                            eprintln!("millpond: passed over {path}, which is no file");
+                        }
                     }
-                    Ok((_, Ok(_))) => {}
                     Ok((entry, Err(error))) => {
                         fail(format!("cannot read {}: {error}", entry.path().display()));
                     }
@@ -91,7 +146,7 @@ impl Add {
                 }
             }
         }
-        files
+        sources
     }
 
     /// Hidden files, and what is in the store already: it may lie in the folder that is walked.
@@ -106,12 +161,7 @@ impl Add {
     }
 
     fn print(&self, path: &Path, added: &Added) -> io::Result<()> {
-        let Added {
-            id,
-            record,
-            was_there,
-            ..
-        } = added;
+        let Added { id, record, .. } = added;
         if self.json {
             let line = serde_json::json!({
                 "id": id.to_string(),
@@ -119,20 +169,60 @@ impl Add {
                 "type": record.media_type,
                 "size": record.size,
                 "access": record.access,
+                "access_before": added.access_before,
+                "narrowed_variants": added.narrowed_variants,
                 "file": path.display().to_string(),
-                "added": !was_there,
+                "added": !added.was_there,
             });
-            writeln!(io::stdout(), "{line}")
-        } else {
-            let note = if *was_there { "  (was there)" } else { "" };
-            let name = path.display();
-            let media_type = &record.media_type;
-            writeln!(
-                io::stdout(),
-                "{id}  /api/media/{id}  {media_type}  {name}{note}"
-            )
+            return writeln!(io::stdout(), "{line}");
         }
+        let access = match record.access {
+            Access::Public => "public",
+            Access::Private => "private",
+        };
+        let was_there = added.was_there.then_some("was there");
+        let of_access = match (added.access_before, record.access) {
+            (Some(Access::Public), Access::Private) => Some("was public, is private now"),
+            (Some(Access::Private), _) if !self.private => {
+                Some("stays private; millpond publish makes it public")
+            }
+            _ => None,
+        };
+        let notes: Vec<&str> = was_there.into_iter().chain(of_access).collect();
+        let note = match notes.as_slice() {
+            [] => String::new(),
+            notes => format!("  ({})", notes.join("; ")),
+        };
+        let media_type = &record.media_type;
+        let name = path.display();
+        writeln!(
+            io::stdout(),
+            "{id}  /api/media/{id}  {media_type}  {access}  {name}{note}"
+        )?;
+        for variant in &added.narrowed_variants {
+            eprintln!("millpond: its variant {variant} was public, and is private now");
+        }
+        Ok(())
     }
+}
+
+/// A file to add, or a pipe.
+struct Source {
+    path: PathBuf,
+    /// Its length, where that is known before it is read.
+    bytes: Option<u64>,
+}
+
+/// How standard input is asked for; a file of that name is `./-`.
+const STANDARD_INPUT: &str = "-";
+
+/// Standard input as an open file, without the buffer that [`io::Stdin`] has.
+fn standard_input() -> io::Result<File> {
+    #[cfg(unix)]
+    let owned = std::os::fd::AsFd::as_fd(&io::stdin()).try_clone_to_owned()?;
+    #[cfg(windows)]
+    let owned = std::os::windows::io::AsHandle::as_handle(&io::stdin()).try_clone_to_owned()?;
+    Ok(File::from(owned))
 }
 
 fn is_same_folder(a: &Path, b: &Path) -> bool {

@@ -3,7 +3,7 @@
 use super::{progress_bar, readable};
 use anyhow::{Context, Result};
 use clap::Args;
-use millpond::store::{Finding, check};
+use millpond::store::{Damage, Finding, check};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -20,25 +20,36 @@ impl Check {
         let context = || format!("cannot check the folder {}", self.dir.display());
         let bar = progress_bar(stored_bytes(&self.dir));
         let (mut sound, mut sound_bytes, mut damaged) = (0_u64, 0_u64, 0_u64);
-        let found = |finding: Finding| match finding.damage {
-            None => {
-                sound += 1;
-                sound_bytes += finding.size;
+        let (mut left, mut left_bytes) = (0_u64, 0_u64);
+        let found = |finding: Finding| {
+            match &finding.damage {
+                None => {
+                    sound += 1;
+                    sound_bytes += finding.size;
+                }
+                Some(Damage::LeftBehind) => {
+                    left += 1;
+                    left_bytes += finding.size;
+                }
+                Some(_) => damaged += 1,
             }
-            Some(damage) => {
-                damaged += 1;
+            if let Some(damage) = finding.damage {
                 bar.suspend(|| eprintln!("{}: {damage}", finding.path.display()));
             }
         };
         let checked = check(&self.dir, |bytes| bar.inc(bytes), found);
         bar.finish_and_clear();
         checked.with_context(context)?;
+        let left_behind = match left {
+            0 => String::new(),
+            _ => format!(", {left} left behind ({})", readable(left_bytes)),
+        };
         writeln!(
             io::stdout(),
-            "{sound} sound ({}), {damaged} damaged",
+            "{sound} sound ({}), {damaged} damaged{left_behind}",
             readable(sound_bytes)
         )?;
-        Ok(ExitCode::from(u8::from(damaged > 0)))
+        Ok(ExitCode::from(u8::from(damaged + left > 0)))
     }
 }
 

@@ -4,9 +4,11 @@ mod add;
 mod certificate;
 mod check;
 mod inspect;
+mod interrupt;
 mod line;
 mod log;
 mod new;
+mod publish;
 mod serve;
 mod sign;
 
@@ -25,6 +27,8 @@ pub(crate) enum Command {
     Serve(Box<serve::Serve>),
     /// Adds files to a store, addressed by their content.
     Add(add::Add),
+    /// Makes private media public.
+    Publish(publish::Publish),
     /// Verifies every stored file against its id.
     Check(check::Check),
     /// Makes a signed URL for private media.
@@ -41,6 +45,7 @@ impl Command {
         match self {
             Command::Serve(serve) => serve.run(),
             Command::Add(add) => add.run(),
+            Command::Publish(publish) => publish.run(),
             Command::Check(check) => check.run(),
             Command::Sign(sign) => sign.run(),
             Command::Inspect(inspect) => inspect.run(),

@@ -1,17 +1,23 @@
 //! Adds files to a store by their content: visible only when whole and described.
 
+use super::incoming::{Incoming, StoreLock, Temporary, make_folder};
+use super::record::read_record;
 use file_format::FileFormat;
 use millpond_store::content::{Access, ContentId, Record, VARIANTS, Variant};
 use sha2::{Digest, Sha256};
+use std::collections::HashSet;
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
-/// Adds files to one store.
+pub use super::incoming::Abandoned;
+
+/// Adds files to one store. Any number of threads and processes may add to the same store at the same time.
 #[derive(Debug)]
 pub struct Adder {
     root: PathBuf,
+    incoming: Incoming,
     access: Access,
 }
 
@@ -25,6 +31,23 @@ pub struct Added {
     pub record: Record,
     /// Whether the same content was in the store already.
     pub was_there: bool,
+    /// Access that its record had before; `None` where it had no record. Of a record that could not be understood nobody
+    /// can tell, so that counts as private.
+    pub access_before: Option<Access>,
+    /// Variants of it that were public and are private now, because it is.
+    pub narrowed_variants: Vec<ContentId>,
+}
+
+/// Media that everybody may have now.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Published {
+    /// Its record.
+    pub record: Record,
+    /// Access that it had before.
+    pub access_before: Access,
+    /// Variants of it that are private still.
+    pub private_variants: Vec<ContentId>,
 }
 
 /// Why a file was not added.
@@ -39,6 +62,14 @@ pub enum AddError {
         /// Why.
         source: io::Error,
     },
+    /// It is no file that ends: a folder, a device, a socket.
+    #[error("cannot add {}: it is {kind}", path.display())]
+    NotAFile {
+        /// The path that was given.
+        path: PathBuf,
+        /// What lies there, as in "a block device".
+        kind: &'static str,
+    },
     /// The store cannot be written.
     #[error("cannot write to the store {}", path.display())]
     Write {
@@ -50,48 +81,79 @@ pub enum AddError {
     /// A variant's original is not in the store.
     #[error("there is no media {0} in the store; add it first")]
     NoOriginal(ContentId),
+    /// The media that was named is not in the store, or its record cannot be understood.
+    #[error("there is no media {0} in the store")]
+    NotFound(ContentId),
     /// A media has as many variants as it may have.
     #[error("the media {0} has {VARIANTS} variants already")]
     TooManyVariants(ContentId),
 }
 
-/// Where files lie until they are whole, beneath the root; a leading dot keeps it from being served.
-const INCOMING: &str = ".incoming";
-
 /// Bytes copied and hashed at a time.
 const COPY_BYTES: usize = 256 * 1024;
 
 impl Adder {
-    /// Opens a store to add to, making the folder where there is none.
+    /// Opens a store to add to, making the folder where there is none. Temporary files that an interrupted process
+    /// left in it are removed.
     ///
     /// # Errors
     /// [`AddError::Write`].
     pub fn open(root: &Path) -> Result<Self, AddError> {
         let root = root.to_owned();
-        fs::create_dir_all(root.join(INCOMING)).map_err(write_error(&root))?;
+        let incoming = Incoming::open(&root).map_err(write_error(&root))?;
         Ok(Adder {
             root,
+            incoming,
             access: Access::Public,
         })
     }
 
-    /// Adds for those only who show a signature. What is in the store already keeps its access.
+    /// Adds for those only who show a signature. What is in the store already becomes private too, with its variants.
     #[must_use]
     pub fn private(mut self) -> Self {
         self.access = Access::Private;
         self
     }
 
-    /// Adds a file: copies it under a temporary name, hashing on the way, syncs it and renames it to its
-    /// address; its record is written last, so that nobody is served what is not described. Content that is
-    /// there already stays as it is, with its first record. `progress` is told the bytes of each step.
+    /// Adds a file, or all that comes through a named pipe. The content is copied under a temporary name, hashed on
+    /// the way, synced, and renamed to its address. Its record is written last, so that nobody is served what is
+    /// not described. Content that is there already stays as it is, with its first record; its access may become
+    /// narrower, and never wider. `progress` is told the bytes of each step.
     ///
     /// # Errors
     /// [`AddError`].
-    pub fn add(&self, path: &Path, mut progress: impl FnMut(u64)) -> Result<Added, AddError> {
-        let mut source = File::open(path).map_err(read_error(path))?;
-        let mut incoming = tempfile::NamedTempFile::new_in(self.root.join(INCOMING))
-            .map_err(write_error(&self.root))?;
+    pub fn add(&self, path: &Path, progress: impl FnMut(u64)) -> Result<Added, AddError> {
+        let metadata = fs::metadata(path).map_err(read_error(path))?;
+        // Before it is opened: a device may do something at that, and a socket cannot be opened at all.
+        if let Some(kind) = kind_without_end(&metadata, IsOpen::No) {
+            let path = path.to_owned();
+            return Err(AddError::NotAFile { path, kind });
+        }
+        let source = File::open(path).map_err(read_error(path))?;
+        self.add_open_file(source, path, progress)
+    }
+
+    /// Adds what an open file, pipe or socket gives from where it stands to its end, as [`add`](Self::add) does.
+    /// `name` is what errors call it.
+    ///
+    /// # Errors
+    /// [`AddError`].
+    pub fn add_open_file(
+        &self,
+        mut source: File,
+        name: &Path,
+        mut progress: impl FnMut(u64),
+    ) -> Result<Added, AddError> {
+        let metadata = source.metadata().map_err(read_error(name))?;
+        if let Some(kind) = kind_without_end(&metadata, IsOpen::Yes) {
+            let path = name.to_owned();
+            return Err(AddError::NotAFile { path, kind });
+        }
+        let not_written = write_error(&self.root);
+        let content = {
+            let lock = self.lock()?;
+            self.incoming.create(&lock).map_err(&not_written)?
+        };
         let mut hash = Sha256::new();
         let mut size = 0;
         let mut buffer = vec![0; COPY_BYTES];
@@ -100,53 +162,86 @@ impl Adder {
                 Ok(0) => break,
                 Ok(count) => count,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-                Err(error) => return Err(read_error(path)(error)),
+                Err(error) => return Err(read_error(name)(error)),
             };
             let piece = &buffer[..count];
             hash.update(piece);
-            incoming.write_all(piece).map_err(write_error(&self.root))?;
+            content.as_file().write_all(piece).map_err(&not_written)?;
             size += count as u64;
             progress(count as u64);
         }
         let id = ContentId::from_digest(hash.finalize().into());
-        if let Some(record) = self.find(&id, size) {
-            return Ok(Added {
+        if !self.has_content(&id, size) {
+            // Here, where nobody waits for it: a disk may take minutes.
+            content.as_file().sync_all().map_err(&not_written)?;
+        }
+        let lock = self.lock()?;
+        let found = self.find(&id)?;
+        let access_before = match &found {
+            Found::Nothing => None,
+            Found::Damaged => Some(Access::Private),
+            Found::Record(record) => Some(record.access),
+        };
+        let mut added = match found {
+            Found::Record(record) if record.size == size && self.has_content(&id, size) => Added {
                 id,
                 record,
                 was_there: true,
-            });
-        }
-        let media_type = sniff(incoming.path()).map_err(read_error(incoming.path()))?;
-        let record = Record {
-            media_type,
-            size,
-            created: SystemTime::now(),
-            access: self.access,
-            variants: Vec::new(),
+                access_before,
+                narrowed_variants: Vec::new(),
+            },
+            found => {
+                let record = Record {
+                    media_type: sniff(content.path()).map_err(read_error(content.path()))?,
+                    size,
+                    created: SystemTime::now(),
+                    // What was private stays so: this is no word to make it public.
+                    access: match (self.access, access_before) {
+                        (Access::Private, _) | (_, Some(Access::Private)) => Access::Private,
+                        (Access::Public, _) => Access::Public,
+                    },
+                    variants: match found {
+                        Found::Record(record) => record.variants,
+                        Found::Nothing | Found::Damaged => Vec::new(),
+                    },
+                };
+                let path = self.root.join(id.path());
+                make_folder(path.parent().unwrap_or(&self.root))
+                    .and_then(|()| content.as_file().sync_all())
+                    .and_then(|()| self.write(&lock, &id, &record, Some(content)))
+                    .map_err(write_error(&path))?;
+                Added {
+                    id,
+                    record,
+                    was_there: false,
+                    access_before,
+                    narrowed_variants: Vec::new(),
+                }
+            }
         };
-        self.place(&id, incoming, &record)?;
-        Ok(Added {
-            id,
-            record,
-            was_there: false,
-        })
+        if self.access == Access::Private {
+            added.narrowed_variants = self.narrow(&lock, id)?;
+            added.narrowed_variants.retain(|narrowed| *narrowed != id);
+            added.record.access = Access::Private;
+        }
+        Ok(added)
     }
 
-    /// Records that one media is another one's variant: the same in another format, or compressed.
+    /// Records that one media is another one's variant: the same in another format, or compressed. A variant of private
+    /// media becomes private, with its own variants; returns all that was public before.
     ///
     /// # Errors
-    /// [`AddError::NoOriginal`], [`AddError::TooManyVariants`], [`AddError::Write`].
+    /// [`AddError::NoOriginal`], [`AddError::TooManyVariants`], [`AddError::Read`], [`AddError::Write`].
     pub fn add_variant(
         &self,
         original: &ContentId,
         variant: &Added,
         content_coding: Option<String>,
-    ) -> Result<(), AddError> {
-        let path = self.root.join(original.record_path());
-        let mut record = fs::read(&path)
-            .ok()
-            .and_then(|json| Record::parse(&json))
-            .ok_or(AddError::NoOriginal(*original))?;
+    ) -> Result<Vec<ContentId>, AddError> {
+        let lock = self.lock()?;
+        let Found::Record(mut record) = self.find(original)? else {
+            return Err(AddError::NoOriginal(*original));
+        };
         record.variants.retain(|other| other.id != variant.id);
         if record.variants.len() == VARIANTS {
             return Err(AddError::TooManyVariants(*original));
@@ -160,65 +255,174 @@ impl Adder {
             },
             content_coding,
         });
-        let result = (|| {
-            let mut description = tempfile::NamedTempFile::new_in(self.root.join(INCOMING))?;
-            serde_json::to_writer(&mut description, &record)?;
-            readable_by_the_server(description.as_file())?;
-            description.as_file().sync_all()?;
-            description.persist(&path)?;
-            sync_folder(path.parent().unwrap_or(&self.root))
-        })();
-        result.map_err(write_error(&path))
+        let narrowed = match record.access {
+            Access::Private => self.narrow(&lock, variant.id)?,
+            Access::Public => Vec::new(),
+        };
+        self.change(&lock, original, &record)?;
+        Ok(narrowed)
     }
 
-    /// The record of content that is in the store whole.
-    fn find(&self, id: &ContentId, size: u64) -> Option<Record> {
-        let length = fs::metadata(self.root.join(id.path())).ok()?.len();
-        let json = fs::read(self.root.join(id.record_path())).ok()?;
-        let record = Record::parse(&json)?;
-        (length == size && record.size == size).then_some(record)
+    /// Access of an original to which a variant is to be added.
+    ///
+    /// # Errors
+    /// [`AddError::NoOriginal`], [`AddError::Read`].
+    pub fn access_of_original(&self, id: &ContentId) -> Result<Access, AddError> {
+        match self.find(id)? {
+            Found::Record(record) => Ok(record.access),
+            Found::Nothing | Found::Damaged => Err(AddError::NoOriginal(*id)),
+        }
     }
 
-    fn place(
-        &self,
-        id: &ContentId,
-        content: tempfile::NamedTempFile,
-        record: &Record,
-    ) -> Result<(), AddError> {
-        let path = self.root.join(id.path());
-        let record_path = self.root.join(id.record_path());
-        let folder = path.parent().unwrap_or(&self.root);
-        let result = (|| {
-            fs::create_dir_all(folder)?;
-            let mut description = tempfile::NamedTempFile::new_in(self.root.join(INCOMING))?;
-            serde_json::to_writer(&mut description, record)?;
-            for (file, path) in [(content, &path), (description, &record_path)] {
-                readable_by_the_server(file.as_file())?;
-                file.as_file().sync_all()?;
-                file.persist(path)?;
+    /// Makes media public. Its variants keep their access, and each needs this call for itself.
+    ///
+    /// # Errors
+    /// [`AddError::NotFound`], [`AddError::Read`], [`AddError::Write`].
+    pub fn publish(&self, id: &ContentId) -> Result<Published, AddError> {
+        let lock = self.lock()?;
+        let mut record = match self.find(id)? {
+            Found::Record(record) if self.has_content(id, record.size) => record,
+            _ => return Err(AddError::NotFound(*id)),
+        };
+        let access_before = record.access;
+        if access_before == Access::Private {
+            record.access = Access::Public;
+            self.change(&lock, id, &record)?;
+        }
+        let mut private_variants = Vec::new();
+        for variant in &record.variants {
+            if let Found::Record(found) = self.find(&variant.id)?
+                && found.access == Access::Private
+            {
+                private_variants.push(variant.id);
             }
-            sync_folder(folder)
-        })();
-        result.map_err(write_error(&path))
+        }
+        Ok(Published {
+            record,
+            access_before,
+            private_variants,
+        })
     }
+
+    /// Removes the temporary files of all that is being added just now: for a program that is about to end because of a
+    /// signal. While the returned value is held nothing is added.
+    pub fn abandon(&self) -> Abandoned<'_> {
+        self.incoming.abandon()
+    }
+
+    /// Makes media private, with its variants and theirs; returns what was public before.
+    fn narrow(&self, lock: &StoreLock, id: ContentId) -> Result<Vec<ContentId>, AddError> {
+        let mut narrowed = Vec::new();
+        // Variants may name each other.
+        let mut reached = HashSet::from([id]);
+        let mut left = vec![id];
+        while let Some(id) = left.pop() {
+            // What has no sound record is served to nobody.
+            let Found::Record(mut record) = self.find(&id)? else {
+                continue;
+            };
+            let variants = record.variants.iter().map(|variant| variant.id);
+            left.extend(variants.filter(|variant| reached.insert(*variant)));
+            if record.access == Access::Public {
+                record.access = Access::Private;
+                self.change(lock, &id, &record)?;
+                narrowed.push(id);
+            }
+        }
+        Ok(narrowed)
+    }
+
+    fn lock(&self) -> Result<StoreLock, AddError> {
+        self.incoming.lock().map_err(write_error(&self.root))
+    }
+
+    /// Whether the content is there, as far as its length tells.
+    fn has_content(&self, id: &ContentId, size: u64) -> bool {
+        let metadata = fs::metadata(self.root.join(id.path()));
+        metadata.is_ok_and(|metadata| metadata.is_file() && metadata.len() == size)
+    }
+
+    fn find(&self, id: &ContentId) -> Result<Found, AddError> {
+        match read_record(&self.root, id) {
+            Ok(Some(record)) => Ok(Found::Record(record)),
+            Ok(None) => Ok(Found::Damaged),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Found::Nothing),
+            Err(error) => Err(read_error(&self.root.join(id.record_path()))(error)),
+        }
+    }
+
+    /// Replaces a record.
+    fn change(&self, lock: &StoreLock, id: &ContentId, record: &Record) -> Result<(), AddError> {
+        let changed = self.write(lock, id, record, None);
+        changed.map_err(write_error(&self.root.join(id.record_path())))
+    }
+
+    /// Puts a record into its place, after the content where there is some to be placed.
+    fn write(
+        &self,
+        lock: &StoreLock,
+        id: &ContentId,
+        record: &Record,
+        content: Option<Temporary<'_>>,
+    ) -> io::Result<()> {
+        let (path, record_path) = (self.root.join(id.path()), self.root.join(id.record_path()));
+        let description = self.incoming.create(lock)?;
+        serde_json::to_writer(description.as_file(), record)?;
+        description.as_file().sync_all()?;
+        match content {
+            Some(content) => {
+                let files = [(content, &*path), (description, &*record_path)];
+                self.incoming.place(lock, files)?;
+            }
+            None => self.incoming.place(lock, [(description, &*record_path)])?,
+        }
+        sync_folder(path.parent().unwrap_or(&self.root))
+    }
+}
+
+/// Record of an id, as it lies in the store.
+enum Found {
+    Nothing,
+    /// A record that cannot be understood.
+    Damaged,
+    Record(Record),
+}
+
+/// Whether a file is open already.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum IsOpen {
+    Yes,
+    No,
+}
+
+/// What it is that has no end, or cannot be opened; `None` for files, pipes, and sockets that are open.
+fn kind_without_end(metadata: &fs::Metadata, is_open: IsOpen) -> Option<&'static str> {
+    let file_type = metadata.file_type();
+    if file_type.is_dir() {
+        return Some("a folder");
+    }
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::FileTypeExt;
+        if file_type.is_char_device() {
+            return Some("a character device");
+        }
+        if file_type.is_block_device() {
+            return Some("a block device");
+        }
+        if file_type.is_socket() && is_open == IsOpen::No {
+            return Some("a socket");
+        }
+    }
+    #[cfg(not(unix))]
+    let _ = is_open;
+    None
 }
 
 /// Media type by what the content is, never by what it is called.
 fn sniff(path: &Path) -> io::Result<String> {
     let format = FileFormat::from_file(path)?;
     Ok(format.media_type().to_owned())
-}
-
-/// Temporary files are the owner's alone; stored ones are for whoever runs the server.
-fn readable_by_the_server(file: &File) -> io::Result<()> {
-    #[cfg(unix)]
-    {
-        use std::os::unix::fs::PermissionsExt;
-        file.set_permissions(fs::Permissions::from_mode(0o644))?;
-    }
-    #[cfg(not(unix))]
-    let _ = file;
-    Ok(())
 }
 
 /// Makes a rename outlast a power cut.
@@ -266,6 +470,12 @@ mod tests {
         (root, source, adder)
     }
 
+    fn left_behind(adder: &Adder) -> Vec<std::ffi::OsString> {
+        let entries = fs::read_dir(adder.root.join(".incoming")).unwrap();
+        let names = entries.map(|entry| entry.unwrap().file_name());
+        names.filter(|name| name != "lock").collect()
+    }
+
     #[test]
     fn what_is_added_is_served_under_its_digest() {
         let (_root, source, adder) = store_with(b"GIF89a\x01\x00\x01\x00\x00\x00\x00;", "x.bin");
@@ -278,7 +488,7 @@ mod tests {
             .open_object(&Key::Content(added.id), &ledger().handle())
             .unwrap();
         assert_eq!(object.info().media_type, "image/gif");
-        let left: Vec<_> = fs::read_dir(adder.root.join(INCOMING)).unwrap().collect();
+        let left = left_behind(&adder);
         assert!(left.is_empty(), "{left:?}");
     }
 
@@ -315,10 +525,49 @@ mod tests {
     }
 
     #[test]
+    fn of_two_that_add_the_same_at_once_the_one_that_adds_it_as_private_counts() {
+        let root = tempfile::tempdir().unwrap();
+        let store = root.path().join("store");
+        for round in 0..50 {
+            let source = root.path().join("source");
+            fs::write(&source, format!("round {round}")).unwrap();
+            let adders = [
+                Adder::open(&store).unwrap(),
+                Adder::open(&store).unwrap().private(),
+            ];
+            let ids = std::thread::scope(|scope| {
+                let add = |adder: &Adder| adder.add(&source, |_| ()).unwrap().id;
+                let threads = adders
+                    .each_ref()
+                    .map(|adder| scope.spawn(move || add(adder)));
+                threads.map(|thread| thread.join().unwrap())
+            });
+            let record = read_record(&store, &ids[0]).unwrap().unwrap();
+            assert_eq!(record.access, Access::Private, "round {round}");
+        }
+    }
+
+    #[test]
+    fn media_that_are_variants_of_each_other_become_private_together() {
+        let (_root, source, adder) = store_with(b"first", "x");
+        let first = adder.add(&source, |_| ()).unwrap();
+        fs::write(&source, "second").unwrap();
+        let second = adder.add(&source, |_| ()).unwrap();
+        for (original, variant) in [(&first, &second), (&second, &first)] {
+            let narrowed = adder.add_variant(&original.id, variant, None).unwrap();
+            assert_eq!(narrowed, []);
+        }
+        let narrowed = adder.private().add(&source, |_| ()).unwrap();
+        assert_eq!(narrowed.access_before, Some(Access::Public));
+        assert_eq!(narrowed.record.access, Access::Private);
+        assert_eq!(narrowed.narrowed_variants, [first.id]);
+    }
+
+    #[test]
     fn a_file_that_cannot_be_read_leaves_nothing() {
         let (root, _source, adder) = store_with(b"", "x");
         let error = adder.add(&root.path().join("none"), |_| ()).unwrap_err();
         assert!(matches!(error, AddError::Read { .. }));
-        assert_eq!(fs::read_dir(adder.root.join(INCOMING)).unwrap().count(), 0);
+        assert!(left_behind(&adder).is_empty());
     }
 }

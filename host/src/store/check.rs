@@ -1,8 +1,10 @@
 //! Verifies a store: every file against its id, every record against its file.
 
-use millpond_store::content::{ContentId, Record};
+use super::incoming::left_behind;
+use super::record::{open_regular, read_record};
+use millpond_store::content::ContentId;
 use sha2::{Digest, Sha256};
-use std::fs::{self, File};
+use std::fs;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
@@ -34,45 +36,91 @@ pub enum Damage {
     /// A record describes content that is not there.
     #[error("the content that it describes is missing")]
     NoContent,
-    /// It cannot be read.
+    /// A variant that a record names is not there.
+    #[error("its variant {0} is not in the store")]
+    NoVariant(ContentId),
+    /// A temporary file of an interrupted process. It is served to nobody, and takes space.
+    #[error("an interrupted add left it; the next add removes it")]
+    LeftBehind,
+    /// It cannot be read, so a server of the same user cannot serve it.
     #[error("it cannot be read: {0}")]
     Read(#[from] io::Error),
 }
 
-/// Goes through a store and tells each finding. What is not part of the content store (named files, hidden
-/// ones) is passed over. `progress` is told the bytes of each step.
+/// Goes through a store and tells each finding, with what the user who runs it may not read. Named files, and hidden
+/// ones but for temporary files of an interrupted process, are passed over. `progress` is told the bytes of each step.
 ///
 /// # Errors
-/// When the store's root or one of its folders cannot be listed.
+/// When the store's root cannot be listed.
 pub fn check(
     root: &Path,
     mut progress: impl FnMut(u64),
     mut found: impl FnMut(Finding),
 ) -> io::Result<()> {
+    let mut tell = |path: &Path, size: u64, damage: Option<Damage>| {
+        let path = path.to_owned();
+        found(Finding { path, size, damage });
+    };
+    match left_behind(root) {
+        Ok(left) => {
+            // An empty one may have been made just now.
+            for (path, size) in left.into_iter().filter(|(_, size)| *size > 0) {
+                let path = path.strip_prefix(root).unwrap_or(&path);
+                tell(path, size, Some(Damage::LeftBehind));
+            }
+        }
+        // It is no part of what is served.
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {}
+        Err(error) => return Err(error),
+    }
     for folder in sorted_entries(root)? {
         if !is_content_folder(&folder) {
             continue;
         }
-        for name in sorted_entries(&root.join(&folder))? {
-            let path = Path::new(&folder).join(&name);
+        let folder = Path::new(&folder);
+        let names = match sorted_entries(&root.join(folder)) {
+            Ok(names) => names,
+            // A named file that is called as a folder may be.
+            Err(error) if error.kind() == io::ErrorKind::NotADirectory => continue,
+            Err(error) => {
+                tell(folder, 0, Some(Damage::Read(error)));
+                continue;
+            }
+        };
+        for name in names {
+            let path = folder.join(&name);
             let record_of = name.strip_suffix(".json");
             let Ok(id) = record_of.unwrap_or(&name).parse::<ContentId>() else {
                 continue;
             };
-            if record_of.is_none() {
+            if record_of.is_some() {
+                for damage in check_record(root, &id) {
+                    tell(&path, 0, Some(damage));
+                }
+            } else {
                 let (size, damage) = check_content(root, &id, &mut progress);
-                found(Finding { path, size, damage });
-            } else if !root.join(id.path()).exists() {
-                let damage = Some(Damage::NoContent);
-                found(Finding {
-                    path,
-                    size: 0,
-                    damage,
-                });
+                tell(&path, size, damage);
             }
         }
     }
     Ok(())
+}
+
+/// What of a record cannot be told by looking at its content: that this is missing, or variants of it.
+fn check_record(root: &Path, id: &ContentId) -> Vec<Damage> {
+    let is_missing = |id: &ContentId| {
+        let metadata = fs::metadata(root.join(id.path()));
+        metadata.is_err_and(|error| error.kind() == io::ErrorKind::NotFound)
+    };
+    if is_missing(id) {
+        return vec![Damage::NoContent];
+    }
+    // One that cannot be read or understood is told with its content.
+    let Ok(Some(record)) = read_record(root, id) else {
+        return Vec::new();
+    };
+    let variants = record.variants.iter().map(|variant| variant.id);
+    variants.filter(is_missing).map(Damage::NoVariant).collect()
 }
 
 fn check_content(
@@ -87,11 +135,9 @@ fn check_content(
     if digest != *id {
         return (size, Some(Damage::Digest(digest)));
     }
-    let damage = match fs::read(root.join(id.record_path())) {
-        Ok(json) => match Record::parse(&json) {
-            Some(record) if record.size == size => None,
-            _ => Some(Damage::Record),
-        },
+    let damage = match read_record(root, id) {
+        Ok(Some(record)) if record.size == size => None,
+        Ok(_) => Some(Damage::Record),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Some(Damage::NoRecord),
         Err(error) => Some(Damage::Read(error)),
     };
@@ -99,7 +145,7 @@ fn check_content(
 }
 
 fn digest(path: &Path, progress: &mut impl FnMut(u64)) -> io::Result<(u64, ContentId)> {
-    let mut file = File::open(path)?;
+    let mut file = open_regular(path)?;
     let mut hash = Sha256::new();
     let mut size = 0;
     let mut buffer = vec![0; 256 * 1024];
@@ -174,6 +220,15 @@ mod tests {
         fs::write(store.join(garbled.record_path()), "{").unwrap();
         let lost = add("lost");
         fs::remove_file(store.join(lost.path())).unwrap();
+        let original = add("original");
+        fs::write(&source, "variant").unwrap();
+        let variant = adder.add(&source, |_| ()).unwrap();
+        adder.add_variant(&original, &variant, None).unwrap();
+        fs::remove_file(store.join(variant.id.path())).unwrap();
+        fs::remove_file(store.join(variant.id.record_path())).unwrap();
+        let endless = add("endless");
+        fs::write(store.join(endless.record_path()), [b' '; 20_000]).unwrap();
+        fs::write(store.join("ad"), "a named file").unwrap();
 
         let mut damages: Vec<_> = findings(&store);
         damages.retain(|(_, damage)| damage.is_some());
@@ -182,6 +237,8 @@ mod tests {
             (unrecorded.path(), "no record"),
             (garbled.path(), "record is damaged"),
             (lost.record_path(), "missing"),
+            (original.record_path(), "its variant"),
+            (endless.path(), "record is damaged"),
         ] {
             let position = damages.iter().position(|(found, damage)| {
                 *found == path && damage.as_deref().unwrap().contains(message)

@@ -8,12 +8,14 @@ mod add;
 mod check;
 mod digests;
 mod folder;
+mod incoming;
 mod kept;
 mod object;
 mod pieces;
+mod record;
 mod slice;
 
-pub use add::{AddError, Added, Adder};
+pub use add::{Abandoned, AddError, Added, Adder, Published};
 pub use check::{Damage, Finding, check};
 pub use folder::{Folder, RECHECK};
 pub use millpond_store::content::{Access, ContentId, NotAContentId, Record, VARIANTS, Variant};

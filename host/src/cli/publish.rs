@@ -1,0 +1,73 @@
+//! `millpond publish`.
+
+use anyhow::{Result, ensure};
+use clap::Args;
+use millpond::store::{Access, Adder, ContentId, Published};
+use std::io::{self, Write};
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+#[derive(Debug, Args)]
+pub(crate) struct Publish {
+    /// Media that everybody may have from now on. Variants of it need to be named too.
+    #[arg(required = true, value_name = "ID")]
+    ids: Vec<ContentId>,
+
+    /// The store's folder.
+    #[arg(long, value_name = "DIR", env = "MILLPOND_DIR")]
+    to: PathBuf,
+
+    /// Prints a JSON object for each.
+    #[arg(long)]
+    json: bool,
+}
+
+impl Publish {
+    pub(crate) fn run(self) -> Result<ExitCode> {
+        let to = self.to.display();
+        ensure!(self.to.is_dir(), "there is no store in {to}");
+        let adder = Adder::open(&self.to)?;
+        let mut failed = false;
+        for id in &self.ids {
+            match adder.publish(id) {
+                Ok(published) => self.print(id, &published)?,
+                Err(error) => {
+                    eprintln!("millpond: {:#}", anyhow::Error::from(error));
+                    failed = true;
+                }
+            }
+        }
+        Ok(ExitCode::from(u8::from(failed)))
+    }
+
+    fn print(&self, id: &ContentId, published: &Published) -> io::Result<()> {
+        let record = &published.record;
+        if self.json {
+            let line = serde_json::json!({
+                "id": id.to_string(),
+                "path": format!("/api/media/{id}"),
+                "type": record.media_type,
+                "size": record.size,
+                "access": record.access,
+                "access_before": published.access_before,
+                "private_variants": published.private_variants,
+            });
+            return writeln!(io::stdout(), "{line}");
+        }
+        let note = match published.access_before {
+            Access::Private => "was private",
+            Access::Public => "was public",
+        };
+        let media_type = &record.media_type;
+        writeln!(
+            io::stdout(),
+            "{id}  /api/media/{id}  {media_type}  public  ({note})"
+        )?;
+        for variant in &published.private_variants {
+            eprintln!(
+                "millpond: its variant {variant} stays private; publish it too, if it is meant"
+            );
+        }
+        Ok(())
+    }
+}
