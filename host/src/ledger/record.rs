@@ -173,7 +173,7 @@ impl Drop for Record {
                 tracing::$level!(
                     target: ACCESS_LOG,
                     method = %self.method,
-                    path = %Escaped(&self.target),
+                    path = %Logged(&self.target),
                     status = self.status.map(|status| status.as_u16()),
                     bytes = self.body_bytes,
                     duration_us = micros(duration),
@@ -193,17 +193,55 @@ impl Drop for Record {
     }
 }
 
-/// A target as it is logged: on one line, whatever a client puts into it.
-struct Escaped<'a>(&'a str);
+/// A target as it is logged: on one line, whatever a client puts into it, and without what would let a reader of the log
+/// in, such as a signature.
+struct Logged<'a>(&'a str);
 
-impl fmt::Display for Escaped<'_> {
+/// Stands in the log for a secret.
+const REDACTED: &str = "[redacted]";
+
+impl fmt::Display for Logged<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let is_plain = |byte: u8| byte.is_ascii_graphic() && !matches!(byte, b'"' | b'\'' | b'\\');
-        if self.0.bytes().all(is_plain) {
-            f.write_str(self.0)
-        } else {
-            self.0.escape_debug().fmt(f)
+        use fmt::Write as _;
+        let Some((path, query)) = self.0.split_once('?') else {
+            return write_escaped(self.0, f);
+        };
+        write_escaped(path, f)?;
+        for (place, pair) in query.split('&').enumerate() {
+            f.write_char(if place == 0 { '?' } else { '&' })?;
+            match pair.split_once('=') {
+                Some((name, value)) if !value.is_empty() && is_secret(name) => {
+                    write_escaped(name, f)?;
+                    f.write_char('=')?;
+                    f.write_str(REDACTED)?;
+                }
+                _ => write_escaped(pair, f)?,
+            }
         }
+        Ok(())
+    }
+}
+
+/// Whether a query's parameter of that name is a secret: ours is `sig`; the others are those of signed URLs elsewhere
+/// (`X-Amz-Signature`, `access_token`), since a component may be anyone's.
+fn is_secret(name: &str) -> bool {
+    let ends_with = |word: &str| {
+        let start = name.len().checked_sub(word.len());
+        let end = start.and_then(|start| name.as_bytes().get(start..));
+        end.is_some_and(|end| end.eq_ignore_ascii_case(word.as_bytes()))
+    };
+    name.eq_ignore_ascii_case("sig")
+        || ["signature", "token", "password", "secret"]
+            .into_iter()
+            .any(ends_with)
+}
+
+fn write_escaped(text: &str, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    let is_plain = |byte: u8| byte.is_ascii_graphic() && !matches!(byte, b'"' | b'\'' | b'\\');
+    if text.bytes().all(is_plain) {
+        f.write_str(text)
+    } else {
+        fmt::Display::fmt(&text.escape_debug(), f)
     }
 }
 
@@ -228,9 +266,35 @@ mod tests {
             "",
         ] {
             assert_eq!(
-                Escaped(target).to_string(),
+                Logged(target).to_string(),
                 target.escape_debug().to_string()
             );
+        }
+    }
+
+    #[test]
+    fn a_signature_that_can_be_used_is_not_logged() {
+        for (target, logged) in [
+            (
+                "/api/media/ab?exp=1&key=k1&ip=10.0.0.1&sig=c2VjcmV0",
+                "/api/media/ab?exp=1&key=k1&ip=10.0.0.1&sig=[redacted]",
+            ),
+            ("/a?sig=c2Vj&download=b", "/a?sig=[redacted]&download=b"),
+            (
+                "/a?sig=x&SIG=y&sig=\"z",
+                "/a?sig=[redacted]&SIG=[redacted]&sig=[redacted]",
+            ),
+            ("/a?sig=x=y?z&b", "/a?sig=[redacted]&b"),
+            (
+                "/a?X-Amz-Signature=x&access_token=y",
+                "/a?X-Amz-Signature=[redacted]&access_token=[redacted]",
+            ),
+            ("/a?\u{e4}=b&sig=x", "/a?\u{e4}=b&sig=[redacted]"),
+            ("/a?sig=", "/a?sig="),
+            ("/a?sig&sign=x&design=y&?&&", "/a?sig&sign=x&design=y&?&&"),
+            ("/sig=x/a", "/sig=x/a"),
+        ] {
+            assert_eq!(Logged(target).to_string(), logged);
         }
     }
 }

@@ -28,6 +28,16 @@ export function originForm(url) {
 }
 
 /**
+ * A target as it is logged: without what would let a reader of the log in, such as a signature or a password. The same
+ * as in `host/src/ledger/record.rs`.
+ * @param {string} url
+ */
+export function logged(url) {
+  const secret = /([?&](?:sig|[^?&=]*(?:signature|token|password|secret))=)[^&]+/gi;
+  return url.replace(/^(\w+:\/\/)[^/?#]*@/, '$1[redacted]@').replace(secret, '$1[redacted]');
+}
+
+/**
  * Reads a head.
  * @param {import('node:http').IncomingMessage} request
  * @returns {{ method: string, target: string, fields: Field[] }}

@@ -4,7 +4,7 @@ import { randomFillSync } from 'node:crypto';
 import { Accounts } from './accounts.js';
 import { Folder } from './folder.js';
 import { Instances, LimitReached } from './guest.js';
-import { Refused, hasContent, originForm, readHead } from './head.js';
+import { Refused, hasContent, logged, originForm, readHead } from './head.js';
 import { REQUESTS, STALL_MS } from './limits.js';
 import { FileSlice } from './open-file.js';
 import { check } from './response.js';
@@ -40,7 +40,7 @@ export function middlewareOf(guest, root, options) {
       answer = answerTo(request);
     } catch (error) {
       end = endOf(error);
-      if (end !== 'refused') log(`${request.method} ${request.url}: ${error}`);
+      if (end !== 'refused') log(`${request.method} ${logged(request.url ?? '')}: ${error}`);
       answer = answerOf(error);
     }
     // Node looks for the next request behind this one's content, which nobody here has read.
@@ -51,7 +51,7 @@ export function middlewareOf(guest, root, options) {
       end,
       stallMs,
       failed: () => answerOf(new ReadFailed()),
-      log: (why) => log(`${request.method} ${request.url}: ${why}`),
+      log: (why) => log(`${request.method} ${logged(request.url ?? '')}: ${why}`),
     });
   };
 

@@ -7,6 +7,7 @@ import { test } from 'node:test';
 import { fileURLToPath, pathToFileURL } from 'node:url';
 import { CALLS_PER_INSTANCE } from '../src/limits.js';
 import { Guest } from '../src/guest.js';
+import { logged } from '../src/head.js';
 import { middlewareOf } from '../src/middleware.js';
 import { ask, assertIdle, folderOf, hostOf, listen, openDescriptors, write } from './support.js';
 
@@ -81,4 +82,17 @@ test('an instance is used again, and replaced in time', async (t) => {
   for (let call = 1; call < CALLS_PER_INSTANCE + 1; call += 1) assert.deepEqual(all.ask(question), first);
   assert.equal(instances, 2);
   await assertIdle(middleware);
+});
+
+test('a signature that can be used is not logged', () => {
+  for (const [url, expected] of [
+    ['/a?exp=1&sig=c2Vj&download=b', '/a?exp=1&sig=[redacted]&download=b'],
+    ['/a?sig=x&SIG=y=z', '/a?sig=[redacted]&SIG=[redacted]'],
+    ['/a?X-Amz-Signature=x&access_token=y', '/a?X-Amz-Signature=[redacted]&access_token=[redacted]'],
+    ['http://me:pw@a.example/b?sig=x', 'http://[redacted]@a.example/b?sig=[redacted]'],
+    ['/a?sig=&sign=x&design=y', '/a?sig=&sign=x&design=y'],
+    ['/sig=x/a@b', '/sig=x/a@b'],
+  ]) {
+    assert.equal(logged(url), expected);
+  }
 });
