@@ -4,8 +4,8 @@ use crate::ledger::{Charge, Exceeded, Kind, Ledger};
 use crate::limits::{
     CORE_INSTANCES, HANDLE_BYTES, Limit, Limits, STACK_BYTES, TABLE_ELEMENT_BYTES,
 };
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use wasmtime::ResourceLimiter;
 
 /// What each store of a component takes, in bytes, before its guest has any memory.
@@ -48,7 +48,7 @@ pub(crate) struct Meter {
     /// What every store takes, whatever its guest does.
     _constant: [Charge; 3],
     peak_guest_bytes: usize,
-    told_peak: Option<Arc<AtomicUsize>>,
+    told: Option<Arc<Told>>,
     admitted_bytes: usize,
     lifted_cap_bytes: usize,
     /// The limit met last: a guest that is refused memory traps by itself soon after, and the trap does not
@@ -73,7 +73,7 @@ impl Meter {
                 ledger.charge(Kind::Handles, constant.handles_bytes)?,
             ],
             peak_guest_bytes: 0,
-            told_peak: None,
+            told: None,
             admitted_bytes: 0,
             lifted_cap_bytes: limits.lifted_bytes,
             met: None,
@@ -85,9 +85,9 @@ impl Meter {
         self.peak_guest_bytes
     }
 
-    /// The same, for whoever has no hand on the store while it runs.
-    pub(crate) fn tell_peak(&mut self) -> Arc<AtomicUsize> {
-        Arc::clone(self.told_peak.get_or_insert_default())
+    /// The same and the limit met last, for whoever has no hand on the store while it runs.
+    pub(crate) fn tell(&mut self) -> Arc<Told> {
+        Arc::clone(self.told.get_or_insert_default())
     }
 
     pub(crate) fn met(&self) -> Option<Limit> {
@@ -105,15 +105,15 @@ impl Meter {
 
     fn admit(&mut self, kind: Kind, bytes: usize) -> bool {
         if let Err(exceeded) = self.charge_of(kind).grow(bytes) {
-            self.met = Some(exceeded.into());
+            self.meet(exceeded.into());
             return false;
         }
         self.admitted_bytes = bytes;
         let guest_bytes = self.guest_memory.bytes() + self.tables.bytes();
         if guest_bytes > self.peak_guest_bytes {
             self.peak_guest_bytes = guest_bytes;
-            if let Some(told) = &self.told_peak {
-                told.store(guest_bytes, Ordering::Relaxed);
+            if let Some(told) = &self.told {
+                told.peak_guest_bytes.store(guest_bytes, Ordering::Relaxed);
             }
         }
         true
@@ -126,7 +126,14 @@ impl Meter {
         let rest = charge.bytes().saturating_sub(bytes);
         // Less is never too much.
         let _ = charge.resize(rest);
-        self.met = Some(Limit::Memory(kind));
+        self.meet(Limit::Memory(kind));
+    }
+
+    fn meet(&mut self, limit: Limit) {
+        self.met = Some(limit);
+        if let Some(told) = &self.told {
+            told.meet(limit);
+        }
     }
 
     fn charge_of(&mut self, kind: Kind) -> &mut Charge {
@@ -134,6 +141,29 @@ impl Meter {
             Kind::Tables => &mut self.tables,
             _ => &mut self.guest_memory,
         }
+    }
+}
+
+/// What is known of a running store without a hand on it.
+#[derive(Debug, Default)]
+pub(crate) struct Told {
+    peak_guest_bytes: AtomicUsize,
+    met: Mutex<Option<Limit>>,
+}
+
+impl Told {
+    /// As [`Meter::peak_guest_bytes`].
+    pub(crate) fn peak_guest_bytes(&self) -> usize {
+        self.peak_guest_bytes.load(Ordering::Relaxed)
+    }
+
+    /// The limit that the store or its streams met last.
+    pub(crate) fn met(&self) -> Option<Limit> {
+        *self.met.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn meet(&self, limit: Limit) {
+        *self.met.lock().unwrap_or_else(PoisonError::into_inner) = Some(limit);
     }
 }
 

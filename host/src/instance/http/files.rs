@@ -3,6 +3,7 @@
 //! up every connection of a thread.
 
 use crate::instance::http::HttpState;
+use crate::ledger::meter::Told;
 use crate::ledger::{Charge, Kind};
 use crate::limits::HTTP_PIECE_BYTES;
 use crate::store::{read_at, read_now_at};
@@ -45,6 +46,7 @@ fn read_via_stream(
         offset,
         ahead: Ahead::Nothing,
         ahead_charge,
+        told: state.meter.tell(),
     });
     Ok((Ok(state.table.push(stream)?),))
 }
@@ -55,6 +57,8 @@ struct FileStream {
     offset: u64,
     ahead: Ahead,
     ahead_charge: Charge,
+    /// Is told where there is no room to read in: what the component makes of that says nothing of it.
+    told: Arc<Told>,
 }
 
 /// What was read and not yet taken.
@@ -83,6 +87,7 @@ impl FileStream {
         let offset = self.offset;
         let most = most.min(HTTP_PIECE_BYTES);
         if let Err(exceeded) = self.ahead_charge.resize(most) {
+            self.told.meet(exceeded.into());
             self.ahead = Ahead::Failed(io::Error::other(exceeded));
             return;
         }
@@ -173,6 +178,7 @@ mod tests {
     #![allow(clippy::unwrap_used, clippy::panic)]
     use super::*;
     use crate::ledger::{Ledger, Owner};
+    use crate::limits::Limit;
     use std::fs;
 
     fn stream(file: File, offset: u64) -> FileStream {
@@ -189,6 +195,7 @@ mod tests {
             offset,
             ahead: Ahead::Nothing,
             ahead_charge: ledger.empty_charge(Kind::Buffers),
+            told: Arc::default(),
         }
     }
 
@@ -265,6 +272,7 @@ mod tests {
         first.read_ahead(2000).await;
         let refused = second.blocking_read(2000).await;
         assert!(matches!(refused, Err(StreamError::LastOperationFailed(_))));
+        assert_eq!(second.told.met(), Some(Limit::Memory(Kind::Buffers)));
         assert_eq!(first.read(2000).unwrap().len(), 2000);
         let mut third = stream_of(&ledger, file.reopen().unwrap(), 0);
         assert_eq!(third.blocking_read(2000).await.unwrap().len(), 2000);

@@ -11,7 +11,7 @@ use crate::config::Settings;
 use crate::instance::engine::Runtime;
 use crate::instance::limited::{self, CpuTime, Limited};
 use crate::instance::{config, limit_of};
-use crate::ledger::meter::Meter;
+use crate::ledger::meter::{Meter, Told};
 use crate::ledger::{Charge, Exceeded, Kind, Ledger, LedgerHandle};
 use crate::limits::{FIELDS_BYTES, HTTP_BUFFERS_BYTES, HTTP_PIECE_BYTES, Limit, Limits};
 use crate::request::RequestError;
@@ -25,7 +25,6 @@ use std::future::Future;
 use std::path::Path;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
@@ -131,7 +130,7 @@ impl HttpGuest {
         wall: Duration,
     ) -> Result<Response<Running>, RequestError> {
         let cpu = Arc::clone(&store.data().cpu);
-        let peak_guest_bytes = store.data_mut().meter.tell_peak();
+        let told = store.data_mut().meter.tell();
         let (say_head, mut head_said) = oneshot::channel();
         let (over, is_over) = oneshot::channel();
         let mut run = self.run(store, request(head), say_head, is_over);
@@ -152,11 +151,11 @@ impl HttpGuest {
             }
             Ok(Ok(head)) => (head.ok(), Some(run)),
         };
-        let response = response.ok_or(RequestError::NoAnswer)?;
-        let response = response.map_err(RequestError::OfHttp)?;
+        let response = response.ok_or_else(|| failed(&told, RequestError::NoAnswer))?;
+        let response = response.map_err(|code| failed(&told, RequestError::OfHttp(code)))?;
         Ok(response.map(|body| Running {
             run,
-            peak_guest_bytes,
+            told,
             body,
             over: Some(over),
             cpu,
@@ -397,7 +396,7 @@ type Sending = Box<dyn Future<Output = Result<Sent, wasmtime_wasi_http::Error>> 
 pub(crate) struct Running {
     /// None once the instance has ended well.
     run: Option<Run>,
-    peak_guest_bytes: Arc<AtomicUsize>,
+    told: Arc<Told>,
     body: WasiBody,
     over: Option<oneshot::Sender<()>>,
     cpu: Arc<CpuTime>,
@@ -408,7 +407,7 @@ pub(crate) struct Running {
 impl Running {
     /// The most memory that the instance took so far.
     pub(crate) fn peak_guest_bytes(&self) -> usize {
-        self.peak_guest_bytes.load(Ordering::Relaxed)
+        self.told.peak_guest_bytes()
     }
 
     /// The next piece. An instance that traps, or gives nothing for too long, ends the body with an error.
@@ -440,7 +439,8 @@ impl Running {
                 // Trailers: media has none.
                 Some(Ok(Err(_))) => {}
                 Some(Err(error)) => {
-                    return Poll::Ready(Some(Err(RequestError::OfHttp(error.to_string()))));
+                    let error = RequestError::OfHttp(error.to_string());
+                    return Poll::Ready(Some(Err(failed(&self.told, error))));
                 }
                 None => {
                     if let Some(over) = self.over.take() {
@@ -451,6 +451,12 @@ impl Running {
             }
         }
     }
+}
+
+/// Why an instance gave no answer, or not all of it. One that is refused memory seldom says so: it gives up in a way of its
+/// own, which tells less than the limit that it met.
+fn failed(told: &Told, error: RequestError) -> RequestError {
+    told.met().map_or(error, RequestError::Limited)
 }
 
 impl fmt::Debug for Running {
@@ -504,12 +510,39 @@ mod tests {
         }
     }
 
+    /// Once, the log had `HTTP protocol error` for it.
+    #[tokio::test]
+    async fn an_instance_that_had_no_room_ends_by_its_limit_whatever_it_says() {
+        struct Broken;
+        impl Body for Broken {
+            type Data = Bytes;
+            type Error = wasmtime_wasi_http::Error;
+
+            fn poll_frame(
+                self: Pin<&mut Self>,
+                _cx: &mut Context<'_>,
+            ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
+                Poll::Ready(Some(Err(Self::Error::HttpProtocolError)))
+            }
+        }
+        let mut running = Running {
+            body: Broken.boxed_unsync(),
+            ..one_piece(Duration::from_secs(10))
+        };
+        let ended = std::future::poll_fn(|cx| running.poll_piece(cx)).await;
+        assert!(matches!(ended, Some(Err(RequestError::OfHttp(_)))));
+        let limit = Limit::Memory(Kind::Buffers);
+        running.told.meet(limit);
+        let ended = std::future::poll_fn(|cx| running.poll_piece(cx)).await;
+        assert!(matches!(ended, Some(Err(RequestError::Limited(met))) if met == limit));
+    }
+
     /// An instance that runs for ever and gives one piece.
     fn one_piece(wall: Duration) -> Running {
         let body = OnePiece(Some(Bytes::from_static(b"piece")));
         Running {
             run: Some(Box::pin(std::future::pending())),
-            peak_guest_bytes: Arc::default(),
+            told: Arc::default(),
             body: body.boxed_unsync(),
             over: None,
             cpu: Arc::new(CpuTime::new(&Limits::default())),
