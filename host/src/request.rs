@@ -114,16 +114,10 @@ impl Millpond {
         let settings = Arc::new(config.settings());
         let runtime = Runtime::new(source, &limits, store.folder(), &settings)?;
         // What the process has by now, its component compiled, is what it has without a request.
-        let fixed_bytes = process::fixed_bytes(limits.memory_bytes);
+        let own_bytes = process::own_bytes();
         let files = process::open_files_limit();
         let store_bytes = store.kept_bytes().most;
-        let bound = Bound::divide(
-            limits.memory_bytes,
-            fixed_bytes,
-            store_bytes,
-            files,
-            &limits,
-        )?;
+        let bound = Bound::divide(limits.memory_bytes, own_bytes, store_bytes, files, &limits)?;
         let reuse_bytes = bound.kept_bytes - store_bytes;
         Ok(Millpond {
             shared: Arc::new(Shared {

@@ -42,8 +42,8 @@ pub struct Bound {
 /// The memory that was given is too little to serve anything in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "{} is too little: this process takes {} by itself and {} for one request; raise --memory to {} at least",
-    readable(*bound_bytes), readable(*fixed_bytes), readable(*request_bytes), readable(*least_bytes)
+    "{} is too little: this process takes {} by itself and {} for one request; raise --memory to {}MiB at least",
+    readable(*bound_bytes), readable(*fixed_bytes), readable(*request_bytes), least_bytes.div_ceil(MIB)
 )]
 pub struct TooLittle {
     /// What was given.
@@ -56,33 +56,47 @@ pub struct TooLittle {
     pub least_bytes: usize,
 }
 
+const MIB: usize = 1024 * 1024;
+
+/// Empty pages that the allocator keeps for a second, and parts of pages between allocations: as measured under a flood,
+/// with a margin. It is that part of the bound.
+pub(crate) const ALLOCATOR_PART: usize = 16;
+
+/// What a process takes more by itself at one start than at another, in bytes: the compiler leaves pages with the
+/// allocator, or finds its code in the cache. It is in the least that is asked for, so that that is enough the next time.
+const STARTS_DIFFER_BYTES: usize = 4 * MIB;
+
 fn readable(bytes: usize) -> impl fmt::Display {
     bytesize::ByteSize(bytes as u64).display().iec()
 }
 
 impl Bound {
     /// Divides what is given among instances, connections and answers: an eighth for instances, at most half for
-    /// connections, the rest for answers; before that the store has what it keeps, and answers that are given again at
-    /// most a thirty-second. `files` is how many files the process may have open.
+    /// connections, the rest for answers; before that the process has what it takes by itself, the allocator its part,
+    /// the store what it keeps, and answers that are given again at most a thirty-second. `files` is how many files the
+    /// process may have open.
     ///
     /// # Errors
     /// [`TooLittle`].
     pub fn divide(
         bound_bytes: usize,
-        fixed_bytes: usize,
+        own_bytes: usize,
         store_bytes: usize,
         files: usize,
         limits: &Limits,
     ) -> Result<Self, TooLittle> {
         let instance_bytes = limits.request_memory_bytes + POOL_SLOT_BYTES;
-        let fixed_bytes = fixed_bytes.saturating_add(store_bytes);
-        let least_bytes = fixed_bytes + 2 * instance_bytes + 4 * (CONNECTION_BYTES + ANSWER_BYTES);
-        if bound_bytes < least_bytes {
+        let fixed_bytes = own_bytes + store_bytes + bound_bytes / ALLOCATOR_PART;
+        let served_bytes = 2 * instance_bytes + 4 * (CONNECTION_BYTES + ANSWER_BYTES);
+        if bound_bytes < fixed_bytes + served_bytes {
+            // More memory is more for the allocator, too.
+            let beside = own_bytes + store_bytes + served_bytes + STARTS_DIFFER_BYTES;
+            let least_bytes = beside + beside.div_ceil(ALLOCATOR_PART - 1);
             return Err(TooLittle {
                 bound_bytes,
                 fixed_bytes,
                 request_bytes: limits.request_memory_bytes,
-                least_bytes,
+                least_bytes: least_bytes.next_multiple_of(MIB),
             });
         }
         let given = bound_bytes - fixed_bytes;
@@ -335,13 +349,13 @@ mod tests {
         #[test]
         fn the_parts_never_pass_the_bound(
             bound_bytes in 0..1_usize << 40,
-            fixed_bytes in 0..1_usize << 30,
+            own_bytes in 0..1_usize << 30,
             store_bytes in 0..1_usize << 24,
             files in 0..2_000_000_usize,
             request_memory_bytes in 1..1_usize << 30,
         ) {
             let limits = Limits { request_memory_bytes, ..Limits::default() };
-            if let Ok(bound) = Bound::divide(bound_bytes, fixed_bytes, store_bytes, files, &limits) {
+            if let Ok(bound) = Bound::divide(bound_bytes, own_bytes, store_bytes, files, &limits) {
                 let sum = bound.fixed_bytes
                     + bound.kept_bytes
                     + bound.instances_bytes
@@ -351,6 +365,22 @@ mod tests {
                 prop_assert!(bound.answers_bytes >= ANSWER_BYTES);
                 prop_assert!(bound.instances > 0 && bound.connections > 0);
             }
+        }
+
+        #[test]
+        fn the_least_that_is_asked_for_is_enough(
+            own_bytes in 0..1_usize << 30,
+            more_at_the_next_start in 0..=STARTS_DIFFER_BYTES,
+            request_memory_bytes in 1..1_usize << 30,
+        ) {
+            let limits = Limits { request_memory_bytes, ..Limits::default() };
+            let error = Bound::divide(0, own_bytes, 0, 1000, &limits).unwrap_err();
+            let said = error.to_string();
+            let (_, least) = said.rsplit_once("raise --memory to ").unwrap();
+            let least: bytesize::ByteSize = least.trim_end_matches(" at least").parse().unwrap();
+            let least = usize::try_from(least.as_u64()).unwrap();
+            let bound = Bound::divide(least, own_bytes + more_at_the_next_start, 0, 1000, &limits);
+            prop_assert!(bound.is_ok(), "{:?}", bound);
         }
     }
 }

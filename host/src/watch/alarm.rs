@@ -51,6 +51,9 @@ const LEFT_BYTES_PER_REQUEST: i64 = 512;
 /// Remembers what was seen and what was said.
 pub(super) struct Alarm {
     period: Duration,
+    /// So much comes to be unexplained at first traffic and stays: threads, queues, tables, each up to its own bound.
+    /// Growth is said once it has gone beyond.
+    warm_up_bytes: i64,
     looks: usize,
     past: [VecDeque<Look>; WINDOWS.len()],
     growing: Option<Growing>,
@@ -74,9 +77,10 @@ struct Growing {
 }
 
 impl Alarm {
-    pub(super) fn new(period: Duration) -> Self {
+    pub(super) fn new(period: Duration, warm_up_bytes: usize) -> Self {
         Alarm {
             period,
+            warm_up_bytes: i64::try_from(warm_up_bytes).unwrap_or(i64::MAX),
             looks: 0,
             past: WINDOWS.map(|_| VecDeque::with_capacity(MOST_LOOKS)),
             growing: None,
@@ -108,6 +112,7 @@ impl Alarm {
                 })
                 .collect(),
         });
+        let is_warm = sighting.unexplained_bytes > self.warm_up_bytes;
         let keeps_anything = sighting.survey.unreturned.total() >= UNRETURNED_BYTES;
         let found = WINDOWS.iter().zip(&self.past).find_map(|(window, past)| {
             let unexplained = self.trend(window, past, |look| look.unexplained_bytes)?;
@@ -120,7 +125,7 @@ impl Alarm {
             if keeps_anything && grows(&unreturned) {
                 let words = unreturned_words(sighting, &unreturned, &unexplained, since);
                 Some((since, words))
-            } else if grows(&unexplained) {
+            } else if is_warm && grows(&unexplained) {
                 Some((since, unexplained_words(past, &unexplained, since)))
             } else {
                 None
@@ -293,9 +298,61 @@ mod tests {
         }
     }
 
+    const WARM_UP_BYTES: usize = crate::watch::process::WARM_UP_BYTES;
+
+    fn alarm() -> Alarm {
+        Alarm::new(Duration::from_secs(1), WARM_UP_BYTES)
+    }
+
+    /// The second in which growth is said of a process that has so much unexplained in each.
+    fn said(seconds: i64, bytes: impl Fn(i64) -> i64) -> Option<i64> {
+        let mut alarm = alarm();
+        (0..seconds).find(|second| {
+            let verdict = alarm.judge(&sighting(bytes(*second)), Vec::new());
+            matches!(verdict, Some(Verdict::Grows(_)))
+        })
+    }
+
+    /// Once, the watch warned of growth a minute after first traffic.
+    #[test]
+    fn a_process_that_warms_up_does_not_grow() {
+        const MOST: i64 = WARM_UP_BYTES as i64;
+        for (most, start) in [(1_500_000, 0), (MOST, 0), (MOST, 45)] {
+            let since = |second: i64| (second - start).max(0);
+            // In a line over a minute, ever slower, and by steps.
+            let line = |second: i64| most.min(since(second) * most / 60);
+            let slower = |second: i64| most * since(second) / (since(second) + 20);
+            let steps = |second: i64| most * (since(second) / 10).min(6) / 6;
+            assert_eq!(said(150, line), None);
+            assert_eq!(said(150, slower), None);
+            assert_eq!(said(150, steps), None);
+        }
+        // Over most of an hour.
+        assert_eq!(said(2400, |second| MOST.min(second * MOST / 2200)), None);
+    }
+
+    /// The original's 340 MB a minute are said within a minute, and slower ones as soon as they are no warm-up.
+    #[test]
+    fn a_leak_is_said_while_it_is_young() {
+        const MB: i64 = 1_000_000;
+        for (bytes_per_minute, within) in
+            [(340 * MB, 60), (30 * MB, 60), (10 * MB, 90), (2 * MB, 400)]
+        {
+            for warmed_up in [0, 6 * MB] {
+                let leak =
+                    |second: i64| warmed_up.min(second * MB) + second * bytes_per_minute / 60;
+                let said = said(within + 1, leak);
+                assert!(
+                    said.is_some_and(|second| second <= within),
+                    "{bytes_per_minute} {said:?}"
+                );
+            }
+        }
+    }
+
     #[test]
     fn growth_is_said_once_and_its_end_once() {
-        let mut alarm = Alarm::new(Duration::from_secs(1));
+        let mut alarm = alarm();
         let mut said = Vec::new();
         let mut see = |bytes| match alarm.judge(&sighting(bytes), Vec::new()) {
             Some(Verdict::Grows(message)) => said.push(message),
@@ -312,7 +369,7 @@ mod tests {
 
     #[test]
     fn what_grows_slowly_is_said_within_the_hour() {
-        let mut alarm = Alarm::new(Duration::from_secs(1));
+        let mut alarm = alarm();
         // 200 kB a minute: too little for a minute's window.
         let said = (0..3600).find(|second| {
             let verdict = alarm.judge(&sighting(second * 200_000 / 60), Vec::new());
@@ -323,7 +380,7 @@ mod tests {
 
     #[test]
     fn a_sawtooth_says_nothing() {
-        let mut alarm = Alarm::new(Duration::from_secs(1));
+        let mut alarm = alarm();
         for second in 0..300 {
             let verdict = alarm.judge(&sighting(second % 20 * 5_000_000), Vec::new());
             assert!(verdict.is_none(), "{second}");

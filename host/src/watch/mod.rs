@@ -5,6 +5,8 @@
 //! nothing. When either grows, there is a leak, and the watch names it while it is young.
 
 mod alarm;
+#[cfg(target_os = "linux")]
+mod cgroup;
 pub(crate) mod drill;
 pub mod heap;
 pub mod process;
@@ -14,6 +16,8 @@ pub use trend::{Shape, Trend};
 
 use crate::ledger::Place;
 use crate::ledger::accounts::Survey;
+use crate::ledger::budget::{ALLOCATOR_PART, Bound};
+use crate::limits::POOL_SLOT_BYTES;
 use crate::request::Millpond;
 use crate::watch::heap::HeapFigures;
 use crate::watch::process::ProcessMemory;
@@ -85,6 +89,17 @@ impl Watch {
     }
 }
 
+/// What may come to be unexplained without a leak, in bytes. Without an allocator's figures the process's own memory stands
+/// for them, which has the pool of instances in it, and what the allocator keeps.
+fn warm_up_bytes(bound: &Bound) -> usize {
+    let pool_bytes = bound.instances * POOL_SLOT_BYTES;
+    let beside_bytes = match heap::installed() {
+        Some(_) => 0,
+        None => pool_bytes + bound.bound_bytes / ALLOCATOR_PART,
+    };
+    process::WARM_UP_BYTES + beside_bytes
+}
+
 struct Watcher {
     millpond: Millpond,
     /// What was allocated and not explained at the start.
@@ -96,11 +111,12 @@ struct Watcher {
 
 impl Watcher {
     fn new(millpond: Millpond, period: Duration) -> Self {
+        let warm_up_bytes = warm_up_bytes(millpond.bound());
         let mut watcher = Watcher {
             millpond,
             at_start_bytes: 0,
             unexplained: VecDeque::with_capacity(WINDOW),
-            alarm: Alarm::new(period),
+            alarm: Alarm::new(period, warm_up_bytes),
             period,
         };
         watcher.at_start_bytes = watcher.look().unexplained_bytes;

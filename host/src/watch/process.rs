@@ -1,6 +1,6 @@
 //! What the kernel tells of this process's memory. Only Linux tells; elsewhere all figures are zero.
 
-use crate::limits::LOG_BYTES;
+use crate::limits::{CLIENT_TABLES_BYTES, LOG_BYTES};
 use serde::Serialize;
 
 /// A process's memory, in bytes, each figure under its own name: they are different things, and comparing them as
@@ -26,20 +26,23 @@ impl ProcessMemory {
 
 pub use platform::{memory_limit_bytes, memory_now};
 
-/// What the process takes without a request, in bytes, when it is to hold so many in all: what it has now, what it
-/// has not yet touched of its program, its threads, its log, and what the allocator keeps beside what it gives out.
-pub(crate) fn fixed_bytes(bound_bytes: usize) -> usize {
-    /// Threads for reading from disks, with what a stack of theirs touches.
-    const THREADS_BYTES: u64 = 64 * 128 * 1024;
-    /// Empty pages that the allocator keeps for a second, and parts of pages between allocations: as measured
-    /// under a flood, with a margin.
-    const ALLOCATOR_SHARE: u64 = 16;
-    /// The lines, and again as much for the queue that they wait in and for what the allocator rounds up.
-    const LOG_QUEUE_BYTES: u64 = 2 * LOG_BYTES as u64;
+/// Threads for reading from disks, with what a stack of theirs touches.
+const THREADS_BYTES: u64 = 64 * 128 * 1024;
+
+/// The lines, and again as much for the queue that they wait in and for what the allocator rounds up.
+const LOG_QUEUE_BYTES: u64 = 2 * LOG_BYTES as u64;
+
+/// What the process takes at first traffic and then keeps, at most, in bytes, beside what requests take: threads with what
+/// the allocator keeps for each of them, the log's queue, tables of clients.
+pub(crate) const WARM_UP_BYTES: usize =
+    THREADS_BYTES as usize + LOG_QUEUE_BYTES as usize + CLIENT_TABLES_BYTES;
+
+/// What the process takes without a request, in bytes, however much it is to hold in all: what it has now, what it has
+/// not yet touched of its program, its threads, and its log.
+pub(crate) fn own_bytes() -> usize {
     let now = memory_now();
     let untouched = platform::mapped_files_bytes().saturating_sub(now.file_bytes);
-    let allocator = bound_bytes as u64 / ALLOCATOR_SHARE;
-    usize::try_from(now.resident_bytes() + untouched + THREADS_BYTES + LOG_QUEUE_BYTES + allocator)
+    usize::try_from(now.resident_bytes() + untouched + THREADS_BYTES + LOG_QUEUE_BYTES)
         .unwrap_or(usize::MAX)
 }
 
@@ -60,7 +63,9 @@ pub(crate) fn open_files_limit() -> usize {
 #[cfg(target_os = "linux")]
 mod platform {
     use super::ProcessMemory;
+    use crate::watch::cgroup;
     use std::fs;
+    use std::path::Path;
 
     /// This process's memory now.
     #[must_use]
@@ -92,19 +97,14 @@ mod platform {
         address(to)?.checked_sub(address(from)?)
     }
 
-    /// Memory that this process may have: its control group's limit, or what the machine has.
+    /// Memory that this process may have, in bytes: what its control groups allow it, or what the machine has.
     #[must_use]
     pub fn memory_limit_bytes() -> Option<u64> {
+        let root = Path::new("/");
         let machine = fs::read_to_string("/proc/meminfo").ok()?;
         let machine = kibibytes(&machine, "MemTotal:")?;
-        let group = [
-            "/sys/fs/cgroup/memory.max",
-            "/sys/fs/cgroup/memory/memory.limit_in_bytes",
-        ]
-        .into_iter()
-        .filter_map(|path| fs::read_to_string(path).ok()?.trim().parse::<u64>().ok())
-        .min();
-        Some(group.map_or(machine, |group| group.min(machine)))
+        let groups = cgroup::limit_bytes(root);
+        Some(groups.map_or(machine, |groups| groups.min(machine)))
     }
 
     fn kibibytes(text: &str, name: &str) -> Option<u64> {
