@@ -1,9 +1,11 @@
 //! The program itself, as it is run by hand.
 
-use crate::server::Server;
+use crate::server::{Server, exchange};
 use std::fs;
+use std::io::{Read, Write};
+use std::net::TcpStream;
 use std::path::Path;
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
 
 fn millpond(arguments: &[&str]) -> Output {
     Command::new(env!("CARGO_BIN_EXE_millpond"))
@@ -255,4 +257,439 @@ fn help_names_every_option_and_its_environment_variable() {
             "{name}"
         );
     }
+}
+
+/// A reader that has the head of an answer of 64 MB, and takes no more.
+fn stuck_reader(server: &Server) -> TcpStream {
+    let mut reader = TcpStream::connect(&server.address).unwrap();
+    let head = b"GET /media/large.bin HTTP/1.1\r\nhost: a\r\n\r\n";
+    reader.write_all(head).unwrap();
+    reader.read_exact(&mut [0; 1024]).unwrap();
+    reader
+}
+
+fn folder_with_a_large_file() -> tempfile::TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    let file = fs::File::create(folder.path().join("large.bin")).unwrap();
+    file.set_len(64 << 20).unwrap();
+    folder
+}
+
+/// Once, each of them ended a server without TLS at once, its downloads cut and nothing logged.
+#[cfg(unix)]
+#[test]
+fn a_signal_that_asks_for_no_end_ends_nothing() {
+    use rustix::process::Signal;
+    let folder = folder_with_a_large_file();
+    let server = Server::start(folder.path(), &["--admin", "off"]);
+    let mut reader = stuck_reader(&server);
+    for (signal, said) in [
+        (Signal::HUP, "SIGHUP: there is no certificate to read again"),
+        (Signal::USR1, "SIGUSR1: the log goes to standard error"),
+        (Signal::USR2, "a report was written"),
+        (Signal::PIPE, ""),
+        (Signal::HUP, ""),
+    ] {
+        server.signal(signal);
+        server.wait_for_log(said);
+    }
+    let answer = exchange(&server.address, "/media/large.bin");
+    assert!(answer.len() > 64 << 20);
+    reader.write_all(b"GET / HTTP/1.0\r\n\r\n").unwrap();
+    let mut rest = Vec::new();
+    reader.read_to_end(&mut rest).unwrap();
+    assert!(
+        rest.len() > (64 << 20) - 1024,
+        "the download went on: {}",
+        rest.len()
+    );
+    assert_eq!(server.stop().0, Some(0));
+}
+
+#[cfg(unix)]
+#[test]
+fn a_second_signal_during_the_drain_ends_it_at_once() {
+    use rustix::process::Signal;
+    let folder = folder_with_a_large_file();
+    for signals in [[Signal::TERM, Signal::TERM], [Signal::INT, Signal::QUIT]] {
+        let server = Server::start(folder.path(), &["--drain", "1h"]);
+        let _reader = stuck_reader(&server);
+        server.signal(signals[0]);
+        server.wait_for_log("stopping: running answers are let end");
+        server.signal(signals[1]);
+        let (code, log) = server.wait();
+        assert_eq!(code, Some(1), "{log}");
+        assert!(log.contains("stopping at once"), "{log}");
+    }
+}
+
+#[cfg(unix)]
+#[test]
+fn a_drain_takes_no_longer_than_it_may() {
+    let folder = folder_with_a_large_file();
+    let server = Server::start(folder.path(), &["--drain", "1ms"]);
+    let _reader = stuck_reader(&server);
+    let (code, log) = server.stop();
+    assert_eq!(code, Some(0), "{log}");
+    assert!(log.contains("cutting connections"), "{log}");
+}
+
+/// A component in a pipe: it is ready when we say so.
+#[cfg(unix)]
+#[test]
+fn a_signal_before_it_is_ready_is_none_that_kills() {
+    use rustix::process::Signal;
+    let folder = tempfile::tempdir().unwrap();
+    let pipe = folder.path().join("component.wasm");
+    for is_ended in [false, true] {
+        let _ = fs::remove_file(&pipe);
+        assert!(
+            Command::new("mkfifo")
+                .arg(&pipe)
+                .status()
+                .unwrap()
+                .success()
+        );
+        let listen = ["--listen", "127.0.0.1:0", "--admin", "off"];
+        let arguments = [&listen[..], &["--component", text(&pipe)]].concat();
+        let server = Server::spawn(Stdio::piped(), folder.path(), &arguments);
+        // It returns when the server reads, which takes its signals before that.
+        let mut component = fs::OpenOptions::new().write(true).open(&pipe).unwrap();
+        server.signal(Signal::HUP);
+        server.signal(Signal::USR1);
+        server.wait_for_log("SIGUSR1");
+        if is_ended {
+            server.signal(Signal::TERM);
+            let (code, log) = server.wait();
+            assert_eq!(code, Some(0), "{log}");
+            continue;
+        }
+        component
+            .write_all(include_bytes!("../host/component/media-serve.wasm"))
+            .unwrap();
+        drop(component);
+        server.wait_for_log("SIGHUP");
+        assert_eq!(server.stop().0, Some(0));
+    }
+}
+
+/// A valid signature that stands in the log can be used by whoever reads that.
+#[cfg(unix)]
+#[test]
+fn a_signature_is_logged_by_no_format() {
+    let folder = tempfile::tempdir().unwrap();
+    fs::write(folder.path().join("a.txt"), "hello").unwrap();
+    for format in ["text", "json"] {
+        let server = Server::start(folder.path(), &["--log", format]);
+        // The second one is an answer that is given again, and the last one none that the guest gives.
+        for target in ["/media/a.txt", "/media/a.txt", "/api/media/x", "/a%00"] {
+            server.get(&format!("{target}?exp=1&sig=c2VjcmV0&key=k1"));
+        }
+        let requests = server.ask("/requests").to_string();
+        server.signal(rustix::process::Signal::USR2);
+        let line = server.wait_for_log("a report was written");
+        let report = line.split_once('/').unwrap().1;
+        let report = format!("/{}.json", report.split_once(".json").unwrap().0);
+        let reported = fs::read_to_string(&report).unwrap();
+        fs::remove_file(&report).unwrap();
+        let (_, log) = server.stop();
+        assert_eq!(
+            log.matches("exp=1&sig=[redacted]&key=k1").count(),
+            4,
+            "{log}"
+        );
+        for text in [log, requests, reported] {
+            assert!(!text.contains("c2Vj"), "{text}");
+        }
+    }
+}
+
+#[cfg(unix)]
+#[test]
+fn it_listens_on_several_addresses_of_every_kind_and_leaves_no_socket_behind() {
+    use std::os::unix::fs::PermissionsExt;
+    use std::os::unix::net::{UnixListener, UnixStream};
+    let folder = tempfile::tempdir().unwrap();
+    fs::write(folder.path().join("a.txt"), vec![b'x'; 1_000_000]).unwrap();
+    let socket = folder.path().join("a.sock");
+    // One that a server left which was killed.
+    drop(UnixListener::bind(&socket).unwrap());
+    let unix = format!("unix:{}", text(&socket));
+    let list = format!("localhost:0,{unix}");
+    let server = Server::listening_as_told(folder.path(), &[("MILLPOND_LISTEN", &list)], &[]);
+    let mode = fs::metadata(&socket).unwrap().permissions().mode();
+    assert_eq!(mode & 0o777, 0o660);
+    for _ in 0..2 {
+        let mut client = UnixStream::connect(&socket).unwrap();
+        let head = b"GET /media/a.txt HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n";
+        client.write_all(head).unwrap();
+        let mut answer = Vec::new();
+        client.read_to_end(&mut answer).unwrap();
+        assert!(answer.starts_with(b"HTTP/1.1 200") && answer.len() > 1_000_000);
+        assert!(server.get("/media/a.txt").len() > 1_000_000);
+    }
+    // Where a server answers, and where there is something else, nothing is taken away.
+    for (taken, said) in [
+        (&unix, "another server listens there"),
+        (&format!("unix:{}/a.txt", text(folder.path())), "no socket"),
+    ] {
+        let output = millpond(&["serve", text(folder.path()), "--listen", taken]);
+        let stderr = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(2), "{stderr}");
+        assert!(stderr.contains(said), "{stderr}");
+    }
+    assert!(UnixStream::connect(&socket).is_ok());
+    let (code, log) = server.stop();
+    assert_eq!(code, Some(0), "{log}");
+    assert!(!socket.exists());
+}
+
+#[test]
+fn a_port_alone_is_of_this_machine_and_one_behind_a_colon_of_all() {
+    let folder = tempfile::tempdir().unwrap();
+    for (listen, host) in [
+        ("0", "127.0.0.1:"),
+        ("localhost:0", ""),
+        (":0", "[::]:"),
+        ("0.0.0.0:0", "0.0.0.0:"),
+    ] {
+        let server = Server::listening_as_told(folder.path(), &[], &["--listen", listen]);
+        let address = &server.address;
+        let has_no_ipv6 = address.starts_with("0.0.0.0:") && host == "[::]:";
+        assert!(
+            address.starts_with(host) || has_no_ipv6,
+            "{listen}: {address}"
+        );
+    }
+}
+
+#[test]
+fn lists_in_variables_of_the_environment_may_have_commas() {
+    let folder = tempfile::tempdir().unwrap();
+    fs::write(folder.path().join("a.txt"), "hello").unwrap();
+    let secret = "000102030405060708090a0b0c0d0e0f";
+    let keys = format!("a:{secret},b:{secret}");
+    let server = Server::listening_as_told(
+        folder.path(),
+        &[
+            (
+                "MILLPOND_CORS_ORIGIN",
+                "https://a.example, https://b.example",
+            ),
+            ("MILLPOND_TRUSTED_PROXY", "10.0.0.0/8, 127.0.0.1"),
+            ("MILLPOND_SIGNING_KEYS", &keys),
+        ],
+        &["--listen", "0"],
+    );
+    for origin in ["https://a.example", "https://b.example"] {
+        let mut stream = TcpStream::connect(&server.address).unwrap();
+        let head = "GET /media/a.txt HTTP/1.1\r\nhost: a\r\nconnection: close\r\norigin: ";
+        stream
+            .write_all(format!("{head}{origin}\r\n\r\n").as_bytes())
+            .unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        let allowed = format!("access-control-allow-origin: {origin}");
+        assert!(answer.contains(&allowed), "{answer}");
+    }
+}
+
+#[test]
+fn an_option_that_cannot_be_meant_is_refused_with_what_to_do() {
+    let folder = tempfile::tempdir().unwrap();
+    let here = text(folder.path());
+    let none = folder.path().join("none");
+    for (option, value, said) in [
+        ("--stall", "0s", "a time above nothing"),
+        ("--total", "0s", "a time above nothing"),
+        ("--files-at", "/api/media", "neither `/api/media`"),
+        ("--files-at", "/api/media/films", "neither `/api/media`"),
+        ("--reports", text(&none), "cannot write reports to"),
+        ("--listen", "here", "an address is HOST:PORT"),
+        ("--listen", "no-such-host.invalid:80", "cannot listen on"),
+        ("--admin", "unix:/a", "an address and port"),
+        ("--cors-origin", "https://a.example,*", "an origin is"),
+        (
+            "--trusted-proxy",
+            "10.0.0.0/8 here",
+            "an address or a network",
+        ),
+        ("--tls-cert", "none.pem", "--tls-key"),
+    ] {
+        let output = millpond(&["serve", here, "--listen", "0", option, value]);
+        let stderr = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(2), "{option} {value}: {stderr}");
+        assert!(stderr.contains(said), "{option} {value}: {stderr}");
+    }
+}
+
+#[test]
+fn what_the_system_says_is_told_once() {
+    let folder = tempfile::tempdir().unwrap();
+    let here = text(folder.path());
+    let at = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
+    let none = at("none");
+    fs::write(at("file"), "").unwrap();
+    for arguments in [
+        &["serve", &none][..],
+        &["serve", here, "--config", &none],
+        &["serve", here, "--component", &none],
+        &["serve", here, "--tls-cert", &none, "--tls-key", &none],
+        &["serve", here, "--reports", &none],
+        &["serve", here, "--listen", &format!("unix:{none}/a")],
+        &["check", &none],
+        &["add", &none, "--to", here],
+        &["inspect", &none],
+        &["sign", "/a", "--config", &none],
+        &["new", &format!("{none}/deep/er"), "--lang", "rust"],
+    ] {
+        let output = millpond(arguments);
+        let stderr = String::from_utf8(output.stderr).unwrap().to_lowercase();
+        for reason in ["no such file", "not found", "os error"] {
+            assert!(
+                stderr.matches(reason).count() <= 1,
+                "{arguments:?}: {stderr}"
+            );
+        }
+        assert!(stderr.lines().count() <= 1, "{arguments:?}: {stderr}");
+    }
+}
+
+/// A media server that answers 404 for what lies there is a riddle to whoever put it there.
+#[cfg(unix)]
+#[test]
+fn why_a_file_that_is_there_is_not_served_stands_in_the_log() {
+    use std::os::unix::fs::PermissionsExt;
+    let folder = tempfile::tempdir().unwrap();
+    let outside = tempfile::NamedTempFile::new().unwrap();
+    let name = if rustix::process::geteuid().is_root() {
+        // Root may read everything, but no link leads anybody out of the folder.
+        std::os::unix::fs::symlink(outside.path(), folder.path().join("a.txt")).unwrap();
+        "a.txt"
+    } else {
+        fs::write(folder.path().join("b.txt"), "hello").unwrap();
+        let mode = fs::Permissions::from_mode(0o000);
+        fs::set_permissions(folder.path().join("b.txt"), mode).unwrap();
+        "b.txt"
+    };
+    let server = Server::start(folder.path(), &[]);
+    let answer = server.get(&format!("/media/{name}"));
+    assert!(answer.starts_with("HTTP/1.1 404"), "{answer}");
+    let line = server.wait_for_log("it may not be read");
+    assert!(line.contains(name) && line.contains("error="), "{line}");
+}
+
+#[test]
+fn private_media_that_nobody_can_have_is_told_at_the_start_and_when_it_is_asked_for() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = folder.path().join("store");
+    let add = |name: &str| {
+        let file = folder.path().join(name);
+        fs::write(&file, name).unwrap();
+        let arguments = [
+            "add",
+            text(&file),
+            "--to",
+            text(&store),
+            "--private",
+            "--json",
+        ];
+        let output = millpond(&arguments);
+        assert!(output.status.success(), "{output:?}");
+        let added: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+        added["path"].as_str().unwrap().to_owned()
+    };
+    fs::create_dir(&store).unwrap();
+    let server = Server::start(&store, &[]);
+    let path = add("a");
+    let answer = server.get(&path);
+    assert!(answer.starts_with("HTTP/1.1 40"), "{answer}");
+    let line = server.wait_for_log("private media was asked for");
+    assert!(line.contains("MILLPOND_SIGNING_KEYS"), "{line}");
+    let server = Server::start(&store, &[]);
+    let line = server.wait_for_log("there is private media");
+    assert!(line.contains("MILLPOND_SIGNING_KEYS"), "{line}");
+    let keys = "a:000102030405060708090a0b0c0d0e0f";
+    let variables = [("MILLPOND_SIGNING_KEYS", keys)];
+    let server = Server::listening_as_told(&store, &variables, &["--listen", "0"]);
+    assert!(server.get(&path).starts_with("HTTP/1.1 401"));
+    assert!(
+        !server.logged().contains("private media"),
+        "{}",
+        server.logged()
+    );
+}
+
+#[test]
+fn the_least_memory_that_is_asked_for_is_enough_the_first_time() {
+    let folder = tempfile::tempdir().unwrap();
+    for request_memory in ["1MiB", "16MiB"] {
+        let arguments = ["--request-memory", request_memory, "--memory"];
+        let serve = ["serve", text(folder.path()), "--listen", "0"];
+        let output = millpond(&[&serve[..], &arguments, &["1MiB"]].concat());
+        let stderr = String::from_utf8(output.stderr).unwrap();
+        let least = stderr.split("raise --memory to ").nth(1).unwrap();
+        let least = least.split(' ').next().unwrap();
+        let server = Server::start(folder.path(), &[&arguments[..], &[least]].concat());
+        assert!(server.get("/media/none").starts_with("HTTP/1.1 404"));
+    }
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn limits_that_contradict_each_other_are_told_at_the_start() {
+    let folder = tempfile::tempdir().unwrap();
+    let server = Server::start(folder.path(), &["--memory", "1PiB"]);
+    let line = server.wait_for_log("--memory");
+    assert!(
+        line.contains("more than the machine or the control group has"),
+        "{line}"
+    );
+    let server = Server::start(folder.path(), &["--memory", "512MiB"]);
+    assert!(server.get("/media/none").starts_with("HTTP/1.1 404"));
+    assert!(
+        !server.logged().contains("WARN  --memory"),
+        "{}",
+        server.logged()
+    );
+
+    let program = env!("CARGO_BIN_EXE_millpond");
+    let with_few_files = format!("ulimit -n 64; exec {program} \"$@\"");
+    let server = Server::started_by(
+        Command::new("sh").args(["-c", &with_few_files, "sh", "serve", text(folder.path())]),
+        &["--listen", "0"],
+    );
+    let line = server.wait_for_log("64 files open");
+    assert!(line.contains("ulimit -n"), "{line}");
+    assert!(server.get("/media/none").starts_with("HTTP/1.1 404"));
+}
+
+/// systemd's `MemoryDenyWriteExecute=` denies what a compiler lives by.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_system_that_lets_no_compiled_code_run_is_named() {
+    use std::os::unix::process::CommandExt;
+    const PR_SET_MDWE: libc::c_int = 65;
+    const PR_MDWE_REFUSE_EXEC_GAIN: libc::c_ulong = 1;
+    let folder = tempfile::tempdir().unwrap();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_millpond"));
+    command.args(["serve", text(folder.path()), "--listen", "0"]);
+    let deny = || {
+        // SAFETY: it is a call of the system without pointers.
+        match unsafe { libc::prctl(PR_SET_MDWE, PR_MDWE_REFUSE_EXEC_GAIN, 0, 0, 0) } {
+            0 => Ok(()),
+            _ => Err(std::io::Error::last_os_error()),
+        }
+    };
+    // SAFETY: between fork and exec there is nothing but that call.
+    unsafe { command.pre_exec(deny) };
+    let output = match command.output() {
+        Ok(output) => output,
+        // Linux has it since 6.3.
+        Err(error) => return println!("not tested here: {error}"),
+    };
+    let stderr = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(2), "{stderr}");
+    assert!(stderr.contains("MemoryDenyWriteExecute"), "{stderr}");
+    assert_eq!(stderr.lines().count(), 1, "{stderr}");
 }

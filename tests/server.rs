@@ -31,20 +31,60 @@ impl Server {
 
     /// With its log to there; it is read only where that is a pipe of ours.
     pub(crate) fn start_logging_to(stderr: Stdio, folder: &Path, arguments: &[&str]) -> Self {
-        let mut child = Command::new(env!("CARGO_BIN_EXE_millpond"))
-            .args(["serve", folder.to_str().unwrap(), "--listen", "127.0.0.1:0"])
-            .args(arguments)
-            .stdout(Stdio::piped())
-            .stderr(stderr)
-            .spawn()
-            .unwrap();
+        let listen = ["--listen", "127.0.0.1:0"];
+        let mut server = Server::spawn(stderr, folder, &[&listen, arguments].concat());
+        server.wait_until_ready();
+        server
+    }
+
+    /// One that listens where these variables and arguments say.
+    pub(crate) fn listening_as_told(
+        folder: &Path,
+        variables: &[(&str, &str)],
+        arguments: &[&str],
+    ) -> Self {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_millpond"));
+        command.args(["serve", folder.to_str().unwrap()]);
+        command.envs(variables.iter().copied());
+        Server::started_by(&mut command, arguments)
+    }
+
+    /// One that a command with these arguments starts.
+    pub(crate) fn started_by(command: &mut Command, arguments: &[&str]) -> Self {
+        let mut server = Server::spawned_by(command.args(arguments), Stdio::piped());
+        server.wait_until_ready();
+        server
+    }
+
+    /// One that has begun to start.
+    pub(crate) fn spawn(stderr: Stdio, folder: &Path, arguments: &[&str]) -> Self {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_millpond"));
+        command.args(["serve", folder.to_str().unwrap()]);
+        Server::spawned_by(command.args(arguments), stderr)
+    }
+
+    fn spawned_by(command: &mut Command, stderr: Stdio) -> Self {
+        let command = command.stdout(Stdio::piped()).stderr(stderr);
+        let mut child = command.spawn().unwrap();
         let log: Arc<Log> = Arc::default();
         let reader = child.stderr.take().map(|stderr| {
             let log = Arc::clone(&log);
             std::thread::spawn(move || log.read(BufReader::new(stderr)))
         });
+        Server {
+            address: String::new(),
+            admin: String::new(),
+            child,
+            log,
+            reader,
+            announced: String::new(),
+        }
+    }
+
+    /// Reads what it prints when it is ready.
+    fn wait_until_ready(&mut self) {
         let mut announced = String::new();
-        for line in BufReader::new(child.stdout.take().unwrap()).lines() {
+        for line in BufReader::new(self.child.stdout.take().unwrap()).lines() {
             let line = line.unwrap();
             announced += &line;
             announced.push('\n');
@@ -57,14 +97,9 @@ impl Server {
             let url = lines.find_map(|line| line.trim().strip_prefix(name))?;
             Some(url.trim().split_once("://")?.1.to_owned())
         };
-        Server {
-            address: url("listening").expect("the server ended at once"),
-            admin: url("admin").unwrap_or_default(),
-            child,
-            log,
-            reader,
-            announced,
-        }
+        self.address = url("listening").expect("the server ended at once");
+        self.admin = url("admin").unwrap_or_default();
+        self.announced = announced;
     }
 
     pub(crate) fn process_id(&self) -> u32 {
@@ -104,6 +139,11 @@ impl Server {
             assert!(!log.1, "the server ended without {wanted:?}: {}", log.0);
             log = self.log.grew.wait(log).unwrap();
         }
+    }
+
+    /// What it has logged so far.
+    pub(crate) fn logged(&self) -> String {
+        self.log.text.lock().unwrap().0.clone()
     }
 
     #[cfg(unix)]

@@ -6,6 +6,7 @@ use serde::Deserialize;
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 /// What a guest is told of how to answer. In a TOML file its fields have these names with `-` for `_`; what is left
 /// out has its default.
@@ -83,7 +84,10 @@ pub struct FilesAt(Arc<str>);
 
 /// The text is no path to serve files at.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("a path to serve files at begins with `/` and has no `?`, `#`, `%` or space")]
+#[error(
+    "a path to serve files at begins with `/`, has no `?`, `#`, `%` or space, and is neither `/api/media`, where media \
+     is served by its content, nor beneath it"
+)]
 pub struct NotAPath;
 
 /// A web origin: scheme, host and port, nothing behind.
@@ -217,6 +221,7 @@ impl Config {
                 .filter_map(|(key, value)| Some((key.to_owned(), value?)))
                 .collect(),
             signing_keys: self.signing_keys.to_setting(),
+            has_told_of_no_key: AtomicBool::new(false),
         }
     }
 }
@@ -225,6 +230,8 @@ impl Config {
 pub(crate) struct Settings {
     all: Vec<(String, String)>,
     signing_keys: String,
+    /// Whether the log has it that there is private media and no key.
+    has_told_of_no_key: AtomicBool,
 }
 
 impl Settings {
@@ -241,15 +248,26 @@ impl Settings {
         let found = self.all.iter().find(|(name, _)| name == key);
         found.map(|(_, value)| value.as_str())
     }
+
+    /// Private media was asked for: where there is no key to sign URLs with, nobody can have it, which is said once.
+    pub(crate) fn asked_for_private(&self) {
+        if self.signing_keys.is_empty() && !self.has_told_of_no_key.swap(true, Ordering::Relaxed) {
+            tracing::warn!(
+                "private media was asked for, and there is no key to sign URLs for it with: nobody can have it; set \
+                 MILLPOND_SIGNING_KEYS or signing-keys in --config"
+            );
+        }
+    }
 }
 
 impl SigningKeys {
-    /// Reads `<id>:<secret in hexadecimal>`, with a space between them.
+    /// Reads `<id>:<secret in hexadecimal>`, with a space or a comma between them.
     ///
     /// # Errors
     /// [`NotAKey`].
     pub fn parse(text: &str) -> Result<Self, NotAKey> {
-        let keys = text.split_ascii_whitespace();
+        let keys = text.split([',', ' ', '\t', '\n', '\r']);
+        let keys = keys.filter(|key| !key.is_empty());
         keys.map(|key| Key::parse(key).ok_or(NotAKey))
             .collect::<Result<_, _>>()
             .map(SigningKeys)
@@ -315,6 +333,11 @@ impl std::str::FromStr for FilesAt {
             return Err(NotAPath);
         }
         let path = text.trim_end_matches('/');
+        // What lies there is looked for by its content, so that no file would ever be found.
+        if matches!(path.strip_prefix("/api/media"), Some(rest) if rest.is_empty() || rest.starts_with('/'))
+        {
+            return Err(NotAPath);
+        }
         Ok(FilesAt(if path.is_empty() { "/" } else { path }.into()))
     }
 }
@@ -423,6 +446,27 @@ mod tests {
             "secrets are not shown"
         );
         assert_eq!(read("").unwrap(), Config::default());
+    }
+
+    #[test]
+    fn files_are_not_served_where_media_is_by_its_content() {
+        for text in ["/api/media", "/api/media/", "/api/media/files"] {
+            assert_eq!(text.parse::<FilesAt>(), Err(NotAPath), "{text}");
+            let config = read(&format!("files-at = \"{text}\""));
+            assert!(config.is_err(), "{text}");
+        }
+        for text in ["/", "/api", "/api/mediathek", "/media", "/v1/api/media"] {
+            assert!(text.parse::<FilesAt>().is_ok(), "{text}");
+        }
+    }
+
+    #[test]
+    fn keys_may_have_commas_between_them() {
+        let secret = "000102030405060708090a0b0c0d0e0f";
+        for between in [" ", ",", ", ", "\n"] {
+            let keys = SigningKeys::parse(&format!("a:{secret}{between}b:{secret}")).unwrap();
+            assert_eq!(keys.to_setting(), format!("a:{secret} b:{secret}"));
+        }
     }
 
     #[test]

@@ -2,6 +2,8 @@
 
 use crate::connection::clients::{ClientLimits, Clients};
 use crate::connection::clock::Overdue;
+use crate::connection::incoming::Incoming;
+pub use crate::connection::incoming::{Listener, Listeners};
 use crate::connection::places::{Place, Places};
 use crate::connection::plaintext::{Plaintext, Protocol};
 use crate::connection::tls::Certificate;
@@ -14,7 +16,6 @@ use std::io;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::net::{TcpListener, TcpStream};
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -103,35 +104,35 @@ pub enum PaceTooLow {
     },
 }
 
-/// Serves until `stop` is cancelled; then lets running answers end, for as long as
-/// [`ConnectionLimits::drain`], and returns. Whoever sets a pace asks [`ConnectionLimits::check`] first.
+/// Serves what comes in by one listener or several until `stop` is cancelled; then lets running answers end, for as long
+/// as [`ConnectionLimits::drain`], and returns. Whoever sets a pace asks [`ConnectionLimits::check`] first.
 ///
 /// A client that begins with the connection preface of HTTP/2 is answered in that: proxies do, which know already.
 pub async fn serve(
-    listener: TcpListener,
+    listeners: impl Into<Listeners>,
     millpond: Millpond,
     limits: ConnectionLimits,
     stop: CancellationToken,
 ) {
     let listening = Listening::new(millpond, None, limits, stop);
-    listening.serve(listener).await;
+    listening.serve(listeners.into()).await;
 }
 
 /// As [`serve`], with TLS on every connection: HTTP/2 for clients that offer it by ALPN, and else HTTP/1.1.
 ///
 /// An encrypted connection takes more memory, so there are fewer places in the same [`Bound`](crate::Bound).
 pub async fn serve_tls(
-    listener: TcpListener,
+    listeners: impl Into<Listeners>,
     certificate: Certificate,
     millpond: Millpond,
     limits: ConnectionLimits,
     stop: CancellationToken,
 ) {
     let listening = Listening::new(millpond, Some(certificate), limits, stop);
-    listening.serve(listener).await;
+    listening.serve(listeners.into()).await;
 }
 
-/// What the connections of one listener share.
+/// What the connections of all listeners share.
 #[derive(Debug)]
 struct Listening {
     millpond: Millpond,
@@ -160,17 +161,19 @@ impl Listening {
         })
     }
 
-    async fn serve(self: Arc<Self>, listener: TcpListener) {
+    async fn serve(self: Arc<Self>, listeners: Listeners) {
         // What clients send beyond their heads waits where it came from. Every connection inherits this.
-        if let Err(error) = socket::set_receive_bytes(&listener, RECEIVE_BYTES) {
-            tracing::warn!(%error, "what clients send is bounded by the system's default only");
+        for listener in listeners.all() {
+            if let Err(error) = socket::set_receive_bytes(listener, RECEIVE_BYTES) {
+                tracing::warn!(%error, "what clients send is bounded by the system's default only");
+            }
         }
         let connections = TaskTracker::new();
         let cut = CancellationToken::new();
-        while let Some((stream, mut place)) = self.accept(&listener).await {
+        while let Some((incoming, mut place)) = self.accept(&listeners).await {
             let millpond = &self.millpond;
             let opened = Connection::open(
-                stream,
+                incoming,
                 &self.clients,
                 millpond.accounts(),
                 millpond.budget(),
@@ -196,7 +199,7 @@ impl Listening {
                 connection.close();
             });
         }
-        drop(listener);
+        drop(listeners);
         connections.close();
         if timeout(self.limits.drain, connections.wait())
             .await
@@ -212,19 +215,19 @@ impl Listening {
     }
 
     /// The next connection, once there is a place for it; `None` when it is time to stop.
-    async fn accept(&self, listener: &TcpListener) -> Option<(TcpStream, Place)> {
+    async fn accept(&self, listeners: &Listeners) -> Option<(Incoming, Place)> {
         loop {
             let accepted = tokio::select! {
                 biased;
                 () = self.stop.cancelled() => return None,
                 accepted = async {
                     let place = self.places.take().await;
-                    (listener.accept().await, place)
+                    (listeners.accept().await, place)
                 } => accepted,
             };
             match accepted {
                 (_, None) => return None,
-                (Ok((stream, _)), Some(place)) => return Some((stream, place)),
+                (Ok(incoming), Some(place)) => return Some((incoming, place)),
                 (Err(error), Some(_)) if is_about_one_connection(&error) => {}
                 (Err(error), Some(_)) => {
                     tracing::warn!(%error, "cannot accept connections for now");

@@ -6,6 +6,7 @@ use millpond::limits::LOG_BYTES;
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
 use prometheus_client::metrics::counter::ConstCounter;
+use std::ffi::OsString;
 use std::fmt;
 use std::io::{self, IsTerminal, Write};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -70,7 +71,10 @@ impl Log {
             .with_writer(lines)
             // It would tell of a failure on standard error, and end the request where that is closed.
             .log_internal_errors(false)
-            .with_ansi(io::stderr().is_terminal())
+            .with_ansi(is_coloured(
+                io::stderr().is_terminal(),
+                std::env::var_os("NO_COLOR"),
+            ))
             .with_max_level(tracing::Level::from(level));
         match format {
             LogFormat::Text => subscriber.event_format(Line::new()).init(),
@@ -86,6 +90,11 @@ impl Log {
     pub(super) fn dropped(&self) -> Box<dyn Collector> {
         Box::new(Dropped(Arc::clone(&self.queue)))
     }
+}
+
+/// Whether lines are coloured: on a terminal, unless somebody does not want it (<https://no-color.org>).
+fn is_coloured(is_terminal: bool, no_color: Option<OsString>) -> bool {
+    is_terminal && no_color.is_none_or(|value| value.is_empty())
 }
 
 /// Prints on a thread of its own: whoever should read it may be stuck, or have gone, and neither is a reason not to
@@ -296,6 +305,14 @@ mod tests {
             assert_eq!(taken.lock().unwrap().len(), room * length);
             assert!(queue.waiting().bytes.is_empty());
         }
+    }
+
+    #[test]
+    fn nobody_gets_colours_who_does_not_want_them() {
+        assert!(is_coloured(true, None));
+        assert!(is_coloured(true, Some("".into())));
+        assert!(!is_coloured(true, Some("1".into())));
+        assert!(!is_coloured(false, None));
     }
 
     #[test]

@@ -6,11 +6,14 @@ mod check;
 mod inspect;
 mod interrupt;
 mod line;
+mod listen;
 mod log;
 mod new;
 mod publish;
+mod notices;
 mod serve;
 mod sign;
+mod signals;
 
 use anyhow::{Context, Result};
 use bytesize::ByteSize;

@@ -1,24 +1,30 @@
 //! `millpond serve`.
 
 use super::certificate;
+use super::listen::{Host, ListenAddress, Place};
 use super::log::{Log, LogFormat, LogLevel, announce};
+use super::notices;
+use super::signals::{Asked, Signals};
 use super::{bytes, readable, signing_keys};
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use bytesize::ByteSize;
 use clap::Args;
 use millpond::admin::{Admin, write_report};
 use millpond::clients::{IpNet, Rate};
-use millpond::config::{Config, FilesAt, NotAPath, NotAnOrigin, Origin};
-use millpond::listener::{self, ConnectionLimits};
+use millpond::config::{Config, FilesAt, Origin};
+use millpond::listener::{self, ConnectionLimits, Listener};
 use millpond::store::Folder;
 use millpond::tls::Certificate;
 use millpond::watch::Watch;
 use millpond::{Leak, Limits, Millpond, Source};
 use prometheus_client::registry::Registry;
+use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::num::NonZeroU32;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::str::FromStr;
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
@@ -29,14 +35,16 @@ pub(crate) struct Serve {
     #[arg(value_name = "DIR", default_value = ".", env = "MILLPOND_DIR")]
     dir: PathBuf,
 
-    /// Address and port to listen on; port 0 takes a free one, which is then printed.
+    /// Address to listen on: HOST:PORT, :PORT for all of the machine's addresses, PORT for this machine only, or
+    /// unix:PATH; several times, or with commas. Port 0 takes a free one, which is then printed.
     #[arg(
         long,
         value_name = "ADDR",
         default_value = "127.0.0.1:8080",
-        env = "MILLPOND_LISTEN"
+        env = "MILLPOND_LISTEN",
+        value_parser = list(parse::<ListenAddress>)
     )]
-    listen: SocketAddr,
+    listen: Vec<List<ListenAddress>>,
 
     /// A certificate, with those between it and one that clients know, in PEM: serves HTTPS, and HTTP/2 in it. The
     /// files are read again when they change, and on SIGHUP.
@@ -62,25 +70,24 @@ pub(crate) struct Serve {
     config: Option<PathBuf>,
 
     /// Path under which named files are served; `/` for the root [default: /media].
-    #[arg(long, value_name = "PATH", env = "MILLPOND_FILES_AT", value_parser = parse_files_at)]
+    #[arg(long, value_name = "PATH", env = "MILLPOND_FILES_AT", value_parser = parse::<FilesAt>)]
     files_at: Option<FilesAt>,
 
-    /// An origin whose pages may read answers, as in https://a.example; may be given several times [default: all].
+    /// An origin whose pages may read answers, as in https://a.example; several times, or with commas [default: all].
     #[arg(
         long,
         value_name = "ORIGIN",
         env = "MILLPOND_CORS_ORIGIN",
-        value_delimiter = ' ',
-        value_parser = parse_origin
+        value_parser = list(parse::<Origin>)
     )]
-    cors_origin: Vec<Origin>,
+    cors_origin: Vec<List<Origin>>,
 
     /// A component to serve from, in place of the embedded one.
     #[arg(long, value_name = "FILE", env = "MILLPOND_COMPONENT")]
     component: Option<PathBuf>,
 
     /// The most memory that the process may take, and the kernel on its behalf [default: a quarter of the
-    /// machine's or the control group's, 4GiB at most].
+    /// machine's or the control group's, half of it where that is little, 4GiB at most].
     #[arg(long, value_name = "SIZE", env = "MILLPOND_MEMORY")]
     memory: Option<ByteSize>,
 
@@ -102,12 +109,12 @@ pub(crate) struct Serve {
     recheck: Duration,
 
     /// Address and port for those who run the process: `/metrics`, `/memory`, `/requests`, `/healthz`, `/readyz`;
-    /// `off` for none [default: 127.0.0.1:9090, or none where that is taken].
+    /// `off` for none [default: 127.0.0.1:8079, or none where that is taken].
     #[arg(long, value_name = "ADDR", env = "MILLPOND_ADMIN", value_parser = parse_admin)]
     admin: Option<AdminAddress>,
 
     /// A client that takes too little of an answer in so long is cut off.
-    #[arg(long, value_name = "TIME", default_value = "30s", env = "MILLPOND_STALL", value_parser = humantime::parse_duration)]
+    #[arg(long, value_name = "TIME", default_value = "30s", env = "MILLPOND_STALL", value_parser = parse_time)]
     stall: Duration,
 
     /// What is too little, in bytes a second.
@@ -120,8 +127,12 @@ pub(crate) struct Serve {
     least_rate: u32,
 
     /// The longest that one answer may take.
-    #[arg(long, value_name = "TIME", default_value = "1h", env = "MILLPOND_TOTAL", value_parser = humantime::parse_duration)]
+    #[arg(long, value_name = "TIME", default_value = "1h", env = "MILLPOND_TOTAL", value_parser = parse_time)]
     total: Duration,
+
+    /// How long running answers are let end after SIGTERM or Ctrl-C; a second one ends them at once.
+    #[arg(long, value_name = "TIME", default_value = "10s", env = "MILLPOND_DRAIN", value_parser = humantime::parse_duration)]
+    drain: Duration,
 
     /// Requests that one client may have in flight [default: no limit].
     #[arg(long, value_name = "COUNT", env = "MILLPOND_CLIENT_REQUESTS")]
@@ -144,9 +155,10 @@ pub(crate) struct Serve {
     #[arg(long, value_name = "SIZE", env = "MILLPOND_PACE", value_parser = parse_pace)]
     pace: Option<NonZeroU32>,
 
-    /// Proxies that are believed about whom they ask for; may be given several times.
-    #[arg(long, value_name = "CIDR", env = "MILLPOND_TRUSTED_PROXY", value_delimiter = ',', value_parser = parse_proxy)]
-    trusted_proxy: Vec<IpNet>,
+    /// Proxies that are believed about whom they ask for; several times, or with commas. One on a UNIX domain socket is
+    /// 127.0.0.1.
+    #[arg(long, value_name = "CIDR", env = "MILLPOND_TRUSTED_PROXY", value_parser = list(parse_proxy))]
+    trusted_proxy: Vec<List<IpNet>>,
 
     /// Folder for the reports that SIGUSR2 asks for [default: the system's for temporary files].
     #[arg(long, value_name = "DIR", env = "MILLPOND_REPORTS")]
@@ -179,21 +191,54 @@ pub(crate) struct Serve {
     log_level: LogLevel,
 }
 
-/// Where the admin listener listens unless told otherwise: on this machine only.
-const ADMIN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 9090);
+/// Where the admin listener listens unless told otherwise: on this machine only, at a port that IANA has given to nobody.
+/// It is not 9090, which is Prometheus's own, nor one from there to 9999, which its exporters have divided among them.
+const ADMIN: ListenAddress = ListenAddress::Tcp {
+    host: Host::One(IpAddr::V4(Ipv4Addr::LOCALHOST)),
+    port: 8079,
+};
 
 /// Where the admin listener listens, if anywhere.
-#[derive(Debug, Clone, Copy)]
-struct AdminAddress(Option<SocketAddr>);
+#[derive(Debug, Clone)]
+struct AdminAddress(Option<ListenAddress>);
 
 fn parse_admin(text: &str) -> Result<AdminAddress, String> {
     if text == "off" {
         return Ok(AdminAddress(None));
     }
-    let address = text.parse().map(Some);
-    address
-        .map(AdminAddress)
-        .map_err(|_| "an address and port, as in 127.0.0.1:9090, or off".into())
+    match text.parse() {
+        Ok(address @ ListenAddress::Tcp { .. }) => Ok(AdminAddress(Some(address))),
+        _ => Err("an address and port, as in 127.0.0.1:8079, or off".into()),
+    }
+}
+
+/// Values that were given at once: a variable of the environment has room for one text only.
+#[derive(Debug, Clone)]
+struct List<T>(Vec<T>);
+
+/// Reads values with commas or spaces between them.
+fn list<T>(
+    parse: fn(&str) -> Result<T, String>,
+) -> impl Fn(&str) -> Result<List<T>, String> + Clone {
+    move |text| {
+        let values = text.split(|c: char| c == ',' || c.is_ascii_whitespace());
+        let values = values.filter(|value| !value.is_empty());
+        let values = values.map(|value| parse(value).map_err(|error| format!("{value}: {error}")));
+        values.collect::<Result<_, _>>().map(List)
+    }
+}
+
+fn all<T: Clone>(lists: &[List<T>]) -> Vec<T> {
+    lists.iter().flat_map(|list| list.0.clone()).collect()
+}
+
+/// A time in which something has to happen.
+fn parse_time(text: &str) -> Result<Duration, String> {
+    let time = humantime::parse_duration(text).map_err(|error| error.to_string())?;
+    if time.is_zero() {
+        return Err("it is the end of every answer: a time above nothing, as in 30s".into());
+    }
+    Ok(time)
 }
 
 /// What answers that are given again take together, in bytes; nothing where none are.
@@ -236,19 +281,46 @@ fn parse_leak(text: &str) -> Result<Leak, String> {
     }
 }
 
-fn parse_files_at(text: &str) -> Result<FilesAt, String> {
-    text.parse().map_err(|error: NotAPath| error.to_string())
-}
-
-fn parse_origin(text: &str) -> Result<Origin, String> {
-    text.parse().map_err(|error: NotAnOrigin| error.to_string())
+fn parse<T: FromStr<Err: fmt::Display>>(text: &str) -> Result<T, String> {
+    text.parse().map_err(|error: T::Err| error.to_string())
 }
 
 impl Serve {
     pub(crate) fn run(self) -> Result<ExitCode> {
         let log = Log::start(self.log, self.log_level).context("cannot start the log")?;
-        let connection_limits = self.connection_limits();
-        connection_limits.check()?;
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .enable_all()
+            .build()
+            .context("cannot start the runtime")?;
+        let stopped = runtime.block_on(Arc::new(self).start(&log));
+        // A read that a disk never answers ends with the process.
+        match &stopped {
+            Ok(Stopped::Softly) => runtime.shutdown_timeout(REST),
+            Ok(Stopped::AtOnce) | Err(_) => runtime.shutdown_background(),
+        }
+        Ok(match stopped? {
+            Stopped::Softly => ExitCode::SUCCESS,
+            Stopped::AtOnce => ExitCode::FAILURE,
+        })
+    }
+
+    /// Makes everything ready, and serves until a signal ends it.
+    async fn start(self: Arc<Self>, log: &Log) -> Result<Stopped> {
+        // Before anything that takes a while: whoever sends a signal need not know how far the start has come.
+        let signals = Signals::take().context("cannot wait for signals")?;
+        let serve = Arc::clone(&self);
+        let ready = tokio::task::spawn_blocking(move || serve.prepare());
+        let ready = tokio::select! {
+            ready = ready => ready.context("the start failed")??,
+            () = signals.stop.cancelled() => return Ok(Stopped::Softly),
+        };
+        self.serve(ready, signals, log).await
+    }
+
+    /// All that is read and made before there is a listener. It blocks: compiling a component takes seconds.
+    fn prepare(&self) -> Result<Ready> {
+        let limits = self.connection_limits();
+        limits.check()?;
         let source = match &self.component {
             Some(path) => Source::from_file(path)?,
             None => Source::embedded(),
@@ -258,33 +330,32 @@ impl Serve {
         let folder = Folder::open(&self.dir)
             .with_context(|| format!("cannot serve the folder {}", self.dir.display()))?
             .with_recheck(self.recheck);
-        let memory_bytes = self
-            .memory
-            .map(|size| bytes(size, "--memory"))
-            .transpose()?;
+        if let Some(folder) = &self.reports {
+            check_reports(folder)?;
+        }
+        let config = self.config()?;
+        let limits_of_requests = self.limits()?;
+        notices::of_memory(limits_of_requests.memory_bytes);
+        let millpond = Millpond::new(&source, folder, &config, limits_of_requests)?;
+        notices::of_open_files(millpond.bound());
+        notices::of_private_media(&self.dir, &config);
+        Ok(Ready {
+            millpond,
+            files_at: config.files_at().to_owned(),
+            certificate,
+            limits,
+        })
+    }
+
+    fn limits(&self) -> Result<Limits> {
         let mut limits = Limits::default();
-        if let Some(memory_bytes) = memory_bytes {
-            limits.memory_bytes = memory_bytes;
+        if let Some(memory) = self.memory {
+            limits.memory_bytes = bytes(memory, "--memory")?;
         }
         limits.request_memory_bytes = bytes(self.request_memory, "--request-memory")?;
         limits.reuse_bytes = self.reuse.0;
         limits.leak = self.leak_drill;
-        let config = self.config()?;
-        let millpond = Millpond::new(&source, folder, &config, limits)?;
-        let runtime = tokio::runtime::Builder::new_multi_thread()
-            .enable_all()
-            .build()
-            .context("cannot start the runtime")?;
-        let files_at = config.files_at();
-        let served = self.serve(millpond, files_at, certificate, connection_limits, &log);
-        Ok(match runtime.block_on(served)? {
-            Stopped::Softly => ExitCode::SUCCESS,
-            Stopped::AtOnce => {
-                // What still reads from a disk ends with the process.
-                runtime.shutdown_background();
-                ExitCode::FAILURE
-            }
-        })
+        Ok(limits)
     }
 
     fn connection_limits(&self) -> ConnectionLimits {
@@ -296,10 +367,11 @@ impl Serve {
         limits.stall = self.stall;
         limits.least_bytes_per_second = self.least_rate;
         limits.total = self.total;
+        limits.drain = self.drain;
         limits.clients.requests = self.client_requests;
         limits.clients.rate = rate;
         limits.clients.pace_bytes_per_second = self.pace;
-        limits.clients.trusted_proxies = self.trusted_proxy.clone();
+        limits.clients.trusted_proxies = all(&self.trusted_proxy);
         limits
     }
 
@@ -309,28 +381,33 @@ impl Serve {
         Ok(certificate.transpose()?)
     }
 
-    async fn serve(
-        &self,
-        millpond: Millpond,
-        files_at: &str,
-        certificate: Option<Certificate>,
-        limits: ConnectionLimits,
-        log: &Log,
-    ) -> Result<Stopped> {
-        let listener = TcpListener::bind(self.listen)
-            .await
-            .with_context(|| format!("cannot listen on {}", self.listen))?;
+    async fn serve(&self, ready: Ready, signals: Signals, log: &Log) -> Result<Stopped> {
+        let Ready {
+            millpond,
+            files_at,
+            certificate,
+            limits,
+        } = ready;
+        let Signals {
+            stop,
+            stop_at_once,
+            reload,
+            report,
+        } = signals;
+        let (listeners, places) = self.listen().await?;
         millpond.probe().await?;
         let watch = Watch::start(&millpond, self.watch_every);
-        let (stop, stop_at_once) = stop_on_signal()?;
-        let admin_address = match self.admin {
+        let admin_address = match &self.admin {
             Some(AdminAddress(None)) => None,
             Some(AdminAddress(Some(address))) => {
                 let started = self.start_admin(address, &millpond, &watch, &stop, log);
                 Some(started.await?)
             }
             // Nobody asked for it, so it is no reason not to serve.
-            None => match self.start_admin(ADMIN, &millpond, &watch, &stop, log).await {
+            None => match self
+                .start_admin(&ADMIN, &millpond, &watch, &stop, log)
+                .await
+            {
                 Ok(address) => Some(address),
                 Err(error) => {
                     tracing::warn!("{error:#}: going without; --admin names another place");
@@ -338,19 +415,17 @@ impl Serve {
                 }
             },
         };
-        self.report_on_signal(&millpond, &watch)?;
-        let announcement =
-            self.announcement(&millpond, files_at, listener.local_addr()?, admin_address);
-        if let Some(certificate) = &certificate {
-            certificate::follow(certificate.clone())?;
-        }
+        let announcement = self.announcement(&millpond, &files_at, &places, admin_address);
+        self.report_when_asked(&millpond, &watch, report);
+        certificate::follow(certificate.clone(), reload);
         announce(announcement).context("cannot start a thread")?;
         let served = async {
+            let stop = stop.clone();
             match certificate {
                 Some(certificate) => {
-                    listener::serve_tls(listener, certificate, millpond, limits, stop).await;
+                    listener::serve_tls(listeners, certificate, millpond, limits, stop).await;
                 }
-                None => listener::serve(listener, millpond, limits, stop).await,
+                None => listener::serve(listeners, millpond, limits, stop).await,
             }
         };
         Ok(tokio::select! {
@@ -368,8 +443,9 @@ impl Serve {
         if let Some(files_at) = &self.files_at {
             config.files_at = Some(files_at.clone());
         }
-        if !self.cors_origin.is_empty() {
-            config.cors.origins = Some(self.cors_origin.clone());
+        let origins = all(&self.cors_origin);
+        if !origins.is_empty() {
+            config.cors.origins = Some(origins);
         }
         if let Some(keys) = signing_keys()? {
             config.signing_keys = keys;
@@ -377,54 +453,62 @@ impl Serve {
         Ok(config)
     }
 
+    /// The sockets to serve on, and where they are.
+    async fn listen(&self) -> Result<(Vec<Listener>, Vec<Place>)> {
+        let addresses = all(&self.listen);
+        ensure!(
+            !addresses.is_empty(),
+            "--listen names no address to listen on"
+        );
+        let (mut listeners, mut places) = (Vec::new(), Vec::new());
+        for address in addresses {
+            for bound in address.bind().await? {
+                listeners.push(bound.listener);
+                places.push(bound.place);
+            }
+        }
+        Ok((listeners, places))
+    }
+
     async fn start_admin(
         &self,
-        address: SocketAddr,
+        address: &ListenAddress,
         millpond: &Millpond,
         watch: &Watch,
         stop: &CancellationToken,
         log: &Log,
     ) -> Result<SocketAddr> {
-        let listener = TcpListener::bind(address)
-            .await
-            .with_context(|| format!("cannot listen on {address} for --admin"))?;
-        let address = listener.local_addr()?;
+        let listeners = address.bind_tcp().await.context("--admin")?;
+        let first = listeners.first().map(TcpListener::local_addr);
+        let address = first.context("--admin names no address")??;
         let mut metrics = Registry::default();
         metrics.register_collector(log.dropped());
         let admin = Admin::with_metrics(metrics, millpond.clone(), watch.clone(), stop.clone());
-        tokio::spawn(admin.serve(listener));
+        for listener in listeners {
+            tokio::spawn(admin.clone().serve(listener));
+        }
         Ok(address)
     }
 
     /// Writes a report whenever SIGUSR2 comes.
-    fn report_on_signal(&self, millpond: &Millpond, watch: &Watch) -> Result<()> {
-        #[cfg(unix)]
-        {
-            use tokio::signal::unix::{SignalKind, signal};
-            let mut asked =
-                signal(SignalKind::user_defined2()).context("cannot wait for SIGUSR2")?;
-            let folder = self.reports.clone().unwrap_or_else(std::env::temp_dir);
-            let (millpond, watch) = (millpond.clone(), watch.clone());
-            tokio::spawn(async move {
-                while asked.recv().await.is_some() {
-                    let (millpond, watch, folder) =
-                        (millpond.clone(), watch.clone(), folder.clone());
-                    let written = tokio::task::spawn_blocking(move || {
-                        write_report(&millpond, &watch, &folder)
-                    });
-                    match written.await {
-                        Ok(Ok(path)) => {
-                            tracing::info!(path = %path.display(), "a report was written");
-                        }
-                        Ok(Err(error)) => tracing::error!(%error, "no report could be written"),
-                        Err(error) => tracing::error!(%error, "no report could be written"),
+    fn report_when_asked(&self, millpond: &Millpond, watch: &Watch, mut asked: Asked) {
+        let folder = self.reports.clone().unwrap_or_else(std::env::temp_dir);
+        let (millpond, watch) = (millpond.clone(), watch.clone());
+        tokio::spawn(async move {
+            loop {
+                asked.next().await;
+                let (millpond, watch, folder) = (millpond.clone(), watch.clone(), folder.clone());
+                let written =
+                    tokio::task::spawn_blocking(move || write_report(&millpond, &watch, &folder));
+                match written.await {
+                    Ok(Ok(path)) => {
+                        tracing::info!(path = %path.display(), "a report was written");
                     }
+                    Ok(Err(error)) => tracing::error!(%error, "no report could be written"),
+                    Err(error) => tracing::error!(%error, "no report could be written"),
                 }
-            });
-        }
-        #[cfg(not(unix))]
-        let _ = (millpond, watch);
-        Ok(())
+            }
+        });
     }
 
     /// Says what is served, where, by what and within which limits.
@@ -432,7 +516,7 @@ impl Serve {
         &self,
         millpond: &Millpond,
         files_at: &str,
-        address: SocketAddr,
+        places: &[Place],
         admin: Option<SocketAddr>,
     ) -> String {
         let scheme = if self.tls_cert.is_some() {
@@ -440,13 +524,17 @@ impl Serve {
         } else {
             "http"
         };
-        let url = format!("{scheme}://{address}");
+        let url_of = |place: &Place| match place {
+            Place::Tcp(address) => format!("{scheme}://{address}"),
+            Place::Unix(file) => format!("unix:{}", file.path.display()),
+        };
+        let is_tcp = |place: &&Place| matches!(place, Place::Tcp(_));
+        let url = places.iter().find(is_tcp).map_or(String::new(), url_of);
         let component = millpond.component();
         let files_at = files_at.trim_end_matches('/');
         let mut lines = vec![
             format!("millpond {}", env!("CARGO_PKG_VERSION")),
             format!("  serving    {}", self.dir.display()),
-            format!("  listening  {url}"),
             format!("  files      {url}{files_at}/<path>"),
             format!("  media      {url}/api/media/<id>"),
             format!(
@@ -458,14 +546,24 @@ impl Serve {
             format!("  memory     {}", millpond.bound()),
             format!("  request    {}", millpond.limits()),
         ];
-        if let Some(admin) = admin {
-            lines.insert(3, format!("  admin      http://{admin}"));
-        }
+        let listening = places.iter().map(url_of);
+        let listening = listening.map(|url| format!("  listening  {url}"));
+        let admin = admin.map(|admin| format!("  admin      http://{admin}"));
+        lines.splice(2..2, listening.chain(admin));
         if let Some(file) = file_to_try(&self.dir) {
             lines.push(format!("  try        {url}{files_at}/{file}"));
         }
         lines.join("\n") + "\n"
     }
+}
+
+/// Whether reports can be written there: when one is asked for, it is too late to find out.
+fn check_reports(folder: &Path) -> Result<()> {
+    let written = tempfile::NamedTempFile::new_in(folder);
+    // Why is enough: the name of the file that could not be is no help.
+    let written = written.map_err(|error| std::io::Error::from(error.kind()));
+    let written = written.map(drop);
+    written.with_context(|| format!("cannot write reports to {}", folder.display()))
 }
 
 /// A page, or else the first file that a URL can name as it is.
@@ -491,6 +589,14 @@ fn file_to_try(dir: &Path) -> Option<String> {
     (!names.is_empty()).then(|| names.swap_remove(index.unwrap_or(0)))
 }
 
+/// What there is before there is a listener.
+struct Ready {
+    millpond: Millpond,
+    files_at: String,
+    certificate: Option<Certificate>,
+    limits: ConnectionLimits,
+}
+
 /// How serving came to its end.
 enum Stopped {
     /// Running answers were let end.
@@ -499,62 +605,8 @@ enum Stopped {
     AtOnce,
 }
 
-/// Two tokens: one that is cancelled by the first Ctrl-C or SIGTERM, and one by the second.
-fn stop_on_signal() -> Result<(CancellationToken, CancellationToken)> {
-    let (stop, at_once) = (CancellationToken::new(), CancellationToken::new());
-    let tokens = (stop.clone(), at_once.clone());
-    let mut signals = Signals::new().context("cannot wait for signals")?;
-    tokio::spawn(async move {
-        signals.next().await;
-        tracing::info!("stopping: running answers are let end");
-        stop.cancel();
-        signals.next().await;
-        tracing::warn!("stopping at once");
-        at_once.cancel();
-    });
-    Ok(tokens)
-}
-
-#[cfg(unix)]
-struct Signals {
-    interrupt: tokio::signal::unix::Signal,
-    terminate: tokio::signal::unix::Signal,
-}
-
-#[cfg(unix)]
-impl Signals {
-    fn new() -> std::io::Result<Self> {
-        use tokio::signal::unix::{SignalKind, signal};
-        Ok(Signals {
-            interrupt: signal(SignalKind::interrupt())?,
-            terminate: signal(SignalKind::terminate())?,
-        })
-    }
-
-    async fn next(&mut self) {
-        tokio::select! {
-            _ = self.interrupt.recv() => {}
-            _ = self.terminate.recv() => {}
-        }
-    }
-}
-
-#[cfg(not(unix))]
-struct Signals;
-
-#[cfg(not(unix))]
-impl Signals {
-    fn new() -> std::io::Result<Self> {
-        Ok(Signals)
-    }
-
-    async fn next(&mut self) {
-        // Without a Ctrl-C to wait for, there is none to come.
-        if tokio::signal::ctrl_c().await.is_err() {
-            std::future::pending::<()>().await;
-        }
-    }
-}
+/// How long what still reads or writes files is waited for when everything else has ended.
+const REST: Duration = Duration::from_secs(1);
 
 /// Raises the limit of open files as far as it goes: it is one of the things that bound connections.
 fn raise_open_files() {

@@ -327,6 +327,7 @@ mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
     use crate::connection::clients::{ClientLimits, Clients};
+    use crate::connection::incoming::Listeners;
     use crate::store::Folder;
     use crate::{Config, Limits, Source};
     use futures_util::poll;
@@ -356,10 +357,10 @@ mod tests {
         let client = socket.connect(listener.local_addr().unwrap()).await;
         let mut client = client.unwrap();
         client.write_all(ASKED.as_bytes()).await.unwrap();
-        let (stream, _) = listener.accept().await.unwrap();
+        let incoming = Listeners::from(listener).accept().await.unwrap();
         let clients = Clients::new(&ClientLimits::default());
         let (accounts, budget) = (millpond.accounts(), millpond.budget());
-        let connection = Connection::open(stream, &clients, accounts, budget).unwrap();
+        let connection = Connection::open(incoming, &clients, accounts, budget).unwrap();
         let (plaintext, _) = Plaintext::open(&connection, None).await.unwrap();
         let direct = Direct::new(plaintext, connection, millpond.clone());
         (millpond, direct, client, folder)

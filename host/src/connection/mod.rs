@@ -9,6 +9,7 @@ pub(crate) mod framing;
 pub(crate) mod head;
 pub(crate) mod http1;
 pub(crate) mod http2;
+pub(crate) mod incoming;
 pub(crate) mod lent;
 pub(crate) mod pace;
 pub(crate) mod places;
@@ -23,6 +24,7 @@ use crate::connection::clients::{Clients, InFlight, TooMany};
 use crate::connection::clock::{Answering, Clock};
 use crate::connection::frames::Frames;
 use crate::connection::framing::{Framing, Scan};
+use crate::connection::incoming::Incoming;
 use crate::connection::lent::{FileRange, Lent};
 use crate::connection::pace::Pacer;
 use crate::connection::stream::Stream;
@@ -99,20 +101,20 @@ impl Connection {
     /// # Errors
     /// When the connection is gone already.
     pub(crate) fn open(
-        stream: TcpStream,
+        incoming: Incoming,
         clients: &Arc<Clients>,
         accounts: &Arc<Accounts>,
         budget: &Arc<Budget>,
     ) -> io::Result<Arc<Self>> {
+        let Incoming { stream, peer } = incoming;
         // Answers are written whole; waiting to fill a packet would only delay the last one.
-        stream.set_nodelay(true)?;
+        socket::of_tcp(stream.set_nodelay(true))?;
         socket::set_send_window(&stream, SMALLEST.kernel_bytes)?;
-        let client = stream.peer_addr()?.ip().to_canonical();
         let ledger = Ledger::new(accounts, Owner::Connection, usize::MAX);
         let charge = |kind, bytes| ledger.charge(kind, bytes).map_err(io::Error::other);
         Ok(Arc::new(Connection {
             stream,
-            client,
+            client: peer,
             clients: Arc::clone(clients),
             clock: Arc::new(Clock::new()),
             tally: Arc::default(),

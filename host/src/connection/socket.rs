@@ -1,8 +1,22 @@
 //! What the kernel keeps for a connection: set, and asked for. Only Linux tells; elsewhere the defaults stay.
 
+use std::io;
+
 pub(crate) use platform::{
     held_bytes, is_of_shrunk_file, send, send_file, set_receive_bytes, set_send_window,
 };
+
+/// The result of setting what TCP alone has: that a socket of another family does not know it is no error.
+pub(crate) fn of_tcp(set: io::Result<()>) -> io::Result<()> {
+    #[cfg(unix)]
+    if let Err(error) = &set {
+        let unknown = rustix::io::Errno::OPNOTSUPP;
+        if error.raw_os_error() == Some(unknown.raw_os_error()) {
+            return Ok(());
+        }
+    }
+    set
+}
 
 #[cfg(target_os = "linux")]
 mod platform {
@@ -22,7 +36,8 @@ mod platform {
         let socket = SockRef::from(socket);
         // The kernel doubles what it is given, for its own bookkeeping.
         socket.set_send_buffer_size(kernel_bytes / 2)?;
-        socket.set_tcp_notsent_lowat(u32::try_from(kernel_bytes / 2).unwrap_or(u32::MAX))
+        let unsent = u32::try_from(kernel_bytes / 2).unwrap_or(u32::MAX);
+        super::of_tcp(socket.set_tcp_notsent_lowat(unsent))
     }
 
     /// Sends what fits. The window is looked at for each call (`MSG_EOR`): else the kernel would fill up its last
@@ -91,6 +106,7 @@ mod platform {
     pub(crate) fn held_bytes(socket: &impl AsFd) -> io::Result<usize> {
         /// Places in what `SO_MEMINFO` gives, of `linux/sock_diag.h`.
         const RMEM_ALLOC: usize = 0;
+        const WMEM_ALLOC: usize = 2;
         const WMEM_QUEUED: usize = 5;
         let mut figures = [0_u32; 9];
         let mut length = libc::socklen_t::try_from(size_of_val(&figures)).unwrap_or(0);
@@ -108,7 +124,9 @@ mod platform {
         if result != 0 {
             return Err(io::Error::last_os_error());
         }
-        Ok(figures[RMEM_ALLOC] as usize + figures[WMEM_QUEUED] as usize)
+        // TCP has a queue; a UNIX domain socket's bytes lie with its reader and count as allocated.
+        let to_send = figures[WMEM_QUEUED].max(figures[WMEM_ALLOC]);
+        Ok(figures[RMEM_ALLOC] as usize + to_send as usize)
     }
 
     #[cfg(test)]

@@ -36,7 +36,7 @@ pub struct Certificate {
 #[non_exhaustive]
 pub enum CertificateError {
     /// A file cannot be read.
-    #[error("cannot read {}: {source}", path.display())]
+    #[error("cannot read {}", path.display())]
     Unreadable {
         /// The file.
         path: PathBuf,
@@ -65,7 +65,7 @@ pub enum CertificateError {
         path: PathBuf,
     },
     /// A file has the form of PEM in part only.
-    #[error("{} is not sound PEM: {source}", path.display())]
+    #[error("{} is not sound PEM", path.display())]
     Pem {
         /// The file.
         path: PathBuf,
@@ -73,7 +73,7 @@ pub enum CertificateError {
         source: pem::Error,
     },
     /// Both were read, and cannot be used together.
-    #[error("the certificate in {} cannot be used with the key in {}: {source}", certificate.display(), key.display())]
+    #[error("the certificate in {} cannot be used with the key in {}", certificate.display(), key.display())]
     Unfit {
         /// The certificate's file.
         certificate: PathBuf,

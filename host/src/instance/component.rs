@@ -76,6 +76,15 @@ pub enum ComponentError {
         /// Which limit, and by how much.
         reason: String,
     },
+    /// The system denies this process memory with code in it that was made while it runs.
+    #[error(
+        "the system does not let this process run code that it compiles ({reason}): leave out \
+         MemoryDenyWriteExecute= of systemd, or whatever else denies it here"
+    )]
+    NoExecutableMemory {
+        /// What the system said.
+        reason: String,
+    },
     /// There is too little memory to serve in.
     #[error(transparent)]
     TooLittleMemory(#[from] crate::ledger::budget::TooLittle),
@@ -193,9 +202,14 @@ pub(crate) fn compile(
         }
     }
     let component = Component::from_binary(engine, source.bytes()).map_err(|error| {
-        ComponentError::Invalid {
-            name: source.name.clone(),
-            reason: one_line(&error),
+        let is_denied = error.chain().any(is_denied);
+        let reason = one_line(&error);
+        match is_denied {
+            true => ComponentError::NoExecutableMemory { reason },
+            false => ComponentError::Invalid {
+                name: source.name.clone(),
+                reason,
+            },
         }
     })?;
     if let Some(cache) = &cache
@@ -204,6 +218,14 @@ pub(crate) fn compile(
         tracing::debug!(%error, "compiled code is not kept");
     }
     Ok(component)
+}
+
+/// Whether it is the system's refusal of a right.
+fn is_denied(cause: &(dyn std::error::Error + 'static)) -> bool {
+    let kind = cause.downcast_ref::<io::Error>().map(io::Error::kind);
+    #[cfg(unix)]
+    let kind = kind.or_else(|| Some(cause.downcast_ref::<rustix::io::Errno>()?.kind()));
+    kind == Some(io::ErrorKind::PermissionDenied)
 }
 
 /// Which version of `wasi:http` a component answers, if it is one for that and not for `media-serve`.

@@ -214,6 +214,9 @@ impl media_store::Host for InstanceState {
         let opened = store::open(&self.media, &key, &self.ledger).await;
         match opened.and_then(|object| visible(object, &key)) {
             Ok(object) => {
+                if object.info().access == Access::Private {
+                    self.settings.asked_for_private();
+                }
                 let opened = self.remember(key, Some(Arc::clone(object.shared_info())));
                 Ok(Ok(self.table.push(GuestObject { object, opened })?))
             }

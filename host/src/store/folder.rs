@@ -6,6 +6,7 @@ use super::object::{
     KeptBytes, Key, MediaObject, MediaStore, ObjectInfo, ObjectVariant, OpenError,
 };
 use super::slice::{self, MediaFile};
+use super::unreadable;
 use crate::ledger::LedgerHandle;
 use crate::watch::heap;
 use cap_std::ambient_authority;
@@ -266,7 +267,10 @@ impl Opener for Wait<'_> {
             use cap_std::fs::OpenOptionsExt;
             options.custom_flags(rustix::fs::OFlags::NONBLOCK.bits().cast_signed());
         }
-        let file = self.0.open_with(path, &options).map_err(open_error)?;
+        let file = self.0.open_with(path, &options).map_err(|error| {
+            unreadable::tell(path, &error);
+            open_error(error)
+        })?;
         Ok(file.into_std())
     }
 

@@ -14,6 +14,7 @@ mod object;
 mod pieces;
 mod record;
 mod slice;
+mod unreadable;
 
 pub use add::{Abandoned, AddError, Added, Adder, Published};
 pub use check::{Damage, Finding, check};

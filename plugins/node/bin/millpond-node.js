@@ -81,7 +81,14 @@ function serve(middleware, host, port) {
     console.log(`listening on http://${family === 'IPv6' ? `[${address}]` : address}:${port}`);
   });
   process.on('SIGUSR2', () => console.log(JSON.stringify(middleware.figures())));
-  for (const signal of ['SIGTERM', 'SIGINT']) process.once(signal, () => stop(server));
+  let isStopping = false;
+  for (const signal of ['SIGTERM', 'SIGINT', 'SIGQUIT']) {
+    process.on(signal, () => {
+      if (isStopping) process.exit(1);
+      isStopping = true;
+      stop(server);
+    });
+  }
 }
 
 /** @param {import('node:http').Server} server */
@@ -89,6 +96,13 @@ function stop(server) {
   server.close();
   server.closeIdleConnections();
   setTimeout(() => server.closeAllConnections(), GRACE_MS).unref();
+}
+
+/** Signals that would end the process at once, or start a debugger, and ask for what there is not here. */
+function ignoreSignals() {
+  for (const signal of ['SIGHUP', 'SIGUSR1']) {
+    process.on(signal, () => console.error(`millpond-node: ${signal}: there is nothing to read again`));
+  }
 }
 
 /** What is told of a head by what Node's parser says of it. @type {Map<string | undefined, [string, string]>} */
@@ -123,6 +137,7 @@ function quit(error) {
 }
 
 try {
+  ignoreSignals();
   run();
 } catch (error) {
   quit(error);

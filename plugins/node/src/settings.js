@@ -69,12 +69,14 @@ const SETTINGS = [
     key: 'files-at',
     valueOf: /** @type {Read} */ ((text) => text),
     textOf: pathOf,
-    isWhat: 'a path to serve files at begins with `/` and has no `?`, `#`, `%` or space',
+    isWhat:
+      'a path to serve files at begins with `/`, has no `?`, `#`, `%` or space, and is neither `/api/media`, where ' +
+      'media is served by its content, nor beneath it',
   },
   {
     option: 'corsOrigins',
     key: 'cors-origins',
-    valueOf: /** @type {Read} */ ((text) => (text === '*' ? text : text.split(' ').filter(Boolean))),
+    valueOf: /** @type {Read} */ ((text) => (text === '*' ? text : text.split(/[\s,]+/).filter(Boolean))),
     textOf: originsOf,
     isWhat: "origins are '*' or a list of `scheme://host` or `scheme://host:port`, in lower case",
   },
@@ -97,7 +99,7 @@ const SETTINGS = [
 
 /** @param {unknown} value */
 function pathOf(value) {
-  const isPath = typeof value === 'string' && /^\/[\x21-\x7e]*$/.test(value) && !/[?#%\\]|\/\//.test(value);
+  const isPath = typeof value === 'string' && /^\/[\x21-\x7e]*$/.test(value) && !/[?#%\\]|\/\/|^\/api\/media(\/|$)/.test(value);
   return isPath ? value.replace(/\/$/, '') || '/' : undefined;
 }
 
@@ -109,9 +111,9 @@ function originsOf(value) {
   return Array.isArray(value) && value.every(isOrigin) ? value.join(' ') : undefined;
 }
 
-/** @param {string} text `<id>:<secret in hexadecimal>`, with a space between them */
+/** @param {string} text `<id>:<secret in hexadecimal>`, with a space or a comma between them */
 function keysIn(text) {
-  const pairs = text.split(/\s+/).filter(Boolean);
+  const pairs = text.split(/[\s,]+/).filter(Boolean);
   return Object.fromEntries(pairs.map((pair) => pair.split(/:(.*)/s, 2)));
 }
 

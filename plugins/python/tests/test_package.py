@@ -60,6 +60,29 @@ def test_the_command_ends_cleanly(media: Path, ending: signal.Signals) -> None:
         assert served.process.wait() == 0
 
 
+@pytest.mark.parametrize("ignored", [signal.SIGHUP, signal.SIGUSR1])
+def test_a_signal_that_asks_for_no_end_ends_nothing(media: Path, ignored: signal.Signals) -> None:
+    with serve_uvicorn(media, "--files-at", "/") as served:
+        assert served.process
+        served.process.send_signal(ignored)
+        # The figures are told by a signal too, which comes after it.
+        served.figures()
+        assert served.ask("/small.txt").status == 200
+
+
+def test_a_second_signal_ends_it_at_once(media: Path) -> None:
+    (media / "large.bin").write_bytes(bytes(64 << 20))
+    with serve_uvicorn(media, "--files-at", "/") as served:
+        assert served.process
+        with served.connect("GET", "/large.bin") as client:
+            assert client.recv(1)
+            served.process.send_signal(signal.SIGTERM)
+            with pytest.raises(subprocess.TimeoutExpired):
+                served.process.wait(timeout=0.5)
+            served.process.send_signal(signal.SIGTERM)
+            assert served.process.wait() == 1
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
@@ -97,9 +120,12 @@ def test_settings() -> None:
     assert "0000" not in repr(settings), "secrets are not shown"
     assert Settings.parse(dict(settings.all())).all() == settings.all()
     assert Settings.parse({"cors-origins": "*"}) == Settings()
+    assert Settings.parse({"cors-origins": "https://a.example, http://b.example:81"}).all()[1] == settings.all()[1]
     for pairs in (
         {"files-at": "media"},
         {"files-at": "/a?b"},
+        {"files-at": "/api/media"},
+        {"files-at": "/api/media/files"},
         {"cors-origins": "https://A.example"},
         {"cache-files": "a\nb"},
         {"cache-missing": "-1"},

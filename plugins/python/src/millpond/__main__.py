@@ -11,6 +11,7 @@ import logging
 import signal
 import socket
 import sys
+from types import FrameType
 from typing import Final
 
 from . import AsgiApp, ComponentError, Limits, SettingError, Settings
@@ -25,7 +26,8 @@ _GRACE_SECONDS: Final = 10
 
 
 def main() -> int:
-    """Serves until SIGTERM or SIGINT. Exit codes: 0 done, 2 it could not begin."""
+    """Serves until SIGTERM or SIGINT. Exit codes: 0 done, 1 stopped at once by a second one, 2 it could not begin."""
+    _take_signals()
     options = _options()
     if importlib.util.find_spec("uvicorn") is None:
         print("millpond: there is no server to serve with: pip install 'millpond[server]'", file=sys.stderr)
@@ -50,8 +52,22 @@ def main() -> int:
     for ending in (signal.SIGTERM, signal.SIGINT):
         signal.signal(ending, lambda _number, _frame: None)
     with app:
-        asyncio.run(_serve(app, listener))
-    return 0
+        is_whole = asyncio.run(_serve(app, listener))
+    return 0 if is_whole else 1
+
+
+def _take_signals() -> None:
+    """Takes the signals that would end the process with its answers cut."""
+
+    def say(number: int, _frame: FrameType | None) -> None:
+        print(f"millpond: {signal.Signals(number).name}: there is nothing to read again", file=sys.stderr, flush=True)
+
+    for name in ("SIGHUP", "SIGUSR1"):
+        if hasattr(signal, name):
+            signal.signal(getattr(signal, name), say)
+    # A container that was made for nginx is ended with it.
+    if hasattr(signal, "SIGQUIT"):
+        signal.signal(signal.SIGQUIT, lambda _number, _frame: signal.raise_signal(signal.SIGTERM))
 
 
 _LIMITS: Final = tuple(field.name for field in dataclasses.fields(Limits))
@@ -91,8 +107,16 @@ def _listen(address: str) -> socket.socket:
     return listener
 
 
-async def _serve(app: AsgiApp, listener: socket.socket) -> None:
+async def _serve(app: AsgiApp, listener: socket.socket) -> bool:
+    """Serves until a signal ends it. Whether running answers were let end."""
     import uvicorn
+
+    class Server(uvicorn.Server):
+        """Ends at once at the second signal, whichever it is: uvicorn does so for SIGINT only."""
+
+        def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+            self.force_exit = self.force_exit or self.should_exit
+            super().handle_exit(sig, frame)
 
     config = uvicorn.Config(
         app,
@@ -110,7 +134,9 @@ async def _serve(app: AsgiApp, listener: socket.socket) -> None:
         loop.add_signal_handler(signal.SIGUSR2, lambda: print(json.dumps(app.figures()), flush=True))
     host, port = listener.getsockname()[:2]
     print(f"listening on http://{f'[{host}]' if ':' in host else host}:{port}", flush=True)
-    await uvicorn.Server(config).serve(sockets=[listener])
+    server = Server(config)
+    await server.serve(sockets=[listener])
+    return not server.force_exit
 
 
 if __name__ == "__main__":

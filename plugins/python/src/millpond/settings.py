@@ -85,13 +85,13 @@ class Settings:
                 case "files-at":
                     values["files_at"] = text
                 case "cors-origins":
-                    values["cors_origins"] = None if text == "*" else text.split()
+                    values["cors_origins"] = None if text == "*" else text.replace(",", " ").split()
                 case "cors-max-age" | "cache-missing":
                     if not (text.isascii() and text.isdigit()):
                         raise SettingError(f"{key}: a number of seconds")
                     values[f"{key.replace('-', '_')}_seconds"] = int(text)
                 case "signing-keys":
-                    keys = [entry.partition(":") for entry in text.split()]
+                    keys = [entry.partition(":") for entry in text.replace(",", " ").split()]
                     values["signing_keys"] = {key: secret for key, _, secret in keys}
                 case _ if key.replace("-", "_") in _TEXTS:
                     values[key.replace("-", "_")] = text
@@ -127,6 +127,7 @@ _ORIGIN: Final = re.compile(r"[a-z0-9.+:\[\]-]+://[a-z0-9.+:\[\]-]+")
 _KEY_ID: Final = re.compile(r"[A-Za-z0-9_-]+")
 _SECRET: Final = re.compile(r"(?:[0-9a-fA-F]{2}){16,}")
 _PATH: Final = re.compile(r"/[!-~]*")
+_CONTENT: Final = re.compile(r"/api/media(?:/|$)")
 
 
 def _key(name: str) -> str:
@@ -136,4 +137,6 @@ def _key(name: str) -> str:
 def _path(text: str) -> str:
     if not _PATH.fullmatch(text) or "//" in text or any(mark in text for mark in "?#%\\"):
         raise SettingError("files-at: a path to serve files at begins with `/` and has no `?`, `#`, `%` or space")
+    if _CONTENT.match(text):
+        raise SettingError("files-at: `/api/media` is where media is served by its content; name another path")
     return text.rstrip("/") or "/"
