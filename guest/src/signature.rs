@@ -12,10 +12,10 @@ use sha2::Sha256;
 /// A secret, and the id by which a signature names it. Several at a time make rotation possible.
 #[derive(Clone)]
 pub struct Key {
-    /// The id: letters, digits, `-` and `_`.
-    pub id: String,
-    /// The secret, 16 bytes at least.
-    pub secret: Vec<u8>,
+    id: String,
+    secret: Vec<u8>,
+    /// The HMAC that the secret keys, of no message yet. There is no key without it, so nothing is verified without one.
+    mac: Hmac<Sha256>,
 }
 
 /// Least length of a secret, in bytes.
@@ -52,10 +52,30 @@ impl Key {
             return None;
         }
         let secret = base16ct::mixed::decode_vec(secret).ok()?;
-        (secret.len() >= LEAST_SECRET_BYTES).then(|| Key {
+        if secret.len() < LEAST_SECRET_BYTES {
+            return None;
+        }
+        Some(Key {
             id: id.to_owned(),
+            mac: Hmac::new_from_slice(&secret).ok()?,
             secret,
         })
+    }
+
+    /// The id: letters, digits, `-` and `_`.
+    #[must_use]
+    pub fn id(&self) -> &str {
+        &self.id
+    }
+
+    /// The same text that [`Key::parse`] reads. It holds the secret.
+    #[must_use]
+    pub fn to_text(&self) -> String {
+        format!(
+            "{}:{}",
+            self.id,
+            base16ct::lower::encode_string(&self.secret)
+        )
     }
 
     /// The query, without its `?`, that grants what is described.
@@ -72,9 +92,7 @@ impl Key {
     }
 
     fn mac(&self, grant: &Grant<'_>) -> Hmac<Sha256> {
-        // Any length of key is one; this never fails, and a key of nothing would sign nothing of use.
-        let mut mac = Hmac::<Sha256>::new_from_slice(&self.secret)
-            .unwrap_or_else(|_| Hmac::<Sha256>::new(&Default::default()));
+        let mut mac = self.mac.clone();
         let prefix = grant.client_prefix.unwrap_or_default();
         // None of the parts can hold a line's end.
         for part in [
@@ -263,6 +281,26 @@ mod tests {
         ] {
             assert_eq!(covers(prefix, client), expected, "{prefix} {client}");
         }
+    }
+
+    /// There was a branch that verified with zeros where HMAC refused the secret; it refuses none.
+    #[test]
+    fn a_secret_of_whatever_length_verifies_as_itself_and_not_as_zeros() {
+        for length in [16, 32, 63, 64, 65, 200] {
+            let key = |byte: &str| Key::parse(&format!("k1:{}", byte.repeat(length))).unwrap();
+            let (own, zeros) = (key("0a").sign(&grant(None)), key("00").sign(&grant(None)));
+            let check = |query: &str| check("/api/media/ab", Some(query), 1, None, &[key("0a")]);
+            assert_eq!(check(&own), Ok(()), "{length}");
+            assert_eq!(check(&zeros), Err(Denied::Invalid), "{length}");
+        }
+    }
+
+    #[test]
+    fn a_key_is_written_as_it_is_read() {
+        let text = "k1:000102030405060708090a0b0c0d0e0f";
+        assert_eq!(key().to_text(), text);
+        let upper = Key::parse(&text.to_uppercase().replace("K1", "k1")).unwrap();
+        assert_eq!(upper.to_text(), text);
     }
 
     #[test]

@@ -277,7 +277,7 @@ impl SigningKeys {
     #[must_use]
     pub fn find(&self, id: Option<&str>) -> Option<&Key> {
         match id {
-            Some(id) => self.0.iter().find(|key| key.id == id),
+            Some(id) => self.0.iter().find(|key| key.id() == id),
             None => self.0.first(),
         }
     }
@@ -290,9 +290,7 @@ impl SigningKeys {
 
     fn to_setting(&self) -> String {
         let keys = self.0.iter();
-        let keys: Vec<String> = keys
-            .map(|key| format!("{}:{}", key.id, hex::encode(&key.secret)))
-            .collect();
+        let keys: Vec<String> = keys.map(Key::to_text).collect();
         keys.join(" ")
     }
 }
@@ -318,9 +316,7 @@ impl Eq for SigningKeys {}
 
 impl fmt::Debug for SigningKeys {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_set()
-            .entries(self.0.iter().map(|key| &key.id))
-            .finish()
+        f.debug_set().entries(self.0.iter().map(Key::id)).finish()
     }
 }
 

@@ -86,9 +86,9 @@ enum Name {
 }
 
 fn run(input: &Input) -> Option<()> {
-    let key = |id: &str, secret: &[u8; 16]| Key {
-        id: id.into(),
-        secret: secret.to_vec(),
+    let key = |id: &str, secret: &[u8; 16]| {
+        let secret: String = secret.iter().map(|byte| format!("{byte:02x}")).collect();
+        Key::parse(&format!("{id}:{secret}")).expect("the key is one")
     };
     let keys = [key("k1", &input.secret), key("k2", &input.other_secret)];
     // A target has no line ends, and a path no query.
