@@ -4,7 +4,9 @@ use crate::conditions::{self, Outcome, Validators};
 use crate::config::Config;
 use crate::digest::digests;
 use crate::fields;
-use crate::imports::{Access, Imports, Info, Key, Object, StoreError, Timestamp, Variant};
+use crate::imports::{
+    Access, Imports, Info, Key, Object, SettingsError, StoreError, Timestamp, Variant,
+};
 use crate::message::{Part, Request, Response, Reuse};
 use crate::multipart::multipart;
 use crate::negotiate;
@@ -21,7 +23,10 @@ type Stream<I> = <<I as Imports>::Object as Object>::Stream;
 /// Whatever goes wrong is a response with its status; nothing here panics on any input.
 #[must_use]
 pub fn handle<I: Imports>(request: &Request<'_>, imports: &I) -> Response<Stream<I>> {
-    let config = Config::read(imports);
+    // Answers by defaults could tell more than the settings allow.
+    let Ok(config) = Config::read(imports) else {
+        return settings_unavailable();
+    };
     let response = match request.method {
         "GET" | "HEAD" => answer(request, imports, &config)
             .unwrap_or_else(|refusal| refusal.into_response(&config))
@@ -116,7 +121,7 @@ fn open_content<I: Imports>(
     });
     let is_public = matches!(&opened, Ok((_, info)) if info.access == Access::Public);
     if !is_public && matches!(opened, Ok(_) | Err(StoreError::NotFound)) {
-        let keys = signing_keys(imports);
+        let keys = signing_keys(imports)?;
         if keys.is_empty() {
             return Err(Refusal::Store(StoreError::NotFound));
         }
@@ -127,10 +132,10 @@ fn open_content<I: Imports>(
     Ok(opened?)
 }
 
-fn signing_keys(imports: &impl Imports) -> Vec<signature::Key> {
-    let keys = imports.setting("signing-keys").unwrap_or_default();
+fn signing_keys(imports: &impl Imports) -> Result<Vec<signature::Key>, SettingsError> {
+    let keys = imports.setting("signing-keys")?.unwrap_or_default();
     let keys = keys.split_ascii_whitespace();
-    keys.filter_map(signature::Key::parse).collect()
+    Ok(keys.filter_map(signature::Key::parse).collect())
 }
 
 /// The last segment of a path: how the file is called where it is kept.
@@ -419,6 +424,7 @@ fn describe<S>(request: &Request<'_>, id: &MediaId, info: &Info) -> Result<Respo
 enum Refusal {
     Route(RouteError),
     Store(StoreError),
+    Settings(SettingsError),
     Denied(Denied),
     PreconditionFailed,
     RangeNotSatisfiable { length: u64 },
@@ -443,6 +449,7 @@ impl Refusal {
             Refusal::Store(StoreError::Failed | StoreError::OutOfBounds) => {
                 Response::error(StatusCode::INTERNAL_SERVER_ERROR, "Stream error")
             }
+            Refusal::Settings(SettingsError) => settings_unavailable(),
             Refusal::Denied(Denied::Unsigned) => Response::error(
                 StatusCode::UNAUTHORIZED,
                 "Authentication required for private media",
@@ -461,6 +468,10 @@ impl Refusal {
             }
         }
     }
+}
+
+fn settings_unavailable<S>() -> Response<S> {
+    Response::error(StatusCode::INTERNAL_SERVER_ERROR, "Settings cannot be read")
 }
 
 /// That there is no such media holds for a moment, for caches and for the host: the original was asked for what it
@@ -494,6 +505,12 @@ impl From<StoreError> for Refusal {
     }
 }
 
+impl From<SettingsError> for Refusal {
+    fn from(error: SettingsError) -> Self {
+        Refusal::Settings(error)
+    }
+}
+
 impl From<Denied> for Refusal {
     fn from(denied: Denied) -> Self {
         Refusal::Denied(denied)
@@ -513,6 +530,12 @@ mod tests {
     const PRIVATE_AVIF_ID: &str =
         "4123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef";
     const ID: &str = "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef";
+
+    /// Stands for settings that cannot be read.
+    const UNREADABLE: (&str, &str) = ("", "");
+
+    /// When requests come: in the second in which everything was modified.
+    const RECEIVED: Timestamp = Timestamp(784_111_777_000_000_000);
 
     /// A store whose streams say what was asked for.
     struct Shelf {
@@ -589,19 +612,20 @@ mod tests {
             })
         }
 
-        fn settings(&self) -> Vec<(String, String)> {
-            self.settings
-                .iter()
+        fn settings(&self) -> Result<Vec<(String, String)>, SettingsError> {
+            if self.settings.contains(&UNREADABLE) {
+                return Err(SettingsError);
+            }
+            let settings = self.settings.iter();
+            Ok(settings
                 .map(|(key, value)| ((*key).to_owned(), (*value).to_owned()))
-                .collect()
+                .collect())
         }
 
-        fn setting(&self, key: &str) -> Option<String> {
-            let settings = self.settings().into_iter();
-            settings
-                .filter(|(found, _)| found == key)
-                .map(|(_, value)| value)
-                .next()
+        fn setting(&self, key: &str) -> Result<Option<String>, SettingsError> {
+            let settings = self.settings()?.into_iter();
+            let mut found = settings.filter(|(found, _)| found == key);
+            Ok(found.next().map(|(_, value)| value))
         }
     }
 
@@ -650,7 +674,10 @@ mod tests {
             .iter()
             .map(|(name, value)| ((*name).to_owned(), value.as_bytes().to_vec()))
             .collect();
-        let request = Request::of_head(method, target, &fields);
+        let request = Request {
+            received: RECEIVED,
+            ..Request::of_head(method, target, &fields)
+        };
         handle(&request, shelf)
     }
 
@@ -1049,7 +1076,7 @@ mod tests {
         let sign = |path: &str| {
             let grant = signature::Grant {
                 path,
-                expires: 10,
+                expires: RECEIVED.seconds(),
                 client_prefix: None,
             };
             format!("{path}?{}", key.sign(&grant))
@@ -1071,6 +1098,19 @@ mod tests {
             ask_of(&shelf, "GET", &format!("/api/media/{ID}"), &[]).status,
             200
         );
+    }
+
+    /// By its defaults every page may read every answer, whatever the settings would have said.
+    #[test]
+    fn settings_that_cannot_be_read_were_taken_for_none() {
+        let shelf = with_settings(&[UNREADABLE]);
+        for target in ["/media/clip.mp4", "/media/none", "/api/media/short"] {
+            let response = ask_of(&shelf, "GET", target, &[("origin", "https://a.example")]);
+            assert_eq!(response.status, 500, "{target}");
+            assert_eq!(field(&response, "access-control-allow-origin"), None);
+            assert_eq!(field(&response, "cache-control"), Some("no-store"));
+            assert_eq!(response.reuse, None);
+        }
     }
 
     /// Found by fuzzing: access was looked at for media by content alone, and a store that has private media by name

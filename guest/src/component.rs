@@ -1,7 +1,9 @@
 //! The component's edge: WIT records to the plain types of this crate, and back.
 
 use crate::answer;
-use crate::imports::{Access, Imports, Info, Key, Object, StoreError, Timestamp, Variant};
+use crate::imports::{
+    Access, Imports, Info, Key, Object, SettingsError, StoreError, Timestamp, Variant,
+};
 use crate::message::{Part, Request, Reuse};
 use bindings::exports::millpond::media::media_serve as wit;
 use bindings::millpond::media::media_store;
@@ -58,12 +60,12 @@ impl Imports for Wasi {
         .map_err(StoreError::from)
     }
 
-    fn settings(&self) -> Vec<(String, String)> {
-        config::get_all().unwrap_or_default()
+    fn settings(&self) -> Result<Vec<(String, String)>, SettingsError> {
+        config::get_all().map_err(|_| SettingsError)
     }
 
-    fn setting(&self, key: &str) -> Option<String> {
-        config::get(key).ok().flatten()
+    fn setting(&self, key: &str) -> Result<Option<String>, SettingsError> {
+        config::get(key).map_err(|_| SettingsError)
     }
 }
 

@@ -1,6 +1,6 @@
 //! The settings, as `wit/world.wit` lists them: read once for each request, each with its default.
 
-use crate::imports::Imports;
+use crate::imports::{Imports, SettingsError};
 
 /// What the component's answers depend on beside the request and the store.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -64,9 +64,12 @@ impl Default for Config {
 impl Config {
     /// Reads the settings; what is absent, and what cannot be understood, has its default: the host validates
     /// them before it serves.
-    pub fn read(imports: &impl Imports) -> Self {
+    ///
+    /// # Errors
+    /// When the host cannot read them.
+    pub fn read(imports: &impl Imports) -> Result<Self, SettingsError> {
         let mut config = Config::default();
-        for (key, value) in imports.settings() {
+        for (key, value) in imports.settings()? {
             match key.as_str() {
                 "files-at" => config.files_at = value,
                 "cors-origins" => config.cors_origins = Origins::parse(&value),
@@ -83,7 +86,7 @@ impl Config {
                 _ => {}
             }
         }
-        config
+        Ok(config)
     }
 }
 

@@ -17,11 +17,21 @@ pub trait Imports {
     fn open(&self, key: &Key) -> Result<Self::Object, StoreError>;
 
     /// The settings that are no secrets, by key, as `wit/world.wit` lists them.
-    fn settings(&self) -> Vec<(String, String)>;
+    ///
+    /// # Errors
+    /// When the host cannot read them.
+    fn settings(&self) -> Result<Vec<(String, String)>, SettingsError>;
 
     /// One setting, which may be a secret.
-    fn setting(&self, key: &str) -> Option<String>;
+    ///
+    /// # Errors
+    /// As [`Imports::settings`].
+    fn setting(&self, key: &str) -> Result<Option<String>, SettingsError>;
 }
+
+/// The host cannot read its settings: `error` of `wasi:config/store`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SettingsError;
 
 /// An open object: `resource object` in `wit/media-store.wit`.
 pub trait Object {

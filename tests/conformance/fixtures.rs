@@ -4,7 +4,9 @@ use super::table::{self, Common, Settings};
 use crate::host::noise;
 use millpond::store::{Adder, ContentId};
 use millpond_guest::config::SANDBOX;
-use millpond_guest::imports::{Access, Imports, Info, Key, Object, StoreError, Timestamp, Variant};
+use millpond_guest::imports::{
+    Access, Imports, Info, Key, Object, SettingsError, StoreError, Timestamp, Variant,
+};
 use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -273,17 +275,18 @@ impl Imports for Shelf<'_> {
         })
     }
 
-    fn settings(&self) -> Vec<(String, String)> {
+    fn settings(&self) -> Result<Vec<(String, String)>, SettingsError> {
         let all = self
             .settings
             .iter()
             .filter(|(key, _)| *key != "signing-keys");
-        all.map(|(key, value)| (key.clone(), value.clone()))
-            .collect()
+        Ok(all
+            .map(|(key, value)| (key.clone(), value.clone()))
+            .collect())
     }
 
-    fn setting(&self, key: &str) -> Option<String> {
-        self.settings.get(key).cloned()
+    fn setting(&self, key: &str) -> Result<Option<String>, SettingsError> {
+        Ok(self.settings.get(key).cloned())
     }
 }
 

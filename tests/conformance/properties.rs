@@ -5,7 +5,7 @@ use super::fixtures::{Fixtures, Item};
 use super::ways::{self, Component};
 use crate::host::noise;
 use millpond::End;
-use millpond_guest::imports::{Imports, Key, StoreError};
+use millpond_guest::imports::{Imports, Key, SettingsError, StoreError};
 use proptest::prelude::*;
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -278,11 +278,11 @@ impl Imports for One<'_> {
         Ok(Item::new(self.0.into(), "text/plain", None))
     }
 
-    fn settings(&self) -> Vec<(String, String)> {
-        Vec::new()
+    fn settings(&self) -> Result<Vec<(String, String)>, SettingsError> {
+        Ok(Vec::new())
     }
 
-    fn setting(&self, _key: &str) -> Option<String> {
-        None
+    fn setting(&self, _key: &str) -> Result<Option<String>, SettingsError> {
+        Ok(None)
     }
 }

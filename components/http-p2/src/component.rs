@@ -63,7 +63,10 @@ fn question(request: &IncomingRequest) -> Request {
         fields: fields
             .map(|(name, value)| (name.to_ascii_lowercase(), value))
             .collect(),
-        received: now.seconds.saturating_mul(1_000_000_000) + u64::from(now.nanoseconds),
+        received: now
+            .seconds
+            .saturating_mul(1_000_000_000)
+            .saturating_add(now.nanoseconds.into()),
         nonce: get_random_u64(),
         // `wasi:http` does not tell.
         client: None,

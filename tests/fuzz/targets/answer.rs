@@ -10,7 +10,9 @@ use arbitrary::{Arbitrary, Unstructured};
 use http::{HeaderName, HeaderValue, StatusCode};
 use libfuzzer_sys::fuzz_target;
 use millpond_guest::answer::handle;
-use millpond_guest::imports::{Access, Imports, Info, Key, Object, StoreError, Timestamp, Variant};
+use millpond_guest::imports::{
+    Access, Imports, Info, Key, Object, SettingsError, StoreError, Timestamp, Variant,
+};
 use millpond_guest::message::{self, FieldLine, Part};
 use millpond_guest::signature;
 use std::cell::RefCell;
@@ -469,7 +471,7 @@ impl Imports for Shelf<'_> {
         })
     }
 
-    fn settings(&self) -> Vec<(String, String)> {
+    fn settings(&self) -> Result<Vec<(String, String)>, SettingsError> {
         let settings = &self.input.settings;
         let files_at = match settings.files_at {
             FilesAt::Default => None,
@@ -498,12 +500,13 @@ impl Imports for Shelf<'_> {
             ),
         ];
         let all = all.into_iter();
-        all.filter_map(|(key, value)| Some((key.to_owned(), value?)))
-            .collect()
+        Ok(all
+            .filter_map(|(key, value)| Some((key.to_owned(), value?)))
+            .collect())
     }
 
-    fn setting(&self, key: &str) -> Option<String> {
-        (key == "signing-keys" && self.input.settings.keys).then(|| KEYS.join(" "))
+    fn setting(&self, key: &str) -> Result<Option<String>, SettingsError> {
+        Ok((key == "signing-keys" && self.input.settings.keys).then(|| KEYS.join(" ")))
     }
 }
 
