@@ -196,8 +196,8 @@ async fn ranges_of_a_thousand_bytes() {
     }
     let empty = [("range", "bytes=0-")];
     let response = host.request("GET", "/media/empty.bin", &empty).await;
-    assert_eq!(response.status, 416);
-    assert_eq!(response.field("content-range"), Some("bytes */0"));
+    assert_eq!((response.status, response.body.len()), (200, 0));
+    assert_eq!(response.field("content-range"), None);
     assert_eq!(host.get("/media/dir").await.status, 404);
     assert_eq!(host.get("/media/%zz").await.status, 400);
 }

@@ -785,9 +785,8 @@ mod tests {
         assert_eq!(field(&response, "content-length"), Some("0"));
         assert!(response.body.is_empty());
         let range = [("range", "bytes=0-")];
-        let response = ask_of(&empty, "GET", "/media/clip.mp4", &range);
-        assert_eq!(response.status, 416);
-        assert_eq!(field(&response, "content-range"), Some("bytes */0"));
+        let ranged = ask_of(&empty, "GET", "/media/clip.mp4", &range);
+        assert_eq!(ranged, response);
     }
 
     #[test]

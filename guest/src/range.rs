@@ -52,12 +52,10 @@ pub fn select(request: &Request<'_>, length: u64) -> Selection {
     let Ok(parsed) = parse_range_header(set) else {
         return Selection::Unsatisfiable;
     };
+    // Nothing can be had of an empty representation, and whoever asks for its beginning means all of it: a 416 would
+    // be an error to players and to caches that fetch in slices. A server may ignore the field (section 14.2).
     if length == 0 {
-        // An empty representation holds its own last n bytes: they are none (section 14.1.2).
-        return match parsed.validate(0) {
-            Ok(_) => Selection::Whole,
-            Err(_) => Selection::Unsatisfiable,
-        };
+        return Selection::Whole;
     }
     let ranges: Vec<Range> = parsed
         .into_ranges()
@@ -227,10 +225,14 @@ mod tests {
     #[test]
     fn ranges_of_an_empty_representation() {
         for (value, expected) in [
-            ("bytes=0-", Selection::Unsatisfiable),
-            ("bytes=0-0", Selection::Unsatisfiable),
-            ("bytes=-0", Selection::Unsatisfiable),
+            ("bytes=0-", Selection::Whole),
+            ("bytes=0-0", Selection::Whole),
+            ("bytes=-0", Selection::Whole),
             ("bytes=-5", Selection::Whole),
+            ("bytes=5-", Selection::Whole),
+            ("bytes=0-1,5-", Selection::Whole),
+            ("bytes=1-0", Selection::Unsatisfiable),
+            ("bytes=x", Selection::Unsatisfiable),
         ] {
             assert_eq!(select_values(&[value.as_bytes()], 0), expected, "{value}");
         }

@@ -171,13 +171,14 @@ fn model_of_several(specs: &[RangeSpec], length: usize) -> Selected {
 
 fn one(spec: &RangeSpec, length: usize) -> Selected {
     match *spec {
-        RangeSpec::FromTo(first, last) if first <= last && first < length => {
+        RangeSpec::FromTo(first, last) if first > last => Selected::Nothing,
+        // No `Content-Range` says of what is empty where it lies.
+        _ if length == 0 => Selected::Whole,
+        RangeSpec::FromTo(first, last) if first < length => {
             Selected::Part(first..length.min(last + 1))
         }
         RangeSpec::From(first) if first < length => Selected::Part(first..length),
         RangeSpec::Last(0) | RangeSpec::FromTo(..) | RangeSpec::From(_) => Selected::Nothing,
-        // The last bytes of what is empty are all of it: none, which no `Content-Range` can say.
-        RangeSpec::Last(_) if length == 0 => Selected::Whole,
         RangeSpec::Last(count) => Selected::Part(length.saturating_sub(count)..length),
     }
 }
