@@ -75,26 +75,35 @@ fn allowed_origin(request: &Request<'_>, config: &Config) -> Option<String> {
     }
 }
 
-/// Adds what keeps a document from doing anything: of what is served as media, SVG and HTML would run scripts.
+/// Adds the policy that keeps a document from doing anything, to each that a browser could run a script in.
 #[must_use]
 pub fn document_policy<S>(response: Response<S>, media_type: &str, config: &Config) -> Response<S> {
-    let essence = media_type.split(';').next().unwrap_or_default().trim();
-    let is_document = [
-        "text/html",
-        "image/svg+xml",
-        "application/xhtml+xml",
-        "text/xml",
-        "application/xml",
-    ]
-    .iter()
-    .any(|document| essence.eq_ignore_ascii_case(document));
-    if !is_document || config.document_policy.is_empty() {
+    if !can_run_script(media_type) || config.document_policy.is_empty() {
         return response;
     }
     response.with(
         header::CONTENT_SECURITY_POLICY,
         config.document_policy.as_str(),
     )
+}
+
+/// Whether a browser could run a script in a document of that type.
+///
+/// Browsers run script in HTML and in every type of XML, since any element of it may be one of XHTML or SVG, and since a
+/// style sheet may make it so; and in a part of a message, which has a type of its own. PDF has a sandbox in the viewer,
+/// which does not start under a policy. Whatever else there is, `nosniff` leaves as it is called.
+fn can_run_script(media_type: &str) -> bool {
+    // Of several types in one field a browser takes the last (Fetch, "extract a MIME type").
+    media_type.to_ascii_lowercase().split(',').any(|one| {
+        let essence = one.split(';').next().unwrap_or(one).trim();
+        let (kind, subtype) = essence.split_once('/').unwrap_or((essence, ""));
+        matches!(kind, "multipart" | "message")
+            || subtype.ends_with("html")
+            || subtype.ends_with("+xml")
+            || subtype.starts_with("xml-")
+            // Types of XML that were used before there was `+xml`, and what MHTML is called.
+            || ["xml", "xsl", "xslt", "rdf", "mathml", "x-mimearchive"].contains(&subtype)
+    })
 }
 
 /// Adds how the file is to be called, if the query asks for `download` (RFC 6266): by the name that it gives, or
@@ -205,6 +214,60 @@ mod tests {
             ("", None),
         ] {
             assert_eq!(disposition_of(query).as_deref(), expected, "{query}");
+        }
+    }
+
+    /// The policy was sent with five types, and MathML, RDF, XSLT and feeds were left to run what they liked.
+    #[test]
+    fn every_type_that_a_browser_runs_script_in_has_the_policy() {
+        for (media_type, is_active) in [
+            ("text/html", true),
+            ("TEXT/HTML; charset=utf-8", true),
+            (" text/html ;x", true),
+            ("application/xhtml+xml", true),
+            ("application/vnd.wap.xhtml+xml", true),
+            ("image/svg+xml", true),
+            ("text/xml", true),
+            ("application/xml", true),
+            ("application/xml-dtd", true),
+            ("text/xml-external-parsed-entity", true),
+            ("application/mathml+xml", true),
+            ("text/mathml", true),
+            ("application/rdf+xml", true),
+            ("text/rdf", true),
+            ("application/xslt+xml", true),
+            ("text/xsl", true),
+            ("application/atom+xml", true),
+            ("application/rss+xml", true),
+            ("application/vnd.mozilla.xul+xml", true),
+            ("application/anything+xml", true),
+            ("text/x-server-parsed-html", true),
+            ("multipart/related", true),
+            ("multipart/x-mixed-replace", true),
+            ("message/rfc822", true),
+            ("application/x-mimearchive", true),
+            ("image/gif, text/html", true),
+            ("", false),
+            ("html", false),
+            ("text/plain", false),
+            ("text/plain; charset=utf-8", false),
+            ("text/vtt", false),
+            ("text/javascript", false),
+            ("application/json", false),
+            ("application/pdf", false),
+            (
+                "application/vnd.openxmlformats-officedocument.wordprocessingml.document",
+                false,
+            ),
+            ("application/octet-stream", false),
+            ("image/gif", false),
+            ("video/mp4", false),
+        ] {
+            let response = Response::<()>::new(StatusCode::OK);
+            let response = document_policy(response, media_type, &Config::default());
+            let mut fields = response.fields.iter();
+            let has_policy = fields.any(|(name, _)| *name == header::CONTENT_SECURITY_POLICY);
+            assert_eq!(has_policy, is_active, "{media_type}");
         }
     }
 

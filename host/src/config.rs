@@ -58,7 +58,7 @@ pub struct Browser {
     pub timing_allow_origin: Option<FieldText>,
     /// `Cross-Origin-Resource-Policy`; `cross-origin`.
     pub resource_policy: Option<FieldText>,
-    /// `Content-Security-Policy` of what a browser would run; a sandbox.
+    /// `Content-Security-Policy` of types that a browser runs script in; a sandbox.
     pub document_policy: Option<FieldText>,
 }
 
