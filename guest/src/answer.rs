@@ -100,7 +100,8 @@ fn answer<I: Imports>(
             if info.access == Access::Private {
                 return Err(Refusal::Store(StoreError::NotFound));
             }
-            let selected = Selected::of(request, imports, object, info, Place::Named, config)?;
+            let place = Place::Named(&name);
+            let selected = Selected::of(request, imports, object, info, place, config)?;
             selected.represent(request, own_name(&name), config)
         }
     }
@@ -147,7 +148,7 @@ fn own_name(name: &FileName) -> &str {
 #[derive(Clone, Copy)]
 enum Place<'a> {
     Content(&'a MediaId),
-    Named,
+    Named(&'a FileName),
 }
 
 /// The selected representation (RFC 9110 section 3.2), and how caches and clients recognise it.
@@ -189,9 +190,10 @@ impl<O: Object> Selected<O> {
         });
         let validators = match &opened {
             Some((_, of_variant, variant)) => {
-                validators(place, of_variant, Some((variant, &info.media_type)))
+                let variant = Some((*variant, info.media_type.as_str()));
+                validators(place, of_variant, variant, request.received)
             }
-            None => validators(place, &info, None),
+            None => validators(place, &info, None, request.received),
         };
         let (object, info, variant) = match opened {
             Some((object, info, variant)) => (object, info, Some(variant)),
@@ -203,16 +205,21 @@ impl<O: Object> Selected<O> {
         );
         let valid_for_ms = match place {
             Place::Content(_) => 3_600_000,
-            Place::Named => 1_000,
+            Place::Named(_) => 1_000,
+        };
+        let content_coding = match (variant, place) {
+            (Some(variant), _) => variant.content_coding.clone(),
+            (None, Place::Named(name)) => name.content_coding(&media_type).map(str::to_owned),
+            (None, Place::Content(_)) => None,
         };
         Ok(Selected {
             validators,
-            cache_control: cache_control(place, access, &media_type, config),
+            cache_control: cache_control(place, access, config),
             reuse: (access == Access::Public).then_some(Reuse {
                 depends_on: DEPENDS_ON,
                 valid_for_ms,
             }),
-            content_coding: variant.and_then(|variant| variant.content_coding.clone()),
+            content_coding,
             media_type,
             vary,
             object,
@@ -329,7 +336,15 @@ impl<O: Object> Selected<O> {
 /// What is addressed by its content is recognised by the content's digest; a named file by length and modification
 /// time, to the nanosecond. A named variant's tag also says what it is, since it may agree with another in both:
 /// its type, where that is not the original's, and its coding.
-fn validators(place: Place<'_>, info: &Info, variant: Option<(&Variant, &str)>) -> Validators {
+///
+/// A modification time that is later than the request is none: it would be a `Last-Modified` after `Date`, which is
+/// forbidden (RFC 9110 section 8.8.2.1), and the time of the answer in its place would validate nothing.
+fn validators(
+    place: Place<'_>,
+    info: &Info,
+    variant: Option<(&Variant, &str)>,
+    received: Timestamp,
+) -> Validators {
     let key = variant.map(|(variant, _)| &variant.key);
     match (place, key) {
         (_, Some(Key::Content(id))) => Validators {
@@ -340,7 +355,7 @@ fn validators(place: Place<'_>, info: &Info, variant: Option<(&Variant, &str)>) 
             etag: format!("\"{}\"", id.as_str()),
             last_modified: None,
         },
-        (Place::Content(_), Some(Key::Named(_))) | (Place::Named, _) => {
+        (Place::Content(_), Some(Key::Named(_))) | (Place::Named(_), _) => {
             let modified = info.modified.map_or(0, |modified| modified.0);
             let mut etag = format!("\"{:x}-{modified:x}", info.length);
             if let Some((variant, original_type)) = variant {
@@ -358,7 +373,11 @@ fn validators(place: Place<'_>, info: &Info, variant: Option<(&Variant, &str)>) 
             etag.push('"');
             let last_modified = match place {
                 Place::Content(_) => None,
-                Place::Named => info.modified.map(Timestamp::truncated_to_seconds),
+                Place::Named(_) => {
+                    let is_past = |modified: &Timestamp| modified.seconds() <= received.seconds();
+                    let modified = info.modified.filter(is_past);
+                    modified.map(Timestamp::truncated_to_seconds)
+                }
             };
             Validators {
                 etag,
@@ -368,13 +387,12 @@ fn validators(place: Place<'_>, info: &Info, variant: Option<(&Variant, &str)>) 
     }
 }
 
-fn cache_control(place: Place<'_>, access: Access, media_type: &str, config: &Config) -> String {
+fn cache_control(place: Place<'_>, access: Access, config: &Config) -> String {
     match place {
         // Whoever has a signature may keep it; who stands between may not.
         Place::Content(_) if access == Access::Private => "private, max-age=300".into(),
         Place::Content(_) => config.cache_content.clone(),
-        Place::Named if media_type.starts_with("image/") => config.cache_images.clone(),
-        Place::Named => config.cache_files.clone(),
+        Place::Named(_) => config.cache_files.clone(),
     }
 }
 

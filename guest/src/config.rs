@@ -19,9 +19,7 @@ pub struct Config {
     pub document_policy: String,
     /// `Cache-Control` of media by content.
     pub cache_content: String,
-    /// `Cache-Control` of named images.
-    pub cache_images: String,
-    /// `Cache-Control` of other named files.
+    /// `Cache-Control` of named files.
     pub cache_files: String,
     /// Seconds for which it holds that there is no such media.
     pub cache_missing: u32,
@@ -53,8 +51,7 @@ impl Default for Config {
             resource_policy: "cross-origin".into(),
             document_policy: SANDBOX.into(),
             cache_content: IMMUTABLE.into(),
-            // The original's pages rely on a year for images; anything else is asked for again.
-            cache_images: IMMUTABLE.into(),
+            // Another file may have the name tomorrow, so it is asked for again.
             cache_files: "public, no-cache".into(),
             cache_missing: 5,
         }
@@ -78,7 +75,6 @@ impl Config {
                 "resource-policy" => config.resource_policy = value,
                 "document-policy" => config.document_policy = value,
                 "cache-content" => config.cache_content = value,
-                "cache-images" => config.cache_images = value,
                 "cache-files" => config.cache_files = value,
                 "cache-missing" => {
                     config.cache_missing = value.parse().unwrap_or(config.cache_missing);

@@ -131,6 +131,16 @@ impl FileName {
     pub fn key(&self) -> Key {
         Key::Named(self.0.clone())
     }
+
+    /// The content coding that a file of that name and type has (RFC 9110 section 8.4.1): `.svgz` is SVG in gzip, and
+    /// to be sent so (SVG 2, appendix P). None for every other.
+    #[must_use]
+    pub fn content_coding(&self, media_type: &str) -> Option<&'static str> {
+        let (_, extension) = self.0.rsplit_once('.')?;
+        let is_svgz =
+            extension.eq_ignore_ascii_case("svgz") && media_type.starts_with("image/svg+xml");
+        is_svgz.then_some("gzip")
+    }
 }
 
 /// The `id` of a query, in which a `/` may stand encoded, as forms write it.

@@ -69,9 +69,7 @@ pub struct Browser {
 pub struct Cache {
     /// `Cache-Control` of media by content; a year, immutable.
     pub content: Option<FieldText>,
-    /// `Cache-Control` of named images; the same.
-    pub images: Option<FieldText>,
-    /// `Cache-Control` of other named files; asked for again.
+    /// `Cache-Control` of named files; asked for again.
     pub files: Option<FieldText>,
     /// How long it holds that there is no such media; 5 seconds.
     pub missing: Option<Age>,
@@ -211,7 +209,6 @@ impl Config {
             ("resource-policy", text(&self.browser.resource_policy)),
             ("document-policy", text(&self.browser.document_policy)),
             ("cache-content", text(&self.cache.content)),
-            ("cache-images", text(&self.cache.images)),
             ("cache-files", text(&self.cache.files)),
             ("cache-missing", age(self.cache.missing)),
         ];

@@ -53,13 +53,11 @@ export interface Settings {
   timingAllowOrigin?: string;
   /** `Cross-Origin-Resource-Policy`; empty for no such field. `cross-origin`. */
   resourcePolicy?: string;
-  /** `Content-Security-Policy` of what a browser would run, as SVG and HTML; empty for none. A sandbox. */
+  /** `Content-Security-Policy` of types that a browser runs script in; empty for none. A sandbox. */
   documentPolicy?: string;
   /** `Cache-Control` of media by content. A year, immutable. */
   cacheContent?: string;
-  /** `Cache-Control` of named images. A year, immutable. */
-  cacheImages?: string;
-  /** `Cache-Control` of other named files. `public, no-cache`. */
+  /** `Cache-Control` of named files. `public, no-cache`. */
   cacheFiles?: string;
   /** Seconds for which it holds that there is no such media. 5. */
   cacheMissing?: number;

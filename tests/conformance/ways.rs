@@ -125,7 +125,6 @@ pub(crate) fn config_toml(settings: &Settings) -> toml::Table {
             "cors-max-age" => put(["cors", "max-age"], seconds(value)),
             "cache-missing" => put(["cache", "missing"], seconds(value)),
             "cache-files" => put(["cache", "files"], text(value)),
-            "cache-images" => put(["cache", "images"], text(value)),
             "document-policy" => put(["browser", "document-policy"], text(value)),
             "resource-policy" => put(["browser", "resource-policy"], text(value)),
             "timing-allow-origin" => put(["browser", "timing-allow-origin"], text(value)),

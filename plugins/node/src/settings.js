@@ -85,7 +85,6 @@ const SETTINGS = [
   { option: 'resourcePolicy', key: 'resource-policy', ...asText },
   { option: 'documentPolicy', key: 'document-policy', ...asText },
   { option: 'cacheContent', key: 'cache-content', ...asText },
-  { option: 'cacheImages', key: 'cache-images', ...asText },
   { option: 'cacheFiles', key: 'cache-files', ...asText },
   { option: 'cacheMissing', key: 'cache-missing', ...asSeconds },
   {

@@ -626,6 +626,11 @@ fn check(input: &Input, method: &str, response: &Response, opened: &[Key]) {
     check_length(method, response);
     check_media(response);
     check_access(input, response, opened);
+    if let Some(modified) = field(response, "last-modified") {
+        let modified = httpdate::parse_http_date(modified).expect("it is a date");
+        let received = Timestamp(u64::from(input.received_seconds) * 1_000_000_000);
+        assert!(modified <= received.truncated_to_seconds(), "{response:?}");
+    }
 }
 
 fn check_fields(response: &Response) {

@@ -35,16 +35,13 @@ class Settings:
     """``Cross-Origin-Resource-Policy``, none where it is empty; ``cross-origin``."""
 
     document_policy: str | None = None
-    """``Content-Security-Policy`` of what a browser would run, none where it is empty; a sandbox."""
+    """``Content-Security-Policy`` of types that a browser runs script in, none where it is empty; a sandbox."""
 
     cache_content: str | None = None
     """``Cache-Control`` of media by content; a year, immutable."""
 
-    cache_images: str | None = None
-    """``Cache-Control`` of named images; the same."""
-
     cache_files: str | None = None
-    """``Cache-Control`` of other named files; asked for again."""
+    """``Cache-Control`` of named files; asked for again."""
 
     cache_missing_seconds: int | None = None
     """How long it holds that there is no such media; 5."""
@@ -118,7 +115,7 @@ class Settings:
 
 
 _TEXTS: Final = (
-    "timing_allow_origin", "resource_policy", "document_policy", "cache_content", "cache_images", "cache_files",
+    "timing_allow_origin", "resource_policy", "document_policy", "cache_content", "cache_files",
 )  # fmt: skip
 _SECONDS: Final = ("cors_max_age_seconds", "cache_missing_seconds")
 
