@@ -109,7 +109,9 @@ impl<'a> Preferences<'a> {
         Preferences { members }
     }
 
+    /// The weight of a type, of which parameters are left out, or of a coding.
     fn named(&self, name: &str) -> Option<u16> {
+        let name = name.split(';').next().unwrap_or(name).trim();
         let mut members = self.members.iter();
         members.find_map(|(member, weight)| member.eq_ignore_ascii_case(name).then_some(*weight))
     }
@@ -193,6 +195,20 @@ mod tests {
             ("image/webp;q=nonsense", "image/webp"),
         ] {
             let got = chosen("image/png", &variants, &[("accept", accept)]);
+            assert_eq!(got, expected, "{accept}");
+        }
+    }
+
+    /// Members of `Accept` were compared with the type and its parameters.
+    #[test]
+    fn a_type_with_a_charset_was_accepted_by_no_name() {
+        let variants = [variant("text/csv; charset=utf-8", None)];
+        for (accept, expected) in [
+            ("text/html, text/csv;q=0.9", ""),
+            ("text/csv, text/html;q=0.9", "text/csv; charset=utf-8"),
+            ("TEXT/HTML;q=0.5, text/csv;q=0.4", ""),
+        ] {
+            let got = chosen("text/html; charset=utf-8", &variants, &[("accept", accept)]);
             assert_eq!(got, expected, "{accept}");
         }
     }

@@ -25,6 +25,7 @@ pub(crate) struct Fixture {
     key: Key,
     pub(crate) bytes: Arc<[u8]>,
     media_type: String,
+    modified: Timestamp,
     coding: Option<String>,
     /// The name of the fixture that it is another representation of.
     variant_of: Option<String>,
@@ -58,13 +59,13 @@ impl Fixtures {
 
     /// Puts them where a host serves from.
     pub(crate) fn put_into(&self, folder: &Path) {
-        let modified = SystemTime::UNIX_EPOCH + Duration::from_nanos(MODIFIED_NS);
         let adder = |access| match access {
             Access::Public => Adder::open(folder).unwrap(),
             Access::Private => Adder::open(folder).unwrap().private(),
         };
         let mut stored = BTreeMap::new();
         for fixture in self.objects.values() {
+            let modified = SystemTime::UNIX_EPOCH + Duration::from_nanos(fixture.modified.0);
             let path = match &fixture.key {
                 Key::Named(name) => {
                     let path = folder.join(name);
@@ -138,7 +139,11 @@ impl Fixture {
                 Key::Named(name.clone()),
                 format!("/media/{}", asked.name.as_ref().unwrap_or(name)),
                 None,
-                Some(common.words["equal"].clone()),
+                // What is modified in the future has no time that could be told.
+                written
+                    .modified
+                    .is_none()
+                    .then(|| common.words["equal"].clone()),
             ),
             None => (
                 Key::Content(id.clone()),
@@ -156,7 +161,7 @@ impl Fixture {
         });
         let added = timestamp(&common.words["created"]).0;
         let info_etag = id.as_ref().map(|id| format!("\"{id}-{added:x}\""));
-        let is_document = matches!(written.r#type.as_str(), "image/svg+xml" | "text/html");
+        let is_document = DOCUMENTS.iter().any(|kind| written.r#type.contains(kind));
         let policy = is_document.then(|| SANDBOX.to_owned());
         Fixture {
             words: BTreeMap::from([
@@ -183,6 +188,7 @@ impl Fixture {
             key,
             bytes,
             media_type: written.r#type.clone(),
+            modified: modified_at(written),
             coding: written.coding.clone(),
             variant_of: written.variant_of.clone(),
             access: match written.private {
@@ -194,6 +200,14 @@ impl Fixture {
     }
 }
 
+/// What a browser runs script in, of the types that the fixtures have.
+const DOCUMENTS: [&str; 3] = ["html", "xml", "message/"];
+
+fn modified_at(written: &table::Fixture) -> Timestamp {
+    let seconds = written.modified;
+    Timestamp(seconds.map_or(MODIFIED_NS, |seconds| seconds * 1_000_000_000))
+}
+
 /// The entity tag: a named variant's also says what it is, since it may be of the length and time of another.
 fn etag(written: &table::Fixture, original: Option<&table::Fixture>) -> String {
     let bytes = bytes(written);
@@ -201,16 +215,22 @@ fn etag(written: &table::Fixture, original: Option<&table::Fixture>) -> String {
         return format!("\"{}\"", content_id(&bytes));
     }
     let other_type = original.filter(|original| original.r#type != written.r#type);
-    let parts = [other_type.map(|_| &written.r#type), written.coding.as_ref()];
+    let coding = original.and(written.coding.as_ref());
+    let parts = [other_type.map(|_| &written.r#type), coding];
     let parts = parts.into_iter().flatten();
     let of_variant: String = parts.map(|part| format!("-{part}")).collect();
-    format!("\"{:x}-{MODIFIED_NS:x}{of_variant}\"", bytes.len())
+    let modified = modified_at(written).0;
+    format!("\"{:x}-{modified:x}{of_variant}\"", bytes.len())
 }
 
 fn bytes(written: &table::Fixture) -> Arc<[u8]> {
     match &written.bytes {
         table::Bytes::Noise(length) => noise(*length).into(),
         table::Bytes::Text(text) => text.as_bytes().into(),
+        table::Bytes::Latin1(text) => {
+            let characters = text.chars();
+            characters.map(|c| u8::try_from(c).unwrap()).collect()
+        }
     }
 }
 
@@ -265,6 +285,7 @@ impl Imports for Shelf<'_> {
         );
         let info = Info {
             access: fixture.access,
+            modified: Some(fixture.modified),
             ..item.info
         };
         let variants = self.fixtures.variants_of(key);

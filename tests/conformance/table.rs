@@ -55,6 +55,8 @@ pub(crate) struct Fixture {
     pub(crate) variant_of: Option<String>,
     /// Its content coding.
     pub(crate) coding: Option<String>,
+    /// When it was modified, in Unix seconds; with all others where this is left out.
+    pub(crate) modified: Option<u64>,
     /// Whether it is given to those only who show a signature.
     #[serde(default)]
     pub(crate) private: bool,
@@ -68,6 +70,8 @@ pub(crate) enum Bytes {
     Noise(usize),
     /// A text.
     Text(String),
+    /// A text of characters up to U+00FF, each of which is a byte.
+    Latin1(String),
 }
 
 /// A kind of answer.

@@ -206,6 +206,7 @@ fn common(common: &Common) -> Result<String> {
             Bytes::Noise(length) => format!("{length} bytes of noise"),
             Bytes::Text(text) if text.is_empty() => "empty".into(),
             Bytes::Text(text) => code(text),
+            Bytes::Latin1(text) => format!("{} in ISO 8859-1", code(text)),
         };
         let cache = fixture.cache.trim_matches(['{', '}']);
         let cache = common.words.get(cache).map(|value| code(value));
@@ -214,6 +215,9 @@ fn common(common: &Common) -> Result<String> {
         let remarks = [
             (!fixture.served).then(|| "hidden".to_owned()),
             original.map(|original| format!("variant of {original}")),
+            fixture
+                .modified
+                .map(|modified| format!("modified at {modified}")),
             fixture.coding.as_ref().map(|coding| code(coding)),
             fixture.private.then(|| "private".to_owned()),
         ];

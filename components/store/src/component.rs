@@ -1,6 +1,7 @@
 //! The component's edge: `millpond:media/media-store` over one folder of `wasi:filesystem`, and the settings over
 //! `wasi:cli/environment`.
 
+use crate::charset::with_charset;
 use crate::content::{self, ContentId, RECORD_BYTES, Record, timestamp_ns};
 use crate::names;
 use crate::settings;
@@ -112,29 +113,35 @@ fn open_named(root: &Descriptor, name: &str) -> Result<Opened, Error> {
         return Err(Error::NotFound);
     }
     let (file, stat) = open_file(root, name)?;
-    let media_type = names::media_type(name);
+    let media_type = with_charset(names::media_type(name), stat.size, |offset, into| {
+        let (bytes, _) = file.read(into.len() as u64, offset).map_err(failed)?;
+        let count = bytes.len().min(into.len());
+        into[..count].copy_from_slice(&bytes[..count]);
+        Ok::<_, Error>(count)
+    })?;
     let is_there = |name: &str| {
         let found = root.stat_at(PathFlags::SYMLINK_FOLLOW, name);
         found.is_ok_and(|stat| stat.type_ == DescriptorType::RegularFile)
     };
+    let siblings = names::siblings(name, &media_type).filter(|sibling| is_there(&sibling.name));
+    let variants = siblings
+        .map(|sibling| VariantInfo {
+            key: Key::Named(sibling.name),
+            media_type: sibling.media_type,
+            content_coding: sibling.content_coding.map(str::to_owned),
+        })
+        .collect();
     Ok(Opened {
         file,
         info: Info {
             length: stat.size,
-            media_type: media_type.to_owned(),
+            media_type,
             modified: modified(&stat),
             created: None,
             digest: None,
             access: wit::Access::Public,
         },
-        variants: names::siblings(name, media_type)
-            .filter(|sibling| is_there(&sibling.name))
-            .map(|sibling| VariantInfo {
-                key: Key::Named(sibling.name),
-                media_type: sibling.media_type,
-                content_coding: sibling.content_coding.map(str::to_owned),
-            })
-            .collect(),
+        variants,
     })
 }
 

@@ -1,8 +1,11 @@
 //! Adds files to a store by their content: visible only when whole and described.
 
 use super::incoming::{Incoming, StoreLock, Temporary, make_folder};
+use super::markup;
 use super::record::read_record;
+use super::slice::read_at;
 use file_format::FileFormat;
+use millpond_store::charset::with_charset;
 use millpond_store::content::{Access, ContentId, Record, VARIANTS, Variant};
 use sha2::{Digest, Sha256};
 use std::collections::HashSet;
@@ -421,8 +424,17 @@ fn kind_without_end(metadata: &fs::Metadata, is_open: IsOpen) -> Option<&'static
 
 /// Media type by what the content is, never by what it is called.
 fn sniff(path: &Path) -> io::Result<String> {
+    let file = File::open(path)?;
+    let mut beginning = Vec::new();
+    (&file)
+        .take(markup::LOOKED_AT_BYTES)
+        .read_to_end(&mut beginning)?;
     let format = FileFormat::from_file(path)?;
-    Ok(format.media_type().to_owned())
+    let media_type = markup::media_type(&beginning).unwrap_or_else(|| format.media_type());
+    let length = file.metadata()?.len();
+    with_charset(media_type, length, |offset, into| {
+        read_at(&file, into, offset)
+    })
 }
 
 /// Makes a rename outlast a power cut.
@@ -496,7 +508,15 @@ mod tests {
     fn the_type_is_sniffed_not_taken_from_the_name() {
         let (_root, source, adder) = store_with(b"<!DOCTYPE html><html></html>", "cat.gif");
         let added = adder.add(&source, |_| ()).unwrap();
-        assert_eq!(added.record.media_type, "text/html");
+        assert_eq!(added.record.media_type, "text/html; charset=utf-8");
+    }
+
+    #[test]
+    fn svg_behind_a_comment_was_stored_as_text() {
+        let svg = b"\n<!-- by hand -->\n<svg xmlns='http://www.w3.org/2000/svg'/>";
+        let (_root, source, adder) = store_with(svg, "x.bin");
+        let added = adder.add(&source, |_| ()).unwrap();
+        assert_eq!(added.record.media_type, "image/svg+xml");
     }
 
     #[test]

@@ -11,6 +11,7 @@ use crate::ledger::LedgerHandle;
 use crate::watch::heap;
 use cap_std::ambient_authority;
 use cap_std::fs::{Dir, OpenOptions};
+use millpond_store::charset::with_charset;
 use millpond_store::content::{Access, ContentId, RECORD_BYTES, Record};
 use millpond_store::names;
 use std::fs::File;
@@ -171,8 +172,10 @@ impl Folder {
         let has_siblings = names::siblings(name, media_type).next().is_some();
         let of_parent = has_siblings.then(|| Root(&self.root).look(parent));
         let named = open_file(path, opener)?;
+        let read = |offset, into: &mut [u8]| opener.read_at(&named.file, into, offset);
+        let media_type = with_charset(media_type, named.length, read)?;
         let mut variants = Vec::new();
-        for sibling in names::siblings(name, media_type) {
+        for sibling in names::siblings(name, &media_type) {
             if opener.has_file(Path::new(&sibling.name))? {
                 variants.push(ObjectVariant {
                     key: Key::Named(sibling.name),
@@ -198,7 +201,7 @@ impl Folder {
         };
         let info = ObjectInfo {
             length: named.length,
-            media_type: media_type.to_owned(),
+            media_type,
             modified: named.modified,
             created: None,
             digest: digest.map(ContentId::from_digest),
@@ -252,6 +255,9 @@ trait Opener {
 
     /// Reads a file from its beginning, `most_bytes` at most.
     fn read(&self, file: &File, most_bytes: u64, into: &mut Vec<u8>) -> Result<(), OpenError>;
+
+    /// Reads a file from an offset on, and returns how many bytes there were.
+    fn read_at(&self, file: &File, into: &mut [u8], offset: u64) -> Result<usize, OpenError>;
 }
 
 /// Waits for the disk.
@@ -283,6 +289,10 @@ impl Opener for Wait<'_> {
             .read_to_end(into)
             .map_err(open_error)?;
         Ok(())
+    }
+
+    fn read_at(&self, file: &File, into: &mut [u8], offset: u64) -> Result<usize, OpenError> {
+        slice::read_at(file, into, offset).map_err(open_error)
     }
 }
 
@@ -316,6 +326,10 @@ impl Opener for Now<'_> {
             Ok(count) if count == into.len() => Ok(()),
             _ => Err(Now::would_block()),
         }
+    }
+
+    fn read_at(&self, file: &File, into: &mut [u8], offset: u64) -> Result<usize, OpenError> {
+        slice::read_now_at(file, into, offset).map_err(|_| Now::would_block())
     }
 }
 
@@ -445,7 +459,6 @@ mod tests {
             "b/../a.gif",
             "./a.gif",
             "b//c d.mp4",
-            "b\\c d.mp4",
             "a.gif/",
             "a.gif/x",
             "b",

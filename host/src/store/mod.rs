@@ -10,6 +10,7 @@ mod digests;
 mod folder;
 mod incoming;
 mod kept;
+mod markup;
 mod object;
 mod pieces;
 mod record;

@@ -5,8 +5,8 @@
 
 import fs from 'node:fs';
 import { Digests, versionOf } from './digests.js';
-import { LINKS, RECORD_BYTES } from './limits.js';
-import { mediaTypeOf } from './media-types.js';
+import { LINKS, RECORD_BYTES, TEXT_BYTES } from './limits.js';
+import { mediaTypeOf, withCharset } from './media-types.js';
 import { FileSlice, OpenFile } from './open-file.js';
 import { isContentId, parseRecord } from './record.js';
 
@@ -79,7 +79,7 @@ export class Folder {
   #openNamed(name) {
     if (!isServedByName(name)) throw new StoreError('not-found');
     const { file, length, modified, version } = this.#openFile(name);
-    const mediaType = mediaTypeOf(name);
+    const mediaType = this.#mediaTypeOf(name, file);
     const digest = this.#digests.of(file, version);
     /** @type {Info} */
     const info = {
@@ -101,7 +101,8 @@ export class Folder {
    * @returns {VariantInfo[]}
    */
   #siblings(name, mediaType) {
-    const candidates = isCompressible(mediaType) ? CODINGS : (FORMATS.get(mediaType) ?? []);
+    const hasCodings = isCompressible(mediaType) && !/\.svgz$/i.test(name);
+    const candidates = hasCodings ? CODINGS : (FORMATS.get(mediaType) ?? []);
     return candidates
       .filter(({ suffix }) => this.#isFile(`${name}.${suffix}`))
       .map(({ suffix, ofType, contentCoding }) => ({
@@ -117,17 +118,22 @@ export class Folder {
     return path !== undefined && fs.lstatSync(path, { throwIfNoEntry: false })?.isFile() === true;
   }
 
+  /** @param {string} name @param {OpenFile} file */
+  #mediaTypeOf(name, file) {
+    try {
+      const readBeginning = () => beginningOf(file, Math.min(file.length, TEXT_BYTES));
+      return withCharset(mediaTypeOf(name), file.length, readBeginning);
+    } catch (error) {
+      file.release();
+      throw storeErrorOf(error);
+    }
+  }
+
   /** The beginning of a record; one that is longer than a record may be is cut, and then no record. @param {string} name */
   #readRecord(name) {
     const { file } = this.#openFile(name);
     try {
-      const bytes = Buffer.alloc(RECORD_BYTES);
-      let count = 0;
-      for (;;) {
-        const read = fs.readSync(file.fd, bytes, count, RECORD_BYTES - count, count);
-        count += read;
-        if (read === 0 || count === RECORD_BYTES) return bytes.subarray(0, count);
-      }
+      return beginningOf(file, RECORD_BYTES);
     } catch (error) {
       throw storeErrorOf(error);
     } finally {
@@ -262,6 +268,17 @@ export class MediaObject {
   }
 }
 
+/** The first bytes of a file, as many as there are. @param {OpenFile} file @param {number} most */
+function beginningOf(file, most) {
+  const bytes = Buffer.alloc(most);
+  let count = 0;
+  for (;;) {
+    const read = fs.readSync(file.fd, bytes, count, most - count, count);
+    count += read;
+    if (read === 0 || count === most) return bytes.subarray(0, count);
+  }
+}
+
 /** Where the path of an open file can be had. */
 const CAN_TELL_PATHS = process.platform === 'linux';
 
@@ -283,19 +300,36 @@ const PICTURES = [
 const FORMATS = new Map(['image/png', 'image/jpeg', 'image/gif'].map((mediaType) => [mediaType, PICTURES]));
 
 const COMPRESSIBLE = new Set([
-  'image/svg+xml',
   'application/json',
   'application/javascript',
   'application/xml',
-  'application/dash+xml',
+  'application/yaml',
+  'application/rtf',
+  'application/wasm',
   'application/vnd.apple.mpegurl',
   'application/x-mpegurl',
-  'application/wasm',
+  'audio/mpegurl',
+  'audio/x-mpegurl',
+  'audio/scpls',
+  'application/x-subrip',
+  'image/bmp',
+  'image/x-icon',
+  'model/gltf-binary',
+  'model/obj',
+  'model/stl',
+  'font/ttf',
+  'font/otf',
+  'font/collection',
+  'application/vnd.ms-fontobject',
 ]);
 
-/** Whether a type is text, which compresses well; media is compressed already. @param {string} mediaType */
+/**
+ * Whether a type is of text, or of other data that is not compressed by itself, as films and most pictures are.
+ * @param {string} mediaType
+ */
 function isCompressible(mediaType) {
-  return mediaType.startsWith('text/') || COMPRESSIBLE.has(mediaType);
+  const essence = mediaType.split(';')[0];
+  return /^text\/|\+(xml|json|yaml)$/.test(essence) || COMPRESSIBLE.has(essence);
 }
 
 /**
@@ -305,12 +339,26 @@ function isCompressible(mediaType) {
  */
 function isServedByName(name) {
   const segments = name.split('/');
-  const isPlain = (/** @type {string} */ segment) =>
-    segment !== '' && !segment.startsWith('.') && !/[\p{Cc}\\:]/u.test(segment);
-  if (!segments.every(isPlain)) return false;
-  const [folder, file] = segments;
-  const id = file?.slice(0, 64);
-  return !(isContentId(id) && id.startsWith(folder));
+  if (!segments.every((segment) => canBeAName(segment) && !isHidden(segment))) return false;
+  // The store may lie in a folder of what is served.
+  return !segments.slice(1).some((file, index) => {
+    const id = file.slice(0, 64);
+    return isContentId(id) && id.startsWith(segments[index]);
+  });
+}
+
+/**
+ * Whether a file can have that name, and the name means nothing else to the system (`components/store/src/names.rs`).
+ * @param {string} segment
+ */
+function canBeAName(segment) {
+  const meansSomething = process.platform === 'win32' && /[\p{Cc}\\:*?"<>|]|[. ]$/u.test(segment);
+  return !['', '.', '..'].includes(segment) && !segment.includes('\0') && !meansSomething;
+}
+
+/** Whether a file of that name is hidden: it begins with one dot. More of them begin a title. @param {string} segment */
+function isHidden(segment) {
+  return /^\.(?!\.)/.test(segment) && segment !== '.well-known';
 }
 
 const BUSY = new Set(['EMFILE', 'ENFILE', 'ENOMEM']);

@@ -43,6 +43,9 @@ export const CALLS_PER_INSTANCE = 10_000;
 /** Largest record that is read, in bytes; a real one has some 150. */
 export const RECORD_BYTES = 16 * 1024;
 
+/** Most bytes of a named text that are looked at for its charset. */
+export const TEXT_BYTES = 64 * 1024;
+
 /** Most variants of one media: formats times codings. */
 export const VARIANTS = 16;
 

@@ -98,7 +98,10 @@ const SETTINGS = [
 
 /** @param {unknown} value */
 function pathOf(value) {
-  const isPath = typeof value === 'string' && /^\/[\x21-\x7e]*$/.test(value) && !/[?#%\\]|\/\/|^\/api\/media(\/|$)/.test(value);
+  const isPath =
+    typeof value === 'string' &&
+    /^\/[\x21-\x7e]*$/.test(value) &&
+    !/[?#%\\]|\/\/|^\/api\/media(\/|$)/.test(value);
   return isPath ? value.replace(/\/$/, '') || '/' : undefined;
 }
 

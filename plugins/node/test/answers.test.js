@@ -19,7 +19,7 @@ test('a named file: its bytes and every field', async (t) => {
     'access-control-expose-headers':
       'accept-ranges, content-disposition, content-encoding, content-length, content-range, content-digest, date, ' +
       'etag, repr-digest, retry-after',
-    'cache-control': 'public, max-age=31536000, immutable',
+    'cache-control': 'public, no-cache',
     connection: 'close',
     'content-length': '200000',
     'content-type': 'image/gif',
@@ -113,6 +113,42 @@ test('variants, by what a client takes', async (t) => {
   const id = add(root, 'captions', { media_type: 'text/vtt', variants });
   const stored = await ask(port, `/api/media/${id}`, { fields: { 'accept-encoding': 'br' } });
   assert.deepEqual([String(stored.body), stored.fields.get('etag')], ['compressed', `"${compressed}"`]);
+});
+
+test('a named text says its charset where it is known, and a playlist its type', async (t) => {
+  const { root, port } = await hostOf(t);
+  const ascii = 'a'.repeat(100_000);
+  /** @type {[string, string | Buffer, string][]} */
+  const files = [
+    ['plain.txt', 'plain', 'text/plain; charset=utf-8'],
+    ['empty.txt', '', 'text/plain; charset=utf-8'],
+    ['long.txt', `é${ascii}`, 'text/plain; charset=utf-8'],
+    ['ascii.txt', ascii, 'text/plain'],
+    ['latin1.txt', Buffer.from('naïve', 'latin1'), 'text/plain'],
+    ['utf16.txt', Buffer.from('plain', 'utf16le'), 'text/plain'],
+    ['iso-2022-jp.txt', '\x1b$B%F\x1b(B', 'text/plain'],
+    ['page.html', '<p>é</p>', 'text/html; charset=utf-8'],
+    ['a.m3u8', '#EXTM3U', 'application/vnd.apple.mpegurl'],
+    ['a.ts', 'G', 'video/mp2t'],
+    ['a.m4s', 'styp', 'video/iso.segment'],
+    ['a.m4a', 'ftyp', 'audio/mp4'],
+    ['a.mjs', 'export {}', 'text/javascript; charset=utf-8'],
+    ['a.mathml', '<math/>', 'application/mathml+xml'],
+    ['a.svgz', 'gzip', 'image/svg+xml'],
+  ];
+  for (const [name, content, mediaType] of files) {
+    write(root, name, content);
+    const { fields } = await ask(port, `/media/${name}`);
+    assert.equal(fields.get('content-type'), mediaType, name);
+    assert.equal(fields.get('content-encoding'), name === 'a.svgz' ? 'gzip' : undefined, name);
+    const isActive = ['page.html', 'a.mathml', 'a.svgz'].includes(name);
+    assert.equal(fields.has('content-security-policy'), isActive, name);
+  }
+  write(root, 'a.m3u8.gz', 'gz');
+  const coded = await ask(port, '/media/a.m3u8', { fields: { 'accept-encoding': 'gzip' } });
+  assert.deepEqual([String(coded.body), coded.fields.get('content-encoding')], ['gz', 'gzip']);
+  const text = await ask(port, '/media/plain.txt', { fields: { accept: 'text/plain' } });
+  assert.equal(text.status, 200);
 });
 
 test('stored media is served while its record is sound', async (t) => {

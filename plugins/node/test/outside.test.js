@@ -50,10 +50,23 @@ test('no name leads outside, or to what is hidden', async (t) => {
     '..',
     '.env',
     'a.gif\0',
-    'a\u0085.gif',
     'a'.repeat(5000),
   ]) {
     assert.ok(!opens(name), name.slice(0, 40));
+  }
+  await accounts.idle();
+});
+
+test('titles with the marks of other systems, and with dots before them, are names', async (t) => {
+  const { media, opens, accounts } = shelf(t);
+  const titles = ['A: B.mkv', 'a\\b', 'a\n\u0085b', '...And Justice for All.mp3', '..a', '.well-known/x.txt'];
+  for (const name of titles) {
+    write(media, name, 'x');
+    assert.ok(opens(name), name);
+  }
+  for (const name of ['._a', '.git/config', '.well-known/.git', '.well-known.txt']) {
+    write(media, name, 'x');
+    assert.ok(!opens(name), name);
   }
   await accounts.idle();
 });

@@ -54,12 +54,45 @@ def test_files_by_name(folder: Folder) -> None:
     "name",
     [
         "../secret.txt", "b/../../secret.txt", "/etc/passwd", "b/../a.gif", "./a.gif", "b//c d.mp4", "b\\c d.mp4",
-        "a.gif/", "a.gif/x", "b", "", ".", "..", ".env", "a.gif\0", "a\x85b", "c:a.gif", "a" * 5000, "\N{PILE OF POO}",
+        "a.gif/", "a.gif/x", "b", "", ".", "..", ".env", "a.gif\0", ".well-known/.env", "a" * 5000, "\N{PILE OF POO}",
     ],
 )  # fmt: skip
 def test_nothing_outside_the_root_or_hidden_is_opened(folder: Folder, name: str) -> None:
     with pytest.raises(StoreError, match="not-found"):
         folder.open(("named", name))
+
+
+@pytest.mark.parametrize(
+    "name", ["A: B.mkv", "a\\b", "a\n\x85b", "...And Justice for All.mp3", "..a", ".well-known/x.txt"]
+)
+def test_titles_with_the_marks_of_other_systems_or_dots_before_them_are_names(
+    folder: Folder, tmp_path: Path, name: str
+) -> None:
+    put(tmp_path / "media", name, b"x")
+    assert contents(folder.open(("named", name))) == b"x"
+
+
+@pytest.mark.parametrize(
+    ("content", "is_utf8"),
+    [
+        (b"", True),
+        (b"plain", True),
+        ("naïve".encode(), True),
+        (b"a" * 65_535 + "é".encode() + b"a", False),
+        ("é".encode() + b"a" * 100_000, True),
+        (b"a" * 100_000, False),
+        ("naïve".encode("latin-1"), False),
+        ("plain".encode("utf-16-le"), False),
+        ("テ".encode("iso-2022-jp"), False),
+    ],
+)
+def test_a_text_says_its_charset_where_it_is_known(
+    folder: Folder, tmp_path: Path, content: bytes, is_utf8: bool
+) -> None:
+    put(tmp_path / "media", "a.txt", content)
+    found = folder.open(("named", "a.txt"))
+    assert found.info.media_type == ("text/plain; charset=utf-8" if is_utf8 else "text/plain")
+    found.close()
 
 
 def test_a_link_is_followed_within_the_root_only(folder: Folder, tmp_path: Path) -> None:
@@ -168,7 +201,7 @@ def test_content_without_a_sound_record_is_not_served(folder: Folder, tmp_path: 
 
 def test_siblings(folder: Folder, tmp_path: Path) -> None:
     media = tmp_path / "media"
-    for name in ("a.gif.webp", "l.svg", "l.svg.br", "l.svg.gz", "l.svg.webp"):
+    for name in ("a.gif.webp", "l.svg", "l.svg.br", "l.svg.gz", "l.svg.webp", "z.svgz", "z.svgz.gz"):
         put(media, name, b"x")
     (media / "l.svg.zst").mkdir()
     picture = folder.open(("named", "a.gif"))
@@ -178,6 +211,9 @@ def test_siblings(folder: Folder, tmp_path: Path) -> None:
     codings = [(variant.media_type, variant.content_coding) for variant in drawing.variants()]
     assert codings == [("image/svg+xml", "br"), ("image/svg+xml", "gzip")]
     drawing.close()
+    compressed = folder.open(("named", "z.svgz"))
+    assert compressed.variants() == []
+    compressed.close()
 
 
 def test_a_file_that_shrinks_is_an_error_and_no_end(folder: Folder, tmp_path: Path) -> None:
@@ -196,7 +232,10 @@ def test_a_file_that_shrinks_is_an_error_and_no_end(folder: Folder, tmp_path: Pa
 def test_media_types() -> None:
     for name, media_type in {
         "a.PNG": "image/png",
-        "a.m3u8": "audio/x-mpegurl",
+        "a.m3u8": "application/vnd.apple.mpegurl",
+        "a.ts": "video/mp2t",
+        "....mp3": "audio/mpeg",
+        ".mp3": "application/octet-stream",
         "a.tar.gz": "application/gzip",
         "a": "application/octet-stream",
         "a.": "application/octet-stream",

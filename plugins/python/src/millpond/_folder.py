@@ -6,11 +6,11 @@ and ``ab`` its first two digits; a record in JSON lies beside it at ``<root>/<ab
 
 from __future__ import annotations
 
+import codecs
 import errno
 import os
 import stat
 import threading
-import unicodedata
 from collections import deque
 from dataclasses import dataclass
 from importlib import resources
@@ -19,7 +19,7 @@ from typing import Final, Literal
 from ._content import Access, Record, is_content_id, parse_record
 from ._digests import Digests
 from .figures import Accounts
-from .limits import LINKS, RECORD_BYTES
+from .limits import LINKS, RECORD_BYTES, TEXT_BYTES
 
 Key = tuple[Literal["content", "named"], str]
 """What names one object: ``variant key`` of the interface."""
@@ -197,7 +197,7 @@ class Folder:
     def siblings(self, name: str, media_type: str) -> list[Variant]:
         """The files beside a named one that hold the same in another form: ``logo.svg.br`` of ``logo.svg``."""
         candidates: list[tuple[str, str, str | None]]
-        if _is_compressible(media_type):
+        if _is_compressible(media_type) and not name.lower().endswith(".svgz"):
             candidates = [(suffix, media_type, coding) for suffix, coding in _CODINGS]
         elif media_type in ("image/png", "image/jpeg", "image/gif"):
             candidates = [("avif", "image/avif", None), ("webp", "image/webp", None)]
@@ -246,12 +246,13 @@ class Folder:
         descriptor, found = self._open_file(name)
         try:
             digest = self.digests.of(descriptor)
+            media_type = _with_charset(media_type_of(name), descriptor, found.st_size)
         except OSError:
             os.close(descriptor)
             raise
         info = Info(
             length_bytes=found.st_size,
-            media_type=media_type_of(name),
+            media_type=media_type,
             modified_ns=max(found.st_mtime_ns, 0),
             created_ns=None,
             digest=digest,
@@ -275,8 +276,27 @@ class Folder:
 
 def media_type_of(name: str) -> str:
     """The media type by a name's extension."""
-    extension = os.path.splitext(name)[1][1:].lower()
-    return _MEDIA_TYPES.get(extension, "application/octet-stream")
+    stem, _, extension = name.rpartition("/")[2].rpartition(".")
+    return _MEDIA_TYPES.get(extension.lower() if stem else "", "application/octet-stream")
+
+
+def _with_charset(media_type: str, descriptor: int, length_bytes: int) -> str:
+    """The same with ``charset=utf-8``, where it is text and known to be in UTF-8.
+
+    Text in other encodings shows it as soon as it leaves ASCII; UTF-16 has U+0000 in it, and ISO-2022-JP ESC.
+    """
+    if not media_type.startswith("text/") or ";" in media_type:
+        return media_type
+    beginning = _read_at_most(descriptor, min(length_bytes, TEXT_BYTES))
+    if len(beginning) < min(length_bytes, TEXT_BYTES):
+        return media_type
+    is_whole = len(beginning) == length_bytes
+    try:
+        text = codecs.getincrementaldecoder("utf-8")().decode(beginning, final=is_whole)
+    except UnicodeDecodeError:
+        return media_type
+    is_utf8 = "\0" not in text and "\x1b" not in text and (is_whole or not text.isascii())
+    return f"{media_type}; charset=utf-8" if is_utf8 else media_type
 
 
 _NOWAIT: Final[int | None] = getattr(os, "RWF_NOWAIT", None)
@@ -290,14 +310,27 @@ _READ: Final = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _CODINGS: Final = (("br", "br"), ("zst", "zstd"), ("gz", "gzip"))
 
 _COMPRESSIBLE: Final = {
-    "image/svg+xml",
     "application/json",
     "application/javascript",
     "application/xml",
-    "application/dash+xml",
+    "application/yaml",
+    "application/rtf",
+    "application/wasm",
     "application/vnd.apple.mpegurl",
     "application/x-mpegurl",
-    "application/wasm",
+    "audio/mpegurl",
+    "audio/x-mpegurl",
+    "audio/scpls",
+    "application/x-subrip",
+    "image/bmp",
+    "image/x-icon",
+    "model/gltf-binary",
+    "model/obj",
+    "model/stl",
+    "font/ttf",
+    "font/otf",
+    "font/collection",
+    "application/vnd.ms-fontobject",
 }
 
 
@@ -379,19 +412,23 @@ def _is_served_by_name(name: str) -> bool:
     """
     segments = name.split("/")
     for segment in segments:
-        if segment.startswith(".") or not segment or "\\" in segment or ":" in segment:
+        if segment in ("", ".", "..") or "\0" in segment:
             return False
-        if any(unicodedata.category(character) == "Cc" for character in segment):
+        # One dot hides; more of them begin a title. `.well-known` is there to be found (RFC 8615).
+        if segment.startswith(".") and not segment.startswith("..") and segment != ".well-known":
             return False
-    if len(segments) < 2:
-        return True
-    folder, id_ = segments[0], segments[1].encode()[:64].decode(errors="replace")
-    return not (is_content_id(id_) and id_.startswith(folder))
+    # The store may lie in a folder of what is served.
+    for folder, file in zip(segments, segments[1:], strict=False):
+        id_ = file[:64]
+        if is_content_id(id_) and id_.startswith(folder):
+            return False
+    return True
 
 
 def _is_compressible(media_type: str) -> bool:
-    """Whether a type is text, which compresses well; media is compressed already."""
-    return media_type.startswith("text/") or media_type in _COMPRESSIBLE
+    """Whether a type is of text, or of other data that is not compressed by itself, as films and most pictures are."""
+    essence = media_type.partition(";")[0]
+    return essence.startswith("text/") or essence.endswith(("+xml", "+json", "+yaml")) or essence in _COMPRESSIBLE
 
 
 def _reason(error: OSError) -> Reason:

@@ -29,6 +29,9 @@ LIFTED_OVERHEAD_BYTES: Final = 96
 RECORD_BYTES: Final = 16 * 1024
 """Largest record beside stored media that is read; a real one has some 150 bytes."""
 
+TEXT_BYTES: Final = 64 * 1024
+"""Most bytes of a named text that are looked at for its charset."""
+
 VARIANTS: Final = 16
 """Most variants of one media: formats times codings."""
 

@@ -1,0 +1,152 @@
+//! Whether text is in UTF-8, as far as its beginning tells.
+
+/// Most bytes of a text that are looked at. Text in other encodings than UTF-8 shows it as soon as it leaves ASCII.
+pub const LOOKED_AT_BYTES: u64 = 64 * 1024;
+
+/// Bytes that are looked at at a time.
+const PIECE_BYTES: usize = 4096;
+
+/// Returns the media type of a file of `length` bytes, with `charset=utf-8` where it is text and in UTF-8 (RFC 2046 section
+/// 4.1.2, RFC 3629).
+///
+/// `read` fills a buffer from an offset on and returns how many bytes there were. It is called for types of text only, and
+/// never for what begins beyond [`LOOKED_AT_BYTES`].
+///
+/// Text that is not known to be in UTF-8 keeps its type as it is, since a wrong charset is worse than none: text of more
+/// bytes than are looked at which are all ASCII, and ASCII with U+0000 or ESC, which UTF-16 and ISO-2022-JP look like.
+///
+/// # Errors
+/// As `read`.
+pub fn with_charset<E>(
+    media_type: &str,
+    length: u64,
+    read: impl FnMut(u64, &mut [u8]) -> Result<usize, E>,
+) -> Result<String, E> {
+    let is_text = media_type.starts_with("text/") && !media_type.contains(';');
+    Ok(if is_text && is_utf8(length, read)? {
+        format!("{media_type}; charset=utf-8")
+    } else {
+        media_type.to_owned()
+    })
+}
+
+fn is_utf8<E>(
+    length: u64,
+    mut read: impl FnMut(u64, &mut [u8]) -> Result<usize, E>,
+) -> Result<bool, E> {
+    let end = length.min(LOOKED_AT_BYTES);
+    let mut buffer = vec![0; PIECE_BYTES];
+    let mut offset = 0;
+    let mut is_ascii = true;
+    while offset < end {
+        let left = usize::try_from(end - offset).map_or(PIECE_BYTES, |left| left.min(PIECE_BYTES));
+        let count = read(offset, &mut buffer[..left])?.min(left);
+        let piece = &buffer[..count];
+        let valid = match str::from_utf8(piece) {
+            Ok(_) => piece,
+            // The last character is cut; the next piece begins with it.
+            Err(cut) if cut.error_len().is_none() && offset + (count as u64) < length => {
+                &piece[..cut.valid_up_to()]
+            }
+            Err(_) => return Ok(false),
+        };
+        if valid.iter().any(|byte| matches!(byte, 0 | 0x1b)) {
+            return Ok(false);
+        }
+        is_ascii &= valid.is_ascii();
+        if offset + count as u64 >= end {
+            break;
+        }
+        if valid.is_empty() {
+            // It has shrunk since its length was told.
+            return Ok(false);
+        }
+        offset += valid.len() as u64;
+    }
+    Ok(length <= LOOKED_AT_BYTES || !is_ascii)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use proptest::prelude::*;
+    use std::convert::Infallible;
+
+    /// The type of a text, and how many bytes of it were read for that.
+    fn type_of(media_type: &str, text: &[u8]) -> (String, usize) {
+        let mut looked_at = 0;
+        let read = |offset: u64, buffer: &mut [u8]| -> Result<usize, Infallible> {
+            let rest = &text[usize::try_from(offset).unwrap()..];
+            let count = rest.len().min(buffer.len());
+            buffer[..count].copy_from_slice(&rest[..count]);
+            looked_at += count;
+            Ok(count)
+        };
+        let media_type = with_charset(media_type, text.len() as u64, read).unwrap();
+        (media_type, looked_at)
+    }
+
+    #[test]
+    fn text_in_utf8_did_not_say_so_and_other_text_still_does_not() {
+        let long = |character: &str| "a".repeat(100_000) + character;
+        let cut = "a".repeat(PIECE_BYTES - 1) + "é";
+        for (text, is_utf8) in [
+            (&b""[..], true),
+            (b"plain", true),
+            ("naïve".as_bytes(), true),
+            ("\u{feff}naïve".as_bytes(), true),
+            (cut.as_bytes(), true),
+            (&cut.as_bytes()[..cut.len() - 1], false),
+            // Latin-1, UTF-16 with and without its mark, Shift JIS, ISO-2022-JP.
+            (b"na\xefve", false),
+            (b"\xff\xfea\0", false),
+            (b"a\0b\0", false),
+            (b"\x83\x65\x83\x58", false),
+            (b"\x1b$B%F\x1b(B", false),
+            (long("").as_bytes(), false),
+            (long("é").as_bytes(), false),
+            (("é".to_owned() + &long("")).as_bytes(), true),
+            (&[long("").as_bytes(), b"\xef"].concat(), false),
+            (&["é".as_bytes(), &[b'a'; 5000], b"\xef"].concat(), false),
+        ] {
+            let (media_type, looked_at) = type_of("text/plain", text);
+            let expected = match is_utf8 {
+                true => "text/plain; charset=utf-8",
+                false => "text/plain",
+            };
+            assert_eq!(media_type, expected, "{:.20}", text.escape_ascii());
+            assert!(looked_at as u64 <= LOOKED_AT_BYTES + 64);
+        }
+    }
+
+    #[test]
+    fn what_is_no_text_is_not_looked_at() {
+        for media_type in [
+            "application/json",
+            "image/svg+xml",
+            "video/mp4",
+            "text/plain; charset=x",
+        ] {
+            assert_eq!(type_of(media_type, b"plain"), (media_type.to_owned(), 0));
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn text_in_utf8_is_told_wherever_it_is_cut(ascii in 0..70_000_usize, rest in "\\PC{0,20}") {
+            let text = "a".repeat(ascii) + &rest;
+            let (media_type, _) = type_of("text/plain", text.as_bytes());
+            if text.len() as u64 <= LOOKED_AT_BYTES {
+                prop_assert_eq!(media_type, "text/plain; charset=utf-8");
+            }
+        }
+
+        #[test]
+        fn no_bytes_are_taken_for_utf8_that_are_none(bytes: Vec<u8>) {
+            let (media_type, _) = type_of("text/plain", &bytes);
+            let is_utf8 = std::str::from_utf8(&bytes).is_ok() && !bytes.contains(&0) && !bytes.contains(&0x1b);
+            prop_assert_eq!(media_type.ends_with("utf-8"), is_utf8);
+        }
+    }
+}
