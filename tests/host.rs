@@ -156,6 +156,34 @@ impl Host {
     }
 }
 
+/// Has time stand still, for a host and its clients in one thread, but for what [`let_pass`] lets pass: so no time is up
+/// because the machine is busy. Tokio lets time pass by itself when nothing else is to be done; something is.
+pub(crate) fn stop_time() {
+    tokio::time::pause();
+    tokio::spawn(async {
+        loop {
+            tokio::task::yield_now().await;
+        }
+    });
+}
+
+/// Lets so much time pass, and a moment more: timers are as exact as a millisecond.
+pub(crate) async fn let_pass(time: Duration) {
+    tokio::time::advance(time + Duration::from_millis(10)).await;
+}
+
+/// Lets time pass, little by little, for as long as that takes.
+pub(crate) async fn while_time_passes<T>(awaited: impl Future<Output = T>) -> T {
+    let mut awaited = std::pin::pin!(awaited);
+    loop {
+        tokio::select! {
+            biased;
+            done = awaited.as_mut() => return done,
+            () = let_pass(Duration::ZERO) => tokio::task::yield_now().await,
+        }
+    }
+}
+
 /// Bytes that differ from place to place, the same in each run.
 pub(crate) fn noise(length: usize) -> Vec<u8> {
     let mut state = 0x9e37_79b9_7f4a_7c15_u64;

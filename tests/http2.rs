@@ -1,11 +1,10 @@
 //! HTTP/2 as it is not meant: floods, windows that never open, resets without end; and one stalled stream of several.
 
 use crate::frames::{self, Client, END_HEADERS, END_STREAM, Frame, fields, kind};
-use crate::host::{Host, Setup, noise, with};
+use crate::host::{Host, let_pass, noise, stop_time, while_time_passes};
 use millpond::End;
 use millpond::listener::ConnectionLimits;
 use std::fs;
-use std::time::Duration;
 use tokio::task::JoinSet;
 
 /// `SETTINGS_INITIAL_WINDOW_SIZE`.
@@ -62,14 +61,10 @@ async fn streams_share_a_connection() {
 
 #[tokio::test]
 async fn a_stalled_stream_ends_and_leaves_the_others_alone() {
-    let host = Host::start_with(Setup {
-        connections: with(|limits: &mut ConnectionLimits| {
-            limits.stall = Duration::from_millis(300);
-        }),
-        ..Setup::default()
-    })
-    .await;
-    let large = noise(100_000);
+    let host = Host::start().await;
+    stop_time();
+    // More than a connection has to take.
+    let large = noise(300_000);
     host.write("large.bin", &large);
     let mut client = Client::connect(host.address, &[(INITIAL_WINDOW, 0)]).await;
     client
@@ -78,49 +73,39 @@ async fn a_stalled_stream_ends_and_leaves_the_others_alone() {
             Frame::get(1, "/media/large.bin"),
         ])
         .await;
-    // The others go on until the stalled one is told that it has ended.
-    let mut stream = 3;
-    'others: loop {
+    let head = client.read_until(|frame| frame.kind == kind::HEADERS).await;
+    assert_eq!(head.unwrap().stream, 1);
+    for stream in [3, 5] {
         let window = Frame::window_update(stream, 1 << 20);
         client
             .send(&[Frame::get(stream, "/media/large.bin"), window])
             .await;
-        let mut received = 0;
-        loop {
-            let frame = client.read().await.expect("the connection stays");
-            match (frame.kind, frame.stream) {
-                (kind::RST_STREAM, 1) => break 'others,
-                (kind::DATA, got) if got == stream => received += frame.payload.len(),
-                (kind::RST_STREAM | kind::GOAWAY, _) => panic!("{frame:?}"),
-                _ => {}
-            }
-            if received == large.len() {
-                break;
-            }
+        let whole = (large.clone(), true);
+        assert!(content(&mut client, stream).await == whole, "{stream}");
+        if stream == 3 {
+            let_pass(ConnectionLimits::default().stall).await;
+            let reset = client.read_until(|frame| frame.kind != kind::WINDOW_UPDATE);
+            let reset = reset.await.expect("the connection stays");
+            assert_eq!((reset.kind, reset.stream), (kind::RST_STREAM, 1));
         }
-        stream += 2;
     }
     assert_eq!(host.accounts().ended(End::Aborted), 1);
 }
 
 #[tokio::test]
 async fn a_connection_of_stalled_streams_is_closed() {
-    let host = Host::start_with(Setup {
-        connections: with(|limits: &mut ConnectionLimits| {
-            limits.stall = Duration::from_secs(1);
-            // More than the heads of the answers.
-            limits.least_bytes_per_second = 1 << 20;
-        }),
-        ..Setup::default()
-    })
-    .await;
+    let host = Host::start().await;
+    stop_time();
     host.write("large.bin", &noise(100_000));
     let mut client = Client::connect(host.address, &[(INITIAL_WINDOW, 0)]).await;
     for number in 0..32 {
         client
             .send(&[Frame::get(2 * number + 1, "/media/large.bin")])
             .await;
+        let head = client.read_until(|frame| frame.kind == kind::HEADERS).await;
+        head.unwrap();
     }
+    let_pass(ConnectionLimits::default().stall).await;
     // Not one of them is reset first.
     let reset = client
         .read_until(|frame| frame.kind == kind::RST_STREAM)
@@ -173,19 +158,14 @@ async fn nothing_behind_a_preface_is_taken_for_a_request_of_http_1_1() {
 
 #[tokio::test]
 async fn an_idle_connection_is_told_before_it_is_closed() {
-    let host = Host::start_with(Setup {
-        connections: with(|limits: &mut ConnectionLimits| {
-            limits.idle = Duration::from_millis(100);
-        }),
-        ..Setup::default()
-    })
-    .await;
+    let host = Host::start().await;
+    stop_time();
     let mut client = Client::connect(host.address, &[]).await;
     client.send(&[Frame::get(1, "/media/none")]).await;
     assert!(content(&mut client, 1).await.1);
-    let goaway = client.read_until(|frame| frame.kind == kind::GOAWAY).await;
+    let goaway = while_time_passes(client.read_until(|frame| frame.kind == kind::GOAWAY)).await;
     assert_eq!(error(&goaway.unwrap()), 0);
-    while client.read().await.is_some() {}
+    while while_time_passes(client.read()).await.is_some() {}
 }
 
 #[tokio::test]
@@ -286,15 +266,10 @@ async fn a_field_section_without_end_ends_the_connection() {
 }
 
 /// The answers to them are not read: what is not taken stops what is read.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[tokio::test]
 async fn settings_and_pings_that_nobody_reads_the_answers_of_stop_by_themselves() {
-    let host = Host::start_with(Setup {
-        connections: with(|limits: &mut ConnectionLimits| {
-            limits.head = Duration::from_millis(500);
-        }),
-        ..Setup::default()
-    })
-    .await;
+    let host = Host::start().await;
+    stop_time();
     host.write("a.txt", b"hello");
     for frame in [
         Frame::settings(&[(INITIAL_WINDOW, 1)]),
@@ -303,7 +278,7 @@ async fn settings_and_pings_that_nobody_reads_the_answers_of_stop_by_themselves(
         let mut client = Client::connect(host.address, &[]).await;
         let flood = vec![frame; 1000];
         // It ends when the host takes no more and then closes, since no request came.
-        while client.send(&flood).await {}
+        while_time_passes(async { while client.send(&flood).await {} }).await;
     }
     host.accounts().idle().await;
     assert_eq!(host.get("/media/a.txt").await.status, 200);

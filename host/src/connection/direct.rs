@@ -328,7 +328,7 @@ mod tests {
     use super::*;
     use crate::connection::clients::{ClientLimits, Clients};
     use crate::connection::incoming::Listeners;
-    use crate::store::Folder;
+    use crate::store::{Folder, MediaStore};
     use crate::{Config, Limits, Source};
     use futures_util::poll;
     use std::net::Ipv4Addr;
@@ -342,11 +342,18 @@ mod tests {
     async fn connect(length: usize) -> (Millpond, Direct, TcpStream, tempfile::TempDir) {
         let folder = tempfile::tempdir().unwrap();
         std::fs::write(folder.path().join("a.gif"), vec![7; length]).unwrap();
+        // The kernel may not tell at once what lies at a path, so it is asked no more once the file is kept.
         let store = Folder::open(folder.path()).unwrap();
+        let store = store.with_recheck(Duration::from_secs(24 * 3600));
         let limits = Limits::default();
-        let millpond =
-            Millpond::new(&Source::embedded(), store, &Config::default(), limits).unwrap();
-        while millpond.accounts().reused() == 0 {
+        let millpond = Millpond::new(
+            &Source::embedded(),
+            store.clone(),
+            &Config::default(),
+            limits,
+        );
+        let millpond = millpond.unwrap();
+        while store.kept_bytes().now == 0 || millpond.accounts().reused() == 0 {
             let request = http::Request::get("/media/a.gif").header("host", "a");
             millpond.serve(request.body(()).unwrap()).await;
         }
