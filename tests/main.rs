@@ -12,6 +12,7 @@ mod command_line;
 mod conformance;
 mod direct;
 mod frames;
+mod half_close;
 mod host;
 mod hostile_clients;
 mod hostile_guests;

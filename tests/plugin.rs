@@ -20,6 +20,7 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
+use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc;
@@ -466,9 +467,16 @@ async fn a_client_that_leaves_while_a_store_is_slow_takes_its_work_along() {
         let (millpond, address) = serve_from(Slow { opens, asked }, Source::embedded()).await;
         let mut client = TcpStream::connect(address).await.unwrap();
         let head = b"GET /a.txt HTTP/1.1\r\nhost: a\r\n\r\n";
-        client.write_all(head).await.unwrap();
+        // With the next one behind it, which nobody reads yet.
+        client.write_all(&head.repeat(2)).await.unwrap();
         is_asked.recv().await.unwrap();
         assert_eq!(millpond.accounts().requests(), 1);
+        if !opens {
+            // Nothing has been sent yet, and one that closes its end only may wait for that.
+            socket2::SockRef::from(&client)
+                .set_linger(Some(Duration::ZERO))
+                .unwrap();
+        }
         drop(client);
         millpond.accounts().idle().await;
         assert_eq!(millpond.accounts().ended(End::Aborted), 1);

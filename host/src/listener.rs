@@ -194,6 +194,7 @@ impl Listening {
                 tokio::select! {
                     biased;
                     () = served => {}
+                    () = connection.lost() => tracing::debug!("the client is gone"),
                     () = cut.cancelled() => {}
                 }
                 connection.close();

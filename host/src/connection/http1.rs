@@ -28,8 +28,11 @@ pub(crate) async fn serve(
         async { Ok::<_, Infallible>(answered.await) }
     });
     let mut http = hyper::server::conn::http1::Builder::new();
-    // The connection's clock sees to time, for the head as for the rest.
-    http.header_read_timeout(None).max_buf_size(HEAD_BYTES);
+    // The connection's clock sees to time, for the head as for the rest. A client that has sent its last request may
+    // close its end and still gets every answer (RFC 9112 section 9.6); one that is gone ends the connection by itself.
+    http.header_read_timeout(None)
+        .max_buf_size(HEAD_BYTES)
+        .half_close(true);
     let io = Direct::new(io, Arc::clone(connection), millpond.clone());
     let mut served = pin!(http.serve_connection(TokioIo::new(io), service));
     tokio::select! {

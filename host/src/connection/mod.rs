@@ -45,6 +45,7 @@ use std::net::IpAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Instant;
+use tokio::io::Interest;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
@@ -182,6 +183,17 @@ impl Connection {
             self.shrink(&mut flow);
         }
         flow.scan.next()
+    }
+
+    /// Ends when the client is gone for good: it has reset the connection, or the network has. One that has closed its
+    /// own end only (FIN) may still read, and cannot be told from one that does not until something is sent to it.
+    pub(crate) async fn lost(&self) {
+        // The system tells of it once, and nothing here takes it back. It fails where the runtime ends.
+        while let Ok(ready) = self.stream.ready(Interest::ERROR).await {
+            if ready.is_error() {
+                return;
+            }
+        }
     }
 
     /// Closes our end of the connection, and reads on for a moment. Were it closed altogether while the client still
