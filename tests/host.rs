@@ -132,6 +132,16 @@ impl Host {
         self.millpond.kept_bytes()
     }
 
+    /// Connections that are open, as far as the host has seen them.
+    pub(crate) fn live_connections(&self) -> usize {
+        self.accounts().survey().live_connections
+    }
+
+    /// What answers in progress have reserved, with the large windows that connections keep.
+    pub(crate) fn reserved_bytes(&self) -> usize {
+        self.millpond.budget().reserved_bytes()
+    }
+
     pub(crate) fn accounts(&self) -> &Arc<Accounts> {
         self.millpond.accounts()
     }

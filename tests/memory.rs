@@ -2,7 +2,7 @@
 
 use crate::client::{raw, status};
 use crate::frames::{self, Frame, kind};
-use crate::host::noise;
+use crate::host::{Host, noise};
 use crate::server::Server;
 use crate::tls::Identity;
 use rustix::process::{Resource, Rlimit, Signal, getrlimit, setrlimit};
@@ -570,6 +570,63 @@ async fn connections_beyond_what_memory_carries_wait_for_a_place() {
     let mut answer = Vec::new();
     next.read_to_end(&mut answer).await.unwrap();
     assert_eq!(status(&answer), Some(200));
+}
+
+/// HTTP/2 takes more than a place, and its clients are told.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn idle_connections_of_http_2_make_way_for_a_new_one() {
+    /// `CONNECTION_BYTES` and `HTTP2_BYTES`.
+    const EACH_BYTES: u64 = (40 + 96) * 1024;
+    raise_open_files();
+    let folder = tempfile::tempdir().unwrap();
+    let server = Server::start(
+        folder.path(),
+        &[&ADMIN[..], &["--memory", "160MiB"]].concat(),
+    );
+    let places = bytes(&server.ask("/memory"), "/bound/connections_bytes") / EACH_BYTES;
+    let mut held = Vec::new();
+    // The last ones find no room.
+    for _ in 0..places + 2 {
+        let mut client = frames::Client::connect(address(&server), &[]).await;
+        client.send(&[Frame::get(1, "/media/none")]).await;
+        let answer = client.read_until(|frame| frame.kind == kind::DATA).await;
+        answer.unwrap();
+        held.push(client);
+    }
+    let first = &mut held[0];
+    let goaway = first.read_until(|frame| frame.kind == kind::GOAWAY).await;
+    assert_eq!(goaway.unwrap().payload[4..8], [0; 4]);
+    let last = held.last_mut().unwrap();
+    last.send(&[Frame::get(3, "/media/none")]).await;
+    let answer = last.read_until(|frame| frame.kind == kind::DATA).await;
+    assert_eq!(answer.unwrap().stream, 3);
+}
+
+/// An embedder may have none.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_large_window_is_given_back_without_a_watch() {
+    let host = Host::start().await;
+    host.write("big.bin", &noise(20_000_000));
+    let mut stream = TcpStream::connect(host.address).await.unwrap();
+    let mut answer = vec![0; 20_000_000];
+    // However slow this machine is, it will be fast enough once.
+    loop {
+        let head = b"GET /media/big.bin HTTP/1.1\r\nhost: a\r\n\r\n";
+        stream.write_all(head).await.unwrap();
+        let mut head = Vec::new();
+        while !head.ends_with(b"\r\n\r\n") {
+            head.push(stream.read_u8().await.unwrap());
+        }
+        stream.read_exact(&mut answer).await.unwrap();
+        host.accounts().idle().await;
+        if host.reserved_bytes() > 0 {
+            break;
+        }
+    }
+    while host.reserved_bytes() > 0 {
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(host.live_connections(), 1, "it is open still");
 }
 
 #[test]

@@ -213,6 +213,9 @@ pub const CONTENT_BYTES: usize = 64 * 1024;
 /// How long a closed connection is read on, for what the client was still sending: some round trips.
 pub const LINGER: Duration = Duration::from_secs(1);
 
+/// How long a large window is kept for the next answer on its connection: a page's requests come closer together.
+pub(crate) const WINDOW_REST: Duration = Duration::from_secs(1);
+
 /// Clients whose requests are counted over time, where that is asked for: as many as one hash table of half a
 /// megabyte holds, and more than ask at one time of what one process serves. Further ones share one count.
 pub const CLIENTS: usize = 14 * 1024;

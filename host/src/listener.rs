@@ -28,13 +28,15 @@ pub struct ConnectionLimits {
     pub head: Duration,
     /// Between an answer's end and the next request's first byte.
     pub idle: Duration,
-    /// A client that takes too little in so long while an answer is being sent is gone, or as good as gone.
+    /// A client that takes too little in so long while an answer is being sent is gone, or as good as gone. Players take
+    /// a minute's worth at a time and rest, so two minutes are the least that tells.
     pub stall: Duration,
     /// What is too little, in bytes a second over [`ConnectionLimits::stall`]: a client that takes a byte now and
-    /// then has no more right to a place than one that takes none.
+    /// then has no more right to a place than one that takes none. What lies in our own system's buffers is not taken
+    /// yet, where the system tells (Linux). A stream of HTTP/2 has to take a part of it, since all share one client.
     pub least_bytes_per_second: u32,
-    /// From a request's first byte to its answer's end.
-    pub total: Duration,
+    /// From the end of a request's head to its answer's end; `None` for as long as the client makes progress.
+    pub total: Option<Duration>,
     /// From the wish to stop until connections that are still busy are cut.
     pub drain: Duration,
     /// What one client may ask for, on all its connections.
@@ -46,9 +48,9 @@ impl Default for ConnectionLimits {
         ConnectionLimits {
             head: Duration::from_secs(10),
             idle: Duration::from_secs(75),
-            stall: Duration::from_secs(30),
+            stall: Duration::from_secs(120),
             least_bytes_per_second: 1024,
-            total: Duration::from_secs(3600),
+            total: None,
             drain: Duration::from_secs(10),
             clients: ClientLimits::default(),
         }
@@ -153,7 +155,11 @@ impl Listening {
         let tls_bytes = certificate.as_ref().map_or(0, |_| TLS_BYTES);
         Arc::new(Listening {
             clients: Clients::new(&limits.clients),
-            places: Places::new(millpond.bound(), CONNECTION_BYTES + tls_bytes),
+            places: Places::new(
+                millpond.bound(),
+                CONNECTION_BYTES + tls_bytes,
+                millpond.connections(),
+            ),
             limits: Arc::new(limits),
             millpond,
             certificate,
@@ -177,6 +183,7 @@ impl Listening {
                 &self.clients,
                 millpond.accounts(),
                 millpond.budget(),
+                self.places.wanted(),
             );
             let connection = match opened {
                 Ok(connection) => connection,
@@ -217,30 +224,32 @@ impl Listening {
 
     /// The next connection, once there is a place for it; `None` when it is time to stop.
     async fn accept(&self, listeners: &Listeners) -> Option<(Incoming, Place)> {
-        loop {
-            let accepted = tokio::select! {
-                biased;
-                () = self.stop.cancelled() => return None,
-                accepted = async {
-                    let place = self.places.take().await;
-                    (listeners.accept().await, place)
-                } => accepted,
-            };
-            match accepted {
-                (_, None) => return None,
-                (Ok(incoming), Some(place)) => return Some((incoming, place)),
-                (Err(error), Some(_)) if is_about_one_connection(&error) => {}
-                (Err(error), Some(_)) => {
-                    tracing::warn!(%error, "cannot accept connections for now");
-                    sleep(ACCEPT_PAUSE).await;
+        // Before there is a place, so that nobody makes way for nobody.
+        let accepted = async {
+            loop {
+                match listeners.accept().await {
+                    Ok(incoming) => break incoming,
+                    Err(error) if is_about_one_connection(&error) => {}
+                    Err(error) => {
+                        tracing::warn!(%error, "cannot accept connections for now");
+                        sleep(ACCEPT_PAUSE).await;
+                    }
                 }
             }
+        };
+        tokio::select! {
+            biased;
+            () = self.stop.cancelled() => None,
+            taken = async {
+                let stream = accepted.await;
+                self.places.take().await.map(|place| (stream, place))
+            } => taken,
         }
     }
 
     /// Serves one connection to its end.
     async fn serve_one(&self, connection: &Arc<Connection>, place: &mut Place) {
-        let overdue = connection.clock().overdue(&self.limits);
+        let overdue = connection.overdue(&self.limits);
         let mut overdue = pin!(overdue);
         let opened = tokio::select! {
             opened = self.open(connection, place) => opened,
@@ -261,7 +270,7 @@ impl Listening {
             biased;
             reason = overdue => {
                 say_closed(reason);
-                if reason == Overdue::Idle {
+                if matches!(reason, Overdue::Idle | Overdue::Dismissed) {
                     // The client is told so that it loses no request that it sends at this moment.
                     stopping.cancel();
                     let _ = timeout(LINGER, spoken).await;
@@ -343,4 +352,91 @@ fn is_about_one_connection(error: &io::Error) -> bool {
         error.kind(),
         ConnectionAborted | ConnectionRefused | ConnectionReset
     )
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use crate::ledger::budget::Bound;
+    use crate::store::Folder;
+    use crate::{Config, Limits, Source};
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    /// A listener with so many places.
+    async fn listen(connections: usize) -> (std::net::SocketAddr, Millpond, tempfile::TempDir) {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join("big.bin"), vec![7; 16 << 20]).unwrap();
+        let store = Folder::open(folder.path()).unwrap();
+        let limits = Limits::default();
+        let millpond = Millpond::new(&Source::embedded(), store, &Config::default(), limits);
+        let millpond = millpond.unwrap();
+        let stop = CancellationToken::new();
+        let limits = ConnectionLimits::default();
+        let mut listening = Listening::new(millpond.clone(), None, limits, stop);
+        let bound = Bound {
+            connections,
+            ..*millpond.bound()
+        };
+        Arc::get_mut(&mut listening).unwrap().places =
+            Places::new(&bound, CONNECTION_BYTES, millpond.connections());
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        tokio::spawn(listening.serve(listener));
+        (address, millpond, folder)
+    }
+
+    async fn ask(stream: &mut TcpStream, target: &str) {
+        let head = format!("GET {target} HTTP/1.1\r\nhost: a\r\n\r\n");
+        stream.write_all(head.as_bytes()).await.unwrap();
+    }
+
+    /// Asks for what there is not, and reads the answer, after which the connection is idle.
+    async fn ask_and_rest(stream: &mut TcpStream, millpond: &Millpond) {
+        ask(stream, "/none").await;
+        let mut answer = Vec::new();
+        while !answer.ends_with(b"}") {
+            assert_ne!(stream.read_buf(&mut answer).await.unwrap(), 0);
+        }
+        millpond.accounts().idle().await;
+    }
+
+    async fn is_closed(stream: &mut TcpStream) -> bool {
+        stream.read(&mut [0]).await.unwrap() == 0
+    }
+
+    /// Once, a new client waited until the time of the others was up.
+    #[tokio::test]
+    async fn the_one_that_has_been_idle_longest_makes_way_for_a_new_one() {
+        let (address, millpond, _folder) = listen(3).await;
+        let mut clients = Vec::new();
+        for _ in 0..3 {
+            let mut client = TcpStream::connect(address).await.unwrap();
+            ask_and_rest(&mut client, &millpond).await;
+            clients.push(client);
+        }
+        ask_and_rest(&mut clients[0], &millpond).await;
+        let mut new = TcpStream::connect(address).await.unwrap();
+        ask_and_rest(&mut new, &millpond).await;
+        assert!(is_closed(&mut clients[1]).await);
+        ask_and_rest(&mut clients[0], &millpond).await;
+        ask_and_rest(&mut clients[2], &millpond).await;
+        ask_and_rest(&mut new, &millpond).await;
+    }
+
+    #[tokio::test]
+    async fn a_busy_one_stays_and_makes_way_when_it_is_idle() {
+        let (address, millpond, _folder) = listen(1).await;
+        let mut busy = TcpStream::connect(address).await.unwrap();
+        ask(&mut busy, "/media/big.bin").await;
+        busy.read_exact(&mut [0]).await.unwrap();
+        let mut new = TcpStream::connect(address).await.unwrap();
+        ask(&mut new, "/none").await;
+        let mut answer = Vec::new();
+        busy.read_to_end(&mut answer).await.unwrap();
+        assert!(answer.ends_with(&[7; 16 << 20]), "it was let end");
+        new.read_exact(&mut [0; 12]).await.unwrap();
+        drop((busy, new));
+        millpond.accounts().idle().await;
+    }
 }

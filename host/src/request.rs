@@ -90,7 +90,7 @@ struct Shared {
     instances: Arc<Semaphore>,
     /// None where each request is answered by an instance.
     reuse: Option<Reuse>,
-    connections: Connections,
+    connections: Arc<Connections>,
     ended: OnceLock<Ended>,
 }
 
@@ -131,7 +131,7 @@ impl Millpond {
                 budget: Arc::new(Budget::new(bound.answers_bytes)),
                 instances: Arc::new(Semaphore::new(bound.instances)),
                 reuse: (reuse_bytes > 0).then(|| Reuse::new(reuse_bytes)),
-                connections: Connections::default(),
+                connections: Arc::default(),
                 ended: OnceLock::new(),
             }),
         })
@@ -155,7 +155,7 @@ impl Millpond {
         &self.shared.bound
     }
 
-    pub(crate) fn connections(&self) -> &Connections {
+    pub(crate) fn connections(&self) -> &Arc<Connections> {
         &self.shared.connections
     }
 

@@ -114,7 +114,7 @@ pub(crate) struct Serve {
     admin: Option<AdminAddress>,
 
     /// A client that takes too little of an answer in so long is cut off.
-    #[arg(long, value_name = "TIME", default_value = "30s", env = "MILLPOND_STALL", value_parser = parse_time)]
+    #[arg(long, value_name = "TIME", default_value = "2m", env = "MILLPOND_STALL", value_parser = parse_time)]
     stall: Duration,
 
     /// What is too little, in bytes a second.
@@ -126,9 +126,9 @@ pub(crate) struct Serve {
     )]
     least_rate: u32,
 
-    /// The longest that one answer may take.
-    #[arg(long, value_name = "TIME", default_value = "1h", env = "MILLPOND_TOTAL", value_parser = parse_time)]
-    total: Duration,
+    /// The longest that one answer may take; `off` for as long as the client makes progress.
+    #[arg(long, value_name = "TIME|off", default_value = "off", env = "MILLPOND_TOTAL", value_parser = parse_total)]
+    total: Total,
 
     /// How long running answers are let end after SIGTERM or Ctrl-C; a second one ends them at once.
     #[arg(long, value_name = "TIME", default_value = "10s", env = "MILLPOND_DRAIN", value_parser = humantime::parse_duration)]
@@ -258,6 +258,20 @@ fn parse_reuse(text: &str) -> Result<Reuse, String> {
         .ok_or_else(|| "a size, as in 4MiB, or off".into())
 }
 
+/// The longest that one answer may take, where there is a limit.
+#[derive(Debug, Clone, Copy)]
+struct Total(Option<Duration>);
+
+fn parse_total(text: &str) -> Result<Total, String> {
+    if text == "off" {
+        return Ok(Total(None));
+    }
+    match humantime::parse_duration(text) {
+        Ok(time) if !time.is_zero() => Ok(Total(Some(time))),
+        _ => Err("a time, as in 1h, or off".into()),
+    }
+}
+
 fn parse_pace(text: &str) -> Result<NonZeroU32, String> {
     let size: ByteSize = text.parse()?;
     let bytes = u32::try_from(size.as_u64()).ok().and_then(NonZeroU32::new);
@@ -366,7 +380,7 @@ impl Serve {
         let mut limits = ConnectionLimits::default();
         limits.stall = self.stall;
         limits.least_bytes_per_second = self.least_rate;
-        limits.total = self.total;
+        limits.total = self.total.0;
         limits.drain = self.drain;
         limits.clients.requests = self.client_requests;
         limits.clients.rate = rate;

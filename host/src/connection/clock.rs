@@ -1,8 +1,10 @@
 //! Measures one connection's progress, so that what makes none is ended.
 
+use crate::connection::places::Wanted;
+use crate::limits::STREAMS;
 use crate::listener::ConnectionLimits;
 use std::fmt;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep_until};
 
@@ -14,37 +16,26 @@ enum Phase {
     /// Reading a request's head. A connection that has brought none yet counts as one whose head is late.
     Head { since: Instant },
     /// Answering: since the request's head was complete.
-    Answer {
-        since: Instant,
-        /// When the present stretch began, and what was sent in it.
-        stretch: Instant,
-        sent_bytes: u64,
-    },
+    Answer { since: Instant, stretch: Stretch },
     /// Answering on so many streams of HTTP/2, each of which has a clock of its own.
-    Streams {
-        count: usize,
-        stretch: Instant,
-        sent_bytes: u64,
-    },
+    Streams { count: usize, stretch: Stretch },
     /// Between streams. What comes here is no request yet: frames about the connection itself come at any time.
     NoStream { since: Instant },
 }
 
-impl Phase {
-    fn answer() -> Self {
-        let since = Instant::now();
-        Phase::Answer {
-            since,
-            stretch: since,
-            sent_bytes: 0,
-        }
-    }
+/// A time over which a client's progress is judged.
+#[derive(Debug, Clone, Copy)]
+struct Stretch {
+    since: Instant,
+    /// What the client had taken by then, as [`State::sent_bytes`] counts.
+    taken_bytes: u64,
 }
 
 /// What a connection or a stream has taken too long for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Overdue {
     Idle,
+    Dismissed,
     Head,
     Stall,
     Total,
@@ -54,6 +45,7 @@ impl fmt::Display for Overdue {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Overdue::Idle => "idle",
+            Overdue::Dismissed => "idle, and another waits for its place",
             Overdue::Head => "no whole request head in time",
             Overdue::Stall => "the client takes too little",
             Overdue::Total => "the answer took too long",
@@ -64,42 +56,137 @@ impl fmt::Display for Overdue {
 /// The clock of one connection, or of one stream.
 #[derive(Debug)]
 pub(crate) struct Clock {
-    phase: Mutex<Phase>,
-    /// There are streams where there was none, which have less time than a connection without.
-    streams_began: Notify,
+    state: Mutex<State>,
+    /// It is time to look again: there are streams where there was none, which have less time than a connection
+    /// without, or the connection is to leave.
+    look_again: Notify,
+    /// Where the clock is a connection's: who waits for its place.
+    wanted: Option<Arc<Wanted>>,
+}
+
+#[derive(Debug)]
+struct State {
+    phase: Phase,
+    /// All that was ever sent, in bytes.
+    sent_bytes: u64,
+    /// It is to end while it is idle, for another.
+    is_to_leave: bool,
+}
+
+impl State {
+    fn begin(phase: Phase) -> Self {
+        State {
+            phase,
+            sent_bytes: 0,
+            is_to_leave: false,
+        }
+    }
+
+    /// Since when nothing was asked for, where nothing is.
+    fn idle_since(&self) -> Option<Instant> {
+        match self.phase {
+            Phase::Idle { since } | Phase::NoStream { since } => Some(since),
+            Phase::Head { .. } | Phase::Answer { .. } | Phase::Streams { .. } => None,
+        }
+    }
+
+    /// A stretch that begins now, with so many bytes of what was sent before still on their way.
+    fn stretch(&self, waiting_bytes: u64) -> Stretch {
+        Stretch {
+            since: Instant::now(),
+            taken_bytes: self.sent_bytes.saturating_sub(waiting_bytes),
+        }
+    }
+
+    fn answer(&self, waiting_bytes: u64) -> Phase {
+        let stretch = self.stretch(waiting_bytes);
+        Phase::Answer {
+            since: stretch.since,
+            stretch,
+        }
+    }
 }
 
 impl Clock {
-    pub(crate) fn new() -> Self {
+    /// The clock of a connection, for whose place others may wait there.
+    pub(crate) fn new(wanted: &Arc<Wanted>) -> Self {
         let since = Instant::now();
         Clock {
-            phase: Mutex::new(Phase::Head { since }),
-            streams_began: Notify::new(),
+            state: Mutex::new(State::begin(Phase::Head { since })),
+            look_again: Notify::new(),
+            wanted: Some(Arc::clone(wanted)),
         }
     }
 
     /// The clock of a stream, whose request's head is complete.
     pub(crate) fn of_stream() -> Self {
+        let since = Instant::now();
+        let stretch = Stretch {
+            since,
+            taken_bytes: 0,
+        };
         Clock {
-            phase: Mutex::new(Phase::answer()),
-            streams_began: Notify::new(),
+            state: Mutex::new(State::begin(Phase::Answer { since, stretch })),
+            look_again: Notify::new(),
+            wanted: None,
+        }
+    }
+
+    /// Whether it is the clock of a connection for whose place others wait there.
+    pub(crate) fn is_of(&self, wanted: &Arc<Wanted>) -> bool {
+        self.wanted
+            .as_ref()
+            .is_some_and(|own| Arc::ptr_eq(own, wanted))
+    }
+
+    /// Since when the connection has been idle, if it is, and is not to leave anyway.
+    pub(crate) fn idle_since(&self) -> Option<Instant> {
+        let state = self.state();
+        state.idle_since().filter(|_| !state.is_to_leave)
+    }
+
+    /// Has the connection end if it is idle.
+    pub(crate) fn dismiss(&self) {
+        let mut state = self.state();
+        state.is_to_leave = state.idle_since().is_some();
+        self.look_again.notify_one();
+    }
+
+    /// Whether the connection is to end if it is still idle.
+    pub(crate) fn is_to_leave(&self) -> bool {
+        self.state().is_to_leave
+    }
+
+    /// The connection has ended, and leaves no more.
+    pub(crate) fn close(&self) {
+        self.state().is_to_leave = false;
+    }
+
+    /// There is nothing to answer any more.
+    fn rest(&self, next: impl FnOnce(&State) -> Phase) {
+        self.update(next);
+        if let Some(wanted) = &self.wanted {
+            wanted.changed();
         }
     }
 
     /// Whether a stream is being answered.
     pub(crate) fn has_streams(&self) -> bool {
-        let phase = self.phase.lock().unwrap_or_else(PoisonError::into_inner);
-        matches!(*phase, Phase::Streams { .. })
+        matches!(self.state().phase, Phase::Streams { .. })
     }
 
-    fn update(&self, next: impl FnOnce(Phase) -> Phase) {
-        let mut phase = self.phase.lock().unwrap_or_else(PoisonError::into_inner);
-        *phase = next(*phase);
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn update(&self, next: impl FnOnce(&State) -> Phase) {
+        let mut state = self.state();
+        state.phase = next(&state);
     }
 
     /// Bytes came.
     pub(crate) fn received(&self) {
-        self.update(|phase| match phase {
+        self.update(|state| match state.phase {
             Phase::Idle { .. } => Phase::Head {
                 since: Instant::now(),
             },
@@ -109,82 +196,97 @@ impl Clock {
 
     /// Bytes went.
     pub(crate) fn sent(&self, bytes: usize) {
-        self.update(|phase| match phase {
-            Phase::Answer {
-                since,
-                stretch,
-                sent_bytes,
-            } => Phase::Answer {
-                since,
-                stretch,
-                sent_bytes: sent_bytes + bytes as u64,
-            },
-            Phase::Streams {
-                count,
-                stretch,
-                sent_bytes,
-            } => Phase::Streams {
-                count,
-                stretch,
-                sent_bytes: sent_bytes + bytes as u64,
-            },
-            Phase::Idle { .. } => Phase::Idle {
-                since: Instant::now(),
-            },
-            other @ (Phase::Head { .. } | Phase::NoStream { .. }) => other,
-        });
+        let mut state = self.state();
+        state.sent_bytes += bytes as u64;
+        if let Phase::Idle { since } = &mut state.phase {
+            *since = Instant::now();
+        }
     }
 
-    /// Ends when the connection has taken too long, with the reason.
-    pub(crate) async fn overdue(&self, limits: &ConnectionLimits) -> Overdue {
+    /// Ends when the connection has taken too long, with the reason. Of what was sent, `waiting_bytes` tells how many bytes
+    /// the client has not taken yet, where that can be known.
+    pub(crate) async fn overdue(
+        &self,
+        limits: &ConnectionLimits,
+        waiting_bytes: impl Fn() -> u64,
+    ) -> Overdue {
+        self.overdue_below(limits, limits.least_bytes_per_second, waiting_bytes)
+            .await
+    }
+
+    /// The same for a stream, which shares what its connection's client takes with all the others.
+    pub(crate) async fn stream_overdue(&self, limits: &ConnectionLimits) -> Overdue {
+        // What lies in the kernel belongs to no one stream.
+        self.overdue_below(limits, limits.least_bytes_per_second / STREAMS, || 0)
+            .await
+    }
+
+    async fn overdue_below(
+        &self,
+        limits: &ConnectionLimits,
+        least_bytes_per_second: u32,
+        waiting_bytes: impl Fn() -> u64,
+    ) -> Overdue {
         // What a stretch has to bring, or the reader is a drip.
-        let least_bytes = u64::from(limits.least_bytes_per_second)
+        let least_bytes = u64::from(least_bytes_per_second)
             .saturating_mul(limits.stall.as_secs())
             .max(1);
         loop {
-            let (deadline, reason) = self.deadline(limits, least_bytes);
+            let (deadline, reason) = self.deadline(limits, least_bytes, &waiting_bytes);
             if Instant::now() >= deadline {
                 return reason;
             }
-            // An answer may begin meanwhile, whose time is up before that.
-            let look_again = deadline.min(Instant::now() + limits.stall);
+            // A head or an answer may begin meanwhile, whose time is up before that.
+            let soonest = limits.head.min(limits.stall);
+            let look_again = deadline.min(Instant::now() + soonest);
             tokio::select! {
                 biased;
                 () = sleep_until(look_again) => {}
-                () = self.streams_began.notified() => {}
+                () = self.look_again.notified() => {}
             }
         }
     }
 
-    fn deadline(&self, limits: &ConnectionLimits, least_bytes: u64) -> (Instant, Overdue) {
-        let mut phase = self.phase.lock().unwrap_or_else(PoisonError::into_inner);
+    fn deadline(
+        &self,
+        limits: &ConnectionLimits,
+        least_bytes: u64,
+        waiting_bytes: &impl Fn() -> u64,
+    ) -> (Instant, Overdue) {
+        let mut state = self.state();
         let now = Instant::now();
-        if let Phase::Answer {
-            stretch,
-            sent_bytes,
-            ..
+        // One that was asked for something meanwhile stays, and is told from those that are idle again.
+        if std::mem::take(&mut state.is_to_leave) && state.idle_since().is_some() {
+            state.is_to_leave = true;
+            return (now, Overdue::Dismissed);
         }
-        | Phase::Streams {
-            stretch,
-            sent_bytes,
-            ..
-        } = &mut *phase
-            && now >= *stretch + limits.stall
-            && *sent_bytes >= least_bytes
+        let State {
+            phase, sent_bytes, ..
+        } = &mut *state;
+        if let Phase::Answer { stretch, .. } | Phase::Streams { stretch, .. } = phase
+            && now >= stretch.since + limits.stall
         {
-            (*stretch, *sent_bytes) = (now, 0);
+            let taken_bytes = sent_bytes.saturating_sub(waiting_bytes());
+            if taken_bytes.saturating_sub(stretch.taken_bytes) >= least_bytes {
+                *stretch = Stretch {
+                    since: now,
+                    taken_bytes,
+                };
+            }
         }
         match *phase {
             Phase::Idle { since } | Phase::NoStream { since } => {
                 (since + limits.idle, Overdue::Idle)
             }
             Phase::Head { since } => (since + limits.head, Overdue::Head),
-            Phase::Answer { since, stretch, .. } => {
-                let stall = (stretch + limits.stall, Overdue::Stall);
-                let total = (since + limits.total, Overdue::Total);
-                if stall.0 < total.0 { stall } else { total }
+            Phase::Answer { since, stretch } => {
+                let stall = (stretch.since + limits.stall, Overdue::Stall);
+                match limits.total.map(|total| since + total) {
+                    Some(total) if total <= stall.0 => (total, Overdue::Total),
+                    _ => stall,
+                }
             }
-            Phase::Streams { stretch, .. } => (stretch + limits.stall, Overdue::Stall),
+            Phase::Streams { stretch, .. } => (stretch.since + limits.stall, Overdue::Stall),
         }
     }
 }
@@ -196,8 +298,9 @@ pub(crate) struct Answering {
 }
 
 impl Answering {
-    pub(crate) fn begin(clock: &Arc<Clock>) -> Self {
-        clock.update(|_| Phase::answer());
+    /// An answer begins, while so many bytes of those before it are still on their way.
+    pub(crate) fn begin(clock: &Arc<Clock>, waiting_bytes: u64) -> Self {
+        clock.update(|state| state.answer(waiting_bytes));
         Answering {
             clock: Arc::clone(clock),
         }
@@ -207,7 +310,7 @@ impl Answering {
 impl Drop for Answering {
     fn drop(&mut self) {
         let since = Instant::now();
-        self.clock.update(|_| Phase::Idle { since });
+        self.clock.rest(|_| Phase::Idle { since });
     }
 }
 
@@ -218,24 +321,18 @@ pub(crate) struct Streaming {
 }
 
 impl Streaming {
-    /// One stream more, by its connection's clock.
-    pub(crate) fn begin(clock: &Arc<Clock>) -> Self {
-        clock.update(|phase| match phase {
-            Phase::Streams {
-                count,
-                stretch,
-                sent_bytes,
-            } => Phase::Streams {
+    /// One stream more, by its connection's clock, while so many bytes of others are still on their way.
+    pub(crate) fn begin(clock: &Arc<Clock>, waiting_bytes: u64) -> Self {
+        clock.update(|state| match state.phase {
+            Phase::Streams { count, stretch } => Phase::Streams {
                 count: count + 1,
                 stretch,
-                sent_bytes,
             },
             _ => {
-                clock.streams_began.notify_one();
+                clock.look_again.notify_one();
                 Phase::Streams {
                     count: 1,
-                    stretch: Instant::now(),
-                    sent_bytes: 0,
+                    stretch: state.stretch(waiting_bytes),
                 }
             }
         });
@@ -247,15 +344,13 @@ impl Streaming {
 
 impl Drop for Streaming {
     fn drop(&mut self) {
-        self.clock.update(|phase| match phase {
+        self.clock.rest(|state| match state.phase {
             Phase::Streams {
                 count: count @ 2..,
                 stretch,
-                sent_bytes,
             } => Phase::Streams {
                 count: count - 1,
                 stretch,
-                sent_bytes,
             },
             _ => Phase::NoStream {
                 since: Instant::now(),
@@ -268,51 +363,150 @@ impl Drop for Streaming {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
+    use std::cell::Cell;
     use std::time::Duration;
+    use tokio::time::{sleep, timeout};
+
+    /// More than a day.
+    const FOR_EVER: Duration = Duration::from_secs(100_000);
 
     fn limits() -> ConnectionLimits {
         ConnectionLimits {
-            stall: Duration::from_secs(30),
             least_bytes_per_second: 1024,
             ..ConnectionLimits::default()
         }
     }
 
-    /// Why a connection ends whose client takes so many bytes a second, and after how long.
-    async fn ended(bytes_per_second: usize) -> (Overdue, Duration) {
-        let clock = Arc::new(Clock::new());
-        let _answering = Answering::begin(&clock);
-        let limits = limits();
-        let mut overdue = std::pin::pin!(clock.overdue(&limits));
+    /// Why an answer ends whose client takes so many bytes each time that so many seconds have passed, and after how
+    /// long; `None` if it does not end.
+    async fn ended(
+        clock: &Clock,
+        overdue: impl Future<Output = Overdue>,
+        bytes: usize,
+        each_seconds: u64,
+    ) -> Option<(Overdue, Duration)> {
         let begun = Instant::now();
-        let reason = loop {
-            tokio::select! {
-                reason = &mut overdue => break reason,
-                () = tokio::time::sleep(Duration::from_secs(1)) => clock.sent(bytes_per_second),
+        let takes = async {
+            loop {
+                clock.sent(bytes);
+                sleep(Duration::from_secs(each_seconds)).await;
             }
         };
-        (reason, begun.elapsed())
+        let reason = async {
+            tokio::select! {
+                reason = overdue => reason,
+                () = takes => Overdue::Idle,
+            }
+        };
+        let reason = timeout(FOR_EVER, reason).await.ok()?;
+        Some((reason, begun.elapsed()))
+    }
+
+    /// The same for the only answer of a connection.
+    async fn alone(
+        limits: &ConnectionLimits,
+        bytes: usize,
+        each_seconds: u64,
+    ) -> Option<(Overdue, Duration)> {
+        let clock = Arc::new(Clock::new(&Arc::default()));
+        let _answering = Answering::begin(&clock, 0);
+        let overdue = clock.overdue(limits, || 0);
+        ended(&clock, overdue, bytes, each_seconds).await
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_drip_does_not_keep_a_connection() {
-        let (reason, after) = ended(1000).await;
-        assert_eq!(reason, Overdue::Stall);
-        assert_eq!(after.as_secs(), 30);
+        let stalled = Some((Overdue::Stall, limits().stall));
+        assert_eq!(alone(&limits(), 1000, 1).await, stalled);
+        assert_eq!(alone(&limits(), 1, 1).await, stalled);
+        // What comes before it does not help for longer.
+        let (reason, after) = alone(&limits(), 5_000_000, 1000).await.unwrap();
+        assert_eq!((reason, after), (Overdue::Stall, 2 * limits().stall));
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_reader_that_is_slow_but_steady_has_the_whole_time() {
-        let (reason, after) = ended(1100).await;
-        assert_eq!(reason, Overdue::Total);
-        assert_eq!(after, limits().total);
+    async fn a_reader_that_is_slow_but_steady_is_never_cut() {
+        assert_eq!(alone(&limits(), 1100, 1).await, None);
+        let limits = ConnectionLimits {
+            total: Some(Duration::from_secs(3600)),
+            ..limits()
+        };
+        let total = Some((Overdue::Total, Duration::from_secs(3600)));
+        assert_eq!(alone(&limits, 1100, 1).await, total, "unless asked for");
+    }
+
+    /// Once, a player that had filled its buffer was cut, and so was `curl --limit-rate`.
+    #[tokio::test(start_paused = true)]
+    async fn a_reader_that_takes_a_burst_and_rests_is_never_cut() {
+        assert_eq!(alone(&limits(), 5_000_000, 50).await, None);
+        assert_eq!(alone(&limits(), 6_000_000, 60).await, None);
+        assert_eq!(alone(&limits(), 10_000_000, 100).await, None);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_head_that_comes_late_on_a_connection_has_no_more_time_than_the_first() {
+        let limits = limits();
+        let clock = Arc::new(Clock::new(&Arc::default()));
+        drop(Answering::begin(&clock, 0));
+        let begins = async {
+            sleep(limits.idle / 2).await;
+            clock.received();
+            Instant::now()
+        };
+        let (reason, begun) = tokio::join!(clock.overdue(&limits, || 0), begins);
+        assert_eq!(reason, Overdue::Head);
+        assert!(begun.elapsed() < 2 * limits.head, "{:?}", begun.elapsed());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_lies_in_the_kernel_is_not_taken() {
+        const LEFT_BYTES: usize = 400_000;
+        let waiting = Cell::new(0);
+        for (taken_each_second, is_cut) in [(0, true), (1000, true), (1100, false)] {
+            let clock = Arc::new(Clock::new(&Arc::default()));
+            // Of the answer before.
+            clock.sent(LEFT_BYTES);
+            waiting.set(LEFT_BYTES as u64);
+            let _answering = Answering::begin(&clock, waiting.get());
+            clock.sent(LEFT_BYTES);
+            waiting.set(2 * LEFT_BYTES as u64);
+            let limits = limits();
+            let overdue = clock.overdue(&limits, || waiting.get());
+            let takes = async {
+                for _ in 0..500 {
+                    sleep(Duration::from_secs(1)).await;
+                    waiting.set(waiting.get() - taken_each_second);
+                }
+            };
+            let begun = Instant::now();
+            tokio::select! {
+                reason = overdue => {
+                    assert!(is_cut, "{taken_each_second}");
+                    assert_eq!((reason, begun.elapsed()), (Overdue::Stall, limits.stall));
+                }
+                () = takes => assert!(!is_cut, "{taken_each_second}"),
+            }
+        }
+    }
+
+    /// As many as there may be share what their client takes, of which none is to be cut for its small part.
+    #[tokio::test(start_paused = true)]
+    async fn a_stream_has_to_take_its_part_only_and_something() {
+        let part = 1024 / STREAMS as usize;
+        for (bytes, is_cut) in [(0, true), (part - 1, true), (part + 1, false)] {
+            let clock = Clock::of_stream();
+            let limits = limits();
+            let ended = ended(&clock, clock.stream_overdue(&limits), bytes, 1).await;
+            let expected = is_cut.then_some((Overdue::Stall, limits.stall));
+            assert_eq!(ended, expected, "{bytes}");
+        }
     }
 
     #[tokio::test(start_paused = true)]
     async fn between_streams_nothing_but_a_stream_makes_a_connection_busy() {
         let limits = limits();
-        let clock = Arc::new(Clock::new());
-        let streams = [Streaming::begin(&clock), Streaming::begin(&clock)];
+        let clock = Arc::new(Clock::new(&Arc::default()));
+        let streams = [Streaming::begin(&clock, 0), Streaming::begin(&clock, 0)];
         assert!(clock.has_streams());
         let [first, second] = streams;
         drop(first);
@@ -321,13 +515,13 @@ mod tests {
         let begun = Instant::now();
         let frames = async {
             loop {
-                tokio::time::sleep(Duration::from_secs(1)).await;
+                sleep(Duration::from_secs(1)).await;
                 clock.received();
                 clock.sent(17);
             }
         };
         tokio::select! {
-            reason = clock.overdue(&limits) => assert_eq!(reason, Overdue::Idle),
+            reason = clock.overdue(&limits, || 0) => assert_eq!(reason, Overdue::Idle),
             () = frames => {}
         }
         assert_eq!(begun.elapsed(), limits.idle);

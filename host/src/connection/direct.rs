@@ -367,7 +367,8 @@ mod tests {
         let incoming = Listeners::from(listener).accept().await.unwrap();
         let clients = Clients::new(&ClientLimits::default());
         let (accounts, budget) = (millpond.accounts(), millpond.budget());
-        let connection = Connection::open(incoming, &clients, accounts, budget).unwrap();
+        let connection =
+            Connection::open(incoming, &clients, accounts, budget, &Arc::default()).unwrap();
         let (plaintext, _) = Plaintext::open(&connection, None).await.unwrap();
         let direct = Direct::new(plaintext, connection, millpond.clone());
         (millpond, direct, client, folder)

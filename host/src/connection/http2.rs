@@ -1,6 +1,7 @@
 //! HTTP/2 (RFC 9113) on one connection: its limits, and its streams, which run in the connection's own task.
 //!
-//! So nothing outlives its connection: when the task is dropped, every request on it is.
+//! So nothing outlives its connection: when the task is dropped, every request on it is. A client that closes its end
+//! ends it, since it could open no window any more.
 
 use crate::body::MediaBody;
 use crate::connection::clock::{Clock, Overdue};
@@ -161,7 +162,7 @@ impl<F: Future<Output = ()> + Send + 'static> Executor<F> for Streams {
             let overdue: Overdue = tokio::select! {
                 biased;
                 () = stream => return,
-                overdue = clock.overdue(&limits) => overdue,
+                overdue = clock.stream_overdue(&limits) => overdue,
             };
             // Dropped, it is reset.
             tracing::info!(reason = %overdue, "a stream was closed");

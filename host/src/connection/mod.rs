@@ -21,12 +21,13 @@ pub mod tls;
 pub(crate) mod window;
 
 use crate::connection::clients::{Clients, InFlight, TooMany};
-use crate::connection::clock::{Answering, Clock};
+use crate::connection::clock::{Answering, Clock, Overdue};
 use crate::connection::frames::Frames;
 use crate::connection::framing::{Framing, Scan};
 use crate::connection::incoming::Incoming;
 use crate::connection::lent::{FileRange, Lent};
 use crate::connection::pace::Pacer;
+use crate::connection::places::Wanted;
 use crate::connection::stream::Stream;
 use crate::connection::window::{Advice, Reader, SMALLEST, Window};
 use crate::ledger::accounts::Accounts;
@@ -35,11 +36,13 @@ use crate::ledger::route::Route;
 use crate::ledger::{Charge, Kind, Ledger, LedgerHandle, Owner};
 use crate::limits::{
     CONNECTION_STATE_BYTES, CONTENT_BYTES, HEAD_BYTES, HTTP2_BYTES, LINGER, RECEIVE_BYTES,
-    TLS_BYTES, TLS_RECORD_BYTES, TLS_UNREAD_BYTES,
+    TLS_BYTES, TLS_RECORD_BYTES, TLS_UNREAD_BYTES, WINDOW_REST,
 };
+use crate::listener::ConnectionLimits;
 use crate::watch::heap::Tally;
 use bytes::Bytes;
 use http::HeaderMap;
+use std::convert::Infallible;
 use std::io;
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -47,7 +50,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Instant;
 use tokio::io::Interest;
 use tokio::net::TcpStream;
-use tokio::time::timeout;
+use tokio::sync::Notify;
+use tokio::time::{sleep, timeout};
 
 /// An open connection, shared by its task, by the body that is being sent on it, and by whoever watches.
 #[derive(Debug)]
@@ -64,6 +68,8 @@ pub(crate) struct Connection {
     flow: Mutex<Flow>,
     /// The kernel was given bytes of a file's to send that are not there any more.
     has_shrunk_file: AtomicBool,
+    /// An answer has ended and left a large window.
+    window_left: Notify,
 }
 
 /// What the two ways have to do with each other.
@@ -106,6 +112,7 @@ impl Connection {
         clients: &Arc<Clients>,
         accounts: &Arc<Accounts>,
         budget: &Arc<Budget>,
+        wanted: &Arc<Wanted>,
     ) -> io::Result<Arc<Self>> {
         let Incoming { stream, peer } = incoming;
         // Answers are written whole; waiting to fill a packet would only delay the last one.
@@ -117,7 +124,7 @@ impl Connection {
             stream,
             client: peer,
             clients: Arc::clone(clients),
-            clock: Arc::new(Clock::new()),
+            clock: Arc::new(Clock::new(wanted)),
             tally: Arc::default(),
             budget: Arc::clone(budget),
             _state: charge(Kind::Connection, CONNECTION_STATE_BYTES)?,
@@ -134,6 +141,7 @@ impl Connection {
             }),
             ledger,
             has_shrunk_file: AtomicBool::new(false),
+            window_left: Notify::new(),
         }))
     }
 
@@ -169,6 +177,18 @@ impl Connection {
     /// What the kernel holds for the connection now, in bytes.
     pub(crate) fn kernel_bytes(&self) -> usize {
         socket::held_bytes(&self.stream).unwrap_or(0)
+    }
+
+    /// What was sent and the client has not taken yet, in bytes, where the system tells: what its own system holds
+    /// for it counts as taken.
+    pub(crate) fn waiting_bytes(&self) -> u64 {
+        socket::unacknowledged_bytes(&self.stream).unwrap_or(0)
+    }
+
+    /// The same as an answer begins, of those before it. What the smallest window holds is too little to ask for.
+    fn left_bytes(&self) -> u64 {
+        let has_more = self.flow().extra.is_some();
+        if has_more { self.waiting_bytes() } else { 0 }
     }
 
     fn begin(&self, ledger: &LedgerHandle) -> Framing {
@@ -236,6 +256,7 @@ impl Connection {
 
     /// The connection is over, and so is what was answered on it, whoever may still hold it.
     pub(crate) fn close(&self) {
+        self.clock.close();
         if let Some(answer) = &self.flow().answer {
             answer.end();
         }
@@ -248,19 +269,53 @@ impl Connection {
         flow.head_bytes = 0;
         flow.large_head = None;
         flow.carry(&self.ledger.handle());
+        drop(flow);
+        self.leave_window();
     }
 
-    /// Gives back a large window of which nothing is in use. The reader may earn it again.
-    pub(crate) fn settle(&self) {
-        let mut flow = self.flow();
-        if flow.answer.is_none()
-            && !self.clock.has_streams()
-            && flow.extra.is_some()
-            && self.kernel_bytes() < SMALLEST.kernel_bytes
-        {
-            self.shrink(&mut flow);
-            flow.extra = None;
+    /// An answer has ended, and the window that it has left may be given back in a while.
+    fn leave_window(&self) {
+        if self.flow().extra.is_some() {
+            self.window_left.notify_one();
         }
+    }
+
+    /// Ends when the connection has taken too long, with the reason. Until then it sees to it that a large window is given
+    /// back of which nothing is in use.
+    pub(crate) async fn overdue(&self, limits: &ConnectionLimits) -> Overdue {
+        let overdue = self.clock.overdue(limits, || self.waiting_bytes());
+        tokio::select! {
+            biased;
+            reason = overdue => reason,
+            never = self.settle() => match never {},
+        }
+    }
+
+    async fn settle(&self) -> Infallible {
+        loop {
+            self.window_left.notified().await;
+            loop {
+                sleep(WINDOW_REST).await;
+                if self.is_settled() {
+                    break;
+                }
+            }
+        }
+    }
+
+    /// Gives back a large window if nothing of it is in use. The reader may earn it again. Whether there is nothing left
+    /// to give back, or an answer is in progress, which will leave it in its turn.
+    fn is_settled(&self) -> bool {
+        let mut flow = self.flow();
+        if flow.extra.is_none() || flow.answer.is_some() || self.clock.has_streams() {
+            return true;
+        }
+        if self.kernel_bytes() >= SMALLEST.kernel_bytes {
+            return false;
+        }
+        self.shrink(&mut flow);
+        flow.extra = None;
+        true
     }
 
     fn wrote(&self, bytes: usize) {
@@ -304,7 +359,7 @@ impl Connection {
     }
 
     /// Puts the reader back to the smallest window. What was reserved for the larger one stays so until the kernel
-    /// has sent what it holds: [`Connection::settle`].
+    /// has sent what it holds: [`Connection::is_settled`].
     fn shrink(&self, flow: &mut Flow) {
         let _ = socket::set_send_window(&self.stream, SMALLEST.kernel_bytes);
         flow.reader.shrank();
@@ -420,6 +475,27 @@ impl Connections {
         live.push(Arc::downgrade(connection));
     }
 
+    /// Has those end that have been idle longest, of those for whose places others wait there: an eighth of them, and
+    /// no more than thirty-two, so that looking at all is not for one alone. Gives those back.
+    pub(crate) fn dismiss_idle(&self, wanted: &Arc<Wanted>) -> Vec<Weak<Connection>> {
+        const PART: usize = 8;
+        const MOST: usize = 32;
+        let mut idle: Vec<_> = {
+            let live = self.live.lock().unwrap_or_else(PoisonError::into_inner);
+            let live = live.iter().filter_map(Weak::upgrade);
+            let live = live.filter(|connection| connection.clock.is_of(wanted));
+            live.filter_map(|connection| Some((connection.clock.idle_since()?, connection)))
+                .collect()
+        };
+        idle.sort_unstable_by_key(|(since, _)| *since);
+        idle.truncate((idle.len() / PART).clamp(1, MOST));
+        let dismissed = idle.iter().map(|(_, connection)| {
+            connection.clock.dismiss();
+            Arc::downgrade(connection)
+        });
+        dismissed.collect()
+    }
+
     /// The connections that are open now.
     pub(crate) fn live(&self) -> Vec<Arc<Connection>> {
         let mut live = self.live.lock().unwrap_or_else(PoisonError::into_inner);
@@ -444,7 +520,8 @@ impl Exchange {
         let (connection, framing, way, is_sent_by_kernel) = match self {
             Exchange::Alone(connection) => {
                 let framing = connection.begin(ledger);
-                let way = Way::Alone(Answering::begin(&connection.clock));
+                let left_bytes = connection.left_bytes();
+                let way = Way::Alone(Answering::begin(&connection.clock, left_bytes));
                 let is_encrypted = connection.flow().ciphertext.is_some();
                 (connection, framing, way, !is_encrypted)
             }

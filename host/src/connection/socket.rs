@@ -4,6 +4,7 @@ use std::io;
 
 pub(crate) use platform::{
     held_bytes, is_of_shrunk_file, send, send_file, set_receive_bytes, set_send_window,
+    unacknowledged_bytes,
 };
 
 /// The result of setting what TCP alone has: that a socket of another family does not know it is no error.
@@ -129,6 +130,20 @@ mod platform {
         Ok(figures[RMEM_ALLOC] as usize + to_send as usize)
     }
 
+    /// What was sent and the client's system has not acknowledged yet, in bytes (`SIOCOUTQ`).
+    pub(crate) fn unacknowledged_bytes(socket: &impl AsFd) -> io::Result<u64> {
+        let mut bytes: libc::c_int = 0;
+        // SAFETY: the descriptor is open for as long as it is borrowed, and the kernel writes one `int`, which `bytes` is.
+        let result = unsafe {
+            // `SIOCOUTQ` is another name of it.
+            libc::ioctl(socket.as_fd().as_raw_fd(), libc::TIOCOUTQ, &raw mut bytes)
+        };
+        if result != 0 {
+            return Err(io::Error::last_os_error());
+        }
+        Ok(u64::try_from(bytes).unwrap_or(0))
+    }
+
     #[cfg(test)]
     mod tests {
         #![allow(clippy::unwrap_used)]
@@ -149,6 +164,11 @@ mod platform {
             let held = held_bytes(&socket).unwrap();
             // One packet more is taken than fits.
             assert!((1..2 * WINDOW_BYTES).contains(&held), "{held}");
+            let unacknowledged = unacknowledged_bytes(&socket).unwrap();
+            assert!(
+                (1..=held as u64).contains(&unacknowledged),
+                "{unacknowledged}"
+            );
             drop(reader);
         }
 
@@ -216,6 +236,10 @@ mod platform {
     }
 
     pub(crate) fn held_bytes<S>(_socket: &S) -> io::Result<usize> {
+        Ok(0)
+    }
+
+    pub(crate) fn unacknowledged_bytes<S>(_socket: &S) -> io::Result<u64> {
         Ok(0)
     }
 }

@@ -33,7 +33,7 @@ impl Stream {
         Some(Arc::new(Stream {
             connection: Arc::clone(connection),
             // The connection's clock before the stream's: when both are overdue, the connection is closed.
-            _streaming: Streaming::begin(&connection.clock),
+            _streaming: Streaming::begin(&connection.clock, connection.left_bytes()),
             clock: Arc::new(Clock::of_stream()),
             // A connection's ledger has no limit.
             _state: connection.ledger.charge(Kind::Connection, bytes).ok()?,
@@ -69,6 +69,12 @@ impl Stream {
             piece_bytes,
             ..connection
         }
+    }
+}
+
+impl Drop for Stream {
+    fn drop(&mut self) {
+        self.connection.leave_window();
     }
 }
 

@@ -6,7 +6,7 @@
 
 use crate::limits::{
     ANSWER_BYTES, CONCURRENT_INSTANCES, CONNECTION_BYTES, CONNECTIONS, Limits, POOL_SLOT_BYTES,
-    QUEUE,
+    QUEUE, RECEIVE_BYTES,
 };
 use crate::store::KEPT_FILES_PART;
 use serde::Serialize;
@@ -87,7 +87,8 @@ impl Bound {
     ) -> Result<Self, TooLittle> {
         let instance_bytes = limits.request_memory_bytes + POOL_SLOT_BYTES;
         let fixed_bytes = own_bytes + store_bytes + bound_bytes / ALLOCATOR_PART;
-        let served_bytes = 2 * instance_bytes + 4 * (CONNECTION_BYTES + ANSWER_BYTES);
+        let served_bytes =
+            2 * instance_bytes + 4 * (CONNECTION_BYTES + ANSWER_BYTES) + RECEIVE_BYTES;
         if bound_bytes < fixed_bytes + served_bytes {
             // More memory is more for the allocator, too.
             let beside = own_bytes + store_bytes + served_bytes + STARTS_DIFFER_BYTES;
@@ -109,7 +110,8 @@ impl Bound {
         let connections = (given - instances_bytes) / 2 / CONNECTION_BYTES;
         let files = files - files / KEPT_FILES_PART;
         let connections = connections.min(files / 2).clamp(1, CONNECTIONS);
-        let connections_bytes = connections * CONNECTION_BYTES;
+        // One more is accepted and waits for its place.
+        let connections_bytes = connections * CONNECTION_BYTES + RECEIVE_BYTES;
         Ok(Bound {
             bound_bytes,
             fixed_bytes: fixed_bytes - store_bytes,

@@ -128,10 +128,7 @@ impl Watcher {
         let connections = self.millpond.connections().live();
         let socket_bytes = connections
             .iter()
-            .map(|connection| {
-                connection.settle();
-                connection.kernel_bytes()
-            })
+            .map(|connection| connection.kernel_bytes())
             .sum();
         drop(connections);
         let process = process::memory_now();
