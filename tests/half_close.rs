@@ -3,7 +3,9 @@
 
 use crate::client::status;
 use crate::host::{Host, Setup, noise};
+use crate::server::Server;
 use crate::tls::Identity;
+use std::io::{Read, Write};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
 
@@ -72,6 +74,21 @@ async fn all_that_was_asked_for_before_the_end_is_answered() {
         assert!(rest.is_empty());
     }
     host.accounts().idle().await;
+}
+
+#[test]
+fn the_admin_listener_answers_it_too() {
+    let folder = tempfile::tempdir().unwrap();
+    let server = Server::start(folder.path(), &["--admin", "127.0.0.1:0"]);
+    for _ in 0..20 {
+        let mut stream = std::net::TcpStream::connect(&server.admin).unwrap();
+        stream.write_all(b"GET /metrics HTTP/1.0\r\n\r\n").unwrap();
+        stream.shutdown(std::net::Shutdown::Write).unwrap();
+        let mut answer = Vec::new();
+        stream.read_to_end(&mut answer).unwrap();
+        assert_eq!(status(&answer), Some(200));
+        assert!(answer.ends_with(b"# EOF\n"));
+    }
 }
 
 /// RFC 8446 section 6.1: a close_notify closes one way only.

@@ -1,12 +1,15 @@
 //! Clients that misbehave: malformed and enormous heads, slow ones, ones that are gone.
 
 use crate::client::{raw, status};
-use crate::host::{Host, Setup, with};
+use crate::host::{Host, Setup, stop_time, while_time_passes, with};
+use crate::server::{Server, exchange};
 use millpond::End;
 use millpond::listener::ConnectionLimits;
+use std::io::{Read, Write};
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
+use tokio::task::yield_now;
 
 #[tokio::test]
 async fn heads_that_are_too_large_get_their_status() {
@@ -80,6 +83,49 @@ async fn garbage_is_refused_and_the_host_goes_on() {
     assert_eq!(host.get("/media/a.txt").await.status, 200);
 }
 
+/// Once, there was no line about them.
+#[test]
+fn what_the_parser_refuses_is_logged_and_counted_as_what_the_host_refuses() {
+    let folder = tempfile::tempdir().unwrap();
+    let server = Server::start(folder.path(), &["--admin", "127.0.0.1:0"]);
+    let ask = |request: &str| {
+        let mut stream = std::net::TcpStream::connect(&server.address).unwrap();
+        // It may be answered and closed before it has been sent.
+        let _ = stream.write_all(request.as_bytes());
+        let mut answer = Vec::new();
+        let _ = stream.read_to_end(&mut answer);
+        status(&answer)
+    };
+    let large = format!("GET /large HTTP/1.1\r\nx: {}", "a".repeat(40_000));
+    for (request, told) in [
+        (
+            "GET /version HTTP/9.9\r\n\r\n",
+            "method=GET path=/version status=400",
+        ),
+        (
+            "BREW /field HTTP/1.1\r\nx y: z\r\n\r\n",
+            "method=BREW path=/field status=400",
+        ),
+        ("\u{1} \u{1}\r\n\r\n", "method=- path=- status=400"),
+        (&large, "method=GET path=/large status=431"),
+        (
+            "GET /host HTTP/1.1\r\n\r\n",
+            "method=GET path=/host status=400",
+        ),
+    ] {
+        let expected = told.split_once("status=").unwrap().1;
+        assert_eq!(ask(request), Some(expected.parse().unwrap()), "{told}");
+        let line = server.wait_for_log(told);
+        assert!(
+            line.contains("end=refused") && line.contains("reason="),
+            "{line}"
+        );
+    }
+    let metrics = String::from_utf8(exchange(&server.admin, "/metrics")).unwrap();
+    let refused = "millpond_requests_total{end=\"refused\"} 5";
+    assert!(metrics.contains(refused), "{metrics}");
+}
+
 #[tokio::test]
 async fn a_connection_serves_many_requests_in_order() {
     let host = Host::start().await;
@@ -113,57 +159,69 @@ async fn methods_that_are_none_of_media_are_refused() {
     assert_eq!(options.field("allow"), Some("GET, HEAD, OPTIONS"));
 }
 
-fn impatient() -> Setup {
-    let moment = Duration::from_millis(100);
-    Setup {
-        connections: with(|limits: &mut ConnectionLimits| {
-            limits.head = moment;
-            limits.idle = moment;
-            limits.stall = moment;
-        }),
-        ..Setup::default()
-    }
-}
-
 #[tokio::test]
 async fn a_head_that_never_ends_is_cut() {
-    let host = Host::start_with(impatient()).await;
+    let host = Host::start().await;
+    stop_time();
     for head in ["", "GET /media/a.txt HTTP/1.1\r\nhost:"] {
         let mut stream = TcpStream::connect(host.address).await.unwrap();
         stream.write_all(head.as_bytes()).await.unwrap();
         let mut answer = Vec::new();
-        let _ = stream.read_to_end(&mut answer).await;
+        let _ = while_time_passes(stream.read_to_end(&mut answer)).await;
+        assert_eq!(answer, b"");
     }
 }
 
 #[tokio::test]
 async fn an_idle_connection_is_closed() {
-    let host = Host::start_with(impatient()).await;
+    let host = Host::start().await;
+    stop_time();
     host.write("a.txt", b"a");
     let request = b"GET /media/a.txt HTTP/1.1\r\nhost: a\r\n\r\n";
-    assert_eq!(status(&raw(host.address, request).await), Some(200));
+    let mut stream = TcpStream::connect(host.address).await.unwrap();
+    stream.write_all(request).await.unwrap();
+    let mut answer = Vec::new();
+    while !answer.ends_with(b"\r\n\r\na") {
+        assert_ne!(stream.read_buf(&mut answer).await.unwrap(), 0);
+    }
+    let more = while_time_passes(stream.read_buf(&mut answer)).await;
+    assert_eq!(more.unwrap(), 0);
 }
 
+/// Also when it has closed its end, as those do that are gone, and those that only wait for the answer.
 #[tokio::test]
 async fn a_client_that_takes_nothing_is_cut_and_its_file_closed() {
-    let host = Host::start_with(impatient()).await;
+    let host = Host::start().await;
+    stop_time();
     host.write("big.bin", &vec![7; 64 << 20]);
-    let mut stream = TcpStream::connect(host.address).await.unwrap();
-    stream
-        .write_all(b"GET /media/big.bin HTTP/1.1\r\nhost: a\r\n\r\n")
-        .await
-        .unwrap();
-    while host.accounts().bodies() == 0 {
-        tokio::task::yield_now().await;
+    for (number, closes_its_end) in [(1, false), (2, true)] {
+        let mut stream = TcpStream::connect(host.address).await.unwrap();
+        stream
+            .write_all(b"GET /media/big.bin HTTP/1.1\r\nhost: a\r\n\r\n")
+            .await
+            .unwrap();
+        if closes_its_end {
+            stream.shutdown().await.unwrap();
+        }
+        // Once nothing more goes, nothing is taken.
+        while host.accounts().bodies() == 0 {
+            yield_now().await;
+        }
+        while_time_passes(host.accounts().idle()).await;
+        assert_eq!(host.accounts().ended(End::Aborted), number);
+        drop(stream);
     }
-    host.accounts().idle().await;
-    assert_eq!(host.accounts().ended(End::Aborted), 1);
-    drop(stream);
 }
 
 #[tokio::test]
 async fn stopping_lets_a_running_answer_end() {
-    let host = Host::start().await;
+    let host = Host::start_with(Setup {
+        connections: with(|limits: &mut ConnectionLimits| {
+            limits.drain = Duration::from_secs(3600);
+        }),
+        ..Setup::default()
+    })
+    .await;
     let content = vec![7; 32 << 20];
     host.write("big.bin", &content);
     let mut stream = TcpStream::connect(host.address).await.unwrap();

@@ -5,7 +5,8 @@
 //! smuggling would need. Rows named in capitals are those of the public table of Http11Probe.
 
 use crate::client::{self, raw};
-use crate::host::Host;
+use crate::host::{Host, stop_time};
+use millpond::End;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
@@ -16,7 +17,7 @@ enum By {
     Host,
     /// The component, as for every request that reaches it.
     Guest,
-    /// hyper itself, where it cannot parse a head: with an empty body, and nothing in the log of requests.
+    /// hyper itself, where it cannot parse a head: with an empty body, and counted as what the host refuses.
     Hyper,
 }
 
@@ -181,6 +182,7 @@ async fn every_row_gets_its_answer_and_nothing_behind_it_is_smuggled() {
     let mut wrong = Vec::new();
     for row in ROWS {
         let sent = [row.sent, GOOD.as_bytes()].concat();
+        let refused = host.accounts().ended(End::Refused);
         let answer = raw(host.address, &sent).await;
         let answer = String::from_utf8_lossy(&answer);
         if row.by == Hyper {
@@ -193,6 +195,10 @@ async fn every_row_gets_its_answer_and_nothing_behind_it_is_smuggled() {
             wrong.push(format!("{name} ({source}): {found:?} in {answer:?}"));
         }
         host.accounts().idle().await;
+        if row.by != Guest {
+            let refused = host.accounts().ended(End::Refused) - refused;
+            assert_eq!(refused, 1, "{}", row.name);
+        }
         assert_eq!(
             host.get("/media/good.txt").await.status,
             200,
@@ -255,6 +261,7 @@ impl Found {
 #[tokio::test]
 async fn a_client_that_sends_all_its_content_first_still_reads_the_answer() {
     let host = Host::start().await;
+    stop_time();
     host.write("a.txt", b"a");
     for (length, status) in [(60_000, 405), (1 << 20, 413)] {
         let head =

@@ -187,12 +187,42 @@ async fn what_is_no_tls_ends_its_connection_only() {
     host.write("a.txt", b"hello");
     let good = b"GET /media/a.txt HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n";
     let long_hello = [&[22, 3, 1, 64, 0, 1, 0, 255, 255][..], &[0; 70_000]].concat();
-    for garbage in [&good[..], &crate::host::noise(50_000), &long_hello] {
+    for garbage in [&crate::host::noise(50_000)[..], &long_hello] {
         let answer = crate::client::raw(host.address, garbage).await;
         assert_eq!(status(&answer), None);
     }
     assert_eq!(status(&raw(&identity, host.address, good).await), Some(200));
     host.accounts().idle().await;
+}
+
+/// Once, they were given seven bytes that no browser shows.
+#[tokio::test]
+async fn plain_http_is_refused_in_words_and_nothing_of_it_is_answered() {
+    let identity = Identity::new();
+    let host = host(&identity).await;
+    host.write("a.txt", b"hello");
+    let head = "GET /media/a.txt HTTP/1.1\r\nhost: a\r\n";
+    let long = format!("{head}x: {}\r\n\r\n", "a".repeat(14_000));
+    for (number, sent) in (1..).zip([
+        format!("{head}\r\n"),
+        format!("{head}\r\n").repeat(3),
+        "POST / HTTP/1.0\r\ncontent-length: 5\r\n\r\nhello".to_owned(),
+        long,
+    ]) {
+        let answer = crate::client::raw(host.address, sent.as_bytes()).await;
+        let answer = String::from_utf8(answer).unwrap();
+        assert!(answer.starts_with("HTTP/1."), "{answer}");
+        assert_eq!(answer.matches("HTTP/1.").count(), 1, "{answer}");
+        assert_eq!(status(answer.as_bytes()), Some(400));
+        let told = "{\"error\":\"A plain HTTP request was sent to an HTTPS port\"}";
+        assert!(answer.ends_with(told), "{answer}");
+        assert!(answer.contains("connection: close\r\n"), "{answer}");
+        host.accounts().idle().await;
+        assert_eq!(host.accounts().ended(End::Refused), number);
+    }
+    let good = format!("{head}connection: close\r\n\r\n");
+    let answer = raw(&identity, host.address, good.as_bytes()).await;
+    assert_eq!(status(&answer), Some(200));
 }
 
 #[cfg(unix)]

@@ -86,6 +86,7 @@ impl Admin {
                 });
                 let connection = hyper::server::conn::http1::Builder::new()
                     .timer(TokioTimer::new())
+                    .half_close(true)
                     .serve_connection(TokioIo::new(stream), service);
                 // Whoever asks too long, or goes away, may ask again.
                 let _ = timeout(CONNECTION_TIME, connection).await;

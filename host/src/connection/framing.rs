@@ -33,6 +33,9 @@ pub(crate) enum Fault {
     /// RFC 9112 section 3.2.
     #[error("a fragment in the target")]
     Fragment,
+    /// Nothing of what comes so is answered, since its client believes that nobody reads along.
+    #[error("plain HTTP where TLS is spoken")]
+    Plain,
 }
 
 /// Reads along, head after head, until one that is the connection's last.
@@ -70,6 +73,11 @@ impl Scan {
             Ok(Some(last)) => self.last = Some(last),
             Err(fault) => self.last = Some(Framing::Unsound(fault)),
         }
+    }
+
+    /// No head is to be trusted, whatever comes.
+    pub(crate) fn refuse(&mut self, fault: Fault) {
+        self.last = Some(Framing::Unsound(fault));
     }
 
     /// Whether there is a sound head that nobody has asked about yet, the only one, and nothing has come behind it.
@@ -297,5 +305,14 @@ mod tests {
         scan.read(b"GET / HTTP/1.1\r\n\r\nGET / HTTP/1.1\r\ncontent-length: 1\r\n\r\n");
         assert_eq!(scan.next(), Framing::Sound);
         assert_eq!(scan.next(), Framing::Content);
+    }
+
+    #[test]
+    fn nothing_is_sound_once_all_is_refused() {
+        let mut scan = Scan::default();
+        scan.refuse(Fault::Plain);
+        scan.read(b"GET / HTTP/1.1\r\n\r\nGET / HTTP/1.1\r\n\r\n");
+        assert!(!scan.has_one_head() && !scan.is_between_heads());
+        assert_eq!(scan.next(), Framing::Unsound(Fault::Plain));
     }
 }

@@ -49,6 +49,10 @@ impl Unfit {
     /// The status, and what a client is told.
     pub(crate) fn status(self) -> (StatusCode, &'static str) {
         match self {
+            Unfit::Framing(Fault::Plain) => (
+                StatusCode::BAD_REQUEST,
+                "A plain HTTP request was sent to an HTTPS port",
+            ),
             Unfit::Framing(_) | Unfit::Coding => (StatusCode::BAD_REQUEST, "Malformed request"),
             Unfit::HostCount | Unfit::Host => {
                 (StatusCode::BAD_REQUEST, "Missing or invalid Host field")

@@ -23,7 +23,7 @@ pub(crate) mod window;
 use crate::connection::clients::{Clients, InFlight, TooMany};
 use crate::connection::clock::{Answering, Clock, Overdue};
 use crate::connection::frames::Frames;
-use crate::connection::framing::{Framing, Scan};
+use crate::connection::framing::{Fault, Framing, Scan};
 use crate::connection::incoming::Incoming;
 use crate::connection::lent::{FileRange, Lent};
 use crate::connection::pace::Pacer;
@@ -153,6 +153,24 @@ impl Connection {
         self.flow().ciphertext = Some(Ciphertext::default());
         let charge = self.ledger.charge(Kind::Connection, TLS_BYTES);
         charge.map_err(io::Error::other)
+    }
+
+    /// Whether what comes first is a letter, which no handshake of TLS begins with (RFC 8446 section 5.1), and each method
+    /// of HTTP. It stays to be read.
+    ///
+    /// # Errors
+    /// When the client has gone.
+    pub(crate) async fn begins_with_letter(&self) -> io::Result<bool> {
+        let mut first = [0];
+        let count = self.stream.peek(&mut first).await?;
+        Ok(count > 0 && first[0].is_ascii_alphabetic())
+    }
+
+    /// The connection is not encrypted, as it should be, and each request on it is refused.
+    pub(crate) fn refuse_plaintext(&self) {
+        let mut flow = self.flow();
+        flow.ciphertext = None;
+        flow.scan.refuse(Fault::Plain);
     }
 
     /// The connection has streams from now on; it holds so much more until the charge is dropped. What the kernel keeps

@@ -41,7 +41,8 @@ enum Along {
 
 impl Plaintext {
     /// Makes the handshake where there is a certificate to show, and finds out which HTTP is spoken: by ALPN there, and
-    /// else by the connection preface, as those send it who know already (RFC 9113 section 3.3).
+    /// else by the connection preface, as those send it who know already (RFC 9113 section 3.3). Who speaks plain HTTP
+    /// where there is a certificate is refused in that.
     ///
     /// # Errors
     /// When the client has gone, or there is no agreeing with it.
@@ -51,6 +52,10 @@ impl Plaintext {
     ) -> io::Result<(Self, Protocol)> {
         let mut socket = Socket(Arc::clone(connection));
         let (transport, protocol, first) = match certificate {
+            Some(_) if connection.begins_with_letter().await? => {
+                connection.refuse_plaintext();
+                (Transport::Plain(socket), Protocol::Http1, Bytes::new())
+            }
             Some(certificate) => {
                 let stream = certificate.accept(socket).await?;
                 let protocol = match stream.get_ref().1.alpn_protocol() {

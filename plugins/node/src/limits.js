@@ -7,8 +7,8 @@ export const REQUESTS = 1000;
 /** Bytes that lie between file and socket for one answer: what one read takes from the page cache in good time. */
 export const PIECE_BYTES = 64 * 1024;
 
-/** Milliseconds in which a client has to take one piece, unless told otherwise: about 1 KiB a second. */
-export const STALL_MS = 60_000;
+/** Milliseconds in which a client has to take one piece, unless told otherwise: players rest for a minute and more. */
+export const STALL_MS = 120_000;
 
 /** Longest request target, in bytes (RFC 9110 section 4.1 asks for 8000 at least): 414 beyond. */
 export const TARGET_BYTES = 8 * 1024;
