@@ -163,3 +163,16 @@ async fn an_instance_of_many_parts_takes_no_more_than_its_ledger_says() {
     let taken = of_waiting_guest(&source, 2 << 20).await;
     taken.assert_charged("many parts");
 }
+
+/// Once, it answered 404 to everything, which looks like an empty folder.
+#[tokio::test]
+async fn a_component_without_its_folder_fails_and_does_not_say_that_there_is_nothing() {
+    for name in ["millpond-http-p2.wasm", "millpond-http-p3.wasm"] {
+        let source = Source::from_file(&component_path(name)).unwrap();
+        // A store that is no folder gives such a component none.
+        let store = Never::default();
+        let config = Config::default();
+        let millpond = Millpond::new(&source, store, &config, limits(4 << 20)).unwrap();
+        assert_eq!(millpond.serve(request()).await.status(), 500, "{name}");
+    }
+}

@@ -362,6 +362,7 @@ mod tests {
     use crate::store::Folder;
     use crate::{Config, Limits, Source};
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::{TcpListener, TcpStream};
 
     /// A listener with so many places.
     async fn listen(connections: usize) -> (std::net::SocketAddr, Millpond, tempfile::TempDir) {
@@ -382,7 +383,7 @@ mod tests {
             Places::new(&bound, CONNECTION_BYTES, millpond.connections());
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        tokio::spawn(listening.serve(listener));
+        tokio::spawn(listening.serve(listener.into()));
         (address, millpond, folder)
     }
 

@@ -9,6 +9,7 @@ use bindings::wasi::blobstore::blobstore::get_container;
 use bindings::wasi::blobstore::container::Container;
 use bindings::wasi::blobstore::types::IncomingValue;
 use bindings::wasi::cli::environment::get_environment;
+use bindings::wasi::cli::stderr::get_stderr;
 use bindings::wasi::io::streams::InputStream;
 use millpond_store::content::{self, ContentId, RECORD_BYTES, Record, timestamp_ns};
 use millpond_store::settings;
@@ -49,7 +50,14 @@ impl wit::Guest for Component {
 fn container() -> Result<Container, Error> {
     let named = settings::get(get_environment(), "container");
     let name = named.unwrap_or_else(|| "media".to_owned());
-    get_container(&name).map_err(failed)
+    get_container(&name).map_err(|error| {
+        let line = format!("millpond: cannot open the container {name} of media, which MILLPOND_CONTAINER names: {error}\n");
+        // Output takes so much at a time, and the first of it says what is amiss.
+        let said = &line.as_bytes()[..line.len().min(4096)];
+        // Where nobody reads it, the answer's status tells.
+        let _ = get_stderr().blocking_write_and_flush(said);
+        Error::Failed
+    })
 }
 
 /// An object that was there when it was asked for. Unlike a file it is not held open; but what lies at the address of its

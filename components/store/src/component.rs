@@ -10,6 +10,7 @@ use bindings::exports::millpond::media::media_store::{
 };
 use bindings::exports::wasi::config::store as config;
 use bindings::wasi::cli::environment::get_environment;
+use bindings::wasi::cli::stderr::get_stderr;
 use bindings::wasi::filesystem::preopens::get_directories;
 use bindings::wasi::filesystem::types::{
     Descriptor, DescriptorFlags, DescriptorStat, DescriptorType, ErrorCode, OpenFlags, PathFlags,
@@ -47,11 +48,25 @@ impl wit::Guest for Component {
     }
 }
 
-/// The folder that the host opens for the component: the first, where there are several.
+/// The folder that the host opens for the component: the first, where there are several. Without one there is nothing to
+/// look in, which is no visitor's mistake.
 fn root() -> Result<Descriptor, Error> {
     let mut directories = get_directories().into_iter();
-    let (root, _) = directories.next().ok_or(Error::NotFound)?;
+    let Some((root, _)) = directories.next() else {
+        say(
+            "there is no folder of media: the host has to open one for the component, as in \
+             `wasmtime serve --dir FOLDER::/media`",
+        );
+        return Err(Error::Failed);
+    };
     Ok(root)
+}
+
+/// Says what is amiss to whoever runs the host.
+fn say(what: &str) {
+    let line = format!("millpond: {what}\n");
+    // Where nobody reads it, the answer's status tells.
+    let _ = get_stderr().blocking_write_and_flush(line.as_bytes());
 }
 
 /// An open object.
@@ -65,6 +80,12 @@ fn open_content(root: &Descriptor, id: &str) -> Result<Opened, Error> {
     let id: ContentId = id.parse().map_err(|_| Error::NotFound)?;
     let (record, _) = open_file(root, &id.record_path().to_string_lossy())?;
     let record = Record::parse(&read_record(&record)?).ok_or(Error::NotFound)?;
+    if record.access == content::Access::Private && !settings::has_keys(get_environment()) {
+        say(
+            "private media was asked for, and there is no key to sign URLs for it with: nobody can have it; set \
+             MILLPOND_SIGNING_KEYS in the component's environment",
+        );
+    }
     let (file, stat) = open_file(root, &id.path().to_string_lossy())?;
     if stat.size != record.size {
         return Err(Error::NotFound);

@@ -24,6 +24,12 @@ pub fn get(environment: Vec<(String, String)>, key: &str) -> Option<String> {
     all.find(|(name, _)| name == key).map(|(_, value)| value)
 }
 
+/// Whether an environment has keys to sign URLs with.
+#[must_use]
+pub fn has_keys(environment: Vec<(String, String)>) -> bool {
+    get(environment, SECRET).is_some_and(|keys| !keys.trim().is_empty())
+}
+
 /// The settings of an environment, but for the secret.
 pub fn listed(environment: Vec<(String, String)>) -> Vec<(String, String)> {
     all(environment).filter(|(key, _)| key != SECRET).collect()
@@ -31,7 +37,17 @@ pub fn listed(environment: Vec<(String, String)>) -> Vec<(String, String)> {
 
 fn all(environment: Vec<(String, String)>) -> impl Iterator<Item = (String, String)> {
     let variables = environment.into_iter();
-    variables.filter_map(|(variable, value)| Some((key(&variable)?, value)))
+    variables.filter_map(|(variable, value)| {
+        let key = key(&variable)?;
+        // Lists have spaces in them as settings, and as variables commas too.
+        let is_list = matches!(key.as_str(), SECRET | "cors-origins");
+        let value = if is_list {
+            value.replace(',', " ")
+        } else {
+            value
+        };
+        Some((key, value))
+    })
 }
 
 #[cfg(test)]
@@ -51,8 +67,27 @@ mod tests {
                 .into()
         };
         assert_eq!(get(environment(), SECRET).as_deref(), Some("a:00"));
+        assert!(has_keys(environment()) && !has_keys(Vec::new()));
         assert_eq!(get(environment(), "path"), None);
         assert_eq!(listed(environment()), [("files-at".into(), "/".into())]);
+    }
+
+    #[test]
+    fn a_list_may_have_commas() {
+        let variables = [
+            (
+                "MILLPOND_CORS_ORIGINS",
+                "https://a.example,https://b.example",
+            ),
+            ("MILLPOND_CACHE_FILES", "public, no-cache"),
+        ];
+        let variables = variables.map(|(name, value)| (name.to_owned(), value.to_owned()));
+        let listed = listed(variables.into());
+        let values: Vec<&str> = listed.iter().map(|(_, value)| value.as_str()).collect();
+        assert_eq!(
+            values,
+            ["https://a.example https://b.example", "public, no-cache"]
+        );
     }
 
     #[test]
