@@ -380,7 +380,8 @@ fn a_signature_is_logged_by_no_format() {
     let folder = tempfile::tempdir().unwrap();
     fs::write(folder.path().join("a.txt"), "hello").unwrap();
     for format in ["text", "json"] {
-        let server = Server::start(folder.path(), &["--log", format]);
+        let admin = ["--admin", "127.0.0.1:0"];
+        let server = Server::start(folder.path(), &[&admin[..], &["--log", format]].concat());
         // The second one is an answer that is given again, and the last one none that the guest gives.
         for target in ["/media/a.txt", "/media/a.txt", "/api/media/x", "/a%00"] {
             server.get(&format!("{target}?exp=1&sig=c2VjcmV0&key=k1"));

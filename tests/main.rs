@@ -6,6 +6,7 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+mod changing_folder;
 mod client;
 mod clients;
 mod command_line;
@@ -23,6 +24,8 @@ mod http_edge;
 mod import;
 mod instance;
 mod memory;
+#[cfg(target_os = "linux")]
+mod mounts;
 mod new_guests;
 mod players;
 mod plugin;

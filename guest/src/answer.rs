@@ -1,11 +1,11 @@
 //! The answer to one request, top-down: method, route, object, access, representation, conditions, range, response.
 
-use crate::conditions::{self, Outcome, Validators};
+use crate::conditions::{self, EntityTag, Outcome, Validators};
 use crate::config::Config;
 use crate::digest::digests;
 use crate::fields;
 use crate::imports::{
-    Access, Imports, Info, Key, Object, SettingsError, StoreError, Timestamp, Variant,
+    Access, Imports, Info, Key, Object, SettingsError, StoreError, Timestamp, Variant, Version,
 };
 use crate::message::{Part, Request, Response, Reuse};
 use crate::multipart::multipart;
@@ -314,7 +314,7 @@ impl<O: Object> Selected<O> {
     /// What a 304 has in common with the 200 that it stands for (RFC 9110 section 15.4.5).
     fn with_validators<S>(&self, response: Response<S>) -> Response<S> {
         let mut response = response
-            .with(header::ETAG, self.validators.etag.as_str())
+            .with(header::ETAG, self.validators.etag.field_value())
             .with(header::CACHE_CONTROL, self.cache_control.as_str());
         if let Some(modified) = self.validators.last_modified {
             response = response.with(header::LAST_MODIFIED, httpdate::fmt_http_date(modified));
@@ -333,9 +333,8 @@ impl<O: Object> Selected<O> {
     }
 }
 
-/// What is addressed by its content is recognised by the content's digest; a named file by length and modification
-/// time, to the nanosecond. A named variant's tag also says what it is, since it may agree with another in both:
-/// its type, where that is not the original's, and its coding.
+/// Media by its content has the content's digest for a tag. A named file has the store's version of it. A named
+/// variant's tag also says its type, where that is not the original's, and its coding: two files may have equal bytes.
 ///
 /// A modification time that is later than the request is none: it would be a `Last-Modified` after `Date`, which is
 /// forbidden (RFC 9110 section 8.8.2.1), and the time of the answer in its place would validate nothing.
@@ -346,43 +345,40 @@ fn validators(
     received: Timestamp,
 ) -> Validators {
     let key = variant.map(|(variant, _)| &variant.key);
-    match (place, key) {
-        (_, Some(Key::Content(id))) => Validators {
-            etag: format!("\"{id}\""),
-            last_modified: None,
-        },
-        (Place::Content(id), None) => Validators {
-            etag: format!("\"{}\"", id.as_str()),
-            last_modified: None,
-        },
+    let etag = match (place, key) {
+        (_, Some(Key::Content(id))) => EntityTag::strong(id),
+        (Place::Content(id), None) => EntityTag::strong(id.as_str()),
         (Place::Content(_), Some(Key::Named(_))) | (Place::Named(_), _) => {
-            let modified = info.modified.map_or(0, |modified| modified.0);
-            let mut etag = format!("\"{:x}-{modified:x}", info.length);
-            if let Some((variant, original_type)) = variant {
+            let of_variant = variant.map_or_else(String::new, |(variant, original_type)| {
                 let other_type =
                     (variant.media_type != original_type).then_some(&variant.media_type);
-                for part in [other_type, variant.content_coding.as_ref()]
-                    .into_iter()
-                    .flatten()
-                {
-                    etag.push('-');
-                    // Whatever a store calls a type, the tag is one (RFC 9110 section 8.8.3).
-                    etag.extend(part.chars().filter(|c| c.is_ascii_graphic() && *c != '"'));
-                }
-            }
-            etag.push('"');
-            let last_modified = match place {
-                Place::Content(_) => None,
-                Place::Named(_) => {
-                    let is_past = |modified: &Timestamp| modified.seconds() <= received.seconds();
-                    let modified = info.modified.filter(is_past);
-                    modified.map(Timestamp::truncated_to_seconds)
-                }
-            };
-            Validators {
-                etag,
-                last_modified,
-            }
+                let parts = [other_type, variant.content_coding.as_ref()];
+                let parts = parts.into_iter().flatten();
+                parts.map(|part| format!("-{part}")).collect()
+            });
+            etag_of_name(info, &of_variant)
+        }
+    };
+    let is_named = matches!((place, key), (Place::Named(_), None | Some(Key::Named(_))));
+    let is_past = |modified: &Timestamp| modified.seconds() <= received.seconds();
+    let modified = info.modified.filter(|_| is_named).filter(is_past);
+    Validators {
+        etag,
+        last_modified: modified.map(Timestamp::truncated_to_seconds),
+    }
+}
+
+/// The tag of a named file. Length and modification time tell no two contents apart for certain: whoever copies files
+/// may set both (RFC 9110 section 8.8.1).
+fn etag_of_name(info: &Info, of_variant: &str) -> EntityTag {
+    match (&info.version, &info.digest) {
+        (Some(Version::Strong(version)), _) | (None, Some(version)) => {
+            EntityTag::strong(&format!("{version}{of_variant}"))
+        }
+        (Some(Version::Weak(version)), _) => EntityTag::weak(&format!("{version}{of_variant}")),
+        (None, None) => {
+            let modified = info.modified.map_or(0, |modified| modified.0);
+            EntityTag::weak(&format!("{:x}-{modified:x}{of_variant}", info.length))
         }
     }
 }
@@ -417,12 +413,12 @@ fn describe<S>(request: &Request<'_>, id: &MediaId, info: &Info) -> Result<Respo
     // A description is its record's; media that is added anew after it was lost has another time.
     let added = info.created.map_or(0, |created| created.0);
     let validators = Validators {
-        etag: format!("\"{}-{added:x}\"", id.as_str()),
+        etag: EntityTag::strong(&format!("{}-{added:x}", id.as_str())),
         last_modified: None,
     };
     let response = |status| {
         Response::new(status)
-            .with(header::ETAG, validators.etag.as_str())
+            .with(header::ETAG, validators.etag.field_value())
             .with(header::CACHE_CONTROL, cache_control)
     };
     match conditions::evaluate(request, &validators) {
@@ -566,6 +562,8 @@ mod tests {
         media_type: &'static str,
         variants: Vec<Variant>,
         access: Access,
+        /// Whether it is a strong one, and its text.
+        version: Option<(bool, &'static str)>,
     }
 
     impl Imports for Shelf {
@@ -580,7 +578,7 @@ mod tests {
                 Key::Named(name) if name == "private.gif" => "image/gif",
                 Key::Named(name) if name.starts_with("film") => "video/mp4",
                 Key::Named(name) if name.starts_with("logo.svg") => "image/svg+xml",
-                Key::Named(name) if name == "clip.mp4" => "video/mp4",
+                Key::Named(name) if name.ends_with(".mp4") => "video/mp4",
                 Key::Named(name) if name == "busy" => return Err(StoreError::Busy),
                 Key::Named(name) if name == "broken" => return Err(StoreError::Failed),
                 _ => return Err(StoreError::NotFound),
@@ -594,6 +592,11 @@ mod tests {
             Ok(Item {
                 length,
                 media_type,
+                version: match key {
+                    Key::Named(name) if name == "untold.mp4" => None,
+                    Key::Named(name) if name == "weak.mp4" => Some((false, "w1")),
+                    _ => Some((true, "s\"1")),
+                },
                 access: match key {
                     Key::Content(id) if id == PRIVATE_ID || id == PRIVATE_AVIF_ID => {
                         Access::Private
@@ -657,6 +660,10 @@ mod tests {
                 modified: Some(Timestamp(784_111_777_000_000_001)),
                 created: Some(Timestamp(784_111_777_000_000_001)),
                 digest: self.media_type.starts_with("image/").then(|| ID.to_owned()),
+                version: self.version.map(|(is_strong, version)| match is_strong {
+                    true => Version::Strong(version.to_owned()),
+                    false => Version::Weak(version.to_owned()),
+                }),
                 access: self.access,
             }
         }
@@ -754,10 +761,32 @@ mod tests {
         assert_eq!(response.status, 200);
         let modified = "Sun, 06 Nov 1994 08:49:37 GMT";
         assert_eq!(field(&response, "last-modified"), Some(modified));
-        assert_eq!(field(&response, "etag"), Some("\"3e8-ae1b981bc490a01\""));
+        assert_eq!(field(&response, "etag"), Some("\"s1\""));
         assert_eq!(field(&response, "cache-control"), Some("public, no-cache"));
         let since = [("if-modified-since", modified)];
         assert_eq!(ask("GET", "/media/clip.mp4", &since).status, 304);
+    }
+
+    /// Length and modification time made a strong tag, which two contents may have in common: a part of one was then
+    /// put behind a part of the other.
+    #[test]
+    fn a_tag_that_two_contents_may_share_was_strong() {
+        for (target, tag) in [
+            ("/media/weak.mp4", "W/\"w1\""),
+            ("/media/untold.mp4", "W/\"3e8-ae1b981bc490a01\""),
+        ] {
+            let response = ask("GET", target, &[]);
+            assert_eq!(field(&response, "etag"), Some(tag));
+            let range = ("range", "bytes=10-19");
+            assert_eq!(ask("GET", target, &[range]).status, 206);
+            for tag in [tag, &tag[2..]] {
+                let resumed = ask("GET", target, &[range, ("if-range", tag)]);
+                assert_eq!(resumed.status, 200, "{tag}");
+                assert_eq!(ask("GET", target, &[("if-match", tag)]).status, 412);
+                let has_it = ask("GET", target, &[("if-none-match", tag)]);
+                assert_eq!(has_it.status, 304, "{tag}");
+            }
+        }
     }
 
     #[test]
@@ -1171,8 +1200,7 @@ mod tests {
         let of_content = tag(&[("accept", "image/avif")]);
         assert_eq!(of_content, format!("\"{AVIF_ID}\""));
         assert_eq!(
-            tags.each_ref()
-                .map(|tag| tag.trim_start_matches("\"3e8-ae1b981bc490a01")),
+            tags.each_ref().map(|tag| tag.trim_start_matches("\"s1")),
             [
                 "\"",
                 "-video/xy\"",

@@ -2,7 +2,7 @@
 
 use crate::answer;
 use crate::imports::{
-    Access, Imports, Info, Key, Object, SettingsError, StoreError, Timestamp, Variant,
+    Access, Imports, Info, Key, Object, SettingsError, StoreError, Timestamp, Variant, Version,
 };
 use crate::message::{Part, Request, Reuse};
 use bindings::exports::millpond::media::media_serve as wit;
@@ -80,6 +80,10 @@ impl Object for media_store::Object {
             modified: info.modified.map(Timestamp),
             created: info.created.map(Timestamp),
             digest: info.digest,
+            version: info.version.map(|version| match version {
+                media_store::Version::Strong(text) => Version::Strong(text),
+                media_store::Version::Weak(text) => Version::Weak(text),
+            }),
             access: match info.access {
                 media_store::Access::Public => Access::Public,
                 media_store::Access::Private => Access::Private,

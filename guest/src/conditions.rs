@@ -21,10 +21,51 @@ pub enum Outcome {
 /// The validators of the selected representation (RFC 9110 section 8.8).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Validators {
-    /// A strong entity tag, with its quotes (RFC 9110 section 8.8.3).
-    pub etag: String,
+    /// The entity tag.
+    pub etag: EntityTag,
     /// Modification time, in whole seconds, where the representation has one.
     pub last_modified: Option<SystemTime>,
+}
+
+/// An entity tag (RFC 9110 section 8.8.3).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct EntityTag {
+    /// Whether two contents may share it: `W/` stands before it then.
+    pub is_weak: bool,
+    /// The opaque part, with its quotes.
+    pub quoted: String,
+}
+
+impl EntityTag {
+    /// The strong tag of that opaque part, of which only what may stand in a tag is taken.
+    #[must_use]
+    pub fn strong(opaque: &str) -> Self {
+        let is_etagc = |character: &char| character.is_ascii_graphic() && *character != '"';
+        let mut quoted = String::with_capacity(opaque.len() + 2);
+        quoted.push('"');
+        quoted.extend(opaque.chars().filter(is_etagc));
+        quoted.push('"');
+        EntityTag {
+            is_weak: false,
+            quoted,
+        }
+    }
+
+    /// The weak tag of that opaque part, likewise.
+    #[must_use]
+    pub fn weak(opaque: &str) -> Self {
+        EntityTag {
+            is_weak: true,
+            ..EntityTag::strong(opaque)
+        }
+    }
+
+    /// As it stands in an `ETag` field.
+    #[must_use]
+    pub fn field_value(&self) -> String {
+        let mark = if self.is_weak { "W/" } else { "" };
+        format!("{mark}{}", self.quoted)
+    }
 }
 
 /// Evaluates the conditions of a `GET` or `HEAD` request.
@@ -71,7 +112,7 @@ fn if_range_matches(request: &Request<'_>, validators: &Validators) -> bool {
     match (values.next(), values.next()) {
         (None, _) => true,
         (Some(value), None) => {
-            value == validators.etag.as_bytes()
+            !validators.etag.is_weak && value == validators.etag.quoted.as_bytes()
                 || validators.last_modified.is_some()
                     && date(request, &header::IF_RANGE) == validators.last_modified
         }
@@ -110,15 +151,16 @@ fn lists_etag(
     request.values(name).any(|value| {
         value.trim_ascii() == b"*" || {
             EntityTags { rest: value }.any(|tag| {
-                tag.quoted == validators.etag.as_bytes()
-                    && !(tag.weak && comparison == Comparison::Strong)
+                tag.quoted == validators.etag.quoted.as_bytes()
+                    && !((tag.is_weak || validators.etag.is_weak)
+                        && comparison == Comparison::Strong)
             })
         }
     })
 }
 
-struct EntityTag<'a> {
-    weak: bool,
+struct ListedTag<'a> {
+    is_weak: bool,
     quoted: &'a [u8],
 }
 
@@ -128,14 +170,14 @@ struct EntityTags<'a> {
 }
 
 impl<'a> Iterator for EntityTags<'a> {
-    type Item = EntityTag<'a>;
+    type Item = ListedTag<'a>;
 
-    fn next(&mut self) -> Option<EntityTag<'a>> {
+    fn next(&mut self) -> Option<ListedTag<'a>> {
         let is_delimiter = |byte: &u8| matches!(byte, b',' | b' ' | b'\t');
         let start = self.rest.iter().position(|byte| !is_delimiter(byte))?;
         let element = &self.rest[start..];
         self.rest = &[];
-        let (weak, tag) = match element.strip_prefix(b"W/") {
+        let (is_weak, tag) = match element.strip_prefix(b"W/") {
             Some(tag) => (true, tag),
             None => (false, element),
         };
@@ -147,7 +189,7 @@ impl<'a> Iterator for EntityTags<'a> {
             return None;
         }
         self.rest = rest;
-        Some(EntityTag { weak, quoted })
+        Some(ListedTag { is_weak, quoted })
     }
 }
 
@@ -174,7 +216,7 @@ mod tests {
             .collect();
         let request = Request::of_head("GET", "/", &fields);
         let validators = Validators {
-            etag: "\"a\"".to_owned(),
+            etag: EntityTag::strong("a"),
             last_modified: Some(httpdate::parse_http_date(EXACT).unwrap()),
         };
         evaluate(&request, &validators)
@@ -282,7 +324,7 @@ mod tests {
             for first in 0..fields.len() {
                 let request = Request::of_head("GET", "/", &fields[first..]);
                 let validators = Validators {
-                    etag: "\"a\"".to_owned(),
+                    etag: EntityTag::strong("a"),
                     last_modified: None,
                 };
                 let _ = evaluate(&request, &validators);

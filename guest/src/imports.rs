@@ -73,8 +73,19 @@ pub struct Info {
     pub created: Option<Timestamp>,
     /// SHA-256 of the whole object, in lower-case hexadecimal, where the store knows it.
     pub digest: Option<String>,
+    /// What tells this state of the object's bytes from every other.
+    pub version: Option<Version>,
     /// Who may have it.
     pub access: Access,
+}
+
+/// A state of an object's bytes: `variant version` in `wit/media-store.wit`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Version {
+    /// No two contents that a key has ever had share it.
+    Strong(String),
+    /// Two contents may share it.
+    Weak(String),
 }
 
 /// Who may have an object: `enum access` in `wit/media-store.wit`.

@@ -159,6 +159,7 @@ mod tests {
             modified: None,
             created: None,
             digest: None,
+            version: None,
             access: Access::Public,
         }
     }

@@ -11,7 +11,7 @@ use crate::instance::http::Running;
 use crate::ledger::record::{End, Record};
 use crate::ledger::{Charge, Exceeded, Kind};
 use crate::request::RequestError;
-use crate::store::{FileSlice, MediaStream, ReadNow, Reading, has_shrunk};
+use crate::store::{Blocking, FileSlice, MediaStream, ReadNow, Reading, has_shrunk};
 use crate::watch::drill::Leak;
 use atomic_waker::AtomicWaker;
 use bytes::{Bytes, BytesMut};
@@ -23,7 +23,6 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, ready};
-use tokio::task::JoinHandle;
 
 /// The body of a millpond response.
 ///
@@ -97,8 +96,8 @@ impl Part {
 /// The next piece, which was not there at once.
 #[derive(Debug)]
 enum ReadAhead {
-    /// On a thread that may wait for a disk.
-    File(JoinHandle<io::Result<(FileSlice, BytesMut)>>),
+    /// On a thread that may wait for its file system.
+    File(Blocking<io::Result<(FileSlice, BytesMut)>>),
     /// From a store of the program's.
     Pieces(Reading),
 }
@@ -196,13 +195,14 @@ impl MediaBody {
         loop {
             if let Some(reading) = &mut self.reading {
                 let read = match reading {
-                    ReadAhead::File(task) => ready!(Pin::new(task).poll(cx))
-                        .map_err(io::Error::other)
-                        .flatten()
-                        .map(|(slice, buffer)| {
-                            self.buffer = buffer;
-                            (MediaStream::File(slice), self.buffer.split().freeze())
-                        }),
+                    ReadAhead::File(read) => {
+                        ready!(Pin::new(read).poll(cx))
+                            .flatten()
+                            .map(|(slice, buffer)| {
+                                self.buffer = buffer;
+                                (MediaStream::File(slice), self.buffer.split().freeze())
+                            })
+                    }
                     ReadAhead::Pieces(reading) => ready!(Pin::new(reading).poll(cx))
                         .map(|(pieces, piece)| (MediaStream::Pieces(pieces), piece)),
                 };
@@ -270,11 +270,11 @@ impl MediaBody {
                 Err(error) => return Poll::Ready(Some(Err(error))),
             }
             let mut buffer = std::mem::take(&mut self.buffer);
-            let task = tokio::task::spawn_blocking(move || {
+            let read = slice.spawn(move |mut slice| {
                 slice.read(&mut buffer, piece_bytes)?;
                 Ok((slice, buffer))
             });
-            self.reading = Some(ReadAhead::File(task));
+            self.reading = Some(ReadAhead::File(read));
         }
     }
 

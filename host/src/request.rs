@@ -39,7 +39,7 @@ use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll};
 use std::time::SystemTime;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout, timeout_at};
 
 /// A host with one component and one store of media, as a `tower` service: `http` requests in, `http` responses out.
 ///
@@ -119,6 +119,8 @@ impl Millpond {
         let store_bytes = store.kept_bytes().most;
         let bound = Bound::divide(limits.memory_bytes, own_bytes, store_bytes, files, &limits)?;
         let reuse_bytes = bound.kept_bytes - store_bytes;
+        // The other half is for whoever does not wait.
+        store.limit_waiting(bound.instances / 2);
         Ok(Millpond {
             shared: Arc::new(Shared {
                 inspection: runtime.inspect(source),
@@ -328,6 +330,7 @@ impl Shared {
             client = Some(answer.client(&head.headers));
         }
         let _head = record.ledger().charge(Kind::Head, head_bytes(head))?;
+        let deadline = Instant::now() + self.limits.wall;
 
         match self.runtime.guest() {
             Guest::Media(guest) => {
@@ -337,10 +340,12 @@ impl Shared {
                         reuse.question(&head.method, target(head), |name| lines(head, name))
                 {
                     match reuse.look_up(&question, self.limits.wall).await {
-                        Known::Answer(answer) => match self.answer_again(&answer, record).await? {
-                            Some(answered) => return Ok(answered),
-                            None => reuse.forget(&question, &answer),
-                        },
+                        Known::Answer(answer) => {
+                            match self.answer_again(&answer, deadline, record).await? {
+                                Some(answered) => return Ok(answered),
+                                None => reuse.forget(&question, &answer),
+                            }
+                        }
                         Known::Nothing(first) => asking = Some(first),
                         Known::Guest => {}
                     }
@@ -349,7 +354,8 @@ impl Shared {
                 // In a box, so that an answer which is given again does not move the state of all this about.
                 let asked = Box::pin(async {
                     let place = self.admit(record).await?;
-                    self.ask(guest, head, client, place, is_first, record).await
+                    self.ask(guest, head, client, place, (deadline, is_first), record)
+                        .await
                 });
                 let asked = asked.await;
                 let (answered, reusable) = match asked {
@@ -387,6 +393,7 @@ impl Shared {
     async fn answer_again(
         &self,
         answer: &Reusable,
+        deadline: Instant,
         record: &mut Record,
     ) -> Result<Option<(Response<Vec<Part>>, Charge)>, RequestError> {
         let room = self.budget.reserve(ANSWER_BYTES, ADMISSION_WAIT).await?;
@@ -395,7 +402,7 @@ impl Shared {
             Some(again) => again,
             None => {
                 let again = Box::pin(answer.again(&self.media, &ledger));
-                let again = timeout(self.limits.wall, again).await;
+                let again = timeout_at(deadline, again).await;
                 again.map_err(|_| RequestError::Limited(Limit::Wall))?
             }
         };
@@ -434,7 +441,7 @@ impl Shared {
         head: &http::request::Parts,
         client: Option<IpAddr>,
         place: OwnedSemaphorePermit,
-        is_first: bool,
+        (deadline, is_first): (Instant, bool),
         record: &mut Record,
     ) -> Result<(Response<Vec<Part>>, Charge, Option<Reusable>), RequestError> {
         let mut store = self.store(record.ledger())?;
@@ -452,7 +459,7 @@ impl Shared {
             nonce: rand::random(),
             client: client.as_deref(),
         };
-        let called = timeout(self.limits.wall, async {
+        let called = timeout_at(deadline, async {
             let guest = guest.instantiate_async(&mut store).await?;
             let guest = guest.millpond_media_media_serve();
             guest.call_handle(&mut store, question).await

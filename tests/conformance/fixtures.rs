@@ -5,7 +5,7 @@ use crate::host::noise;
 use millpond::store::{Adder, ContentId};
 use millpond_guest::config::SANDBOX;
 use millpond_guest::imports::{
-    Access, Imports, Info, Key, Object, SettingsError, StoreError, Timestamp, Variant,
+    Access, Imports, Info, Key, Object, SettingsError, StoreError, Timestamp, Variant, Version,
 };
 use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
@@ -208,7 +208,7 @@ fn modified_at(written: &table::Fixture) -> Timestamp {
     Timestamp(seconds.map_or(MODIFIED_NS, |seconds| seconds * 1_000_000_000))
 }
 
-/// The entity tag: a named variant's also says what it is, since it may be of the length and time of another.
+/// The entity tag: a named variant's also says what it is, since it may have the bytes of another.
 fn etag(written: &table::Fixture, original: Option<&table::Fixture>) -> String {
     let bytes = bytes(written);
     if written.name.is_none() {
@@ -219,8 +219,12 @@ fn etag(written: &table::Fixture, original: Option<&table::Fixture>) -> String {
     let parts = [other_type.map(|_| &written.r#type), coding];
     let parts = parts.into_iter().flatten();
     let of_variant: String = parts.map(|part| format!("-{part}")).collect();
-    let modified = modified_at(written).0;
-    format!("\"{:x}-{modified:x}{of_variant}\"", bytes.len())
+    format!("\"{}{of_variant}\"", version(&bytes))
+}
+
+/// The version of a named file, all of which are small here.
+fn version(bytes: &[u8]) -> String {
+    millpond_store::version::text(&Sha256::digest(bytes).into())
 }
 
 fn bytes(written: &table::Fixture) -> Arc<[u8]> {
@@ -325,6 +329,7 @@ impl Item {
                 modified: Some(Timestamp(MODIFIED_NS)),
                 created,
                 digest,
+                version: Some(Version::Strong(version(&bytes))),
                 access: Access::Public,
             },
             bytes,

@@ -96,6 +96,7 @@ fn open(id: &str) -> Result<Opened, Error> {
             modified: None,
             created: Some(timestamp_ns(record.created)),
             digest: Some(id.to_string()),
+            version: None,
             access: match record.access {
                 content::Access::Public => wit::Access::Public,
                 content::Access::Private => wit::Access::Private,

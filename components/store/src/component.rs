@@ -5,8 +5,9 @@ use crate::charset::with_charset;
 use crate::content::{self, ContentId, RECORD_BYTES, Record, timestamp_ns};
 use crate::names;
 use crate::settings;
+use crate::version;
 use bindings::exports::millpond::media::media_store::{
-    self as wit, Error, GuestObject, Info, Key, Object, VariantInfo,
+    self as wit, Error, GuestObject, Info, Key, Object, VariantInfo, Version,
 };
 use bindings::exports::wasi::config::store as config;
 use bindings::wasi::cli::environment::get_environment;
@@ -16,6 +17,7 @@ use bindings::wasi::filesystem::types::{
     Descriptor, DescriptorFlags, DescriptorStat, DescriptorType, ErrorCode, OpenFlags, PathFlags,
 };
 use bindings::wasi::io::streams::InputStream;
+use sha2::{Digest, Sha256};
 
 #[allow(
     missing_docs,
@@ -79,7 +81,8 @@ struct Opened {
 fn open_content(root: &Descriptor, id: &str) -> Result<Opened, Error> {
     let id: ContentId = id.parse().map_err(|_| Error::NotFound)?;
     let (record, _) = open_file(root, &id.record_path().to_string_lossy())?;
-    let record = Record::parse(&read_record(&record)?).ok_or(Error::NotFound)?;
+    // A larger one is cut, and then damaged.
+    let record = Record::parse(&read(&record, RECORD_BYTES)?).ok_or(Error::NotFound)?;
     if record.access == content::Access::Private && !settings::has_keys(get_environment()) {
         say(
             "private media was asked for, and there is no key to sign URLs for it with: nobody can have it; set \
@@ -99,6 +102,7 @@ fn open_content(root: &Descriptor, id: &str) -> Result<Opened, Error> {
             modified: modified(&stat),
             created: Some(timestamp_ns(record.created)),
             digest: Some(id.to_string()),
+            version: None,
             access: match record.access {
                 content::Access::Public => wit::Access::Public,
                 content::Access::Private => wit::Access::Private,
@@ -114,19 +118,46 @@ fn open_content(root: &Descriptor, id: &str) -> Result<Opened, Error> {
     })
 }
 
-fn read_record(file: &Descriptor) -> Result<Vec<u8>, Error> {
-    let mut json = Vec::new();
+/// Reads a file from its beginning, `most_bytes` at most.
+fn read(file: &Descriptor, most_bytes: u64) -> Result<Vec<u8>, Error> {
+    let mut all = Vec::new();
     loop {
-        let offset = json.len() as u64;
-        // A larger one is cut, and then damaged.
-        let left = RECORD_BYTES - offset;
+        let offset = all.len() as u64;
+        let left = most_bytes - offset;
+        if left == 0 {
+            return Ok(all);
+        }
         let (mut bytes, is_end) = file.read(left, offset).map_err(failed)?;
-        let is_end = is_end || bytes.is_empty() || bytes.len() as u64 >= left;
-        json.append(&mut bytes);
+        let is_end = is_end || bytes.is_empty();
+        all.append(&mut bytes);
         if is_end {
-            return Ok(json);
+            return Ok(all);
         }
     }
+}
+
+/// The digest of a small file, which is its version too. No WASI host is known that tells a file's change time (wasmtime
+/// gives when the file was created), so a larger file has no strong version.
+fn digest_and_version(
+    file: &Descriptor,
+    stat: &DescriptorStat,
+) -> Result<(Option<String>, Version), Error> {
+    if stat.size <= version::DIGEST_BYTES {
+        let bytes = read(file, stat.size)?;
+        if bytes.len() as u64 == stat.size {
+            let digest: [u8; 32] = Sha256::digest(bytes).into();
+            let text = version::text(&digest);
+            return Ok((Some(hex::encode(digest)), Version::Strong(text)));
+        }
+    }
+    let mut hash = Sha256::new();
+    hash.update(stat.size.to_be_bytes());
+    hash.update(modified(stat).unwrap_or(0).to_be_bytes());
+    if let Ok(of_metadata) = file.metadata_hash() {
+        hash.update(of_metadata.upper.to_be_bytes());
+        hash.update(of_metadata.lower.to_be_bytes());
+    }
+    Ok((None, Version::Weak(version::text(&hash.finalize().into()))))
 }
 
 fn open_named(root: &Descriptor, name: &str) -> Result<Opened, Error> {
@@ -152,6 +183,7 @@ fn open_named(root: &Descriptor, name: &str) -> Result<Opened, Error> {
             content_coding: sibling.content_coding.map(str::to_owned),
         })
         .collect();
+    let (digest, version) = digest_and_version(&file, &stat)?;
     Ok(Opened {
         file,
         info: Info {
@@ -159,7 +191,8 @@ fn open_named(root: &Descriptor, name: &str) -> Result<Opened, Error> {
             media_type,
             modified: modified(&stat),
             created: None,
-            digest: None,
+            digest,
+            version: Some(version),
             access: wit::Access::Public,
         },
         variants,

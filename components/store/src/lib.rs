@@ -2,7 +2,8 @@
 //!
 //! The host's store and the store component read the same folder by the same rules, which stand here: [`content`] has
 //! the addresses and records of added media, [`names`] what a path may name, [`charset`] how text says its encoding,
-//! [`settings`] how settings are told through an environment. Compiled to WebAssembly this is the store
+//! [`settings`] how settings are told through an environment, [`version`] what tells two contents of a name apart.
+//! Compiled to WebAssembly this is the store
 //! component, `millpond:media/media-store` over the one folder that a WASI host gives.
 
 pub mod charset;
@@ -11,3 +12,4 @@ mod component;
 pub mod content;
 pub mod names;
 pub mod settings;
+pub mod version;

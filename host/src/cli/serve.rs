@@ -266,10 +266,8 @@ fn parse_total(text: &str) -> Result<Total, String> {
     if text == "off" {
         return Ok(Total(None));
     }
-    match humantime::parse_duration(text) {
-        Ok(time) if !time.is_zero() => Ok(Total(Some(time))),
-        _ => Err("a time, as in 1h, or off".into()),
-    }
+    let time = parse_time(text).map_err(|error| format!("{error}, or off"))?;
+    Ok(Total(Some(time)))
 }
 
 fn parse_pace(text: &str) -> Result<NonZeroU32, String> {

@@ -15,8 +15,8 @@ use crate::ledger::meter::Meter;
 use crate::ledger::{Charge, Exceeded, Kind, Ledger, LedgerHandle};
 use crate::limits::{Limit, Limits};
 use crate::store::{
-    self, Access, AnyStore, ContentId, MediaObject, MediaStream, ObjectInfo, OpenError, ReadNow,
-    off_the_guests_stack,
+    self, Access, AnyStore, ContentId, MediaObject, MediaStream, ObjectInfo, ObjectVersion,
+    OpenError, ReadNow, off_the_guests_stack,
 };
 use bytes::{Bytes, BytesMut};
 use millpond_store::content::timestamp_ns;
@@ -259,6 +259,10 @@ impl media_store::HostObject for InstanceState {
             modified: info.modified.map(timestamp_ns),
             created: info.created.map(timestamp_ns),
             digest: info.digest.map(|id| id.to_string()),
+            version: info.version.as_ref().map(|version| match version {
+                ObjectVersion::Strong(text) => media_store::Version::Strong(text.clone()),
+                ObjectVersion::Weak(text) => media_store::Version::Weak(text.clone()),
+            }),
             access: match info.access {
                 Access::Public => media_store::Access::Public,
                 Access::Private => media_store::Access::Private,
@@ -348,13 +352,13 @@ impl Pollable for GuestStream {
         }
         let unread = self.unread().clone();
         let read = match unread {
-            MediaStream::File(mut slice) => {
-                let read = tokio::task::spawn_blocking(move || {
+            MediaStream::File(slice) => {
+                let read = slice.spawn(|mut slice| {
                     let mut buffer = BytesMut::new();
                     slice.read(&mut buffer, GUEST_READ_BYTES)?;
                     Ok(buffer.freeze())
                 });
-                read.await.map_err(std::io::Error::other).flatten()
+                read.await.flatten()
             }
             MediaStream::Pieces(pieces) => {
                 let read = off_the_guests_stack(pieces.read(GUEST_READ_BYTES));

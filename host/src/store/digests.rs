@@ -3,14 +3,15 @@
 //! Content-addressed media has its digest for a name. A named file's costs reading it. That of a small one is computed at
 //! once, which takes less than to have it done; for a larger one no request waits, and the first are answered without.
 
-use super::slice::{SMALL_BYTES, read_at};
+use super::slice::read_at;
+use super::thread_pool::ThreadPool;
+use super::version::FileVersion;
 use quick_cache::sync::Cache;
 use sha2::{Digest, Sha256};
-use std::fs::{File, Metadata};
+use std::fs::File;
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::SystemTime;
 
 /// Digests that are kept, of some 100 bytes each.
 const KEPT: usize = 10_000;
@@ -24,8 +25,9 @@ const READ_BYTES: usize = 64 * 1024;
 /// The digests of one folder's named files. Clones share them.
 #[derive(Clone)]
 pub(super) struct Digests {
-    kept: Arc<Cache<Version, [u8; 32]>>,
-    /// One file is read at a time; others have their turn when they are asked for again.
+    kept: Arc<Cache<FileVersion, [u8; 32]>>,
+    /// One file is read at a time, and one of each file system that may not answer; others have their turn when they are
+    /// asked for again.
     is_busy: Arc<AtomicBool>,
 }
 
@@ -37,31 +39,6 @@ impl std::fmt::Debug for Digests {
     }
 }
 
-/// What tells one state of a file from another.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-struct Version {
-    device_and_inode: (u64, u64),
-    length: u64,
-    modified: Option<SystemTime>,
-}
-
-impl Version {
-    fn of(metadata: &Metadata) -> Self {
-        #[cfg(unix)]
-        let device_and_inode = {
-            use std::os::unix::fs::MetadataExt;
-            (metadata.dev(), metadata.ino())
-        };
-        #[cfg(not(unix))]
-        let device_and_inode = (0, 0);
-        Version {
-            device_and_inode,
-            length: metadata.len(),
-            modified: metadata.modified().ok(),
-        }
-    }
-}
-
 impl Digests {
     pub(super) fn new() -> Self {
         Digests {
@@ -70,63 +47,77 @@ impl Digests {
         }
     }
 
-    /// The file's SHA-256, if it is known; if it is not, it will be. `read` gives all the bytes of a small file, if it can.
-    pub(super) fn of(
-        &self,
-        file: &File,
-        read: impl FnOnce() -> Option<Vec<u8>>,
-    ) -> Option<[u8; 32]> {
-        let version = Version::of(&file.metadata().ok()?);
-        if !self.will_know(version.length) {
-            return None;
-        }
-        if let Some(known) = self.kept.get(&version) {
-            return Some(known);
-        }
-        if version.length <= SMALL_BYTES as u64
-            && let Some(bytes) = read().filter(|bytes| bytes.len() as u64 == version.length)
-        {
-            let digest = Sha256::digest(bytes).into();
-            return self.keep(version, file, digest).then_some(digest);
-        }
-        self.learn(version, file);
-        None
+    /// The SHA-256 of that version, if it is known.
+    pub(super) fn known(&self, version: &FileVersion) -> Option<[u8; 32]> {
+        self.kept.get(version)
     }
 
-    /// Keeps the digest of what was read, unless the file has changed meanwhile: then it has another version by now.
-    fn keep(&self, version: Version, file: &File, digest: [u8; 32]) -> bool {
-        let now = file.metadata();
-        let is_as_read = now.is_ok_and(|metadata| Version::of(&metadata) == version);
-        if is_as_read {
+    /// The SHA-256 of a small file's bytes, which were read just now. `None` where the file has changed meanwhile. It is
+    /// kept where the version tells it from every other.
+    pub(super) fn of_bytes(
+        &self,
+        bytes: &[u8],
+        file: &File,
+        version: FileVersion,
+        is_settled: bool,
+    ) -> Option<[u8; 32]> {
+        let digest = Sha256::digest(bytes).into();
+        if !is_still(file, &version) {
+            return None;
+        }
+        if is_settled {
             self.kept.insert(version, digest);
         }
-        is_as_read
+        Some(digest)
     }
 
     /// Whether the digest of a file of that length will be known once it has been asked for.
     pub(super) fn will_know(&self, length: u64) -> bool {
-        cfg!(unix) && length <= LARGEST_BYTES
+        length <= LARGEST_BYTES
     }
 
-    fn learn(&self, version: Version, file: &File) {
-        // A host's; whoever reads a store without a runtime does without digests.
-        let Ok(runtime) = tokio::runtime::Handle::try_current() else {
+    /// Sees to it that the digest of a settled version will be known. It is read on those threads, or else on one of the
+    /// runtime's: whoever reads a store without a runtime does without digests.
+    pub(super) fn learn(&self, version: FileVersion, file: &File, threads: Option<&ThreadPool>) {
+        let is_busy = threads.map_or(&self.is_busy, ThreadPool::is_digesting);
+        let runtime = tokio::runtime::Handle::try_current();
+        if threads.is_none() && runtime.is_err() || is_busy.swap(true, Ordering::AcqRel) {
             return;
-        };
+        }
+        let busy = Busy(Arc::clone(is_busy));
         let Ok(file) = file.try_clone() else {
             return;
         };
-        if self.is_busy.swap(true, Ordering::AcqRel) {
-            return;
-        }
         let digests = self.clone();
-        runtime.spawn_blocking(move || {
-            if let Ok(digest) = digest(&file, version.length) {
-                digests.keep(version, &file, digest);
+        let learn = move || {
+            let _busy = busy;
+            if let Ok(digest) = digest(&file, version.length())
+                && is_still(&file, &version)
+            {
+                digests.kept.insert(version, digest);
             }
-            digests.is_busy.store(false, Ordering::Release);
-        });
+        };
+        match (threads, runtime) {
+            (Some(threads), _) => threads.detach(learn),
+            (None, Ok(runtime)) => drop(runtime.spawn_blocking(learn)),
+            (None, Err(_)) => {}
+        }
     }
+}
+
+/// A file is being read for its digest, until this is dropped.
+struct Busy(Arc<AtomicBool>);
+
+impl Drop for Busy {
+    fn drop(&mut self) {
+        self.0.store(false, Ordering::Release);
+    }
+}
+
+/// Whether a file is of that version still.
+fn is_still(file: &File, version: &FileVersion) -> bool {
+    let metadata = file.metadata().ok();
+    metadata.as_ref().and_then(FileVersion::of) == Some(*version)
 }
 
 /// Reads by place, since others read by the same handle's position.

@@ -1,19 +1,21 @@
 //! Opens what a key names, and never anything outside the folder.
 
 use super::digests::Digests;
-use super::kept::{KEPT_BYTES, Kept, KeptObject, Look, MISSING_BYTES, Root, is_settled};
+use super::kept::{KEPT_BYTES, Kept, KeptObject, MISSING_BYTES};
 use super::object::{
-    KeptBytes, Key, MediaObject, MediaStore, ObjectInfo, ObjectVariant, OpenError,
+    KeptBytes, Key, MediaObject, MediaStore, ObjectInfo, ObjectVariant, ObjectVersion, OpenError,
 };
-use super::slice::{self, MediaFile};
+use super::root::{FileSystem, NotHere, Root};
+use super::slice::{self, MediaFile, SMALL_BYTES};
+use super::thread_pool::{Blocking, ThreadPool, ThreadPools};
 use super::unreadable;
+use super::version::FileVersion;
 use crate::ledger::LedgerHandle;
 use crate::watch::heap;
-use cap_std::ambient_authority;
-use cap_std::fs::{Dir, OpenOptions};
 use millpond_store::charset::with_charset;
 use millpond_store::content::{Access, ContentId, RECORD_BYTES, Record};
-use millpond_store::names;
+use millpond_store::{names, version};
+use std::cell::RefCell;
 use std::fs::File;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
@@ -27,11 +29,14 @@ use std::time::{Duration, SystemTime};
 /// holds the same. That is looked at again after [`RECHECK`], so for as long a change may go unseen, be it that there is
 /// something now where there was nothing. Elsewhere than on Linux no file is kept.
 ///
+/// On Linux a file system that may not answer (of a network, or of another process through FUSE) is asked on threads of its
+/// own only. There are 16 of them for each, and as many opens may wait; further ones are [`OpenError::Busy`].
+///
 /// Cloning is cheap and shares the handle.
 #[derive(Debug, Clone)]
 pub struct Folder {
-    root: Arc<Dir>,
-    path: Arc<Path>,
+    root: Arc<Root>,
+    pools: ThreadPools,
     digests: Digests,
     kept: Arc<Kept>,
 }
@@ -46,12 +51,10 @@ impl Folder {
     /// # Errors
     /// When there is no such folder, or it cannot be read.
     pub fn open(path: &Path) -> io::Result<Self> {
-        let root = Dir::open_ambient_dir(path, ambient_authority())?;
-        // A handle on a folder is had without the right to read it; who lacks that is told at the start.
-        drop(root.entries()?);
+        let pools = ThreadPools::new();
         Ok(Folder {
-            root: Arc::new(root),
-            path: path.canonicalize()?.into(),
+            root: Arc::new(Root::open(path, &pools)?),
+            pools,
             digests: Digests::new(),
             kept: Arc::new(Kept::new(RECHECK)),
         })
@@ -72,7 +75,7 @@ impl Folder {
     /// # Errors
     /// [`OpenError`].
     pub fn open_object(&self, key: &Key, ledger: &LedgerHandle) -> Result<MediaObject, OpenError> {
-        self.look_for(key, &Wait(&self.root), ledger)
+        self.look_for(key, &Anywhere(&self.root), ledger)
     }
 
     fn look_for(
@@ -93,6 +96,21 @@ impl Folder {
         }
     }
 
+    /// Opens an object on threads that may wait for whatever it lies on.
+    async fn open_on(
+        &self,
+        threads: &ThreadPool,
+        key: &Key,
+        ledger: &LedgerHandle,
+    ) -> Result<MediaObject, OpenError> {
+        let (folder, key, ledger) = (self.clone(), key.clone(), ledger.clone());
+        let route = ledger.route().cloned();
+        let open = move || folder.open_object(&key, &ledger);
+        let opened = threads.open(heap::counted(route, open));
+        let opened = opened.map_err(|full| OpenError::Busy(io::Error::other(full)))?;
+        opened.await.map_err(OpenError::Failed)?
+    }
+
     /// Gives what was found to a request, and keeps it for others.
     fn keep(
         &self,
@@ -100,12 +118,15 @@ impl Folder {
         found: Found,
         ledger: &LedgerHandle,
     ) -> Result<MediaObject, OpenError> {
-        let Found { file, info, seen } = found;
+        let Found {
+            file,
+            threads,
+            info,
+            seen,
+        } = found;
         let info = Arc::new(info);
-        let file = MediaFile::new(file, info.length);
-        // What cannot be told from its next state is not kept, nor what could not be told at all.
-        let is_settled = |seen: &Vec<_>| seen.iter().all(|(_, look)| is_settled(look));
-        let file = match seen.filter(is_settled) {
+        let file = MediaFile::new(file, info.length).on(threads);
+        let file = match seen {
             Some(seen) => {
                 let file = Arc::new(file.with_bytes());
                 let object = KeptObject::new(Arc::clone(&file), Arc::clone(&info), seen);
@@ -127,8 +148,8 @@ impl Folder {
     fn find_content(id: &ContentId, opener: &impl Opener) -> Result<Found, OpenError> {
         let mut json = Vec::new();
         let record = open_file(&id.record_path(), opener)?;
-        opener.read(&record.file, RECORD_BYTES, &mut json)?;
-        let of_record = record.look;
+        opener.read(&record, RECORD_BYTES, &mut json)?;
+        let of_record = record.to_be_kept();
         let record = Record::parse(&json).ok_or(OpenError::NotFound)?;
         let content = open_file(&id.path(), opener)?;
         if content.length != record.size {
@@ -140,6 +161,7 @@ impl Folder {
             modified: content.modified,
             created: Some(record.created),
             digest: Some(*id),
+            version: None,
             access: record.access,
             variants: record
                 .variants
@@ -151,9 +173,10 @@ impl Folder {
                 })
                 .collect(),
         };
-        let seen = of_record.zip(content.look);
+        let seen = of_record.zip(content.to_be_kept());
         Ok(Found {
             file: content.file,
+            threads: content.file_system.threads,
             info,
             seen: seen.map(|(of_record, of_content)| {
                 vec![(id.record_path(), of_record), (id.path(), of_content)]
@@ -170,7 +193,8 @@ impl Folder {
         // That no other form of it lies beside it is seen by the folder being the same, so that is looked at first.
         let parent = path.parent().unwrap_or(Path::new(""));
         let has_siblings = names::siblings(name, media_type).next().is_some();
-        let of_parent = has_siblings.then(|| Root(&self.root).look(parent));
+        let of_parent = || self.root.look(parent).filter(FileVersion::is_settled);
+        let of_parent = has_siblings.then(of_parent);
         let named = open_file(path, opener)?;
         let read = |offset, into: &mut [u8]| opener.read_at(&named.file, into, offset);
         let media_type = with_charset(media_type, named.length, read)?;
@@ -184,17 +208,13 @@ impl Folder {
                 });
             }
         }
-        let digest = self.digests.of(&named.file, || {
-            let mut bytes = Vec::new();
-            let read = opener.read(&named.file, named.length, &mut bytes);
-            read.is_ok().then_some(bytes)
-        });
-        let seen = match (named.look, of_parent) {
+        let digest = self.digest(&named, opener)?;
+        let seen = match (named.to_be_kept(), of_parent) {
             // The digest will be known soon; then it is part of what is told.
             _ if digest.is_none() && self.digests.will_know(named.length) => None,
-            (Some(look), None) => Some(vec![(path.to_owned(), look)]),
-            (Some(look), Some(Some(of_parent))) => Some(vec![
-                (path.to_owned(), look),
+            (Some(version), None) => Some(vec![(path.to_owned(), version)]),
+            (Some(version), Some(Some(of_parent))) => Some(vec![
+                (path.to_owned(), version),
                 (parent.to_owned(), of_parent),
             ]),
             _ => None,
@@ -204,90 +224,141 @@ impl Folder {
             media_type,
             modified: named.modified,
             created: None,
+            version: named.object_version(digest.as_ref()),
             digest: digest.map(ContentId::from_digest),
             access: Access::Public,
             variants,
         };
         Ok(Found {
             file: named.file,
+            threads: named.file_system.threads,
             info,
             seen,
         })
     }
+
+    /// The digest of a named file, where it is known. That of a small one always is, unless it changes just now.
+    fn digest(&self, named: &Opened, opener: &impl Opener) -> Result<Option<[u8; 32]>, OpenError> {
+        let Some(version) = named.version else {
+            return Ok(None);
+        };
+        if let Some(known) = self.digests.known(&version) {
+            return Ok(Some(known));
+        }
+        if named.is_small() {
+            let mut bytes = Vec::new();
+            opener.read(named, named.length, &mut bytes)?;
+            let digest = || {
+                let digests = &self.digests;
+                digests.of_bytes(&bytes, &named.file, version, named.is_settled)
+            };
+            return Ok((bytes.len() as u64 == named.length).then(digest).flatten());
+        }
+        if named.is_settled && self.digests.will_know(named.length) {
+            let threads = named.file_system.threads.as_ref();
+            self.digests.learn(version, &named.file, threads);
+        }
+        Ok(None)
+    }
 }
 
-/// An object that was found, and what has to stay as it is for the same one to be found again, where that can be told.
+/// An object that was found, and what has to stay as it is for the same one to be found again. `None` where the next state
+/// of something could not be told from this one.
 struct Found {
     file: File,
+    threads: Option<ThreadPool>,
     info: ObjectInfo,
-    seen: Option<Vec<(PathBuf, Look)>>,
+    seen: Option<Vec<(PathBuf, FileVersion)>>,
 }
 
 /// A regular file that was opened.
 struct Opened {
     file: File,
+    file_system: FileSystem,
     length: u64,
     modified: Option<SystemTime>,
-    look: Option<Look>,
+    version: Option<FileVersion>,
+    /// Whether every later version will be another. It was asked before anything was read.
+    is_settled: bool,
+}
+
+impl Opened {
+    /// Its version, where the file may stay open for others: whether it is the same still has to be told at once.
+    fn to_be_kept(&self) -> Option<FileVersion> {
+        let may_be_kept = self.is_settled && self.file_system.threads.is_none();
+        self.version.filter(|_| may_be_kept)
+    }
+
+    /// Whether its digest is computed when it is opened.
+    fn is_small(&self) -> bool {
+        const _: () = assert!(SMALL_BYTES as u64 == version::DIGEST_BYTES);
+        self.length <= version::DIGEST_BYTES
+    }
+
+    /// What tells its bytes from all others that had its name. A small file's digest does, which other machines with the
+    /// same file have too. A larger one's comes to be known while clients have its tag already, so that is never of it.
+    fn object_version(&self, digest: Option<&[u8; 32]>) -> Option<ObjectVersion> {
+        match digest.filter(|_| self.is_small()) {
+            Some(digest) => Some(ObjectVersion::Strong(version::text(digest))),
+            None => Some(
+                self.version?
+                    .to_object_version(self.is_settled && !self.is_small()),
+            ),
+        }
+    }
 }
 
 /// Opens a regular file.
 fn open_file(path: &Path, opener: &impl Opener) -> Result<Opened, OpenError> {
-    let file = opener.open(path)?;
+    let (file, file_system) = opener.open(path)?;
     let metadata = file.metadata().map_err(open_error)?;
     if !metadata.is_file() {
         return Err(OpenError::NotFound);
     }
+    let version = FileVersion::of(&metadata);
+    let is_settled = version.as_ref().is_some_and(FileVersion::is_settled);
     Ok(Opened {
-        look: Look::of(&file),
+        version,
+        is_settled: is_settled && file_system.tells_changes,
         length: metadata.len(),
         modified: metadata.modified().ok(),
         file,
+        file_system,
     })
 }
 
 /// A way of opening what lies beneath the root.
 trait Opener {
-    fn open(&self, path: &Path) -> Result<File, OpenError>;
+    fn open(&self, path: &Path) -> Result<(File, FileSystem), OpenError>;
 
     /// Whether there is a regular file.
     fn has_file(&self, path: &Path) -> Result<bool, OpenError>;
 
     /// Reads a file from its beginning, `most_bytes` at most.
-    fn read(&self, file: &File, most_bytes: u64, into: &mut Vec<u8>) -> Result<(), OpenError>;
+    fn read(&self, file: &Opened, most_bytes: u64, into: &mut Vec<u8>) -> Result<(), OpenError>;
 
     /// Reads a file from an offset on, and returns how many bytes there were.
     fn read_at(&self, file: &File, into: &mut [u8], offset: u64) -> Result<usize, OpenError>;
 }
 
-/// Waits for the disk.
-struct Wait<'a>(&'a Dir);
+/// Waits for whatever a file lies on.
+struct Anywhere<'a>(&'a Root);
 
-impl Opener for Wait<'_> {
-    fn open(&self, path: &Path) -> Result<File, OpenError> {
-        let mut options = OpenOptions::new();
-        options.read(true);
-        // Opening a named pipe would else wait for a writer, for ever.
-        #[cfg(unix)]
-        {
-            use cap_std::fs::OpenOptionsExt;
-            options.custom_flags(rustix::fs::OFlags::NONBLOCK.bits().cast_signed());
-        }
-        let file = self.0.open_with(path, &options).map_err(|error| {
+impl Opener for Anywhere<'_> {
+    fn open(&self, path: &Path) -> Result<(File, FileSystem), OpenError> {
+        self.0.file_anywhere(path).map_err(|error| {
             unreadable::tell(path, &error);
             open_error(error)
-        })?;
-        Ok(file.into_std())
+        })
     }
 
     fn has_file(&self, path: &Path) -> Result<bool, OpenError> {
-        Ok(self.0.metadata(path).is_ok_and(|found| found.is_file()))
+        Ok(self.0.has_file_anywhere(path))
     }
 
-    fn read(&self, file: &File, most_bytes: u64, into: &mut Vec<u8>) -> Result<(), OpenError> {
-        file.take(most_bytes)
-            .read_to_end(into)
-            .map_err(open_error)?;
+    fn read(&self, file: &Opened, most_bytes: u64, into: &mut Vec<u8>) -> Result<(), OpenError> {
+        let read = (&file.file).take(most_bytes).read_to_end(into);
+        read.map_err(open_error)?;
         Ok(())
     }
 
@@ -296,65 +367,121 @@ impl Opener for Wait<'_> {
     }
 }
 
-/// Takes what the kernel has in memory, and does not wait: for what it has not, each function fails with
-/// [`io::ErrorKind::WouldBlock`], and for what it does not tell.
-struct Now<'a>(Root<'a>);
+/// Waits for a disk of this machine at most. Where a path leads to another file system, each function fails, and that file
+/// system's threads are remembered.
+struct Here<'a> {
+    root: &'a Root,
+    elsewhere: RefCell<Option<ThreadPool>>,
+}
 
-impl Now<'_> {
-    fn would_block() -> OpenError {
-        OpenError::Busy(io::ErrorKind::WouldBlock.into())
+impl Here<'_> {
+    fn not_here(&self, error: NotHere) -> OpenError {
+        match error {
+            NotHere::Failed(error) => open_error(error),
+            NotHere::Elsewhere(threads) => {
+                self.elsewhere.replace(Some(threads));
+                would_block()
+            }
+        }
     }
 }
 
-impl Opener for Now<'_> {
-    fn open(&self, path: &Path) -> Result<File, OpenError> {
-        self.0.file(path).map_err(|error| match error.kind() {
-            io::ErrorKind::NotFound => OpenError::NotFound,
-            // Whoever may wait finds out what it is.
-            _ => Now::would_block(),
+impl Opener for Here<'_> {
+    fn open(&self, path: &Path) -> Result<(File, FileSystem), OpenError> {
+        self.root.file_here(path).map_err(|error| {
+            if let NotHere::Failed(error) = &error {
+                unreadable::tell(path, error);
+            }
+            self.not_here(error)
         })
     }
 
     fn has_file(&self, path: &Path) -> Result<bool, OpenError> {
-        self.0.has_file(path).map_err(|_| Now::would_block())
+        self.root
+            .has_file_here(path)
+            .map_err(|error| self.not_here(error))
     }
 
-    fn read(&self, file: &File, most_bytes: u64, into: &mut Vec<u8>) -> Result<(), OpenError> {
-        let length = file.metadata().map_err(open_error)?.len().min(most_bytes);
+    fn read(&self, file: &Opened, most_bytes: u64, into: &mut Vec<u8>) -> Result<(), OpenError> {
+        Anywhere(self.root).read(file, most_bytes, into)
+    }
+
+    fn read_at(&self, file: &File, into: &mut [u8], offset: u64) -> Result<usize, OpenError> {
+        Anywhere(self.root).read_at(file, into, offset)
+    }
+}
+
+/// Takes what the kernel has in memory, and does not wait: for what it has not, each function fails with
+/// [`io::ErrorKind::WouldBlock`], and for what it does not tell.
+struct Now<'a>(&'a Root);
+
+impl Opener for Now<'_> {
+    fn open(&self, path: &Path) -> Result<(File, FileSystem), OpenError> {
+        self.0.file_now(path).map_err(|error| match error.kind() {
+            io::ErrorKind::NotFound => OpenError::NotFound,
+            // Whoever may wait finds out what it is.
+            _ => would_block(),
+        })
+    }
+
+    fn has_file(&self, path: &Path) -> Result<bool, OpenError> {
+        self.0.has_file_now(path).map_err(|_| would_block())
+    }
+
+    fn read(&self, file: &Opened, most_bytes: u64, into: &mut Vec<u8>) -> Result<(), OpenError> {
+        let length = file.length.min(most_bytes);
         into.resize(usize::try_from(length).unwrap_or(0), 0);
-        match slice::read_now_at(file, into, 0) {
+        match slice::read_now_at(&file.file, into, 0) {
             Ok(count) if count == into.len() => Ok(()),
-            _ => Err(Now::would_block()),
+            _ => Err(would_block()),
         }
     }
 
     fn read_at(&self, file: &File, into: &mut [u8], offset: u64) -> Result<usize, OpenError> {
-        slice::read_now_at(file, into, offset).map_err(|_| Now::would_block())
+        slice::read_now_at(file, into, offset).map_err(|_| would_block())
     }
+}
+
+fn would_block() -> OpenError {
+    OpenError::Busy(io::ErrorKind::WouldBlock.into())
 }
 
 impl MediaStore for Folder {
     async fn open(&self, key: &Key, ledger: &LedgerHandle) -> Result<MediaObject, OpenError> {
-        let (folder, key, ledger) = (self.clone(), key.clone(), ledger.clone());
-        let route = ledger.route().cloned();
-        let open = move || folder.open_object(&key, &ledger);
-        let opened = match route {
-            Some(route) => heap::spawn_blocking(&route, open),
-            None => tokio::task::spawn_blocking(open),
+        if let Some(threads) = self.root.threads() {
+            return self.open_on(threads, key, ledger).await;
+        }
+        let here = {
+            let (folder, key, ledger) = (self.clone(), key.clone(), ledger.clone());
+            let route = ledger.route().cloned();
+            let open = move || {
+                let here = Here {
+                    root: &folder.root,
+                    elsewhere: RefCell::default(),
+                };
+                let opened = folder.look_for(&key, &here, &ledger);
+                match here.elsewhere.into_inner() {
+                    Some(threads) => Err(threads),
+                    None => Ok(opened),
+                }
+            };
+            Blocking::Runtime(tokio::task::spawn_blocking(heap::counted(route, open)))
         };
-        let failed = |error| OpenError::Failed(io::Error::other(error));
-        opened.await.map_err(failed)?
+        match here.await.map_err(OpenError::Failed)? {
+            Ok(opened) => opened,
+            Err(threads) => self.open_on(&threads, key, ledger).await,
+        }
     }
 
     fn open_now(&self, key: &Key, ledger: &LedgerHandle) -> Option<Result<MediaObject, OpenError>> {
-        if let Some(kept) = self.kept.get(&Root(&self.root), key) {
+        if let Some(kept) = self.kept.get(&self.root, key) {
             let (file, info) = (Arc::clone(&kept.file), Arc::clone(&kept.info));
             return Some(MediaObject::of_open_file(file, info, ledger).map_err(OpenError::from));
         }
         if self.kept.is_missing(key) {
             return Some(Err(OpenError::NotFound));
         }
-        match self.look_for(key, &Now(Root(&self.root)), ledger) {
+        match self.look_for(key, &Now(&self.root), ledger) {
             // Whoever may wait finds out what it is.
             Err(OpenError::Busy(_) | OpenError::Failed(_)) => None,
             looked_for => Some(looked_for),
@@ -369,11 +496,15 @@ impl MediaStore for Folder {
     }
 
     fn folder(&self) -> Option<&Path> {
-        Some(&self.path)
+        Some(self.root.path())
     }
 
     fn is_shallow(&self) -> bool {
         true
+    }
+
+    fn limit_waiting(&self, opens: usize) {
+        self.pools.limit_opens(opens);
     }
 }
 
@@ -382,7 +513,8 @@ fn open_error(error: io::Error) -> OpenError {
     if let Some(code) = error.raw_os_error() {
         use rustix::io::Errno;
         return match Errno::from_raw_os_error(code) {
-            Errno::MFILE | Errno::NFILE | Errno::NOMEM => OpenError::Busy(error),
+            // The last where a folder on the way was renamed again and again.
+            Errno::MFILE | Errno::NFILE | Errno::NOMEM | Errno::AGAIN => OpenError::Busy(error),
             Errno::IO | Errno::STALE | Errno::TIMEDOUT => OpenError::Failed(error),
             // No entry, no permission, a folder on the way that is none, too many links, a name too long:
             // to a visitor there is no such object, and to tell which it was would be to tell too much.

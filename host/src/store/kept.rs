@@ -5,7 +5,9 @@
 //! as long it is remembered that there was nothing.
 
 use super::object::{Key, ObjectInfo};
+use super::root::Root;
 use super::slice::MediaFile;
+use super::version::FileVersion;
 use crate::watch::process;
 use quick_cache::Weighter;
 use quick_cache::sync::Cache;
@@ -13,8 +15,6 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
-
-pub(super) use platform::{Look, Root, is_settled};
 
 /// Most that kept objects take together, in bytes.
 pub(super) const KEPT_BYTES: usize = 4 * 1024 * 1024;
@@ -43,7 +43,7 @@ pub(super) struct KeptObject {
     pub(super) file: Arc<MediaFile>,
     pub(super) info: Arc<ObjectInfo>,
     /// What lay at which path when it was opened.
-    pub(super) seen: Vec<(PathBuf, Look)>,
+    pub(super) seen: Vec<(PathBuf, FileVersion)>,
     /// When that was compared last, in nanoseconds of [`Kept::since`].
     checked_ns: AtomicU64,
 }
@@ -52,7 +52,7 @@ impl KeptObject {
     pub(super) fn new(
         file: Arc<MediaFile>,
         info: Arc<ObjectInfo>,
-        seen: Vec<(PathBuf, Look)>,
+        seen: Vec<(PathBuf, FileVersion)>,
     ) -> Self {
         KeptObject {
             file,
@@ -64,7 +64,8 @@ impl KeptObject {
 
     fn bytes(&self) -> usize {
         let paths = self.seen.iter().map(|(path, _)| path.capacity());
-        let seen = self.seen.capacity() * size_of::<(PathBuf, Look)>() + paths.sum::<usize>();
+        let seen =
+            self.seen.capacity() * size_of::<(PathBuf, FileVersion)>() + paths.sum::<usize>();
         size_of::<Self>() + self.file.kept_bytes() + self.info.held_bytes() + seen
     }
 }
@@ -154,7 +155,8 @@ impl Kept {
             return Some(object);
         }
         let now_ns = self.now_ns();
-        let is_as_seen = |(path, look): &(PathBuf, Look)| root.look(path).as_ref() == Some(look);
+        let is_as_seen =
+            |(path, version): &(PathBuf, FileVersion)| root.look(path).as_ref() == Some(version);
         if object.seen.iter().all(is_as_seen) {
             object.checked_ns.store(now_ns, Ordering::Relaxed);
             return Some(object);
@@ -171,174 +173,29 @@ impl Kept {
     }
 }
 
-#[cfg(target_os = "linux")]
-mod platform {
-    use cap_std::fs::Dir;
-    use rustix::fs::{FileType, Mode, OFlags, ResolveFlags, Stat, fstat, openat2};
-    use rustix::io::Errno;
-    use std::fs::File;
-    use std::io;
-    use std::os::fd::{AsFd, OwnedFd};
-    use std::path::Path;
-    use std::time::{Duration, SystemTime};
-
-    /// What the file system tells of a file or folder: if that is the same, so is what it holds.
-    #[derive(Debug, Clone, PartialEq, Eq)]
-    pub(in crate::store) struct Look {
-        device: u64,
-        inode: u64,
-        length: u64,
-        modified: (i64, u64),
-        changed: (i64, u64),
-    }
-
-    impl Look {
-        pub(in crate::store) fn of(file: &impl AsFd) -> Option<Self> {
-            fstat(file).ok().map(|stat| Look::from(&stat))
-        }
-    }
-
-    impl From<&Stat> for Look {
-        #[allow(clippy::unnecessary_cast, reason = "the types differ by architecture")]
-        fn from(stat: &Stat) -> Self {
-            Look {
-                device: stat.st_dev as u64,
-                inode: stat.st_ino as u64,
-                length: stat.st_size as u64,
-                modified: (stat.st_mtime as i64, stat.st_mtime_nsec as u64),
-                changed: (stat.st_ctime as i64, stat.st_ctime_nsec as u64),
-            }
-        }
-    }
-
-    /// Whether a further change would be told from this one. File systems have the time of a clock that ticks, so two
-    /// changes within a tick look alike.
-    pub(in crate::store) fn is_settled(look: &Look) -> bool {
-        /// The longest tick in use is of 10 ms.
-        const TICKS: Duration = Duration::from_millis(20);
-        let seconds = u64::try_from(look.changed.0).unwrap_or(0);
-        let nanos = u32::try_from(look.changed.1).unwrap_or(0);
-        let changed = SystemTime::UNIX_EPOCH + Duration::new(seconds, nanos);
-        changed.elapsed().is_ok_and(|since| since > TICKS)
-    }
-
-    /// The folder's handle, and what can be found beneath it without waiting for the disk.
-    #[derive(Debug)]
-    pub(in crate::store) struct Root<'a>(pub(in crate::store) &'a Dir);
-
-    impl Root<'_> {
-        /// What lies at a path beneath the root, where the kernel knows without asking the disk. Never anything outside
-        /// of the root.
-        pub(in crate::store) fn look(&self, path: &Path) -> Option<Look> {
-            let is_root = path.as_os_str().is_empty();
-            let path = if is_root { Path::new(".") } else { path };
-            Look::of(&self.open(path, OFlags::PATH).ok()?)
-        }
-
-        /// Opens a file beneath the root for reading.
-        ///
-        /// # Errors
-        /// As the system's; some of them say only that it would have to wait.
-        pub(in crate::store) fn file(&self, path: &Path) -> io::Result<File> {
-            // Opening a named pipe would else wait for a writer, for ever.
-            let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY;
-            let file = self.open(path, flags)?;
-            Ok(file.into())
-        }
-
-        /// Whether there is a regular file.
-        ///
-        /// # Errors
-        /// As [`Root::file`].
-        pub(in crate::store) fn has_file(&self, path: &Path) -> io::Result<bool> {
-            match self.open(path, OFlags::PATH) {
-                Ok(found) => {
-                    let mode = fstat(found)?.st_mode;
-                    Ok(FileType::from_raw_mode(mode) == FileType::RegularFile)
-                }
-                Err(Errno::NOENT) => Ok(false),
-                Err(error) => Err(error.into()),
-            }
-        }
-
-        fn open(&self, path: &Path, flags: OFlags) -> Result<OwnedFd, Errno> {
-            let beneath =
-                ResolveFlags::BENEATH | ResolveFlags::NO_MAGICLINKS | ResolveFlags::CACHED;
-            openat2(
-                self.0,
-                path,
-                flags | OFlags::CLOEXEC,
-                Mode::empty(),
-                beneath,
-            )
-        }
-    }
-}
-
-/// No other system tells what it knows without waiting, so nothing is kept.
-#[cfg(not(target_os = "linux"))]
-mod platform {
-    use cap_std::fs::Dir;
-    use std::fs::File;
-    use std::io;
-    use std::path::Path;
-
-    #[derive(Debug, Clone, PartialEq, Eq)]
-    pub(in crate::store) enum Look {}
-
-    impl Look {
-        pub(in crate::store) fn of<F>(_file: &F) -> Option<Self> {
-            None
-        }
-    }
-
-    pub(in crate::store) fn is_settled(look: &Look) -> bool {
-        match *look {}
-    }
-
-    #[derive(Debug)]
-    pub(in crate::store) struct Root<'a>(pub(in crate::store) &'a Dir);
-
-    impl Root<'_> {
-        pub(in crate::store) fn look(&self, _path: &Path) -> Option<Look> {
-            None
-        }
-
-        pub(in crate::store) fn file(&self, _path: &Path) -> io::Result<File> {
-            Err(io::ErrorKind::WouldBlock.into())
-        }
-
-        pub(in crate::store) fn has_file(&self, _path: &Path) -> io::Result<bool> {
-            Err(io::ErrorKind::WouldBlock.into())
-        }
-    }
-}
-
 #[cfg(all(test, target_os = "linux"))]
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
     use crate::store::Access;
-    use cap_std::ambient_authority;
-    use cap_std::fs::Dir;
+    use crate::store::thread_pool::ThreadPools;
     use std::fs::{self, File};
     use std::path::Path;
 
     fn object(folder: &Path, name: &str) -> KeptObject {
         let file = File::open(folder.join(name)).unwrap();
-        let look = Look::of(&file).unwrap();
+        let version = FileVersion::of(&file.metadata().unwrap()).unwrap();
         KeptObject::new(
             Arc::new(MediaFile::new(file, 1)),
             Arc::new(ObjectInfo::new(1, "image/gif", Access::Public)),
-            vec![(name.into(), look)],
+            vec![(name.into(), version)],
         )
     }
 
     #[test]
     fn an_object_is_given_for_as_long_as_the_same_lies_at_its_path() {
         let folder = tempfile::tempdir().unwrap();
-        let root = Dir::open_ambient_dir(folder.path(), ambient_authority()).unwrap();
-        let root = Root(&root);
+        let root = Root::open(folder.path(), &ThreadPools::new()).unwrap();
         for change in [
             (|path| fs::write(path, "longer").unwrap()) as fn(&Path),
             |path| fs::remove_file(path).unwrap(),

@@ -11,17 +11,24 @@ mod folder;
 mod incoming;
 mod kept;
 mod markup;
+#[cfg(target_os = "linux")]
+mod mounts;
 mod object;
 mod pieces;
 mod record;
+mod root;
 mod slice;
+mod thread_pool;
 mod unreadable;
+mod version;
 
 pub use add::{Abandoned, AddError, Added, Adder, Published};
 pub use check::{Damage, Finding, check};
 pub use folder::{Folder, RECHECK};
 pub use millpond_store::content::{Access, ContentId, NotAContentId, Record, VARIANTS, Variant};
-pub use object::{KeptBytes, Key, MediaObject, MediaStore, ObjectInfo, ObjectVariant, OpenError};
+pub use object::{
+    KeptBytes, Key, MediaObject, MediaStore, ObjectInfo, ObjectVariant, ObjectVersion, OpenError,
+};
 pub use pieces::ReadAt;
 
 pub(crate) use kept::KEPT_FILES_PART;
@@ -32,3 +39,4 @@ pub(crate) use slice::MediaFile;
 pub(crate) use slice::{
     FileSlice, OpenFile, ReadNow, SMALL_BYTES, has_shrunk, read_at, read_now_at,
 };
+pub(crate) use thread_pool::Blocking;

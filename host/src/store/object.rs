@@ -106,6 +106,10 @@ pub trait MediaStore: Send + Sync + 'static {
     fn is_shallow(&self) -> bool {
         false
     }
+
+    /// Sets how many opens may wait for one thing that does not answer. Each of them keeps an instance.
+    #[doc(hidden)]
+    fn limit_waiting(&self, _opens: usize) {}
 }
 
 /// A store that others have a hand on too.
@@ -128,6 +132,10 @@ impl<S: MediaStore> MediaStore for Arc<S> {
 
     fn is_shallow(&self) -> bool {
         S::is_shallow(self)
+    }
+
+    fn limit_waiting(&self, opens: usize) {
+        S::limit_waiting(self, opens);
     }
 }
 
@@ -265,10 +273,22 @@ pub struct ObjectInfo {
     pub created: Option<SystemTime>,
     /// The SHA-256 of all of its bytes, where that is known.
     pub digest: Option<ContentId>,
+    /// What tells this state of the object's bytes from every other. Of a named object it becomes the entity tag
+    /// (RFC 9110 section 8.8.3); without it that is the digest where there is one, and else weak.
+    pub version: Option<ObjectVersion>,
     /// Who may have it. Private media is had by its content only: opened by a name, it is not found.
     pub access: Access,
     /// Other representations that the store has of it, in no order.
     pub variants: Vec<ObjectVariant>,
+}
+
+/// A state of an object's bytes: `variant version` of `wit/media-store.wit`. Text of visible ASCII without `"`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ObjectVersion {
+    /// No two contents that a key has ever had share it. Length and modification time alone do not make it.
+    Strong(String),
+    /// Two contents may share it, but seldom do.
+    Weak(String),
 }
 
 /// Another representation of the same resource: `record variant-info` of `wit/media-store.wit`.
@@ -376,6 +396,7 @@ impl ObjectInfo {
             modified: None,
             created: None,
             digest: None,
+            version: None,
             access,
             variants: Vec::new(),
         }
@@ -388,8 +409,13 @@ impl ObjectInfo {
             let coding = variant.content_coding.as_ref().map_or(0, String::capacity);
             name + variant.media_type.capacity() + coding
         });
+        let version = match &self.version {
+            Some(ObjectVersion::Strong(text) | ObjectVersion::Weak(text)) => text.capacity(),
+            None => 0,
+        };
         size_of::<Self>()
             + self.media_type.capacity()
+            + version
             + self.variants.capacity() * size_of::<ObjectVariant>()
             + variants.sum::<usize>()
     }

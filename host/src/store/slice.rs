@@ -1,5 +1,6 @@
 //! A slice of an open file, read piece by piece: what a body part is until it becomes bytes.
 
+use super::thread_pool::{Blocking, ThreadPool};
 use crate::connection::lent::FileRange;
 use crate::ledger::Charge;
 use bytes::{Bytes, BytesMut};
@@ -11,8 +12,11 @@ use std::sync::Arc;
 /// A file of the store's, open, and as long as it was when it was opened. Several requests may have the same one.
 #[derive(Debug)]
 pub(crate) struct MediaFile {
-    file: File,
+    /// None once it is being closed.
+    file: Option<File>,
     length: u64,
+    /// Where it is read and closed, if its file system may not answer.
+    threads: Option<ThreadPool>,
     /// All of its bytes, where they are few and were read when it was opened.
     bytes: Option<Bytes>,
 }
@@ -59,18 +63,26 @@ impl MediaFile {
     /// A file of that length in bytes, of which nothing is kept.
     pub(crate) fn new(file: File, length: u64) -> Self {
         MediaFile {
-            file,
+            file: Some(file),
             length,
+            threads: None,
             bytes: None,
         }
+    }
+
+    /// The same file, which is read and closed on those threads.
+    pub(super) fn on(self, threads: Option<ThreadPool>) -> Self {
+        let mut file = self;
+        file.threads = threads;
+        file
     }
 
     /// The same file with its bytes, where they are [`SMALL_BYTES`] at most and can be had without waiting.
     pub(crate) fn with_bytes(mut self) -> Self {
         let length = usize::try_from(self.length).unwrap_or(usize::MAX);
-        if length <= SMALL_BYTES {
+        if length <= SMALL_BYTES && self.threads.is_none() {
             let mut buffer = BytesMut::zeroed(length);
-            if now::read_at(&self.file, &mut buffer, 0).is_ok_and(|count| count == length) {
+            if now::read_at(self.file(), &mut buffer, 0).is_ok_and(|count| count == length) {
                 self.bytes = Some(buffer.freeze());
             }
         }
@@ -82,8 +94,20 @@ impl MediaFile {
         crate::limits::FILE_BYTES + self.bytes.as_ref().map_or(0, Bytes::len)
     }
 
+    #[allow(clippy::expect_used, reason = "only its end takes the file away")]
     pub(crate) fn file(&self) -> &File {
-        &self.file
+        self.file
+            .as_ref()
+            .expect("the file is open until it is dropped")
+    }
+}
+
+/// Closing a file asks some file systems, which may not answer (`FUSE_FLUSH`).
+impl Drop for MediaFile {
+    fn drop(&mut self) {
+        if let (Some(threads), Some(file)) = (&self.threads, self.file.take()) {
+            threads.detach(move || drop(file));
+        }
     }
 }
 
@@ -155,6 +179,7 @@ impl FileSlice {
     pub(crate) fn lend(&mut self, most: usize) -> Option<FileRange> {
         let length = usize::try_from(self.remaining).map_or(most, |remaining| remaining.min(most));
         if !self.is_short
+            || self.file.threads.is_some()
             || length <= SMALL_BYTES
             || !now::is_in_memory(self.file.file(), self.offset, length)
         {
@@ -185,10 +210,24 @@ impl FileSlice {
     /// # Errors
     /// As [`FileSlice::read`].
     pub(crate) fn read_now(&mut self, buffer: &mut BytesMut, most: usize) -> io::Result<ReadNow> {
+        if self.file.threads.is_some() {
+            return Ok(ReadNow::WouldBlock);
+        }
         match self.append(buffer, most, now::read_at) {
             Ok(_) => Ok(ReadNow::Read),
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(ReadNow::WouldBlock),
             Err(error) => Err(error),
+        }
+    }
+
+    /// Does what reads the slice, on a thread that may wait for it.
+    pub(crate) fn spawn<T: Send + 'static>(
+        self,
+        work: impl FnOnce(FileSlice) -> T + Send + 'static,
+    ) -> Blocking<T> {
+        match self.file.threads.clone() {
+            Some(threads) => threads.spawn(move || work(self)),
+            None => Blocking::Runtime(tokio::task::spawn_blocking(move || work(self))),
         }
     }
 

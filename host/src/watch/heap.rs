@@ -9,7 +9,6 @@ use std::pin::Pin;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::task::{Context, Poll};
-use tokio::task::JoinHandle;
 
 /// An allocator that keeps figures.
 pub trait Heap: Send + Sync {
@@ -50,19 +49,19 @@ fn thread_bytes() -> i64 {
     installed().map_or(0, Heap::thread_bytes)
 }
 
-/// Runs what waits for a disk on a thread of its own, and counts what it leaves on the heap for the route that
-/// it was done for.
-pub(crate) fn spawn_blocking<T: Send + 'static>(
-    route: &Arc<Route>,
-    work: impl FnOnce() -> T + Send + 'static,
-) -> JoinHandle<T> {
-    let route = Arc::clone(route);
-    tokio::task::spawn_blocking(move || {
+/// The same work, which counts what it leaves on the heap for the route that it is done for.
+pub(crate) fn counted<T>(
+    route: Option<Arc<Route>>,
+    work: impl FnOnce() -> T,
+) -> impl FnOnce() -> T {
+    move || {
         let before = thread_bytes();
         let result = work();
-        route.grew(thread_bytes() - before);
+        if let Some(route) = route {
+            route.grew(thread_bytes() - before);
+        }
         result
-    })
+    }
 }
 
 impl Route {

@@ -1,17 +1,43 @@
-// Digests of named files (`host/src/store/digests.rs`): computed once, in the background, and kept for as long as the
-// file stays as it is. No request waits for one: the first ones are answered without.
+// Digests of named files (`host/src/store/digests.rs`): computed once, and kept for as long as the file stays as it is.
+// That of a small file is computed when it is opened. A larger one is read in the background: no request waits for its
+// digest, and the first ones are answered without.
 
 import { createHash } from 'node:crypto';
-import { fstat, read } from 'node:fs';
+import { fstat, fstatSync, read, readSync } from 'node:fs';
 import { promisify } from 'node:util';
-import { DIGESTS, DIGEST_LARGEST_BYTES, PIECE_BYTES } from './limits.js';
+import { DIGESTS, DIGEST_LARGEST_BYTES, PIECE_BYTES, SMALL_BYTES } from './limits.js';
 
 /**
- * What tells one state of a file from another.
- * @param {import('node:fs').BigIntStats} stat
+ * What tells one state of a file from another. The change time is part of it, since a modification time can be set back.
+ * @typedef {object} FileVersion
+ * @property {string} key
+ * @property {boolean} isSettled whether every later state would be told from this one: file systems have the time of a
+ *   clock that ticks, and the longest tick in use is of 10 ms
  */
-export function versionOf({ dev, ino, size, mtimeNs }) {
-  return `${dev}:${ino}:${size}:${mtimeNs}`;
+
+/**
+ * @param {import('node:fs').BigIntStats} stat
+ * @returns {FileVersion}
+ */
+export function versionOf({ dev, ino, size, mtimeNs, ctimeNs }) {
+  const isSettled = BigInt(Date.now()) * 1_000_000n - ctimeNs > 20_000_000n;
+  return { key: `${dev}:${ino}:${size}:${mtimeNs}:${ctimeNs}`, isSettled };
+}
+
+/** @param {string | Buffer} data */
+const sha256 = (data) => createHash('sha256').update(data).digest('hex');
+
+/**
+ * The version of a named file as the interface has it: of a small one its digest, and else what its file system tells of
+ * it. A digest that is learnt later is never part of it: clients have its tag by then.
+ * @param {FileVersion} version
+ * @param {string | undefined} digestOfSmall
+ */
+export function objectVersionOf({ key, isSettled }, digestOfSmall) {
+  const [, ...withoutDevice] = key.split(':');
+  const text = digestOfSmall ?? sha256(`${isSettled}:${withoutDevice.join(':')}`);
+  const tag = digestOfSmall !== undefined || isSettled ? 'strong' : 'weak';
+  return { tag: /** @type {'strong' | 'weak'} */ (tag), val: text.slice(0, 32) };
 }
 
 /** The digests of one folder's named files. */
@@ -28,18 +54,38 @@ export class Digests {
   }
 
   /**
-   * The file's SHA-256 in hexadecimal, if it is known; if it is not, it will be.
+   * The file's SHA-256 in hexadecimal, if it is known; if it is not, it will be. A small file is read at once.
    * @param {import('./open-file.js').OpenFile} file
-   * @param {string} version
+   * @param {FileVersion} version
    */
   of(file, version) {
-    const digest = this.#kept.get(version);
-    if (digest === undefined) {
-      if (!this.#isBusy && file.length <= DIGEST_LARGEST_BYTES) this.#learn(file, version);
-      return undefined;
+    const digest = this.#kept.get(version.key);
+    if (digest !== undefined) {
+      this.#kept.delete(version.key);
+      this.#kept.set(version.key, digest);
+      return digest;
     }
-    this.#kept.delete(version);
-    this.#kept.set(version, digest);
+    if (file.length <= SMALL_BYTES) return this.#ofSmall(file, version);
+    const mayLearn = version.isSettled && !this.#isBusy && file.length <= DIGEST_LARGEST_BYTES;
+    if (mayLearn) void this.#learn(file, version.key);
+    return undefined;
+  }
+
+  /**
+   * @param {import('./open-file.js').OpenFile} file
+   * @param {FileVersion} version
+   */
+  #ofSmall({ fd, length }, { key, isSettled }) {
+    const bytes = Buffer.alloc(length);
+    let count = 0;
+    while (count < length) {
+      const read = readSync(fd, bytes, count, length - count, count);
+      if (read === 0) return undefined;
+      count += read;
+    }
+    const digest = sha256(bytes);
+    if (versionOf(fstatSync(fd, { bigint: true })).key !== key) return undefined;
+    if (isSettled) this.#keep(key, digest);
     return digest;
   }
 
@@ -94,7 +140,7 @@ async function digestOf({ fd, length }, version) {
       hash.update(buffer.subarray(0, bytesRead));
       offset += bytesRead;
     }
-    return versionOf(await stat(fd, { bigint: true })) === version ? hash.digest('hex') : undefined;
+    return versionOf(await stat(fd, { bigint: true })).key === version ? hash.digest('hex') : undefined;
   } catch {
     // A read that fails is told to whoever asks for the file itself.
     return undefined;

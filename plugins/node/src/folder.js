@@ -4,8 +4,8 @@
 // which takes microseconds where the file system has the folder's entries in memory. No media byte is read here.
 
 import fs from 'node:fs';
-import { Digests, versionOf } from './digests.js';
-import { LINKS, RECORD_BYTES, TEXT_BYTES } from './limits.js';
+import { Digests, objectVersionOf, versionOf } from './digests.js';
+import { LINKS, RECORD_BYTES, SMALL_BYTES, TEXT_BYTES } from './limits.js';
 import { mediaTypeOf, withCharset } from './media-types.js';
 import { FileSlice, OpenFile } from './open-file.js';
 import { isContentId, parseRecord } from './record.js';
@@ -69,7 +69,15 @@ export class Folder {
     const { mediaType, created, access } = record;
     const { modified } = opened;
     /** @type {Info} */
-    const info = { length: BigInt(record.size), mediaType, modified, created, digest: id, access };
+    const info = {
+      length: BigInt(record.size),
+      mediaType,
+      modified,
+      created,
+      digest: id,
+      version: undefined,
+      access,
+    };
     return new MediaObject(opened.file, info, () =>
       record.variants.map(({ id, ...variant }) => ({ key: { tag: 'content', val: id }, ...variant })),
     );
@@ -80,7 +88,7 @@ export class Folder {
     if (!isServedByName(name)) throw new StoreError('not-found');
     const { file, length, modified, version } = this.#openFile(name);
     const mediaType = this.#mediaTypeOf(name, file);
-    const digest = this.#digests.of(file, version);
+    const digest = this.#digestOf(file, version);
     /** @type {Info} */
     const info = {
       length: BigInt(length),
@@ -88,9 +96,23 @@ export class Folder {
       modified,
       created: undefined,
       digest,
+      version: objectVersionOf(version, length <= SMALL_BYTES ? digest : undefined),
       access: 'public',
     };
     return new MediaObject(file, info, () => this.#siblings(name, mediaType));
+  }
+
+  /**
+   * @param {OpenFile} file
+   * @param {import('./digests.js').FileVersion} version
+   */
+  #digestOf(file, version) {
+    try {
+      return this.#digests.of(file, version);
+    } catch (error) {
+      file.release();
+      throw storeErrorOf(error);
+    }
   }
 
   /**

@@ -57,3 +57,6 @@ export const DIGESTS = 10_000;
 
 /** Largest file that is read for its digest, in bytes. */
 export const DIGEST_LARGEST_BYTES = 64 * 1024 * 1024;
+
+/** Largest file whose digest is computed when it is opened, in bytes: reading it takes some microseconds. */
+export const SMALL_BYTES = 12 * 1024;

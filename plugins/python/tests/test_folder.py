@@ -43,11 +43,37 @@ def test_files_by_name(folder: Folder) -> None:
     found = folder.open(("named", "a.gif"))
     assert (found.info.length_bytes, found.info.media_type, found.info.access) == (6, "image/gif", "public")
     assert contents(found) == b"GIF89a"
-    folder.digests.wait()
-    again = folder.open(("named", "a.gif"))
-    assert again.info.digest == hashlib.sha256(b"GIF89a").hexdigest(), "known the second time"
-    again.close()
+    assert found.info.digest == hashlib.sha256(b"GIF89a").hexdigest(), "a small one is known at once"
     assert contents(folder.open(("named", "b/c d.mp4"))) == b""
+
+
+def strong_version(folder: Folder, name: str) -> tuple[str, str | None]:
+    """The version of a file once its next one would be another, and its digest once that is known, where it will be."""
+    while True:
+        found = folder.open(("named", name))
+        found.close()
+        assert found.info.version is not None
+        kind, text = found.info.version
+        if kind == "strong" and found.info.digest is not None:
+            return text, found.info.digest
+        folder.digests.wait()
+
+
+@pytest.mark.parametrize("length", [6, 20_000])
+def test_contents_of_one_length_and_modification_time_were_one_version(
+    folder: Folder, tmp_path: Path, length: int
+) -> None:
+    media = tmp_path / "media"
+    contents = [bytes([place]) * length for place in range(3)]
+    path = put(media, "a.bin", contents[0])
+    versions = [strong_version(folder, "a.bin")]
+    put(media, "a.bin", contents[1])
+    versions.append(strong_version(folder, "a.bin"))
+    put(media, "b.bin", contents[2]).rename(path)
+    versions.append(strong_version(folder, "a.bin"))
+    assert len({text for text, _ in versions}) == 3
+    assert [digest for _, digest in versions] == [hashlib.sha256(content).hexdigest() for content in contents]
+    assert strong_version(folder, "a.bin") == versions[-1], "the same for as long as the file is"
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ use http::{HeaderName, HeaderValue, StatusCode};
 use libfuzzer_sys::fuzz_target;
 use millpond_guest::answer::handle;
 use millpond_guest::imports::{
-    Access, Imports, Info, Key, Object, SettingsError, StoreError, Timestamp, Variant,
+    Access, Imports, Info, Key, Object, SettingsError, StoreError, Timestamp, Variant, Version,
 };
 use millpond_guest::message::{self, FieldLine, Part};
 use millpond_guest::signature;
@@ -174,6 +174,8 @@ struct Stored {
     modified: Option<u64>,
     created: Option<u64>,
     digest: bool,
+    /// Whether it is a strong one.
+    version: Option<bool>,
     is_private: bool,
     variants: Vec<(Place, bool, Type, Option<Coding>)>,
     trouble: Option<Trouble>,
@@ -451,6 +453,10 @@ impl Imports for Shelf<'_> {
                 modified: stored.modified.map(Timestamp),
                 created: stored.created.map(Timestamp),
                 digest: stored.digest.then(|| place.id()),
+                version: stored.version.map(|is_strong| match is_strong {
+                    true => Version::Strong(place.id()),
+                    false => Version::Weak(format!("\"{}\r\n", place.id())),
+                }),
                 access: if stored.is_private {
                     Access::Private
                 } else {
@@ -654,7 +660,10 @@ fn check_fields(response: &Response) {
         field(response, name.as_str());
     }
     if let Some(tag) = field(response, "etag") {
-        let inner = tag.strip_prefix('"').and_then(|tag| tag.strip_suffix('"'));
+        let inner = tag.strip_prefix("W/").unwrap_or(tag);
+        let inner = inner
+            .strip_prefix('"')
+            .and_then(|tag| tag.strip_suffix('"'));
         let is_etagc = |byte: u8| byte == b'!' || (b'#'..=b'~').contains(&byte);
         assert!(inner.is_some_and(|tag| tag.bytes().all(is_etagc)), "{tag}");
     }

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import codecs
 import errno
+import itertools
 import os
 import stat
 import threading
@@ -17,12 +18,15 @@ from importlib import resources
 from typing import Final, Literal
 
 from ._content import Access, Record, is_content_id, parse_record
-from ._digests import Digests
+from ._digests import Digests, FileVersion
 from .figures import Accounts
-from .limits import LINKS, RECORD_BYTES, TEXT_BYTES
+from .limits import LINKS, RECORD_BYTES, SMALL_BYTES, TEXT_BYTES
 
 Key = tuple[Literal["content", "named"], str]
 """What names one object: ``variant key`` of the interface."""
+
+ObjectVersion = tuple[Literal["strong", "weak"], str]
+"""What tells one state of an object's bytes from another: ``variant version`` of the interface."""
 
 Reason = Literal["not-found", "busy", "failed", "out-of-bounds"]
 
@@ -57,6 +61,7 @@ class Info:
     modified_ns: int | None
     created_ns: int | None
     digest: str | None
+    version: ObjectVersion | None
     access: Access
 
 
@@ -235,6 +240,7 @@ class Folder:
             modified_ns=max(found.st_mtime_ns, 0),
             created_ns=record.created_ns,
             digest=id_,
+            version=None,
             access=record.access,
         )
         file = OpenFile(descriptor, found.st_size, self._accounts)
@@ -245,7 +251,9 @@ class Folder:
             raise StoreError("not-found")
         descriptor, found = self._open_file(name)
         try:
-            digest = self.digests.of(descriptor)
+            version = FileVersion.of(found)
+            is_settled = version.is_settled()
+            digest = self.digests.of(descriptor, version, is_settled)
             media_type = _with_charset(media_type_of(name), descriptor, found.st_size)
         except OSError:
             os.close(descriptor)
@@ -256,6 +264,7 @@ class Folder:
             modified_ns=max(found.st_mtime_ns, 0),
             created_ns=None,
             digest=digest,
+            version=_object_version(version, is_settled, digest),
             access="public",
         )
         file = OpenFile(descriptor, found.st_size, self._accounts)
@@ -272,6 +281,18 @@ class Folder:
             os.close(descriptor)
             raise
         return descriptor, found
+
+
+def _object_version(version: FileVersion, is_settled: bool, digest: str | None) -> ObjectVersion:
+    """The version of a named file: of a small one its digest, and else what its file system tells of it.
+
+    A digest that is learnt later is never part of it, since clients have its tag by then.
+    """
+    is_small = version.length_bytes <= SMALL_BYTES
+    if is_small and digest is not None:
+        return "strong", digest[:32]
+    is_strong = is_settled and not is_small
+    return "strong" if is_strong else "weak", version.text(is_strong)
 
 
 def media_type_of(name: str) -> str:
@@ -418,7 +439,7 @@ def _is_served_by_name(name: str) -> bool:
         if segment.startswith(".") and not segment.startswith("..") and segment != ".well-known":
             return False
     # The store may lie in a folder of what is served.
-    for folder, file in zip(segments, segments[1:], strict=False):
+    for folder, file in itertools.pairwise(segments):
         id_ = file[:64]
         if is_content_id(id_) and id_.startswith(folder):
             return False

@@ -373,7 +373,15 @@ def _open(call: _Call, key: Key) -> tuple[bool, Any]:
 
 def _info(call: _Call, number: int) -> tuple[Any, ...]:
     info = call.object(number).info
-    return (info.length_bytes, info.media_type, info.modified_ns, info.created_ns, info.digest, info.access)
+    return (
+        info.length_bytes,
+        info.media_type,
+        info.modified_ns,
+        info.created_ns,
+        info.digest,
+        info.version,
+        info.access,
+    )
 
 
 def _variants(call: _Call, number: int) -> list[Any]:
@@ -459,6 +467,7 @@ _info_record = values.Record(
     modified=values.Option(values.U64),
     created=values.Option(values.U64),
     digest=values.Option(values.STRING),
+    version=values.Option(values.Variant(strong=values.STRING, weak=values.STRING)),
     access=values.Enum(),
 )
 _variant_info = values.Record(key=_key, media_type=values.STRING, content_coding=values.Option(values.STRING))

@@ -41,6 +41,9 @@ LINKS: Final = 40
 DIGEST_BYTES: Final = 64 * 1024 * 1024
 """Largest named file that is read for its digest."""
 
+SMALL_BYTES: Final = 12 * 1024
+"""Largest named file whose digest is computed when it is opened: reading it takes some microseconds."""
+
 DIGESTS: Final = 10_000
 """Digests of named files that are kept, of some 200 bytes each."""
 

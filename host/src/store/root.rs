@@ -1,0 +1,469 @@
+//! The folder's handle, and what is opened beneath it: never anything outside, and on no thread that others need anything
+//! of a file system that may not answer.
+
+use super::thread_pool::{ThreadPool, ThreadPools};
+use super::version::FileVersion;
+use cap_std::ambient_authority;
+use cap_std::fs::{Dir, OpenOptions};
+use std::fs::File;
+use std::io;
+use std::path::{Path, PathBuf};
+
+pub(super) use platform::Root;
+
+/// How a file's file system may be asked.
+#[derive(Debug, Clone)]
+pub(super) struct FileSystem {
+    /// The threads on which it is asked; `None` where any thread may ask it, since it has a disk of this machine to wait for
+    /// at most.
+    pub(super) threads: Option<ThreadPool>,
+    /// Whether a file's version tells each change of it.
+    pub(super) tells_changes: bool,
+}
+
+/// What may not be opened here.
+#[derive(Debug)]
+pub(super) enum NotHere {
+    /// The path leads to another file system, which these threads ask.
+    Elsewhere(ThreadPool),
+    /// The system's error.
+    Failed(io::Error),
+}
+
+impl From<io::Error> for NotHere {
+    fn from(error: io::Error) -> Self {
+        NotHere::Failed(error)
+    }
+}
+
+/// Opens the folder, and tells whoever may not read it: a handle is had without that right.
+fn open_readable(path: &Path) -> io::Result<Dir> {
+    let dir = Dir::open_ambient_dir(path, ambient_authority())?;
+    drop(dir.entries()?);
+    Ok(dir)
+}
+
+/// Opens a file beneath the folder for reading, waiting for whatever file system it lies on.
+fn open_anywhere(dir: &Dir, path: &Path) -> io::Result<File> {
+    let mut options = OpenOptions::new();
+    options.read(true);
+    // Opening a named pipe would else wait for a writer, for ever.
+    #[cfg(unix)]
+    {
+        use cap_std::fs::OpenOptionsExt;
+        options.custom_flags(rustix::fs::OFlags::NONBLOCK.bits().cast_signed());
+    }
+    Ok(dir.open_with(path, &options)?.into_std())
+}
+
+fn has_file_anywhere(dir: &Dir, path: &Path) -> bool {
+    dir.metadata(path).is_ok_and(|found| found.is_file())
+}
+
+#[cfg(target_os = "linux")]
+mod platform {
+    use super::*;
+    use crate::store::mounts::{Kind, Mount, Mounts};
+    use rustix::fs::{FileType, Mode, OFlags, ResolveFlags, fstat, fstatfs, openat2, readlinkat};
+    use rustix::io::Errno;
+    use std::ffi::OsString;
+    use std::os::fd::{AsFd, OwnedFd};
+    use std::os::unix::ffi::OsStringExt;
+    use std::path::Component;
+
+    /// A folder, open.
+    #[derive(Debug)]
+    pub(in crate::store) struct Root {
+        dir: Dir,
+        /// Its real path when it was opened.
+        path: PathBuf,
+        mounts: Mounts,
+        pools: ThreadPools,
+        /// The file system that the folder itself lies on.
+        own: FileSystem,
+    }
+
+    /// Symbolic links on the way to one file, as in the kernel.
+    const LINKS: usize = 40;
+
+    /// Stands for the file system of which nothing is known.
+    const UNKNOWN_DEVICE: u64 = u64::MAX - 1;
+
+    impl Root {
+        /// Opens a folder. It waits for whatever the folder lies on.
+        ///
+        /// # Errors
+        /// When there is no such folder, or it cannot be read.
+        pub(in crate::store) fn open(path: &Path, pools: &ThreadPools) -> io::Result<Self> {
+            let dir = open_readable(path)?;
+            let path = path.canonicalize()?;
+            let mounts = Mounts::beneath(path.clone());
+            let own = mounts.of_file(&dir).or_else(|| mounts.of_path(&path));
+            let own = match own {
+                Some(mount) => file_system(pools, Some(&mount)),
+                // Without `/proc` the file system itself is asked, this once.
+                None => match kind_by_number(&dir) {
+                    kind @ Kind { is_local: true, .. } => FileSystem {
+                        threads: None,
+                        tells_changes: kind.tells_changes,
+                    },
+                    _ => file_system(pools, None),
+                },
+            };
+            Ok(Root {
+                dir,
+                path,
+                mounts,
+                pools: pools.clone(),
+                own,
+            })
+        }
+
+        /// The threads on which everything has to be asked, where the folder's own file system may not answer.
+        pub(in crate::store) fn threads(&self) -> Option<&ThreadPool> {
+            self.own.threads.as_ref()
+        }
+
+        /// The folder's real path when it was opened.
+        pub(in crate::store) fn path(&self) -> &Path {
+            &self.path
+        }
+
+        /// What lies at a path beneath the root, where the kernel knows without asking any disk.
+        pub(in crate::store) fn look(&self, path: &Path) -> Option<FileVersion> {
+            let is_root = path.as_os_str().is_empty();
+            let path = if is_root { Path::new(".") } else { path };
+            let (found, _) = self.open_beneath(path, OFlags::PATH, Waits::Never).ok()?;
+            fstat(found).ok().as_ref().map(FileVersion::from)
+        }
+
+        /// Opens a file for reading, where the kernel knows it without asking any disk.
+        ///
+        /// # Errors
+        /// As the system's; some of them say only that it would have to wait.
+        pub(in crate::store) fn file_now(&self, path: &Path) -> io::Result<(File, FileSystem)> {
+            self.file_beneath(path, Waits::Never)
+        }
+
+        /// Whether there is a regular file, where the kernel knows without asking any disk.
+        ///
+        /// # Errors
+        /// As [`Root::file_now`].
+        pub(in crate::store) fn has_file_now(&self, path: &Path) -> io::Result<bool> {
+            self.has_file_beneath(path, Waits::Never)
+        }
+
+        /// Opens a file for reading, waiting for a disk of this machine at most.
+        ///
+        /// # Errors
+        /// [`NotHere`].
+        pub(in crate::store) fn file_here(
+            &self,
+            path: &Path,
+        ) -> Result<(File, FileSystem), NotHere> {
+            let opened = self.file_beneath(path, Waits::ForDisk);
+            opened.or_else(|error| {
+                if is_not_known(&error) {
+                    return Ok(self.file_anywhere(path)?);
+                }
+                Err(self.not_here(path, error))
+            })
+        }
+
+        /// Whether there is a regular file, waiting for a disk of this machine at most.
+        ///
+        /// # Errors
+        /// [`NotHere::Elsewhere`].
+        pub(in crate::store) fn has_file_here(&self, path: &Path) -> Result<bool, NotHere> {
+            match self.has_file_beneath(path, Waits::ForDisk) {
+                Ok(has_file) => Ok(has_file),
+                Err(error) if is_not_known(&error) => Ok(has_file_anywhere(&self.dir, path)),
+                Err(error) => match self.not_here(path, error) {
+                    elsewhere @ NotHere::Elsewhere(_) => Err(elsewhere),
+                    NotHere::Failed(_) => Ok(false),
+                },
+            }
+        }
+
+        /// Opens a file for reading, waiting for whatever it lies on.
+        ///
+        /// # Errors
+        /// As the system's.
+        pub(in crate::store) fn file_anywhere(
+            &self,
+            path: &Path,
+        ) -> io::Result<(File, FileSystem)> {
+            let file = open_anywhere(&self.dir, path)?;
+            let file_system = file_system(&self.pools, self.mounts.of_file(&file).as_ref());
+            Ok((file, file_system))
+        }
+
+        /// Whether there is a regular file, waiting for whatever it lies on.
+        pub(in crate::store) fn has_file_anywhere(&self, path: &Path) -> bool {
+            has_file_anywhere(&self.dir, path)
+        }
+
+        fn file_beneath(&self, path: &Path, waits: Waits) -> io::Result<(File, FileSystem)> {
+            // Opening a named pipe would else wait for a writer, for ever.
+            let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY;
+            let (file, is_elsewhere) = self.open_beneath(path, flags, waits)?;
+            let file_system = if is_elsewhere {
+                file_system(&self.pools, self.mounts.of_file(&file).as_ref())
+            } else {
+                self.own.clone()
+            };
+            Ok((file.into(), file_system))
+        }
+
+        fn has_file_beneath(&self, path: &Path, waits: Waits) -> io::Result<bool> {
+            match self.open_beneath(path, OFlags::PATH, waits) {
+                Ok((found, _)) => {
+                    let mode = fstat(found)?.st_mode;
+                    Ok(FileType::from_raw_mode(mode) == FileType::RegularFile)
+                }
+                Err(Errno::NOENT) => Ok(false),
+                Err(error) => Err(error.into()),
+            }
+        }
+
+        /// Opens a path, unless that could ask a file system that may not answer: `EXDEV` then. Says whether it lies on
+        /// another file system than the folder.
+        fn open_beneath(
+            &self,
+            path: &Path,
+            flags: OFlags,
+            waits: Waits,
+        ) -> Result<(OwnedFd, bool), Errno> {
+            if self.own.threads.is_some() {
+                return Err(Errno::XDEV);
+            }
+            let flags = flags | OFlags::CLOEXEC;
+            let beneath = ResolveFlags::BENEATH | ResolveFlags::NO_MAGICLINKS | waits.flags();
+            let open = |resolve| openat2(&self.dir, path, flags, Mode::empty(), resolve);
+            match waits.again(|| open(beneath | ResolveFlags::NO_XDEV)) {
+                Ok(found) => Ok((found, false)),
+                Err(Errno::XDEV) if self.mounts.are_local() => {
+                    waits.again(|| open(beneath)).map(|found| (found, true))
+                }
+                Err(error) => Err(error),
+            }
+        }
+
+        fn not_here(&self, path: &Path, error: io::Error) -> NotHere {
+            if Errno::from_io_error(&error) != Some(Errno::XDEV) {
+                return NotHere::Failed(error);
+            }
+            match self.device_on_the_way(path) {
+                Ok(device) => NotHere::Elsewhere(self.pools.of(device)),
+                Err(Errno::XDEV) => NotHere::Failed(io::Error::new(
+                    io::ErrorKind::PermissionDenied,
+                    "a link on the way leads out of the folder",
+                )),
+                Err(errno) => NotHere::Failed(errno.into()),
+            }
+        }
+
+        /// The device of the file system that a path leads to, found without asking it: segment by segment up to where it is
+        /// mounted, and from there by the path's text.
+        ///
+        /// # Errors
+        /// [`Errno::XDEV`] where the path leads out of the folder, [`Errno::AGAIN`] where it leads to no other file system
+        /// any more.
+        fn device_on_the_way(&self, path: &Path) -> Result<u64, Errno> {
+            let mut ahead: Vec<OsString> = segments(path);
+            let mut here = PathBuf::new();
+            let mut links = 0;
+            while let Some(segment) = ahead.pop() {
+                if segment == ".." {
+                    if !here.pop() {
+                        return Err(Errno::XDEV);
+                    }
+                    continue;
+                }
+                let next = here.join(&segment);
+                let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+                let within =
+                    ResolveFlags::BENEATH | ResolveFlags::NO_MAGICLINKS | ResolveFlags::NO_XDEV;
+                let found = match openat2(&self.dir, &next, flags, Mode::empty(), within) {
+                    Ok(found) => found,
+                    Err(Errno::XDEV) => {
+                        let mut path = self.path.join(&next);
+                        path.extend(ahead.iter().rev());
+                        let mount = self.mounts.of_path(&path);
+                        return Ok(mount.map_or(UNKNOWN_DEVICE, |mount| mount.device));
+                    }
+                    Err(error) => return Err(error),
+                };
+                if FileType::from_raw_mode(fstat(&found)?.st_mode) != FileType::Symlink {
+                    here = next;
+                    continue;
+                }
+                links += 1;
+                let target = readlinkat(&found, "", Vec::new())?;
+                let target = PathBuf::from(OsString::from_vec(target.into_bytes()));
+                if target.is_absolute() {
+                    return Err(Errno::XDEV);
+                }
+                if links > LINKS {
+                    return Err(Errno::LOOP);
+                }
+                ahead.extend(segments(&target));
+            }
+            Err(Errno::AGAIN)
+        }
+    }
+
+    /// Whether opening may wait for a disk.
+    #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+    enum Waits {
+        Never,
+        ForDisk,
+    }
+
+    impl Waits {
+        fn flags(self) -> ResolveFlags {
+            match self {
+                Waits::Never => ResolveFlags::CACHED,
+                Waits::ForDisk => ResolveFlags::empty(),
+            }
+        }
+
+        /// Somebody renamed a folder on the way, so the kernel asks to begin again; some times, as it says in openat2(2).
+        fn again<T>(self, open: impl Fn() -> Result<T, Errno>) -> Result<T, Errno> {
+            const TIMES: usize = 32;
+            let is_again = |result: &Result<T, Errno>| {
+                self == Waits::ForDisk && matches!(result, Err(Errno::AGAIN | Errno::INTR))
+            };
+            let mut result = open();
+            for _ in 1..TIMES {
+                if !is_again(&result) {
+                    break;
+                }
+                result = open();
+            }
+            result
+        }
+    }
+
+    fn file_system(pools: &ThreadPools, mount: Option<&Mount>) -> FileSystem {
+        let (device, kind) = mount.map_or((UNKNOWN_DEVICE, Kind::UNKNOWN), |mount| {
+            (mount.device, mount.kind)
+        });
+        FileSystem {
+            threads: (!kind.is_local).then(|| pools.of(device)),
+            tells_changes: kind.tells_changes,
+        }
+    }
+
+    /// The kind of the most usual file systems, by what `statfs` tells of them.
+    fn kind_by_number(dir: &impl AsFd) -> Kind {
+        /// ext2 to ext4, XFS, Btrfs, tmpfs, overlay, ZFS: numbers of `linux/magic.h` and ZFS's own.
+        const LOCAL: [u64; 6] = [
+            0xef53,
+            0x5846_5342,
+            0x9123_683e,
+            0x0102_1994,
+            0x794c_7630,
+            0x2fc1_2fc1,
+        ];
+        #[allow(
+            clippy::unnecessary_cast,
+            clippy::cast_sign_loss,
+            reason = "the type differs by architecture"
+        )]
+        let is_local = fstatfs(dir).is_ok_and(|told| LOCAL.contains(&(told.f_type as u64)));
+        Kind {
+            is_local,
+            tells_changes: is_local,
+        }
+    }
+
+    /// Segments of a path, the last one first.
+    fn segments(path: &Path) -> Vec<OsString> {
+        let segments = path
+            .components()
+            .rev()
+            .filter_map(|component| match component {
+                Component::Normal(segment) => Some(segment.to_owned()),
+                Component::ParentDir => Some("..".into()),
+                _ => None,
+            });
+        segments.collect()
+    }
+
+    /// Whether the system does not know the call: it is older than Linux 5.6, or a sandbox keeps it away.
+    fn is_not_known(error: &io::Error) -> bool {
+        matches!(
+            Errno::from_io_error(error),
+            Some(Errno::NOSYS | Errno::PERM)
+        )
+    }
+}
+
+/// No other system tells what it knows without waiting, nor what file systems there are on the way.
+#[cfg(not(target_os = "linux"))]
+mod platform {
+    use super::*;
+
+    #[derive(Debug)]
+    pub(in crate::store) struct Root {
+        dir: Dir,
+        path: PathBuf,
+    }
+
+    const ANY: FileSystem = FileSystem {
+        threads: None,
+        tells_changes: true,
+    };
+
+    impl Root {
+        pub(in crate::store) fn open(path: &Path, _pools: &ThreadPools) -> io::Result<Self> {
+            Ok(Root {
+                dir: open_readable(path)?,
+                path: path.canonicalize()?,
+            })
+        }
+
+        pub(in crate::store) fn threads(&self) -> Option<&ThreadPool> {
+            None
+        }
+
+        pub(in crate::store) fn path(&self) -> &Path {
+            &self.path
+        }
+
+        pub(in crate::store) fn look(&self, _path: &Path) -> Option<FileVersion> {
+            None
+        }
+
+        pub(in crate::store) fn file_now(&self, _path: &Path) -> io::Result<(File, FileSystem)> {
+            Err(io::ErrorKind::WouldBlock.into())
+        }
+
+        pub(in crate::store) fn has_file_now(&self, _path: &Path) -> io::Result<bool> {
+            Err(io::ErrorKind::WouldBlock.into())
+        }
+
+        pub(in crate::store) fn file_here(
+            &self,
+            path: &Path,
+        ) -> Result<(File, FileSystem), NotHere> {
+            Ok(self.file_anywhere(path)?)
+        }
+
+        pub(in crate::store) fn has_file_here(&self, path: &Path) -> Result<bool, NotHere> {
+            Ok(self.has_file_anywhere(path))
+        }
+
+        pub(in crate::store) fn file_anywhere(
+            &self,
+            path: &Path,
+        ) -> io::Result<(File, FileSystem)> {
+            Ok((open_anywhere(&self.dir, path)?, ANY))
+        }
+
+        pub(in crate::store) fn has_file_anywhere(&self, path: &Path) -> bool {
+            has_file_anywhere(&self.dir, path)
+        }
+    }
+}

@@ -1,0 +1,92 @@
+//! A folder whose files are edited, replaced and deleted while it is served.
+
+use crate::client::Response;
+use crate::host::Host;
+use base64ct::{Base64, Encoding};
+use sha2::{Digest, Sha256};
+use std::fs::{self, File};
+use std::path::Path;
+use std::time::SystemTime;
+
+fn sha256_field(content: &[u8]) -> String {
+    format!(
+        "sha-256=:{}:",
+        Base64::encode_string(&Sha256::digest(content))
+    )
+}
+
+/// Writes a file in place, and puts its modification time to the same as always.
+fn write_at_1970(path: &Path, content: &[u8]) {
+    fs::write(path, content).unwrap();
+    let file = File::options().write(true).open(path).unwrap();
+    file.set_modified(SystemTime::UNIX_EPOCH).unwrap();
+}
+
+/// The answer once it has a strong tag and a digest: neither is told of a file that was changed within the last tick.
+async fn settled(host: &Host, target: &str) -> Response {
+    loop {
+        let answer = host.get(target).await;
+        let tag = answer.field("etag").unwrap();
+        if !tag.starts_with("W/") && answer.field("repr-digest").is_some() {
+            return answer;
+        }
+    }
+}
+
+/// What editors of tags do, and deploys by rename. The tag was made of length and modification time, and so was what the
+/// digest was kept for.
+#[tokio::test]
+async fn contents_of_one_length_and_modification_time_had_one_tag_and_the_first_ones_digest() {
+    let host = Host::start_looking_each_time().await;
+    let path = host.folder.path().join("a.bin");
+    for length in [6, 100_000] {
+        let contents = [b'a', b'b', b'c'].map(|byte| vec![byte; length]);
+        let other = host.folder.path().join("other.bin");
+        write_at_1970(&other, &contents[2]);
+        let mut tags: Vec<String> = Vec::new();
+        for (place, content) in contents.iter().enumerate() {
+            if place < 2 {
+                write_at_1970(&path, content);
+            } else {
+                fs::rename(&other, &path).unwrap();
+            }
+            let answer = settled(&host, "/media/a.bin").await;
+            assert!(answer.body == *content, "{length} {place}");
+            let digest = sha256_field(content);
+            assert_eq!(
+                answer.field("repr-digest"),
+                Some(&*digest),
+                "{length} {place}"
+            );
+            for tag in &tags {
+                let range = [("range", "bytes=1-"), ("if-range", tag)];
+                let resumed = host.request("GET", "/media/a.bin", &range).await;
+                assert_eq!((resumed.status, resumed.body.len()), (200, length));
+                let has_it = [("if-none-match", &**tag)];
+                let asked = host.request("GET", "/media/a.bin", &has_it).await;
+                assert_eq!(asked.status, 200);
+            }
+            let tag = answer.field("etag").unwrap().to_owned();
+            let range = [("range", "bytes=1-"), ("if-range", &*tag)];
+            let resumed = host.request("GET", "/media/a.bin", &range).await;
+            assert_eq!((resumed.status, resumed.body.len()), (206, length - 1));
+            tags.push(tag);
+        }
+    }
+}
+
+/// A digest that became known while a client had the first half changed nothing of the tag, so that it got the second.
+#[tokio::test]
+async fn the_tag_stays_when_the_digest_comes_to_be_known() {
+    let host = Host::start().await;
+    host.write("a.bin", &vec![7; 200_000]);
+    let tag = loop {
+        let answer = host.request("HEAD", "/media/a.bin", &[]).await;
+        let tag = answer.field("etag").unwrap();
+        if !tag.starts_with("W/") {
+            break tag.to_owned();
+        }
+    };
+    let later = settled(&host, "/media/a.bin").await;
+    assert_eq!(later.field("etag"), Some(&*tag));
+}
