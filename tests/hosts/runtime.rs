@@ -137,7 +137,7 @@ impl Runtime {
                 (command, Some(port))
             }),
             serves: Serves::All,
-            otherwise: &REFUSED_BY_NODE,
+            otherwise: &OTHERWISE_IN_JCO,
             harmed_by_leaving: Some("after a client has left, it answers no more"),
         }
     }
@@ -334,6 +334,19 @@ const REFUSED_BY_NODE: [(&str, &str); 3] = [
         "and may close their connection unanswered",
     ),
 ];
+
+const OTHERWISE_IN_JCO: [(&str, &str); 7] = [
+    REFUSED_BY_NODE[0],
+    REFUSED_BY_NODE[1],
+    REFUSED_BY_NODE[2],
+    ("GET /media/AC", BACKSLASH_IN_JCO),
+    ("GET /media?id=AC%5CDC.mp3", BACKSLASH_IN_JCO),
+    ("GET /media/folder\\inner.txt", BACKSLASH_IN_JCO),
+    ("GET /media/folder%5cinner.txt", BACKSLASH_IN_JCO),
+];
+
+/// The store takes a backslash for a separator too, so this leads to nothing that is hidden or outside the folder.
+const BACKSLASH_IN_JCO: &str = "jco's file system takes a backslash for a slash";
 
 /// This project's own: the release build that `cargo xtask hosts` names, since its page says how long things take.
 fn own_program() -> PathBuf {
