@@ -1,7 +1,8 @@
-//! A folder whose files are edited, replaced and deleted while it is served.
+//! A folder whose files are edited, replaced and deleted while it is served, and that is made anew itself.
 
 use crate::client::Response;
 use crate::host::Host;
+use crate::server::{Server, exchange};
 use base64ct::{Base64, Encoding};
 use sha2::{Digest, Sha256};
 use std::fs::{self, File};
@@ -80,13 +81,72 @@ async fn contents_of_one_length_and_modification_time_had_one_tag_and_the_first_
 async fn the_tag_stays_when_the_digest_comes_to_be_known() {
     let host = Host::start().await;
     host.write("a.bin", &vec![7; 200_000]);
-    let tag = loop {
-        let answer = host.request("HEAD", "/media/a.bin", &[]).await;
-        let tag = answer.field("etag").unwrap();
-        if !tag.starts_with("W/") {
-            break tag.to_owned();
-        }
-    };
+    let tag = host.strong_tag("/media/a.bin").await;
     let later = settled(&host, "/media/a.bin").await;
     assert_eq!(later.field("etag"), Some(&*tag));
+}
+
+#[cfg(unix)]
+fn is_ready(server: &Server) -> (bool, String) {
+    let answer = String::from_utf8(exchange(&server.admin, "/readyz")).unwrap();
+    (answer.starts_with("HTTP/1.1 200"), answer)
+}
+
+#[cfg(unix)]
+#[test]
+fn a_folder_that_was_made_anew_was_not_found_for_ever_and_the_server_ready() {
+    let folder = tempfile::tempdir().unwrap();
+    let (media, admin) = (folder.path().join("media"), ["--admin", "127.0.0.1:0"]);
+    let release = |name: &str| {
+        let path = folder.path().join(name);
+        fs::create_dir(&path).unwrap();
+        fs::write(path.join("a.txt"), name).unwrap();
+        path
+    };
+    let (first, second) = (release("first"), release("second"));
+    std::os::unix::fs::symlink(first, &media).unwrap();
+    let server = Server::start(&media, &admin);
+    let serves = |content: &str| server.answer("/media/a.txt") == (200, content.into());
+    assert!(serves("first") && is_ready(&server).0);
+
+    // As deploys switch.
+    let link = folder.path().join("link");
+    std::os::unix::fs::symlink(second, &link).unwrap();
+    fs::rename(&link, &media).unwrap();
+    while !serves("second") {}
+
+    fs::remove_file(&media).unwrap();
+    let said = loop {
+        if let (false, said) = is_ready(&server) {
+            break said;
+        }
+    };
+    assert!(said.contains("media folder cannot be opened"), "{said}");
+    release("media");
+    while !serves("media") {}
+    while !is_ready(&server).0 {}
+    fs::remove_dir_all(&media).unwrap();
+    fs::create_dir(&media).unwrap();
+    fs::write(media.join("a.txt"), "once more").unwrap();
+    while !serves("once more") {}
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn a_file_that_was_deleted_stayed_open_for_ever() {
+    let folder = tempfile::tempdir().unwrap();
+    fs::write(folder.path().join("a.txt"), "deleted").unwrap();
+    let server = Server::start(folder.path(), &[]);
+    let files = format!("/proc/{}/fd", server.process_id());
+    let is_open = |name: &str| {
+        let files = fs::read_dir(&files).unwrap().filter_map(Result::ok);
+        let mut paths = files.filter_map(|file| fs::read_link(file.path()).ok());
+        paths.any(|path| path.to_string_lossy().contains(name))
+    };
+    // Kept from when a change would be told.
+    while !is_open("/a.txt") {
+        assert_eq!(server.answer("/media/a.txt").0, 200);
+    }
+    fs::remove_file(folder.path().join("a.txt")).unwrap();
+    while is_open("/a.txt") {}
 }

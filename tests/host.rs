@@ -159,6 +159,18 @@ impl Host {
         crate::client::request(self.address, method, target, fields).await
     }
 
+    /// Returns the entity tag of a named file, once it is strong. A file has a weak one until its last change is older
+    /// than the tick of the file system's clock.
+    pub(crate) async fn strong_tag(&self, target: &str) -> String {
+        loop {
+            let answer = self.request("HEAD", target, &[]).await;
+            let tag = answer.field("etag").unwrap();
+            if !tag.starts_with("W/") {
+                return tag.to_owned();
+            }
+        }
+    }
+
     /// Stops listening and waits until the last connection has ended.
     pub(crate) async fn stop(self) {
         self.stop.cancel();
@@ -184,12 +196,13 @@ pub(crate) async fn let_pass(time: Duration) {
 
 /// Lets time pass, little by little, for as long as that takes.
 pub(crate) async fn while_time_passes<T>(awaited: impl Future<Output = T>) -> T {
+    const STEP: Duration = Duration::from_millis(100);
     let mut awaited = std::pin::pin!(awaited);
     loop {
         tokio::select! {
             biased;
             done = awaited.as_mut() => return done,
-            () = let_pass(Duration::ZERO) => tokio::task::yield_now().await,
+            () = let_pass(STEP) => tokio::task::yield_now().await,
         }
     }
 }

@@ -2,6 +2,7 @@
 
 use crate::client::{Response, request};
 use crate::host::{Host, Setup, noise, with};
+use crate::server::{Server, exchange};
 use fuser::{
     BackgroundSession, FileAttr, FileType, Filesystem, MountOption, ReplyAttr, ReplyData,
     ReplyDirectory, ReplyEmpty, ReplyEntry, ReplyOpen, Request,
@@ -333,6 +334,36 @@ async fn a_mount_beside_one_that_hangs_goes_on() {
     for asked in asking {
         assert_unavailable(&asked.await.unwrap());
     }
+}
+
+/// The folder itself hung: even the admin's listener waited.
+#[test]
+fn a_folder_that_hangs_is_told_of_and_hangs_nothing_else() {
+    let folder = tempfile::tempdir().unwrap();
+    let server: Server;
+    let Some(mounted) = Mounted::at(folder.path()) else {
+        return;
+    };
+    server = Server::start(folder.path(), &["--admin", "127.0.0.1:0"]);
+    assert_eq!(server.answer("/media/small.bin"), (200, SMALL.to_vec()));
+    let says = |path: &str| String::from_utf8(exchange(&server.admin, path)).unwrap();
+    assert!(says("/readyz").starts_with("HTTP/1.1 200"));
+    mounted.hang(Call::GetAttr);
+    mounted.gate.wait_until_something_hangs();
+    loop {
+        assert!(says("/healthz").starts_with("HTTP/1.1 200"));
+        assert_eq!(server.answer("/elsewhere").0, 404);
+        let ready = says("/readyz");
+        if ready.starts_with("HTTP/1.1 503") {
+            assert!(ready.contains("does not answer"), "{ready}");
+            break;
+        }
+    }
+    assert_eq!(server.answer("/media/small.bin").0, 503);
+    assert!(mounted.gate.hangs());
+    mounted.gate.open();
+    while server.answer("/media/small.bin") != (200, SMALL.to_vec()) {}
+    while !says("/readyz").starts_with("HTTP/1.1 200") {}
 }
 
 /// Unmounts at its end, whatever is open.

@@ -177,6 +177,12 @@ impl Millpond {
         answers + self.shared.media.kept_bytes().now
     }
 
+    /// Why the store can open nothing just now, if that is so ([`MediaStore::unavailable`]).
+    #[must_use]
+    pub fn store_unavailable(&self) -> Option<String> {
+        self.shared.media.unavailable()
+    }
+
     /// What answers in progress reserve from.
     #[must_use]
     pub fn budget(&self) -> &Arc<Budget> {

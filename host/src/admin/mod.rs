@@ -120,13 +120,16 @@ impl Admin {
         }
     }
 
-    fn unready(&self) -> Option<&'static str> {
+    fn unready(&self) -> Option<String> {
         if self.stopping.is_cancelled() {
-            return Some("stopping\n");
+            return Some("stopping\n".into());
+        }
+        if let Some(reason) = self.millpond.store_unavailable() {
+            return Some(reason + "\n");
         }
         let seen = self.watch.last();
         let held = seen.process.resident_bytes() as usize + seen.socket_bytes;
-        (held > self.millpond.bound().bound_bytes).then_some("over the bound\n")
+        (held > self.millpond.bound().bound_bytes).then(|| "over the bound\n".into())
     }
 }
 

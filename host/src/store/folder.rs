@@ -1,6 +1,7 @@
 //! Opens what a key names, and never anything outside the folder.
 
 use super::digests::Digests;
+use super::keeper;
 use super::kept::{KEPT_BYTES, Kept, KeptObject, MISSING_BYTES};
 use super::object::{
     KeptBytes, Key, MediaObject, MediaStore, ObjectInfo, ObjectVariant, ObjectVersion, OpenError,
@@ -12,6 +13,7 @@ use super::unreadable;
 use super::version::FileVersion;
 use crate::ledger::LedgerHandle;
 use crate::watch::heap;
+use arc_swap::ArcSwap;
 use millpond_store::charset::with_charset;
 use millpond_store::content::{Access, ContentId, RECORD_BYTES, Record};
 use millpond_store::{names, version};
@@ -19,8 +21,8 @@ use std::cell::RefCell;
 use std::fs::File;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant, SystemTime};
 
 /// A folder of media, opened once: whatever is asked for is looked up beneath that handle and cannot leave
 /// it, be it by `..`, by an absolute path or through a symbolic link (`cap-std` and `openat2` resolve beneath the root).
@@ -29,17 +31,41 @@ use std::time::{Duration, SystemTime};
 /// holds the same. That is looked at again after [`RECHECK`], so for as long a change may go unseen, be it that there is
 /// something now where there was nothing. Elsewhere than on Linux no file is kept.
 ///
+/// A thread of its own looks each second where the folder's path leads, so that another folder which comes to lie there is
+/// served from then on, and closes files that were deleted or that nobody asks for.
+///
 /// On Linux a file system that may not answer (of a network, or of another process through FUSE) is asked on threads of its
 /// own only. There are 16 of them for each, and as many opens may wait; further ones are [`OpenError::Busy`].
 ///
 /// Cloning is cheap and shares the handle.
 #[derive(Debug, Clone)]
-pub struct Folder {
-    root: Arc<Root>,
+pub struct Folder(Arc<Shared>);
+
+/// What clones of a folder share.
+#[derive(Debug)]
+pub(super) struct Shared {
+    /// Where the folder was said to be: another one may come to lie there.
+    given: PathBuf,
+    /// Its real path at the start.
+    path: PathBuf,
+    root: ArcSwap<Root>,
     pools: ThreadPools,
     digests: Digests,
-    kept: Arc<Kept>,
+    kept: Kept,
+    lookup: Mutex<Lookup>,
 }
+
+/// What came of looking up where the folder's path leads.
+#[derive(Debug, Default)]
+struct Lookup {
+    /// When it was begun, if it has not ended.
+    begun: Option<Instant>,
+    /// Why there is no folder.
+    failed: Option<String>,
+}
+
+/// How long the folder may take to be looked up until it is said that it does not answer.
+const LOOKUP: Duration = Duration::from_secs(5);
 
 /// For how long a change in a folder may go unseen, unless told otherwise: less than anybody notices, and long enough that
 /// a file which is asked for thousands of times a second is not looked at as often.
@@ -52,21 +78,25 @@ impl Folder {
     /// When there is no such folder, or it cannot be read.
     pub fn open(path: &Path) -> io::Result<Self> {
         let pools = ThreadPools::new();
-        Ok(Folder {
-            root: Arc::new(Root::open(path, &pools)?),
+        let root = Root::open(path, &pools)?;
+        let shared = Arc::new(Shared {
+            given: std::path::absolute(path)?,
+            path: root.path().to_owned(),
+            root: ArcSwap::from_pointee(root),
             pools,
             digests: Digests::new(),
-            kept: Arc::new(Kept::new(RECHECK)),
-        })
+            kept: Kept::new(RECHECK),
+            lookup: Mutex::default(),
+        });
+        keeper::begin(&shared)?;
+        Ok(Folder(shared))
     }
 
     /// The same folder, whose files are looked at again after that time; with zero, for each request.
     #[must_use]
     pub fn with_recheck(self, recheck: Duration) -> Self {
-        Folder {
-            kept: Arc::new(Kept::new(recheck)),
-            ..self
-        }
+        self.0.kept.set_recheck(recheck);
+        self
     }
 
     /// Opens an object for whoever has that ledger, which is charged for as long as it is open. It blocks on the file
@@ -75,25 +105,8 @@ impl Folder {
     /// # Errors
     /// [`OpenError`].
     pub fn open_object(&self, key: &Key, ledger: &LedgerHandle) -> Result<MediaObject, OpenError> {
-        self.look_for(key, &Anywhere(&self.root), ledger)
-    }
-
-    fn look_for(
-        &self,
-        key: &Key,
-        opener: &impl Opener,
-        ledger: &LedgerHandle,
-    ) -> Result<MediaObject, OpenError> {
-        let looked_ns = self.kept.now_ns();
-        match self.find(key, opener) {
-            Ok(found) => self.keep(key, found, ledger),
-            Err(error) => {
-                if matches!(error, OpenError::NotFound) {
-                    self.kept.missed(key, looked_ns);
-                }
-                Err(error)
-            }
-        }
+        let root = self.0.root.load_full();
+        self.0.look_for(&root, key, &Anywhere(&root), ledger)
     }
 
     /// Opens an object on threads that may wait for whatever it lies on.
@@ -109,6 +122,63 @@ impl Folder {
         let opened = threads.open(heap::counted(route, open));
         let opened = opened.map_err(|full| OpenError::Busy(io::Error::other(full)))?;
         opened.await.map_err(OpenError::Failed)?
+    }
+}
+
+impl Shared {
+    /// Looks up where the folder's path leads, and takes what lies there from now on. It waits for whatever that is.
+    pub(super) fn look_up_root(&self) {
+        self.lookup().begun = Some(Instant::now());
+        let root = self.root.load_full();
+        let found = root.is_at(&self.given).and_then(|is_same| {
+            let new = (!is_same).then(|| Root::open(&self.given, &self.pools));
+            new.transpose()
+        });
+        let failed = match found {
+            Ok(None) => None,
+            Ok(Some(new)) => {
+                tracing::info!(folder = %self.given.display(), "another folder lies at the path now");
+                self.root.store(Arc::new(new));
+                self.kept.clear();
+                None
+            }
+            Err(error) => Some(format!("the media folder cannot be opened: {error}")),
+        };
+        let mut lookup = self.lookup();
+        lookup.begun = None;
+        if failed.is_some() && lookup.failed.is_none() {
+            let error = failed.as_deref().unwrap_or_default();
+            tracing::error!(folder = %self.given.display(), "{error}");
+        }
+        lookup.failed = failed;
+    }
+
+    /// Closes kept files that are no more what lay at their paths, and ones that nobody has asked for in so long.
+    pub(super) fn close_unneeded(&self, unused: Duration) {
+        self.kept.close_unneeded(&self.root.load(), unused);
+    }
+
+    fn lookup(&self) -> MutexGuard<'_, Lookup> {
+        self.lookup.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn look_for(
+        &self,
+        root: &Root,
+        key: &Key,
+        opener: &impl Opener,
+        ledger: &LedgerHandle,
+    ) -> Result<MediaObject, OpenError> {
+        let looked_ns = self.kept.now_ns();
+        match self.find(root, key, opener) {
+            Ok(found) => self.keep(key, found, ledger),
+            Err(error) => {
+                if matches!(error, OpenError::NotFound) {
+                    self.kept.missed(key, looked_ns);
+                }
+                Err(error)
+            }
+        }
     }
 
     /// Gives what was found to a request, and keeps it for others.
@@ -138,10 +208,10 @@ impl Folder {
         Ok(MediaObject::of_open_file(file, info, ledger)?)
     }
 
-    fn find(&self, key: &Key, opener: &impl Opener) -> Result<Found, OpenError> {
+    fn find(&self, root: &Root, key: &Key, opener: &impl Opener) -> Result<Found, OpenError> {
         match key {
             Key::Content(id) => Self::find_content(id, opener),
-            Key::Named(name) => self.find_named(name, opener),
+            Key::Named(name) => self.find_named(root, name, opener),
         }
     }
 
@@ -184,7 +254,12 @@ impl Folder {
         })
     }
 
-    fn find_named(&self, name: &str, opener: &impl Opener) -> Result<Found, OpenError> {
+    fn find_named(
+        &self,
+        root: &Root,
+        name: &str,
+        opener: &impl Opener,
+    ) -> Result<Found, OpenError> {
         if !names::is_served(name) {
             return Err(OpenError::NotFound);
         }
@@ -193,7 +268,7 @@ impl Folder {
         // That no other form of it lies beside it is seen by the folder being the same, so that is looked at first.
         let parent = path.parent().unwrap_or(Path::new(""));
         let has_siblings = names::siblings(name, media_type).next().is_some();
-        let of_parent = || self.root.look(parent).filter(FileVersion::is_settled);
+        let of_parent = || root.look(parent).filter(FileVersion::is_settled);
         let of_parent = has_siblings.then(of_parent);
         let named = open_file(path, opener)?;
         let read = |offset, into: &mut [u8]| opener.read_at(&named.file, into, offset);
@@ -448,7 +523,8 @@ fn would_block() -> OpenError {
 
 impl MediaStore for Folder {
     async fn open(&self, key: &Key, ledger: &LedgerHandle) -> Result<MediaObject, OpenError> {
-        if let Some(threads) = self.root.threads() {
+        let root = self.0.root.load_full();
+        if let Some(threads) = root.threads() {
             return self.open_on(threads, key, ledger).await;
         }
         let here = {
@@ -456,10 +532,10 @@ impl MediaStore for Folder {
             let route = ledger.route().cloned();
             let open = move || {
                 let here = Here {
-                    root: &folder.root,
+                    root: &root,
                     elsewhere: RefCell::default(),
                 };
-                let opened = folder.look_for(&key, &here, &ledger);
+                let opened = folder.0.look_for(&root, &key, &here, &ledger);
                 match here.elsewhere.into_inner() {
                     Some(threads) => Err(threads),
                     None => Ok(opened),
@@ -474,14 +550,16 @@ impl MediaStore for Folder {
     }
 
     fn open_now(&self, key: &Key, ledger: &LedgerHandle) -> Option<Result<MediaObject, OpenError>> {
-        if let Some(kept) = self.kept.get(&self.root, key) {
+        let shared = &*self.0;
+        let root = shared.root.load();
+        if let Some(kept) = shared.kept.get(&root, key) {
             let (file, info) = (Arc::clone(&kept.file), Arc::clone(&kept.info));
             return Some(MediaObject::of_open_file(file, info, ledger).map_err(OpenError::from));
         }
-        if self.kept.is_missing(key) {
+        if shared.kept.is_missing(key) {
             return Some(Err(OpenError::NotFound));
         }
-        match self.look_for(key, &Now(&self.root), ledger) {
+        match shared.look_for(&root, key, &Now(&root), ledger) {
             // Whoever may wait finds out what it is.
             Err(OpenError::Busy(_) | OpenError::Failed(_)) => None,
             looked_for => Some(looked_for),
@@ -490,13 +568,20 @@ impl MediaStore for Folder {
 
     fn kept_bytes(&self) -> KeptBytes {
         KeptBytes {
-            now: self.kept.bytes(),
+            now: self.0.kept.bytes(),
             most: KEPT_BYTES + MISSING_BYTES,
         }
     }
 
     fn folder(&self) -> Option<&Path> {
-        Some(self.root.path())
+        Some(&self.0.path)
+    }
+
+    fn unavailable(&self) -> Option<String> {
+        let lookup = self.0.lookup();
+        let hangs = lookup.begun.is_some_and(|begun| begun.elapsed() > LOOKUP);
+        let hangs = hangs.then(|| "the media folder does not answer".to_owned());
+        hangs.or_else(|| lookup.failed.clone())
     }
 
     fn is_shallow(&self) -> bool {
@@ -504,7 +589,7 @@ impl MediaStore for Folder {
     }
 
     fn limit_waiting(&self, opens: usize) {
-        self.pools.limit_opens(opens);
+        self.0.pools.limit_opens(opens);
     }
 }
 

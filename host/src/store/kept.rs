@@ -1,7 +1,7 @@
 //! Objects of a folder that stay open between requests, each looked at again before it is given.
 //!
 //! A look asks the file system what lies at the paths that the object was made of, and compares. It is made anew
-//! when the last one is older than the folder's [`Recheck`](Kept::recheck), so for that long a change may go unseen. For
+//! when the last one is older than the folder's recheck time, so for that long a change may go unseen. For
 //! as long it is remembered that there was nothing.
 
 use super::object::{Key, ObjectInfo};
@@ -33,7 +33,8 @@ pub(super) struct Kept {
     objects: Cache<Key, Arc<KeptObject>, ByBytes>,
     /// Keys that named nothing, and when that was, in nanoseconds of `since`.
     missing: Cache<Key, u64, OfMissing>,
-    recheck: Duration,
+    /// For how long a change may go unseen, in nanoseconds.
+    recheck_ns: AtomicU64,
     since: Instant,
 }
 
@@ -60,6 +61,12 @@ impl KeptObject {
             seen,
             checked_ns: AtomicU64::new(0),
         }
+    }
+
+    /// Whether the same lies at its paths still.
+    fn is_as_seen(&self, root: &Root) -> bool {
+        let mut seen = self.seen.iter();
+        seen.all(|(path, version)| root.look(path).as_ref() == Some(version))
     }
 
     fn bytes(&self) -> usize {
@@ -98,7 +105,7 @@ impl std::fmt::Debug for Kept {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Kept")
             .field("objects", &self.objects.len())
-            .field("recheck", &self.recheck)
+            .field("recheck_ns", &self.recheck_ns)
             .finish_non_exhaustive()
     }
 }
@@ -115,9 +122,15 @@ impl Kept {
         Kept {
             objects: Cache::with_weighter(objects, KEPT_BYTES as u64, by_bytes),
             missing: Cache::with_weighter(MISSING, MISSING_BYTES as u64, OfMissing),
-            recheck,
+            recheck_ns: AtomicU64::new(nanoseconds(recheck)),
             since: Instant::now(),
         }
+    }
+
+    /// From now on what is kept is looked at again after that time.
+    pub(super) fn set_recheck(&self, recheck: Duration) {
+        let recheck_ns = nanoseconds(recheck);
+        self.recheck_ns.store(recheck_ns, Ordering::Relaxed);
     }
 
     /// What is kept now, in bytes.
@@ -128,13 +141,13 @@ impl Kept {
 
     /// The time in this folder's own nanoseconds.
     pub(super) fn now_ns(&self) -> u64 {
-        u64::try_from(self.since.elapsed().as_nanos()).unwrap_or(u64::MAX)
+        nanoseconds(self.since.elapsed())
     }
 
     /// Whether a look that was made then need not be made anew.
     fn is_recent(&self, looked_ns: u64) -> bool {
         let age_ns = self.now_ns().saturating_sub(looked_ns);
-        u128::from(age_ns) < self.recheck.as_nanos()
+        age_ns < self.recheck_ns.load(Ordering::Relaxed)
     }
 
     /// Whether that key named nothing a moment ago.
@@ -155,14 +168,34 @@ impl Kept {
             return Some(object);
         }
         let now_ns = self.now_ns();
-        let is_as_seen =
-            |(path, version): &(PathBuf, FileVersion)| root.look(path).as_ref() == Some(version);
-        if object.seen.iter().all(is_as_seen) {
+        if object.is_as_seen(root) {
             object.checked_ns.store(now_ns, Ordering::Relaxed);
             return Some(object);
         }
         self.objects.remove(key);
         None
+    }
+
+    /// Closes what is no more what lay at its paths, and what nobody has asked for in so long.
+    pub(super) fn close_unneeded(&self, root: &Root, unused: Duration) {
+        // Until then a look that was made need not be made anew, so that one who asks leaves no trace.
+        let recheck_ns = self.recheck_ns.load(Ordering::Relaxed);
+        let longest_ns = nanoseconds(unused).saturating_add(recheck_ns);
+        let now_ns = self.now_ns();
+        for (key, object) in self.objects.iter() {
+            let checked_ns = object.checked_ns.load(Ordering::Relaxed);
+            let is_unused = now_ns.saturating_sub(checked_ns) > longest_ns;
+            if is_unused || !object.is_as_seen(root) {
+                let is_it = |kept: &Arc<KeptObject>| Arc::ptr_eq(kept, &object);
+                self.objects.remove_if(&key, is_it);
+            }
+        }
+    }
+
+    /// Closes all, and forgets what there was not.
+    pub(super) fn clear(&self) {
+        self.objects.clear();
+        self.missing.clear();
     }
 
     /// Keeps an object that was opened just now.
@@ -171,6 +204,10 @@ impl Kept {
         object.checked_ns.store(now_ns, Ordering::Relaxed);
         self.objects.insert(key, Arc::new(object));
     }
+}
+
+fn nanoseconds(time: Duration) -> u64 {
+    u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
 }
 
 #[cfg(all(test, target_os = "linux"))]
@@ -218,6 +255,37 @@ mod tests {
             assert_eq!(each_time.bytes(), 0);
             assert!(seldom.get(&root, &key).is_some());
         }
+    }
+
+    /// Space of deleted files was not free, and what they lay on was busy, until somebody asked for them again.
+    #[test]
+    fn deleted_files_and_ones_that_nobody_asked_for_stayed_open() {
+        const LONG: Duration = Duration::from_secs(3600);
+        let folder = tempfile::tempdir().unwrap();
+        let root = Root::open(folder.path(), &ThreadPools::new()).unwrap();
+        let kept = Kept::new(Duration::ZERO);
+        let files = ["stays.gif", "deleted.gif", "replaced.gif"];
+        let files = files.map(|name| {
+            fs::write(folder.path().join(name), "1").unwrap();
+            let object = object(folder.path(), name);
+            let file = Arc::downgrade(&object.file);
+            kept.insert(Key::Named(name.into()), object);
+            file
+        });
+        let is_open = || files.each_ref().map(|file| file.strong_count() > 0);
+        kept.close_unneeded(&root, LONG);
+        assert_eq!(is_open(), [true, true, true]);
+        fs::remove_file(folder.path().join("deleted.gif")).unwrap();
+        fs::write(folder.path().join("new"), "1").unwrap();
+        fs::rename(
+            folder.path().join("new"),
+            folder.path().join("replaced.gif"),
+        )
+        .unwrap();
+        kept.close_unneeded(&root, LONG);
+        assert_eq!(is_open(), [true, false, false]);
+        kept.close_unneeded(&root, Duration::ZERO);
+        assert_eq!(is_open(), [false, false, false]);
     }
 
     #[test]

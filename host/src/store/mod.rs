@@ -9,6 +9,7 @@ mod check;
 mod digests;
 mod folder;
 mod incoming;
+mod keeper;
 mod kept;
 mod markup;
 #[cfg(target_os = "linux")]

@@ -101,6 +101,12 @@ pub trait MediaStore: Send + Sync + 'static {
         None
     }
 
+    /// Why nothing can be opened just now, if that is so: the program is not ready then (`/readyz`). It does not wait for
+    /// anything.
+    fn unavailable(&self) -> Option<String> {
+        None
+    }
+
     /// Whether [`MediaStore::open`] leaves its work to other threads, and takes next to nothing of the stack itself.
     #[doc(hidden)]
     fn is_shallow(&self) -> bool {
@@ -130,6 +136,10 @@ impl<S: MediaStore> MediaStore for Arc<S> {
         S::folder(self)
     }
 
+    fn unavailable(&self) -> Option<String> {
+        S::unavailable(self)
+    }
+
     fn is_shallow(&self) -> bool {
         S::is_shallow(self)
     }
@@ -155,6 +165,8 @@ pub(crate) trait AnyStore: Send + Sync {
     fn open_now(&self, key: &Key, ledger: &LedgerHandle) -> Option<Result<MediaObject, OpenError>>;
 
     fn kept_bytes(&self) -> KeptBytes;
+
+    fn unavailable(&self) -> Option<String>;
 }
 
 /// Opens an object: at once where the store can, and else when it has.
@@ -178,6 +190,10 @@ impl<S: MediaStore> AnyStore for S {
 
     fn kept_bytes(&self) -> KeptBytes {
         MediaStore::kept_bytes(self)
+    }
+
+    fn unavailable(&self) -> Option<String> {
+        MediaStore::unavailable(self)
     }
 
     fn open(self: Arc<Self>, key: Key, ledger: LedgerHandle) -> Opening {
@@ -273,7 +289,7 @@ pub struct ObjectInfo {
     pub created: Option<SystemTime>,
     /// The SHA-256 of all of its bytes, where that is known.
     pub digest: Option<ContentId>,
-    /// What tells this state of the object's bytes from every other. Of a named object it becomes the entity tag
+    /// Tells this state of the object's bytes from every other. Of a named object it becomes the entity tag
     /// (RFC 9110 section 8.8.3); without it that is the digest where there is one, and else weak.
     pub version: Option<ObjectVersion>,
     /// Who may have it. Private media is had by its content only: opened by a name, it is not found.

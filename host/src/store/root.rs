@@ -36,6 +36,27 @@ impl From<io::Error> for NotHere {
     }
 }
 
+/// Whether the folder is the one at that path. It waits for whatever that lies on.
+fn is_at(dir: &Dir, path: &Path) -> io::Result<bool> {
+    let there = std::fs::metadata(path)?;
+    if !there.is_dir() {
+        return Err(io::ErrorKind::NotADirectory.into());
+    }
+    #[cfg(unix)]
+    {
+        use cap_std::fs::MetadataExt;
+        use std::os::unix::fs::MetadataExt as _;
+        let own = dir.dir_metadata()?;
+        Ok((own.dev(), own.ino()) == (there.dev(), there.ino()))
+    }
+    // No other system tells at once, and a folder that is open cannot be taken away there.
+    #[cfg(not(unix))]
+    {
+        let _ = dir;
+        Ok(true)
+    }
+}
+
 /// Opens the folder, and tells whoever may not read it: a handle is had without that right.
 fn open_readable(path: &Path) -> io::Result<Dir> {
     let dir = Dir::open_ambient_dir(path, ambient_authority())?;
@@ -127,6 +148,14 @@ mod platform {
         /// The folder's real path when it was opened.
         pub(in crate::store) fn path(&self) -> &Path {
             &self.path
+        }
+
+        /// Whether it is the folder at that path. It waits for whatever that lies on.
+        ///
+        /// # Errors
+        /// When there is no folder there.
+        pub(in crate::store) fn is_at(&self, path: &Path) -> io::Result<bool> {
+            is_at(&self.dir, path)
         }
 
         /// What lies at a path beneath the root, where the kernel knows without asking any disk.
@@ -430,6 +459,10 @@ mod platform {
 
         pub(in crate::store) fn path(&self) -> &Path {
             &self.path
+        }
+
+        pub(in crate::store) fn is_at(&self, path: &Path) -> io::Result<bool> {
+            is_at(&self.dir, path)
         }
 
         pub(in crate::store) fn look(&self, _path: &Path) -> Option<FileVersion> {
