@@ -73,7 +73,7 @@ pub struct Info {
     pub created: Option<Timestamp>,
     /// SHA-256 of the whole object, in lower-case hexadecimal, where the store knows it.
     pub digest: Option<String>,
-    /// What tells this state of the object's bytes from every other.
+    /// Tells this state of the object's bytes from every other.
     pub version: Option<Version>,
     /// Who may have it.
     pub access: Access,

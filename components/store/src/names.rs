@@ -19,7 +19,7 @@ fn is_in_content_store((folder, file): (&str, &str)) -> bool {
     id.is_some_and(|id| id.parse::<ContentId>().is_ok() && id.starts_with(folder))
 }
 
-/// What separates the segments of a path. A component is not told on which system it runs, so `\` may be one too.
+/// Separators of the segments of a path. A component is not told on which system it runs, so `\` may be one too.
 const SEPARATORS: &[char] = if cfg!(target_family = "wasm") {
     &['/', '\\']
 } else {
@@ -60,7 +60,7 @@ pub fn media_type(name: &str) -> &'static str {
         .unwrap_or(UNKNOWN)
 }
 
-/// What a browser neither runs nor shows.
+/// The type that a browser neither runs nor shows.
 const UNKNOWN: &str = "application/octet-stream";
 
 /// Types that `mime_guess` does not have, or has by another name than they are registered with IANA. What the packages for

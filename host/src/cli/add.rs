@@ -1,7 +1,7 @@
 //! `millpond add`.
 
 use super::interrupt::on_interrupt;
-use super::progress_bar;
+use super::{described, progress_bar};
 use anyhow::Result;
 use clap::Args;
 use millpond::store::{Access, AddError, Added, Adder, ContentId};
@@ -163,17 +163,11 @@ impl Add {
     fn print(&self, path: &Path, added: &Added) -> io::Result<()> {
         let Added { id, record, .. } = added;
         if self.json {
-            let line = serde_json::json!({
-                "id": id.to_string(),
-                "path": format!("/api/media/{id}"),
-                "type": record.media_type,
-                "size": record.size,
-                "access": record.access,
-                "access_before": added.access_before,
-                "narrowed_variants": added.narrowed_variants,
-                "file": path.display().to_string(),
-                "added": !added.was_there,
-            });
+            let mut line = described(id, record);
+            line["access_before"] = serde_json::json!(added.access_before);
+            line["narrowed_variants"] = serde_json::json!(added.narrowed_variants);
+            line["file"] = path.display().to_string().into();
+            line["added"] = (!added.was_there).into();
             return writeln!(io::stdout(), "{line}");
         }
         let access = match record.access {

@@ -9,11 +9,11 @@ use tokio::time::timeout;
 /// files cost nothing.
 const PERIOD: Duration = Duration::from_secs(5);
 
-/// What SIGHUP does not change.
+/// Names the settings that SIGHUP does not change.
 const KEPT: &str = "options, configuration and component stay until a restart";
 
 /// Reads the certificate's files again from time to time, and at once when SIGHUP comes, for as long as the runtime runs.
-/// What is wrong with them is said once, and to each SIGHUP, whose answer is one line in the log.
+/// A fault of theirs is logged once, and again for each SIGHUP. Each SIGHUP is answered by one line in the log.
 pub(crate) fn follow(certificate: Option<Certificate>, mut asked: Asked) {
     tokio::spawn(async move {
         let Some(certificate) = certificate else {

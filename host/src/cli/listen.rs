@@ -74,7 +74,7 @@ impl FromStr for Host {
             return Ok(Host::One(address.into()));
         }
         let is_name = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '.' | '_');
-        // What is made of digits and dots only is an address that is none.
+        // Digits and dots alone are a malformed address, and no name.
         let has_letter = text.contains(|c: char| c.is_ascii_alphabetic());
         if has_letter && text.chars().all(is_name) {
             Ok(Host::Named(text.to_owned()))
@@ -226,7 +226,7 @@ fn is_unknown_family(_error: &io::Error) -> bool {
 fn bind_unix(path: &std::path::Path) -> Result<Bound> {
     use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
     use std::os::unix::net::UnixStream;
-    /// Who may connect: its owner and its group, as a proxy on the same machine has to be.
+    /// Lets its owner and its group connect: a proxy on the same machine is one of those.
     const MODE: u32 = 0o660;
     let said = || format!("cannot listen on unix:{}", path.display());
     if let Ok(found) = path.symlink_metadata() {
@@ -283,7 +283,7 @@ impl Drop for SocketFile {
         use std::os::unix::fs::MetadataExt;
         let found = self.path.symlink_metadata();
         if found.is_ok_and(|found| (found.dev(), found.ino()) == self.id) {
-            // Whoever starts next finds that nobody answers there.
+            // The next start finds that nobody answers there, and replaces it.
             let _ = std::fs::remove_file(&self.path);
         }
     }

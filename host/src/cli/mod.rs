@@ -19,6 +19,7 @@ use anyhow::{Context, Result};
 use bytesize::ByteSize;
 use clap::Parser;
 use millpond::config::SigningKeys;
+use millpond::store::{ContentId, Record};
 use std::process::ExitCode;
 
 /// Serves media from a WebAssembly component, with the memory of every request known, bounded and given
@@ -64,6 +65,17 @@ fn signing_keys() -> Result<Option<SigningKeys>> {
         return Ok(None);
     };
     Ok(Some(SigningKeys::parse(&text).context(VARIABLE)?))
+}
+
+/// Describes stored media in JSON, as far as every command tells it alike.
+fn described(id: &ContentId, record: &Record) -> serde_json::Value {
+    serde_json::json!({
+        "id": id.to_string(),
+        "path": format!("/api/media/{id}"),
+        "type": record.media_type,
+        "size": record.size,
+        "access": record.access,
+    })
 }
 
 /// A size as people write it: `1MiB`, `64k`.

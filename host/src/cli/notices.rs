@@ -1,4 +1,4 @@
-//! What an operator is told at the start, since later it would be a riddle: limits that contradict each other, and media
+//! Notices to an operator at the start, since later they would be riddles: limits that contradict each other, and media
 //! that nobody can have.
 
 use super::readable;
@@ -25,7 +25,7 @@ pub(super) fn of_memory(bound_bytes: usize) {
 
 /// Warns where few files may be open: each connection takes one, and each answer most often another.
 pub(super) fn of_open_files(bound: &Bound) {
-    /// What systems allow at the least, as a rule.
+    /// The number of open files that systems allow at the least, as a rule.
     const USUAL: u64 = 1024;
     #[cfg(unix)]
     {

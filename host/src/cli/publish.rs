@@ -1,5 +1,6 @@
 //! `millpond publish`.
 
+use super::described;
 use anyhow::{Result, ensure};
 use clap::Args;
 use millpond::store::{Access, Adder, ContentId, Published};
@@ -43,15 +44,9 @@ impl Publish {
     fn print(&self, id: &ContentId, published: &Published) -> io::Result<()> {
         let record = &published.record;
         if self.json {
-            let line = serde_json::json!({
-                "id": id.to_string(),
-                "path": format!("/api/media/{id}"),
-                "type": record.media_type,
-                "size": record.size,
-                "access": record.access,
-                "access_before": published.access_before,
-                "private_variants": published.private_variants,
-            });
+            let mut line = described(id, record);
+            line["access_before"] = serde_json::json!(published.access_before);
+            line["private_variants"] = serde_json::json!(published.private_variants);
             return writeln!(io::stdout(), "{line}");
         }
         let note = match published.access_before {

@@ -601,7 +601,7 @@ fn file_to_try(dir: &Path) -> Option<String> {
     (!names.is_empty()).then(|| names.swap_remove(index.unwrap_or(0)))
 }
 
-/// What there is before there is a listener.
+/// Everything that is made before there is a listener.
 struct Ready {
     millpond: Millpond,
     files_at: String,
