@@ -4,7 +4,7 @@ use crate::client::Response;
 use crate::host::{Host, Setup, noise};
 use millpond::Config;
 use millpond::store::{Adder, ContentId};
-use millpond_guest::signature::{Grant, Key};
+use millpond_format::signature::{Grant, Key};
 use std::fs;
 use std::process::Command;
 use std::time::SystemTime;
@@ -270,7 +270,7 @@ fn sign_makes_what_the_server_takes_and_wrong_settings_are_one_clear_line() {
     let keys = [Key::parse(KEY).unwrap()];
     let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
     let now = now.unwrap().as_secs();
-    let check = millpond_guest::signature::check(path, Some(query), now, None, &keys);
+    let check = millpond_format::signature::check(path, Some(query), now, None, &keys);
     assert_eq!((path, check), ("/api/media/ab", Ok(())));
 
     let folder = tempfile::tempdir().unwrap();

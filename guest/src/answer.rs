@@ -12,8 +12,8 @@ use crate::multipart::multipart;
 use crate::negotiate;
 use crate::range::{self, Range, Selection};
 use crate::route::{FileName, MediaId, Route, RouteError};
-use crate::signature::{self, Denied};
 use http::{HeaderName, StatusCode, header};
+use millpond_format::signature::{self, Denied};
 use serde::Serialize;
 
 type Stream<I> = <<I as Imports>::Object as Object>::Stream;

@@ -17,7 +17,6 @@ pub mod multipart;
 pub mod negotiate;
 pub mod range;
 pub mod route;
-pub mod signature;
 
 #[cfg(any(target_family = "wasm", test))]
 mod arena;

@@ -1,7 +1,7 @@
 //! The guest's settings: typed here and validated at the start, strings by key for the guest (`wit/world.wit`).
 
-use millpond_guest::signature::Key;
-use millpond_store::settings::SECRET;
+use millpond_format::settings::SECRET;
+use millpond_format::signature::Key;
 use serde::Deserialize;
 use std::fmt;
 use std::path::{Path, PathBuf};

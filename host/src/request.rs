@@ -29,7 +29,7 @@ use crate::watch::process;
 use bytes::Bytes;
 use http::header::{self, HeaderName, HeaderValue};
 use http::{Method, Request, Response, StatusCode};
-use millpond_store::content::timestamp_ns;
+use millpond_format::timestamp_ns;
 use std::borrow::Cow;
 use std::convert::Infallible;
 use std::future::Future;
@@ -461,7 +461,7 @@ impl Shared {
             method: head.method.as_str(),
             target: target(head),
             fields: &fields,
-            received: timestamp_ns(SystemTime::now()),
+            received: timestamp_ns(SystemTime::now()).unwrap_or(u64::MAX),
             nonce: rand::random(),
             client: client.as_deref(),
         };

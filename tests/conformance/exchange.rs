@@ -2,7 +2,7 @@
 
 use super::fixtures::{Fixture, Fixtures};
 use super::table::{Answer, Body, Case, Common, Group, List, Settings, Table};
-use millpond_guest::signature::{Grant, Key};
+use millpond_format::signature::{Grant, Key};
 use std::collections::BTreeMap;
 use std::fmt;
 

@@ -224,7 +224,7 @@ fn etag(written: &table::Fixture, original: Option<&table::Fixture>) -> String {
 
 /// The version of a named file, all of which are small here.
 fn version(bytes: &[u8]) -> String {
-    millpond_store::version::text(&Sha256::digest(bytes).into())
+    millpond_format::version::text(&Sha256::digest(bytes).into())
 }
 
 fn bytes(written: &table::Fixture) -> Arc<[u8]> {

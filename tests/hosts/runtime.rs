@@ -2,7 +2,7 @@
 
 use super::outcome::Alive;
 use crate::conformance::{self, Settings};
-use millpond_store::settings;
+use millpond_format::settings;
 use serde_json::json;
 use std::collections::HashMap;
 use std::io::{BufRead, BufReader};

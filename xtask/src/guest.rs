@@ -37,7 +37,7 @@ const GUESTS: [Guest; 6] = [
         package: "millpond-guest",
         folder: "guest",
         component: "host/component/media-serve.wasm",
-        beside: &["wit"],
+        beside: &["wit", "format"],
     },
     Guest {
         package: "millpond-hostile-guest",
@@ -49,13 +49,23 @@ const GUESTS: [Guest; 6] = [
         package: "millpond-store",
         folder: "components/store",
         component: "components/store.wasm",
-        beside: &["wit", "components/wit/p2"],
+        beside: &[
+            "wit",
+            "components/wit/p2",
+            "components/media-store",
+            "format",
+        ],
     },
     Guest {
         package: "millpond-blobstore",
         folder: "components/blobstore",
         component: "components/blobstore.wasm",
-        beside: &["wit", "components/wit/p2", "components/store"],
+        beside: &[
+            "wit",
+            "components/wit/p2",
+            "components/media-store",
+            "format",
+        ],
     },
     Guest {
         package: "millpond-http-p2",

@@ -1,18 +1,13 @@
-//! The component's edge: `millpond:media/media-store` over one container of `wasi:blobstore`, and the settings over
-//! `wasi:cli/environment`.
+//! The storage: objects of one container of `wasi:blobstore`.
 
-use bindings::exports::millpond::media::media_store::{
-    self as wit, Error, GuestObject, Info, Key, Object, VariantInfo,
-};
-use bindings::exports::wasi::config::store as config;
 use bindings::wasi::blobstore::blobstore::get_container;
-use bindings::wasi::blobstore::container::Container;
 use bindings::wasi::blobstore::types::IncomingValue;
-use bindings::wasi::cli::environment::get_environment;
-use bindings::wasi::cli::stderr::get_stderr;
-use bindings::wasi::io::streams::InputStream;
-use millpond_store::content::{self, ContentId, RECORD_BYTES, Record, timestamp_ns};
-use millpond_store::settings;
+use millpond_format::settings;
+use millpond_media_store::bindings::exports::millpond::media::media_store::Error;
+use millpond_media_store::bindings::wasi::cli::environment::get_environment;
+use millpond_media_store::bindings::wasi::io::streams::InputStream;
+use millpond_media_store::{Metadata, Storage, Store, log};
+use std::rc::Rc;
 
 #[allow(
     missing_docs,
@@ -23,144 +18,86 @@ use millpond_store::settings;
 mod bindings {
     wit_bindgen::generate!({
         path: ["../../wit", "../wit/p2"],
-        world: "millpond:wasi/blobstore",
+        world: "millpond:wasi/blobstore-imports",
         generate_all,
-    });
-    use super::Component;
-    export!(Component);
-}
-
-struct Component;
-
-impl wit::Guest for Component {
-    type Object = Opened;
-
-    fn open(key: Key) -> Result<Object, Error> {
-        match key {
-            Key::Content(id) => open(&id).map(Object::new),
-            // What an object is at the moment nothing tells: its bytes are read after its length, by its name, and
-            // when it was created is told in no unit that is agreed on, or not at all. There would be no validator
-            // for it, and no telling that all the pieces of an answer are of one object.
-            Key::Named(_) => Err(Error::NotFound),
-        }
-    }
-}
-
-/// The container that the media lies in: the one that `MILLPOND_CONTAINER` names.
-fn container() -> Result<Container, Error> {
-    let named = settings::get(get_environment(), "container");
-    let name = named.unwrap_or_else(|| "media".to_owned());
-    get_container(&name).map_err(|error| {
-        let line = format!("millpond: cannot open the container {name} of media, which MILLPOND_CONTAINER names: {error}\n");
-        // Output takes so much at a time, and the first of it says what is amiss.
-        let said = &line.as_bytes()[..line.len().min(4096)];
-        // Where nobody reads it, the answer's status tells.
-        let _ = get_stderr().blocking_write_and_flush(said);
-        Error::Failed
-    })
-}
-
-/// An object that was there when it was asked for. Unlike a file it is not held open; but what lies at the address of its
-/// content is always the same.
-struct Opened {
-    container: Container,
-    name: String,
-    info: Info,
-    variants: Vec<VariantInfo>,
-}
-
-fn open(id: &str) -> Result<Opened, Error> {
-    let container = container()?;
-    let id: ContentId = id.parse().map_err(|_| Error::NotFound)?;
-    let record_name = id.record_path().to_string_lossy().into_owned();
-    let length = length_of(&container, &record_name)?;
-    // A larger one is damaged.
-    if length > RECORD_BYTES {
-        return Err(Error::NotFound);
-    }
-    let json = get(&container, &record_name, 0, length)?;
-    let json = IncomingValue::incoming_value_consume_sync(json).map_err(failed)?;
-    let record = Record::parse(&json).ok_or(Error::NotFound)?;
-    let name = id.path().to_string_lossy().into_owned();
-    let length = length_of(&container, &name)?;
-    if length != record.size {
-        return Err(Error::NotFound);
-    }
-    let variants = record.variants.into_iter();
-    Ok(Opened {
-        container,
-        name,
-        info: Info {
-            length,
-            media_type: record.media_type,
-            modified: None,
-            created: Some(timestamp_ns(record.created)),
-            digest: Some(id.to_string()),
-            version: None,
-            access: match record.access {
-                content::Access::Public => wit::Access::Public,
-                content::Access::Private => wit::Access::Private,
-            },
+        with: {
+            "wasi:io/error@0.2.12": millpond_media_store::bindings::wasi::io::error,
+            "wasi:io/poll@0.2.12": millpond_media_store::bindings::wasi::io::poll,
+            "wasi:io/streams@0.2.12": millpond_media_store::bindings::wasi::io::streams,
         },
-        variants: variants
-            .map(|variant| VariantInfo {
-                key: Key::Content(variant.id.to_string()),
-                media_type: variant.media_type,
-                content_coding: variant.content_coding,
-            })
-            .collect(),
-    })
+    });
 }
 
-fn length_of(container: &Container, name: &str) -> Result<u64, Error> {
-    if !container.has_object(name).map_err(failed)? {
-        return Err(Error::NotFound);
-    }
-    Ok(container.object_info(name).map_err(failed)?.size)
+type Component = Store<Container>;
+
+millpond_media_store::bindings::export!(Component with_types_in millpond_media_store::bindings);
+
+/// The container that `MILLPOND_CONTAINER` names; `media` by default.
+///
+/// It has no named files. An object's bytes are read after its length, by its name, and hosts disagree on the unit of its
+/// creation time or report none. A named object would have no validator, and the parts of one response could be of two
+/// objects.
+struct Container(Rc<bindings::wasi::blobstore::container::Container>);
+
+/// An object that existed when it was opened. It is not held open, but the bytes at a content address never change.
+struct StoredObject {
+    container: Rc<bindings::wasi::blobstore::container::Container>,
+    name: String,
 }
 
-/// The bytes of an object from an offset on; none is read yet. Of no bytes there is no range: the first one stands for
-/// them, and whoever takes no more than `length` takes none.
-fn get(
-    container: &Container,
-    name: &str,
-    offset: u64,
-    length: u64,
-) -> Result<IncomingValue, Error> {
-    let last = offset.saturating_add(length.saturating_sub(1));
-    container.get_data(name, offset, last).map_err(failed)
-}
+impl Storage for Container {
+    type File = StoredObject;
 
-impl GuestObject for Opened {
-    fn info(&self) -> Info {
-        self.info.clone()
+    fn open() -> Result<Self, Error> {
+        let name = settings::get(get_environment(), "container");
+        let name = name.unwrap_or_else(|| "media".to_owned());
+        let container = get_container(&name).map_err(|error| {
+            log(&format!(
+                "cannot open the container {name} of media, which MILLPOND_CONTAINER names: {error}"
+            ));
+            Error::Failed
+        })?;
+        Ok(Container(Rc::new(container)))
     }
 
-    fn variants(&self) -> Vec<VariantInfo> {
-        self.variants.clone()
-    }
-
-    fn read(&self, offset: u64, length: u64) -> Result<InputStream, Error> {
-        let end = offset.checked_add(length);
-        if end.is_none_or(|end| end > self.info.length) {
-            return Err(Error::OutOfBounds);
+    fn open_file(&self, path: &str) -> Result<(StoredObject, Metadata), Error> {
+        if !self.0.has_object(path).map_err(store_error)? {
+            return Err(Error::NotFound);
         }
-        let bytes = get(&self.container, &self.name, offset, length)?;
-        IncomingValue::incoming_value_consume_async(bytes).map_err(failed)
+        let metadata = Metadata {
+            length: self.0.object_info(path).map_err(store_error)?.size,
+            modified: None,
+        };
+        let object = StoredObject {
+            container: Rc::clone(&self.0),
+            name: path.to_owned(),
+        };
+        Ok((object, metadata))
+    }
+
+    fn read(file: &StoredObject, length: u64) -> Result<Vec<u8>, Error> {
+        let bytes = file.get(0, length)?;
+        IncomingValue::incoming_value_consume_sync(bytes).map_err(store_error)
+    }
+
+    fn stream(file: &StoredObject, offset: u64, length: u64) -> Result<InputStream, Error> {
+        let bytes = file.get(offset, length)?;
+        IncomingValue::incoming_value_consume_async(bytes).map_err(store_error)
     }
 }
 
-/// The interface's errors are texts for people, which do not tell one kind from another.
-fn failed(_: String) -> Error {
+impl StoredObject {
+    /// Requests bytes; none is read yet.
+    ///
+    /// The interface has no empty range. For `length` 0 the first byte is requested, and the caller takes none of it.
+    fn get(&self, offset: u64, length: u64) -> Result<IncomingValue, Error> {
+        let last = offset.saturating_add(length.saturating_sub(1));
+        let found = self.container.get_data(&self.name, offset, last);
+        found.map_err(store_error)
+    }
+}
+
+/// The interface's errors are texts for people, without a kind.
+fn store_error(_: String) -> Error {
     Error::Failed
-}
-
-impl config::Guest for Component {
-    fn get(key: String) -> Result<Option<String>, config::Error> {
-        Ok(settings::get(get_environment(), &key))
-    }
-
-    fn get_all() -> Result<Vec<(String, String)>, config::Error> {
-        Ok(settings::listed(get_environment()))
-    }
 }

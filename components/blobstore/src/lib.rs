@@ -1,5 +1,6 @@
-//! `millpond:media/media-store` over `wasi:blobstore`: media by its content, as `millpond add` puts it into a folder,
-//! in a container of objects with the same names.
+//! The interface `millpond:media/media-store` over `wasi:blobstore`.
+//!
+//! The container holds media by content id, under the names that `millpond add` gives files in a folder.
 
 #[cfg(target_family = "wasm")]
 mod component;

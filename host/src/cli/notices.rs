@@ -4,7 +4,7 @@
 use super::readable;
 use millpond::config::Config;
 use millpond::{Bound, watch};
-use millpond_store::content::{Access, ContentId, RECORD_BYTES, Record};
+use millpond_format::{Access, ContentId, RECORD_BYTES, Record};
 use std::fs::{self, File};
 use std::io::Read;
 use std::path::{Path, PathBuf};

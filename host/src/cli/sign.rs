@@ -4,7 +4,7 @@ use super::signing_keys;
 use anyhow::{Context, Result};
 use clap::Args;
 use millpond::config::Config;
-use millpond_guest::signature::{Grant, covers};
+use millpond_format::signature::{Grant, covers};
 use std::io::{self, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;

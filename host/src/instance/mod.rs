@@ -19,7 +19,7 @@ use crate::store::{
     OpenError, ReadNow, off_the_guests_stack,
 };
 use bytes::{Bytes, BytesMut};
-use millpond_store::content::timestamp_ns;
+use millpond_format::timestamp_ns;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use wasmtime::Store;
 use wasmtime::component::{HasSelf, Linker, Resource, ResourceTable, ResourceTableError};
@@ -256,8 +256,8 @@ impl media_store::HostObject for InstanceState {
         Ok(media_store::Info {
             length: info.length,
             media_type: info.media_type.clone(),
-            modified: info.modified.map(timestamp_ns),
-            created: info.created.map(timestamp_ns),
+            modified: info.modified.and_then(timestamp_ns),
+            created: info.created.and_then(timestamp_ns),
             digest: info.digest.map(|id| id.to_string()),
             version: info.version.as_ref().map(|version| match version {
                 ObjectVersion::Strong(text) => media_store::Version::Strong(text.clone()),

@@ -5,8 +5,8 @@ use super::markup;
 use super::record::read_record;
 use super::slice::read_at;
 use file_format::FileFormat;
-use millpond_store::charset::with_charset;
-use millpond_store::content::{Access, ContentId, Record, VARIANTS, Variant};
+use millpond_format::charset::with_charset;
+use millpond_format::{Access, ContentId, MAX_VARIANTS, Record, Variant};
 use sha2::{Digest, Sha256};
 use std::collections::HashSet;
 use std::fs::{self, File};
@@ -88,7 +88,7 @@ pub enum AddError {
     #[error("there is no media {0} in the store")]
     NotFound(ContentId),
     /// A media has as many variants as it may have.
-    #[error("the media {0} has {VARIANTS} variants already")]
+    #[error("the media {0} has {MAX_VARIANTS} variants already")]
     TooManyVariants(ContentId),
 }
 
@@ -246,7 +246,7 @@ impl Adder {
             return Err(AddError::NoOriginal(*original));
         };
         record.variants.retain(|other| other.id != variant.id);
-        if record.variants.len() == VARIANTS {
+        if record.variants.len() == MAX_VARIANTS {
             return Err(AddError::TooManyVariants(*original));
         }
         record.variants.push(Variant {

@@ -2,7 +2,7 @@
 
 use super::incoming::left_behind;
 use super::record::{open_regular, read_record};
-use millpond_store::content::ContentId;
+use millpond_format::ContentId;
 use sha2::{Digest, Sha256};
 use std::fs;
 use std::io::{self, Read};

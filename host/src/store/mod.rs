@@ -26,7 +26,7 @@ mod version;
 pub use add::{Abandoned, AddError, Added, Adder, Published};
 pub use check::{Damage, Finding, check};
 pub use folder::{Folder, RECHECK};
-pub use millpond_store::content::{Access, ContentId, NotAContentId, Record, VARIANTS, Variant};
+pub use millpond_format::{Access, ContentId, MAX_VARIANTS, ParseContentIdError, Record, Variant};
 pub use object::{
     KeptBytes, Key, MediaObject, MediaStore, ObjectInfo, ObjectVariant, ObjectVersion, OpenError,
 };

@@ -4,7 +4,7 @@ use super::pieces::{AnyBytes, OpenBytes, Pieces, ReadAt};
 use super::slice::{FileSlice, MediaFile, OpenFile, OutOfBounds};
 use crate::ledger::{Exceeded, Kind, LedgerHandle};
 use crate::limits::FILE_BYTES;
-use millpond_store::content::{Access, ContentId};
+use millpond_format::{Access, ContentId};
 use std::fmt;
 use std::fs::File;
 use std::future::Future;

@@ -1,6 +1,6 @@
 //! Reads records as they lie in a store, for the commands that change and verify it.
 
-use millpond_store::content::{ContentId, RECORD_BYTES, Record};
+use millpond_format::{ContentId, RECORD_BYTES, Record};
 use std::fs::{self, File};
 use std::io::{self, Read};
 use std::path::Path;

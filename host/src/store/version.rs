@@ -1,7 +1,7 @@
 //! What tells one state of a file from another.
 
 use super::object::ObjectVersion;
-use millpond_store::version;
+use millpond_format::version;
 use sha2::{Digest, Sha256};
 use std::fs::Metadata;
 use std::time::{Duration, SystemTime};

@@ -370,7 +370,7 @@ function isServedByName(name) {
 }
 
 /**
- * Whether a file can have that name, and the name means nothing else to the system (`components/store/src/names.rs`).
+ * Whether a file can have that name, and the name means nothing else to the system (`format/src/names.rs`).
  * @param {string} segment
  */
 function canBeAName(segment) {

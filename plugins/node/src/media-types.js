@@ -16,7 +16,7 @@ export function mediaTypeOf(name) {
 }
 
 /**
- * The same with `charset=utf-8`, where it is text and known to be in UTF-8 (`components/store/src/charset.rs`). Text in other
+ * The same with `charset=utf-8`, where it is text and known to be in UTF-8 (`format/src/charset.rs`). Text in other
  * encodings shows it as soon as it leaves ASCII.
  * @param {string} mediaType
  * @param {number} length of the file, in bytes
@@ -48,7 +48,7 @@ function isUtf8(beginning, length) {
 
 const types = new Mime(standardTypes, otherTypes);
 
-// Where the native host's table (`components/store/src/names.rs`) says otherwise of what pages and players ask for: two
+// Where the native host's table (`format/src/names.rs`) says otherwise of what pages and players ask for: two
 // hosts of one folder give one answer.
 const OF_THE_HOST = {
   'audio/aiff': ['aif', 'aifc', 'aiff', 'cdda'],

@@ -1,4 +1,4 @@
-// The record that lies beside each stored file (`host/src/store/content.rs`). Media whose record is missing or damaged
+// The record that lies beside each stored file (`format/src/record.rs`). Media whose record is missing or damaged
 // is served to nobody.
 
 import { RECORD_BYTES, VARIANTS } from './limits.js';

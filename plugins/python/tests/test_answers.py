@@ -102,7 +102,7 @@ def test_what_climbs_is_not_there(served: Served, target: str) -> None:
 
 
 def sign(path: str, expires: int) -> str:
-    """A signed path, as `guest/src/signature.rs` says."""
+    """A signed path, as `format/src/signature.rs` says."""
     text = "".join(f"{part}\n" for part in ("millpond-1", "GET", path, expires, "k1", ""))
     made = hmac.digest(bytes.fromhex(KEYS["k1"]), text.encode(), "sha256")
     return f"{path}?exp={expires}&key=k1&sig={base64.urlsafe_b64encode(made).decode().rstrip('=')}"

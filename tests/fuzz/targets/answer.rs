@@ -9,12 +9,12 @@
 use arbitrary::{Arbitrary, Unstructured};
 use http::{HeaderName, HeaderValue, StatusCode};
 use libfuzzer_sys::fuzz_target;
+use millpond_format::signature;
 use millpond_guest::answer::handle;
 use millpond_guest::imports::{
     Access, Imports, Info, Key, Object, SettingsError, StoreError, Timestamp, Variant, Version,
 };
 use millpond_guest::message::{self, FieldLine, Part};
-use millpond_guest::signature;
 use std::cell::RefCell;
 
 fuzz_target!(|input: Input| run(&input));

@@ -5,7 +5,7 @@
 
 use arbitrary::Arbitrary;
 use libfuzzer_sys::{Corpus, fuzz_target};
-use millpond_guest::signature::{Denied, Grant, Key, check, covers};
+use millpond_format::signature::{Denied, Grant, Key, check, covers};
 
 fuzz_target!(|input: Input| -> Corpus { run(&input).map_or(Corpus::Reject, |()| Corpus::Keep) });
 

@@ -19,7 +19,7 @@ use bytes::Bytes;
 use http::{Request, Response, Uri};
 use http_body::{Body, Frame};
 use http_body_util::Empty;
-use millpond_store::settings::{SECRET, variable};
+use millpond_format::settings::{SECRET, variable};
 use std::fmt;
 use std::future::Future;
 use std::path::Path;

@@ -1,6 +1,6 @@
 //! Which files are served by their name, as what, and which files beside them hold the same in another form.
 
-use crate::content::ContentId;
+use crate::ContentId;
 use std::path::Path;
 
 /// Whether a path may name a file. Hidden files are none of a visitor's, and what lies in the content store
@@ -269,7 +269,7 @@ mod tests {
     /// The package for Python has a table of its own, which was of another answer as soon as one of both changed.
     #[test]
     fn the_package_for_python_has_the_same_types() {
-        let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+        let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
         let table = root.join("plugins/python/src/millpond/media_types.txt");
         let table = std::fs::read_to_string(table).unwrap();
         let lines = table.lines().filter(|line| !line.starts_with('#'));

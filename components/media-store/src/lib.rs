@@ -1,0 +1,192 @@
+//! The interface `millpond:media/media-store` over any storage, and the settings over `wasi:cli/environment`.
+//!
+//! A store component implements [`Storage`] for its storage and exports [`Store`] of it.
+#![cfg(target_family = "wasm")]
+
+use bindings::exports::millpond::media::media_store::{
+    Access, Error, Guest, GuestObject, Info, Key, Object, VariantInfo,
+};
+use bindings::exports::wasi::config::store as config;
+use bindings::wasi::cli::environment::get_environment;
+use bindings::wasi::cli::stderr::get_stderr;
+use bindings::wasi::io::streams::InputStream;
+use millpond_format::{self as format, ContentId, RECORD_BYTES, Record, settings, timestamp_ns};
+use std::marker::PhantomData;
+use std::path::Path;
+
+#[allow(
+    missing_docs,
+    unreachable_pub,
+    clippy::all,
+    clippy::undocumented_unsafe_blocks
+)]
+pub mod bindings {
+    //! Bindings of the world `media-store-provider`.
+    wit_bindgen::generate!({
+        path: ["../../wit", "../wit/p2"],
+        world: "millpond:wasi/media-store-provider",
+        generate_all,
+        pub_export_macro: true,
+        default_bindings_module: "millpond_media_store::bindings",
+    });
+}
+
+/// A place where media is stored.
+pub trait Storage: Sized + 'static {
+    /// An open file of the storage.
+    type File: 'static;
+
+    /// Opens the storage.
+    ///
+    /// # Errors
+    /// If the host provides no storage.
+    fn open() -> Result<Self, Error>;
+
+    /// Opens the file at a path relative to the root.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`] if there is no regular file.
+    fn open_file(&self, path: &str) -> Result<(Self::File, Metadata), Error>;
+
+    /// Opens a named file. By default there is none.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`] if there is no such file, or if it may not be served.
+    fn open_named(&self, _name: &str) -> Result<OpenObject<Self>, Error> {
+        Err(Error::NotFound)
+    }
+
+    /// Reads the first `length` bytes of a file; fewer if the file is shorter.
+    ///
+    /// # Errors
+    /// If reading fails.
+    fn read(file: &Self::File, length: u64) -> Result<Vec<u8>, Error>;
+
+    /// Returns a stream whose first `length` bytes are those of the file from `offset` on. Nothing is read yet.
+    ///
+    /// # Errors
+    /// If the storage refuses it.
+    fn stream(file: &Self::File, offset: u64, length: u64) -> Result<InputStream, Error>;
+}
+
+/// Metadata of a file.
+#[derive(Debug, Clone, Copy)]
+pub struct Metadata {
+    /// Length, in bytes.
+    pub length: u64,
+    /// Modification time, in nanoseconds since 1970.
+    pub modified: Option<u64>,
+}
+
+/// An open object: `resource object` of `wit/media-store.wit`.
+pub struct OpenObject<S: Storage> {
+    /// The open file.
+    pub file: S::File,
+    /// Its description.
+    pub info: Info,
+    /// Its other representations.
+    pub variants: Vec<VariantInfo>,
+}
+
+/// The component over a storage.
+pub struct Store<S>(PhantomData<S>);
+
+impl<S: Storage> Guest for Store<S> {
+    type Object = OpenObject<S>;
+
+    fn open(key: Key) -> Result<Object, Error> {
+        let storage = S::open()?;
+        match key {
+            Key::Content(id) => open_content(&storage, &id),
+            Key::Named(name) => storage.open_named(&name),
+        }
+        .map(Object::new)
+    }
+}
+
+impl<S: Storage> GuestObject for OpenObject<S> {
+    fn info(&self) -> Info {
+        self.info.clone()
+    }
+
+    fn variants(&self) -> Vec<VariantInfo> {
+        self.variants.clone()
+    }
+
+    fn read(&self, offset: u64, length: u64) -> Result<InputStream, Error> {
+        let end = offset.checked_add(length);
+        if end.is_none_or(|end| end > self.info.length) {
+            return Err(Error::OutOfBounds);
+        }
+        S::stream(&self.file, offset, length)
+    }
+}
+
+fn open_content<S: Storage>(storage: &S, id: &str) -> Result<OpenObject<S>, Error> {
+    let id: ContentId = id.parse().map_err(|_| Error::NotFound)?;
+    let (file, metadata) = storage.open_file(&text(&id.record_path()))?;
+    // A larger record is damaged.
+    if metadata.length > RECORD_BYTES {
+        return Err(Error::NotFound);
+    }
+    let record = Record::parse(&S::read(&file, metadata.length)?).ok_or(Error::NotFound)?;
+    if record.access == format::Access::Private && !settings::has_keys(get_environment()) {
+        log(
+            "private media was requested, but no key is configured to sign URLs with: no client can read it; set \
+             MILLPOND_SIGNING_KEYS in the component's environment",
+        );
+    }
+    let (file, metadata) = storage.open_file(&text(&id.path()))?;
+    if metadata.length != record.size {
+        return Err(Error::NotFound);
+    }
+    Ok(OpenObject {
+        file,
+        info: Info {
+            length: metadata.length,
+            media_type: record.media_type,
+            modified: metadata.modified,
+            created: timestamp_ns(record.created),
+            digest: Some(id.to_string()),
+            version: None,
+            access: match record.access {
+                format::Access::Public => Access::Public,
+                format::Access::Private => Access::Private,
+            },
+        },
+        variants: record.variants.into_iter().map(variant_info).collect(),
+    })
+}
+
+fn variant_info(variant: format::Variant) -> VariantInfo {
+    VariantInfo {
+        key: Key::Content(variant.id.to_string()),
+        media_type: variant.media_type,
+        content_coding: variant.content_coding,
+    }
+}
+
+/// Paths of the store are ASCII.
+fn text(path: &Path) -> String {
+    path.to_string_lossy().into_owned()
+}
+
+/// Writes a message for the operator of the host to standard error.
+pub fn log(message: &str) {
+    /// Maximum that a host accepts in one call.
+    const MAX_BYTES: usize = 4096;
+    let line = format!("millpond: {message}\n");
+    let line = &line.as_bytes()[..line.len().min(MAX_BYTES)];
+    // If the host closed standard error, the status of the response has to suffice.
+    let _ = get_stderr().blocking_write_and_flush(line);
+}
+
+impl<S: Storage> config::Guest for Store<S> {
+    fn get(key: String) -> Result<Option<String>, config::Error> {
+        Ok(settings::get(get_environment(), &key))
+    }
+
+    fn get_all() -> Result<Vec<(String, String)>, config::Error> {
+        Ok(settings::listed(get_environment()))
+    }
+}
