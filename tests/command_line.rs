@@ -52,10 +52,10 @@ fn serve_announces_answers_logs_and_stops() {
 }
 
 #[test]
-fn serve_takes_files_at_the_root_and_a_component_of_ones_own() {
+fn serve_mounts_files_at_the_root_and_a_component_of_ones_own() {
     let folder = tempfile::tempdir().unwrap();
     fs::write(folder.path().join("a.txt"), "hello").unwrap();
-    let server = Server::start(folder.path(), &["--files-at", "/"]);
+    let server = Server::start(folder.path(), &["--mount-path", "/"]);
     assert!(server.get("/a.txt").starts_with("HTTP/1.1 200"));
     let component = folder.path().join("own.wasm");
     fs::write(&component, include_bytes!("guests/hostile.wasm")).unwrap();
@@ -224,13 +224,13 @@ fn inspect_tells_imports_exports_and_limits() {
     assert_eq!(
         imports,
         [
-            "wasi:config/store",
+            "millpond:media/settings",
             "wasi:io/streams",
             "millpond:media/media-store"
         ],
         "least authority"
     );
-    assert!(stdout.contains("exports    millpond:media/media-serve@0.1.0"));
+    assert!(stdout.contains("exports    millpond:media/media-serve@0.2.0"));
     assert!(stdout.contains("1.0 MiB"));
     let output = millpond(&["inspect", "--request-memory", "8MiB"]);
     let stdout = String::from_utf8(output.stdout).unwrap();
@@ -242,7 +242,7 @@ fn help_names_every_option_and_its_environment_variable() {
     let stdout = String::from_utf8(millpond(&["serve", "--help"]).stdout).unwrap();
     for name in [
         "LISTEN",
-        "FILES_AT",
+        "MOUNT_PATH",
         "COMPONENT",
         "REQUEST_MEMORY",
         "CLIENT_RATE",
@@ -503,8 +503,8 @@ fn an_option_that_cannot_be_meant_is_refused_with_what_to_do() {
     for (option, value, said) in [
         ("--stall", "0s", "a time above nothing"),
         ("--total", "0s", "a time above nothing"),
-        ("--files-at", "/api/media", "neither `/api/media`"),
-        ("--files-at", "/api/media/films", "neither `/api/media`"),
+        ("--mount-path", "/api/media", "neither `/api/media`"),
+        ("--mount-path", "/api/media/films", "neither `/api/media`"),
         ("--reports", text(&none), "cannot write reports to"),
         ("--listen", "here", "an address is HOST:PORT"),
         ("--listen", "no-such-host.invalid:80", "cannot listen on"),

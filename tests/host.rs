@@ -25,7 +25,7 @@ pub(crate) struct Host {
 /// What a test may want otherwise.
 pub(crate) struct Setup {
     pub(crate) source: Source,
-    pub(crate) files_at: &'static str,
+    pub(crate) mount_path: &'static str,
     pub(crate) config: Config,
     pub(crate) limits: Limits,
     pub(crate) connections: ConnectionLimits,
@@ -36,7 +36,7 @@ impl Default for Setup {
     fn default() -> Self {
         Setup {
             source: component(),
-            files_at: "/media",
+            mount_path: "/media",
             config: Config::default(),
             limits: Limits::default(),
             connections: ConnectionLimits::default(),
@@ -78,7 +78,7 @@ impl Host {
     async fn start_over(setup: Setup, of: impl FnOnce(Folder) -> Folder) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let mut config = setup.config;
-        config.files_at = Some(setup.files_at.parse().unwrap());
+        config.mount_path = Some(setup.mount_path.parse().unwrap());
         let millpond = Millpond::new(
             &setup.source,
             of(Folder::open(folder.path()).unwrap()),

@@ -11,7 +11,7 @@ async fn hostile_host() -> Host {
     let bytes = include_bytes!("guests/hostile.wasm");
     let host = Host::start_with(Setup {
         source: Source::from_bytes("hostile", bytes.to_vec()),
-        files_at: "/",
+        mount_path: "/",
         // Room for deeds that need some memory to reach another limit.
         limits: with(|limits: &mut Limits| limits.request_memory_bytes = 2 << 20),
         ..Setup::default()
@@ -27,7 +27,7 @@ async fn each_deed_behind_wasi_http_is_ended_while_others_go_on() {
     let bytes = include_bytes!("guests/hostile-http-p2.wasm");
     let host = Host::start_with(Setup {
         source: Source::from_bytes("hostile-http-p2", bytes.to_vec()),
-        files_at: "/",
+        mount_path: "/",
         limits: with(|limits: &mut Limits| {
             limits.request_memory_bytes = 3 << 20;
             // Whoever takes handles or memory is to meet that limit first, on a busy machine too.
@@ -304,7 +304,7 @@ async fn more_requests_than_instances_wait_for_their_turn_or_are_told_to() {
     let bytes = include_bytes!("guests/hostile.wasm");
     let host = Host::start_with(Setup {
         source: Source::from_bytes("hostile", bytes.to_vec()),
-        files_at: "/",
+        mount_path: "/",
         limits: with(|limits: &mut Limits| {
             limits.concurrent_instances = 1;
             limits.cpu = Duration::from_secs(3);
@@ -370,7 +370,7 @@ async fn as_many_instances_of_many_parts_exist_at_a_time_as_are_set_aside() {
     let hour = Duration::from_secs(3600);
     let host = Host::start_with(Setup {
         source: Source::from_bytes("many parts", component),
-        files_at: "/",
+        mount_path: "/",
         limits: with(|limits: &mut Limits| {
             // Plenty beside what other tests hold in this process.
             limits.memory_bytes = 2 << 30;

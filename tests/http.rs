@@ -231,7 +231,7 @@ async fn a_named_file_s_digest_is_told_once_it_is_known_and_changes_with_the_fil
 #[tokio::test]
 async fn the_configuration_reaches_the_guest() {
     let host = host_with(
-        "[cors]\norigins = [\"https://a.example\"]\n[cache]\nfiles = \"public, max-age=60\"\nmissing = \"0s\"\n",
+        "[cors]\norigins = [\"https://a.example\"]\n[cache]\nfiles = \"public, max-age=60\"\nnegative-ttl = \"0s\"\n",
     )
     .await;
     host.write("a.mp4", b"");
@@ -275,13 +275,13 @@ fn sign_makes_what_the_server_takes_and_wrong_settings_are_one_clear_line() {
 
     let folder = tempfile::tempdir().unwrap();
     let wrong = folder.path().join("wrong.toml");
-    fs::write(&wrong, "[cache]\nmissing = \"soon\"\n").unwrap();
+    fs::write(&wrong, "[cache]\nnegative-ttl = \"soon\"\n").unwrap();
     let wrong = wrong.to_str().unwrap();
     for (arguments, keys, message) in [
         (
             &["serve", ".", "--config", wrong][..],
             None,
-            "wrong.toml:2: missing: a time is",
+            "wrong.toml:2: negative-ttl: a time is",
         ),
         (
             &["serve", ".", "--config", "/none"],

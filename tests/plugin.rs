@@ -275,7 +275,7 @@ impl ReadAt for OneOpen {
 /// A host that serves from that store, and where it listens.
 async fn serve_from(store: impl MediaStore, source: Source) -> (Millpond, SocketAddr) {
     let mut config = Config::default();
-    config.files_at = Some("/".parse().unwrap());
+    config.mount_path = Some("/".parse().unwrap());
     // What a store is asked is not to depend on what it was asked before.
     let mut limits = Limits::default();
     limits.reuse_bytes = 0;

@@ -82,11 +82,11 @@ fn the_manifest_names_what_is_there() {
         panic!("the component serves the first directory of those that it is given");
     };
     assert_eq!((&mount.source[..], &mount.destination[..]), ("media", "/"));
-    let world = fs::read_to_string(root().join("wit/world.wit")).unwrap();
+    let settings = fs::read_to_string(root().join("wit/settings.wit")).unwrap();
     for name in component.environment.keys() {
         let key = name.strip_prefix("MILLPOND_").unwrap();
         let key = key.to_lowercase().replace('_', "-");
-        assert!(world.contains(&format!("`{key}`")), "no setting is {key}");
+        assert!(settings.contains(&format!(" {key}")), "no setting is {key}");
     }
 }
 

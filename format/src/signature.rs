@@ -1,74 +1,92 @@
-//! Signed URLs: who has one may have private media until it expires.
+//! Signed URLs: each grants access to private media until it expires.
 //!
-//! `exp` is the expiry in Unix seconds, `key` the id of the key, `ip` an address prefix of the client where it is
-//! bound to one, and `sig` the HMAC-SHA256 (RFC 2104) of all of them and the path, in URL-safe base64. It is for
-//! reading: `GET` and `HEAD` are one class of methods.
+//! The query has four parameters. `exp` is the expiry in Unix seconds, and `key` the id of the key. `ip` is an address
+//! prefix of the client, if the URL is bound to one. `sig` is the HMAC-SHA256 (RFC 2104) of the others and the path, in
+//! URL-safe base64. A signature is for reading: it covers `GET` and `HEAD` alike.
 
 use base64ct::{Base64UrlUnpadded, Encoding};
+use core::fmt;
 use core::net::IpAddr;
 use hmac::{Hmac, Mac};
 use sha2::Sha256;
 
-/// A secret, and the id by which a signature names it. Several at a time make rotation possible.
+/// A secret, and the id by which a signature names it. Several keys at a time allow for rotation.
 #[derive(Clone)]
 pub struct Key {
     id: String,
     secret: Vec<u8>,
-    /// The HMAC that the secret keys, of no message yet. There is no key without it, so nothing is verified without one.
+    /// HMAC with this secret, before any message. A key always has one, so no verification runs without the secret.
     mac: Hmac<Sha256>,
 }
 
-/// Least length of a secret, in bytes.
-pub const LEAST_SECRET_BYTES: usize = 16;
+impl fmt::Debug for Key {
+    /// Shows the id, and no secret.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Key")
+            .field("id", &self.id)
+            .finish_non_exhaustive()
+    }
+}
 
-/// What a signature is for.
+/// Minimum length of a secret, in bytes.
+pub const MIN_SECRET_BYTES: usize = 16;
+
+/// Access that a signature grants.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Grant<'a> {
-    /// The path, as it stands in the target.
+    /// Path, as in the request target.
     pub path: &'a str,
-    /// Unix seconds after which it is none.
+    /// Expiry, in Unix seconds.
     pub expires: u64,
-    /// Addresses that may use it, as in `192.0.2.0/24`; anybody where there is none.
+    /// Client addresses that may use it, as in `192.0.2.0/24`; every address by default.
     pub client_prefix: Option<&'a str>,
 }
 
-/// Why a request has no right to private media.
+/// Reason why a request is denied private media.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Denied {
-    /// It shows no signature: 401.
+    /// The request has no signature: 401.
     Unsigned,
-    /// Its signature is malformed, of an unknown key, of something else, expired, or another client's: 403. Which,
-    /// is not told.
+    /// The signature is malformed, expired, of an unknown key, for another path or for another client: 403. The
+    /// response does not say which.
     Invalid,
 }
 
 impl Key {
-    /// Reads `<id>:<secret in hexadecimal>`.
+    /// Parses `<id>:<secret in hexadecimal>`.
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
         let (id, secret) = text.split_once(':')?;
+        Key::new(id, &base16ct::mixed::decode_vec(secret).ok()?)
+    }
+
+    /// Makes a key. Returns `None` if the id is malformed or the secret too short.
+    #[must_use]
+    pub fn new(id: &str, secret: &[u8]) -> Option<Self> {
         let is_plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_');
-        if id.is_empty() || !id.chars().all(is_plain) {
-            return None;
-        }
-        let secret = base16ct::mixed::decode_vec(secret).ok()?;
-        if secret.len() < LEAST_SECRET_BYTES {
+        if id.is_empty() || !id.chars().all(is_plain) || secret.len() < MIN_SECRET_BYTES {
             return None;
         }
         Some(Key {
             id: id.to_owned(),
-            mac: Hmac::new_from_slice(&secret).ok()?,
-            secret,
+            mac: Hmac::new_from_slice(secret).ok()?,
+            secret: secret.to_owned(),
         })
     }
 
-    /// The id: letters, digits, `-` and `_`.
+    /// Id: ASCII letters, digits, `-` and `_`.
     #[must_use]
     pub fn id(&self) -> &str {
         &self.id
     }
 
-    /// The same text that [`Key::parse`] reads. It holds the secret.
+    /// Secret, at least [`MIN_SECRET_BYTES`] long.
+    #[must_use]
+    pub fn secret(&self) -> &[u8] {
+        &self.secret
+    }
+
+    /// Text for [`Key::parse`]. It contains the secret.
     #[must_use]
     pub fn to_text(&self) -> String {
         format!(
@@ -78,7 +96,7 @@ impl Key {
         )
     }
 
-    /// The query, without its `?`, that grants what is described.
+    /// Returns the query, without `?`, that grants this access.
     #[must_use]
     pub fn sign(&self, grant: &Grant<'_>) -> String {
         let signature = Base64UrlUnpadded::encode_string(&self.mac(grant).finalize().into_bytes());
@@ -94,7 +112,7 @@ impl Key {
     fn mac(&self, grant: &Grant<'_>) -> Hmac<Sha256> {
         let mut mac = self.mac.clone();
         let prefix = grant.client_prefix.unwrap_or_default();
-        // None of the parts can hold a line's end.
+        // No part can contain a line feed.
         for part in [
             "millpond-1",
             "GET",
@@ -110,10 +128,10 @@ impl Key {
     }
 }
 
-/// Whether the query grants that path, now, to that client.
+/// Checks that a query grants a client access to a path at a point in time.
 ///
 /// # Errors
-/// [`Denied`].
+/// [`Denied`] if it does not.
 pub fn check(
     path: &str,
     query: Option<&str>,
@@ -133,14 +151,14 @@ pub fn check(
         let expires = parameter("exp")?;
         let grant = Grant {
             path,
-            // `0` or `+` before it would make another URL of the same grant, which was not signed.
+            // A leading `0` or `+` would be another URL for the same grant, which was not signed.
             expires: expires
                 .parse()
                 .ok()
                 .filter(|seconds: &u64| seconds.to_string() == expires)?,
             client_prefix: parameter("ip"),
         };
-        // In constant time.
+        // This comparison takes constant time.
         key.mac(&grant).verify_slice(&signature).ok()?;
         let is_client = match grant.client_prefix {
             None => true,
@@ -151,7 +169,8 @@ pub fn check(
     granted().ok_or(Denied::Invalid)
 }
 
-/// Whether an address lies within a prefix, as `192.0.2.0/24` or `2001:db8::/32`; a single address is its own.
+/// Returns whether an address is within a prefix such as `192.0.2.0/24` or `2001:db8::/32`. A single address is its own
+/// prefix.
 #[must_use]
 pub fn covers(prefix: &str, client: &str) -> bool {
     let (network, length) = match prefix.split_once('/') {

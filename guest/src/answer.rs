@@ -1,34 +1,34 @@
-//! The answer to one request, top-down: method, route, object, access, representation, conditions, range, response.
+//! The response to one request, top-down: method, route, object, access, representation, conditions, range.
 
 use crate::conditions::{self, EntityTag, Outcome, Validators};
 use crate::config::Config;
 use crate::digest::digests;
 use crate::fields;
 use crate::imports::{
-    Access, Imports, Info, Key, Object, SettingsError, StoreError, Timestamp, Variant, Version,
+    Access, Imports, Info, Key, Object, SettingsError, StoreError, Stream, Timestamp, Variant,
+    Version,
 };
-use crate::message::{Part, Request, Response, Reuse};
+use crate::message::{Cacheability, Part, Request, Response};
 use crate::multipart::multipart;
 use crate::negotiate;
 use crate::range::{self, Range, Selection};
-use crate::route::{FileName, MediaId, Route, RouteError};
+use crate::route::{FileName, Route, RouteError};
 use http::{HeaderName, StatusCode, header};
+use millpond_format::ContentId;
 use millpond_format::signature::{self, Denied};
 use serde::Serialize;
 
-type Stream<I> = <<I as Imports>::Object as Object>::Stream;
-
-/// Answers a request: `handle` of `wit/media-serve.wit`.
+/// Returns the response to a request: `handle` of `wit/media-serve.wit`.
 ///
-/// Whatever goes wrong is a response with its status; nothing here panics on any input.
+/// Failures are responses with an error status. No input causes a panic.
 #[must_use]
 pub fn handle<I: Imports>(request: &Request<'_>, imports: &I) -> Response<Stream<I>> {
-    // Answers by defaults could tell more than the settings allow.
+    // A response by the defaults could disclose more than the settings allow.
     let Ok(config) = Config::read(imports) else {
         return settings_unavailable();
     };
     let response = match request.method {
-        "GET" | "HEAD" => answer(request, imports, &config)
+        "GET" | "HEAD" => respond(request, imports, &config)
             .unwrap_or_else(|refusal| refusal.into_response(&config))
             .for_method(request.method),
         "OPTIONS" => {
@@ -47,8 +47,8 @@ pub fn handle<I: Imports>(request: &Request<'_>, imports: &I) -> Response<Stream
 
 const ALLOWED_METHODS: &str = "GET, HEAD, OPTIONS";
 
-/// The request fields on which an answer to a request for media depends.
-const DEPENDS_ON: &[&str] = &[
+/// Request fields that a response with media depends on.
+const VARY: &[&str] = &[
     "range",
     "if-range",
     "if-match",
@@ -62,11 +62,11 @@ const DEPENDS_ON: &[&str] = &[
     "want-content-digest",
 ];
 
-/// Makes one `Vary` of what the representation depends on and of who asks.
+/// Adds `origin` to `Vary` if responses depend on the origin.
 fn with_vary<S>(mut response: Response<S>, config: &Config) -> Response<S> {
     if fields::vary_by_origin(config) {
         match response
-            .fields
+            .headers
             .iter_mut()
             .find(|(name, _)| *name == header::VARY)
         {
@@ -77,17 +77,18 @@ fn with_vary<S>(mut response: Response<S>, config: &Config) -> Response<S> {
     response
 }
 
-fn answer<I: Imports>(
+fn respond<I: Imports>(
     request: &Request<'_>,
     imports: &I,
     config: &Config,
 ) -> Result<Response<Stream<I>>, Refusal> {
-    match Route::parse(request.target, &config.files_at)? {
+    match Route::parse(request.path_with_query, &config.mount_path)? {
         Route::Media(id) => {
             let (object, info) = open_content(request, imports, &id)?;
+            let addressing = Addressing::Content(&id);
             let selected =
-                Selected::of(request, imports, object, info, Place::Content(&id), config)?;
-            selected.represent(request, id.as_str(), config)
+                SelectedRepresentation::select(request, imports, object, info, addressing, config)?;
+            selected.into_response(request, &id.to_string(), config)
         }
         Route::Info(id) => {
             let (_, info) = open_content(request, imports, &id)?;
@@ -96,33 +97,34 @@ fn answer<I: Imports>(
         Route::Named(name) => {
             let object = imports.open(&name.key())?;
             let info = object.info();
-            // What is private is had by its content alone, and by its name it is as good as missing.
+            // Private media is served by its content id only. By its name it does not exist.
             if info.access == Access::Private {
                 return Err(Refusal::Store(StoreError::NotFound));
             }
-            let place = Place::Named(&name);
-            let selected = Selected::of(request, imports, object, info, place, config)?;
-            selected.represent(request, own_name(&name), config)
+            let addressing = Addressing::Named(&name);
+            let selected =
+                SelectedRepresentation::select(request, imports, object, info, addressing, config)?;
+            selected.into_response(request, name.last_segment(), config)
         }
     }
 }
 
-/// Opens media by its content, if the request may have it.
+/// Opens media by its content id, if the request may read it.
 ///
-/// Where there are keys, media that is missing and media that is private are told apart by nobody who has no right
-/// to it: both ask for a signature.
+/// If signing keys are configured, missing media and private media both return 401. An unauthorised client cannot tell
+/// them apart.
 fn open_content<I: Imports>(
     request: &Request<'_>,
     imports: &I,
-    id: &MediaId,
+    id: &ContentId,
 ) -> Result<(I::Object, Info), Refusal> {
-    let opened = imports.open(&id.key()).map(|object| {
+    let opened = imports.open(&Key::Content(id.to_string())).map(|object| {
         let info = object.info();
         (object, info)
     });
     let is_public = matches!(&opened, Ok((_, info)) if info.access == Access::Public);
     if !is_public && matches!(opened, Ok(_) | Err(StoreError::NotFound)) {
-        let keys = signing_keys(imports)?;
+        let keys = imports.signing_keys()?;
         if keys.is_empty() {
             return Err(Refusal::Store(StoreError::NotFound));
         }
@@ -133,55 +135,43 @@ fn open_content<I: Imports>(
     Ok(opened?)
 }
 
-fn signing_keys(imports: &impl Imports) -> Result<Vec<signature::Key>, SettingsError> {
-    let keys = imports.setting("signing-keys")?.unwrap_or_default();
-    let keys = keys.split_ascii_whitespace();
-    Ok(keys.filter_map(signature::Key::parse).collect())
-}
-
-/// The last segment of a path: how the file is called where it is kept.
-fn own_name(name: &FileName) -> &str {
-    name.as_str().rsplit('/').next().unwrap_or_default()
-}
-
-/// Where an object was found.
+/// How a request addresses an object.
 #[derive(Clone, Copy)]
-enum Place<'a> {
-    Content(&'a MediaId),
+enum Addressing<'a> {
+    Content(&'a ContentId),
     Named(&'a FileName),
 }
 
-/// The selected representation (RFC 9110 section 3.2), and how caches and clients recognise it.
-struct Selected<O> {
+/// The selected representation (RFC 9110 section 3.2), with its validators and cache directives.
+struct SelectedRepresentation<O> {
     object: O,
     info: Info,
-    /// The media type, as it is told: that of the resource's own record for a variant of its.
+    /// Media type. That of a variant is from the record of the original.
     media_type: String,
     content_coding: Option<String>,
     validators: Validators,
     cache_control: String,
-    /// None for private media, which is never given again unasked.
-    reuse: Option<Reuse>,
-    /// What `Vary` names.
+    /// None for private media, which the host must not cache.
+    cacheability: Option<Cacheability>,
+    /// Fields that `Vary` lists.
     vary: Vec<HeaderName>,
 }
 
-impl<O: Object> Selected<O> {
+impl<O: Object> SelectedRepresentation<O> {
     /// Selects among the representations of a resource.
-    fn of<I: Imports<Object = O>>(
+    fn select<I: Imports<Object = O>>(
         request: &Request<'_>,
         imports: &I,
         original: O,
         info: Info,
-        place: Place<'_>,
+        addressing: Addressing<'_>,
         config: &Config,
     ) -> Result<Self, Refusal> {
         let variants = original.variants();
         let vary = negotiate::dimensions(&info, &variants);
         let variant = negotiate::choose(request, &info, &variants);
         let access = info.access;
-        // A variant that has gone meanwhile is no reason to refuse the original; nor is one that is private, which
-        // who may have the original may not have for that.
+        // Skip a variant that has disappeared, or that is private while the original is public.
         let opened = variant.and_then(|variant| {
             let object = imports.open(&variant.key).ok()?;
             let info = object.info();
@@ -191,9 +181,9 @@ impl<O: Object> Selected<O> {
         let validators = match &opened {
             Some((_, of_variant, variant)) => {
                 let variant = Some((*variant, info.media_type.as_str()));
-                validators(place, of_variant, variant, request.received)
+                validators(addressing, of_variant, variant, request.received)
             }
-            None => validators(place, &info, None, request.received),
+            None => validators(addressing, &info, None, request.received),
         };
         let (object, info, variant) = match opened {
             Some((object, info, variant)) => (object, info, Some(variant)),
@@ -203,21 +193,21 @@ impl<O: Object> Selected<O> {
             || info.media_type.clone(),
             |variant| variant.media_type.clone(),
         );
-        let valid_for_ms = match place {
-            Place::Content(_) => 3_600_000,
-            Place::Named(_) => 1_000,
+        let max_age_ms = match addressing {
+            Addressing::Content(_) => 3_600_000,
+            Addressing::Named(_) => 1_000,
         };
-        let content_coding = match (variant, place) {
+        let content_coding = match (variant, addressing) {
             (Some(variant), _) => variant.content_coding.clone(),
-            (None, Place::Named(name)) => name.content_coding(&media_type).map(str::to_owned),
-            (None, Place::Content(_)) => None,
+            (None, Addressing::Named(name)) => name.content_coding(&media_type).map(str::to_owned),
+            (None, Addressing::Content(_)) => None,
         };
-        Ok(Selected {
+        Ok(SelectedRepresentation {
             validators,
-            cache_control: cache_control(place, access, config),
-            reuse: (access == Access::Public).then_some(Reuse {
-                depends_on: DEPENDS_ON,
-                valid_for_ms,
+            cache_control: cache_control(addressing, access, config),
+            cacheability: (access == Access::Public).then_some(Cacheability {
+                vary: VARY,
+                max_age_ms,
             }),
             content_coding,
             media_type,
@@ -227,12 +217,13 @@ impl<O: Object> Selected<O> {
         })
     }
 
-    /// Answers with the representation: whole, in part, or not at all where a condition says so. `own_name` is
-    /// what it is called where nobody asks for another name.
-    fn represent(
+    /// Makes the response: the representation or part of it, or 304 or 412 if a condition says so.
+    ///
+    /// `file_name` is the default name of a download.
+    fn into_response(
         self,
         request: &Request<'_>,
-        own_name: &str,
+        file_name: &str,
         config: &Config,
     ) -> Result<Response<O::Stream>, Refusal> {
         let range_applies = match conditions::evaluate(request, &self.validators) {
@@ -270,8 +261,8 @@ impl<O: Object> Selected<O> {
         };
         let response = response.with(header::ACCEPT_RANGES, "bytes");
         let response = digests(response, request, &self.info);
-        let response = fields::document_policy(response, &self.media_type, config);
-        Ok(fields::disposition(response, query, own_name))
+        let response = fields::content_security_policy(response, &self.media_type, config);
+        Ok(fields::disposition(response, query, file_name))
     }
 
     fn single(
@@ -300,18 +291,18 @@ impl<O: Object> Selected<O> {
     ) -> Result<Response<O::Stream>, Refusal> {
         let read = |range: Range| self.object.read(range.offset, range.length);
         let (media_type, length) = (&self.media_type, self.info.length);
-        let multipart = multipart(ranges, media_type, length, request.nonce, read)?;
+        let multipart = multipart(ranges, media_type, length, request.random, read)?;
         let mut response = self
             .with_validators(Response::new(StatusCode::PARTIAL_CONTENT))
             .with(header::CONTENT_TYPE, multipart.media_type)
             .with(header::CONTENT_LENGTH, multipart.length.to_string());
         response.body = multipart.parts;
-        // Its boundary is nobody's to guess, and would be known once it had been given.
-        response.reuse = None;
+        // The boundary must be unpredictable. A stored response would disclose it.
+        response.cacheability = None;
         Ok(response)
     }
 
-    /// What a 304 has in common with the 200 that it stands for (RFC 9110 section 15.4.5).
+    /// Adds the fields that a 304 has in common with the 200 (RFC 9110 section 15.4.5).
     fn with_validators<S>(&self, response: Response<S>) -> Response<S> {
         let mut response = response
             .with(header::ETAG, self.validators.etag.field_value())
@@ -328,27 +319,29 @@ impl<O: Object> Selected<O> {
             let names: Vec<&str> = self.vary.iter().map(HeaderName::as_str).collect();
             response = response.with(header::VARY, names.join(", "));
         }
-        response.reuse = self.reuse;
+        response.cacheability = self.cacheability;
         response
     }
 }
 
-/// Media by its content has the content's digest for a tag. A named file has the store's version of it. A named
-/// variant's tag also says its type, where that is not the original's, and its coding: two files may have equal bytes.
+/// Returns the validators of a representation.
 ///
-/// A modification time that is later than the request is none: it would be a `Last-Modified` after `Date`, which is
-/// forbidden (RFC 9110 section 8.8.2.1), and the time of the answer in its place would validate nothing.
+/// The tag of media by content id is its digest, and that of a named file is its version. The tag of a named variant also
+/// contains its coding, and its type if that is not the original's: two files may have equal bytes.
+///
+/// A modification time after the request is left out. `Last-Modified` must not be later than `Date` (RFC 9110 section
+/// 8.8.2.1), and the time of the response would validate nothing.
 fn validators(
-    place: Place<'_>,
+    addressing: Addressing<'_>,
     info: &Info,
     variant: Option<(&Variant, &str)>,
     received: Timestamp,
 ) -> Validators {
     let key = variant.map(|(variant, _)| &variant.key);
-    let etag = match (place, key) {
+    let etag = match (addressing, key) {
         (_, Some(Key::Content(id))) => EntityTag::strong(id),
-        (Place::Content(id), None) => EntityTag::strong(id.as_str()),
-        (Place::Content(_), Some(Key::Named(_))) | (Place::Named(_), _) => {
+        (Addressing::Content(id), None) => EntityTag::strong(&id.to_string()),
+        (Addressing::Content(_), Some(Key::Named(_))) | (Addressing::Named(_), _) => {
             let of_variant = variant.map_or_else(String::new, |(variant, original_type)| {
                 let other_type =
                     (variant.media_type != original_type).then_some(&variant.media_type);
@@ -356,10 +349,13 @@ fn validators(
                 let parts = parts.into_iter().flatten();
                 parts.map(|part| format!("-{part}")).collect()
             });
-            etag_of_name(info, &of_variant)
+            file_etag(info, &of_variant)
         }
     };
-    let is_named = matches!((place, key), (Place::Named(_), None | Some(Key::Named(_))));
+    let is_named = matches!(
+        (addressing, key),
+        (Addressing::Named(_), None | Some(Key::Named(_)))
+    );
     let is_past = |modified: &Timestamp| modified.seconds() <= received.seconds();
     let modified = info.modified.filter(|_| is_named).filter(is_past);
     Validators {
@@ -368,9 +364,9 @@ fn validators(
     }
 }
 
-/// The tag of a named file. Length and modification time tell no two contents apart for certain: whoever copies files
-/// may set both (RFC 9110 section 8.8.1).
-fn etag_of_name(info: &Info, of_variant: &str) -> EntityTag {
+/// Returns the tag of a named file. Length and modification time make a weak tag only: a tool that copies files may set
+/// both (RFC 9110 section 8.8.1).
+fn file_etag(info: &Info, of_variant: &str) -> EntityTag {
     match (&info.version, &info.digest) {
         (Some(Version::Strong(version)), _) | (None, Some(version)) => {
             EntityTag::strong(&format!("{version}{of_variant}"))
@@ -383,16 +379,16 @@ fn etag_of_name(info: &Info, of_variant: &str) -> EntityTag {
     }
 }
 
-fn cache_control(place: Place<'_>, access: Access, config: &Config) -> String {
-    match place {
-        // Whoever has a signature may keep it; who stands between may not.
-        Place::Content(_) if access == Access::Private => "private, max-age=300".into(),
-        Place::Content(_) => config.cache_content.clone(),
-        Place::Named(_) => config.cache_files.clone(),
+fn cache_control(addressing: Addressing<'_>, access: Access, config: &Config) -> String {
+    match addressing {
+        // The client with the signature may cache it; shared caches may not.
+        Addressing::Content(_) if access == Access::Private => "private, max-age=300".into(),
+        Addressing::Content(_) => config.cache_content.clone(),
+        Addressing::Named(_) => config.cache_files.clone(),
     }
 }
 
-/// What `/api/media/<id>/info` tells: public facts only, no path and no key of the store.
+/// Body of `/api/media/<id>/info`. It has public metadata only, and neither a path nor a key of the store.
 #[derive(Serialize)]
 struct Description<'a> {
     id: &'a str,
@@ -402,7 +398,7 @@ struct Description<'a> {
     created: Option<String>,
 }
 
-fn describe<S>(request: &Request<'_>, id: &MediaId, info: &Info) -> Result<Response<S>, Refusal> {
+fn describe<S>(request: &Request<'_>, id: &ContentId, info: &Info) -> Result<Response<S>, Refusal> {
     let created = info.created.map(|created| {
         humantime::format_rfc3339_seconds(created.truncated_to_seconds()).to_string()
     });
@@ -410,10 +406,10 @@ fn describe<S>(request: &Request<'_>, id: &MediaId, info: &Info) -> Result<Respo
         Access::Public => "public, no-cache",
         Access::Private => "private, no-cache",
     };
-    // A description is its record's; media that is added anew after it was lost has another time.
+    // The description is that of a record. Media that was lost and added again has another creation time.
     let added = info.created.map_or(0, |created| created.0);
     let validators = Validators {
-        etag: EntityTag::strong(&format!("{}-{added:x}", id.as_str())),
+        etag: EntityTag::strong(&format!("{id}-{added:x}")),
         last_modified: None,
     };
     let response = |status| {
@@ -425,7 +421,7 @@ fn describe<S>(request: &Request<'_>, id: &MediaId, info: &Info) -> Result<Respo
         Outcome::PreconditionFailed => Err(Refusal::PreconditionFailed),
         Outcome::NotModified => Ok(response(StatusCode::NOT_MODIFIED)),
         Outcome::Proceed { .. } => Ok(response(StatusCode::OK).with_json(&Description {
-            id: id.as_str(),
+            id: &id.to_string(),
             r#type: &info.media_type,
             size: info.length,
             created,
@@ -433,7 +429,7 @@ fn describe<S>(request: &Request<'_>, id: &MediaId, info: &Info) -> Result<Respo
     }
 }
 
-/// Why a request for media gets no media.
+/// Reason why a request for media gets an error.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Refusal {
     Route(RouteError),
@@ -488,20 +484,20 @@ fn settings_unavailable<S>() -> Response<S> {
     Response::error(StatusCode::INTERNAL_SERVER_ERROR, "Settings cannot be read")
 }
 
-/// That there is no such media holds for a moment, for caches and for the host: the original was asked for what it
-/// did not have again and again.
+/// Returns the response for media that does not exist. It may be cached for a moment, by the host as well, so that
+/// repeated requests for missing media cost little.
 fn missing<S>(config: &Config) -> Response<S> {
     let mut response = Response::error(StatusCode::NOT_FOUND, "Media not found");
-    if config.cache_missing > 0 {
-        let value = format!("public, max-age={}", config.cache_missing);
-        for (name, field) in &mut response.fields {
+    if config.negative_ttl_s > 0 {
+        let value = format!("public, max-age={}", config.negative_ttl_s);
+        for (name, field) in &mut response.headers {
             if *name == header::CACHE_CONTROL {
                 field.clone_from(&value);
             }
         }
-        response.reuse = Some(Reuse {
-            depends_on: &["origin"],
-            valid_for_ms: config.cache_missing.saturating_mul(1000),
+        response.cacheability = Some(Cacheability {
+            vary: &["origin"],
+            max_age_ms: config.negative_ttl_s.saturating_mul(1000),
         });
     }
     response
@@ -536,6 +532,7 @@ mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
     use crate::config::IMMUTABLE;
+    use millpond_format::settings::{self, SIGNING_KEYS, Settings};
     use proptest::prelude::*;
 
     const PRIVATE_ID: &str = "1123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef";
@@ -545,31 +542,31 @@ mod tests {
         "4123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef";
     const ID: &str = "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef";
 
-    /// Stands for settings that cannot be read.
+    /// Setting that makes all settings unreadable.
     const UNREADABLE: (&str, &str) = ("", "");
 
-    /// When requests come: in the second in which everything was modified.
+    /// Time of every request: the second in which every object was modified.
     const RECEIVED: Timestamp = Timestamp(784_111_777_000_000_000);
 
-    /// A store whose streams say what was asked for.
-    struct Shelf {
+    /// A store whose streams are the requested ranges.
+    struct FakeStore {
         length: u64,
         settings: &'static [(&'static str, &'static str)],
     }
 
-    struct Item {
+    struct FakeObject {
         length: u64,
         media_type: &'static str,
         variants: Vec<Variant>,
         access: Access,
-        /// Whether it is a strong one, and its text.
+        /// Whether the version is strong, and its text.
         version: Option<(bool, &'static str)>,
     }
 
-    impl Imports for Shelf {
-        type Object = Item;
+    impl Imports for FakeStore {
+        type Object = FakeObject;
 
-        fn open(&self, key: &Key) -> Result<Item, StoreError> {
+        fn open(&self, key: &Key) -> Result<FakeObject, StoreError> {
             let media_type = match key {
                 Key::Content(id) if id == ID => "image/gif",
                 Key::Content(id) if id == PRIVATE_ID => "image/gif",
@@ -589,7 +586,7 @@ mod tests {
                 media_type: media_type.into(),
                 content_coding: coding.map(str::to_owned),
             };
-            Ok(Item {
+            Ok(FakeObject {
                 length,
                 media_type,
                 version: match key {
@@ -633,24 +630,25 @@ mod tests {
             })
         }
 
-        fn settings(&self) -> Result<Vec<(String, String)>, SettingsError> {
-            if self.settings.contains(&UNREADABLE) {
-                return Err(SettingsError);
-            }
+        fn settings(&self) -> Result<Settings, SettingsError> {
             let settings = self.settings.iter();
-            Ok(settings
-                .map(|(key, value)| ((*key).to_owned(), (*value).to_owned()))
-                .collect())
+            let environment: Vec<_> = settings
+                .map(|(key, value)| (settings::variable(key), (*value).to_owned()))
+                .collect();
+            match self.settings.contains(&UNREADABLE) {
+                true => Err(SettingsError),
+                false => Ok(Settings::from_environment(&environment).unwrap()),
+            }
         }
 
-        fn setting(&self, key: &str) -> Result<Option<String>, SettingsError> {
-            let settings = self.settings()?.into_iter();
-            let mut found = settings.filter(|(found, _)| found == key);
-            Ok(found.next().map(|(_, value)| value))
+        fn signing_keys(&self) -> Result<Vec<signature::Key>, SettingsError> {
+            let mut settings = self.settings.iter();
+            let keys = settings.find(|(key, _)| *key == SIGNING_KEYS);
+            Ok(settings::parse_signing_keys(keys.map_or("", |(_, keys)| keys)).unwrap())
         }
     }
 
-    impl Object for Item {
+    impl Object for FakeObject {
         type Stream = (u64, u64);
 
         fn info(&self) -> Info {
@@ -679,7 +677,7 @@ mod tests {
 
     fn ask(method: &str, target: &str, fields: &[(&str, &str)]) -> Response<(u64, u64)> {
         ask_of(
-            &Shelf {
+            &FakeStore {
                 length: 1000,
                 settings: &[],
             },
@@ -690,7 +688,7 @@ mod tests {
     }
 
     fn ask_of(
-        shelf: &Shelf,
+        store: &FakeStore,
         method: &str,
         target: &str,
         fields: &[(&str, &str)],
@@ -701,13 +699,13 @@ mod tests {
             .collect();
         let request = Request {
             received: RECEIVED,
-            ..Request::of_head(method, target, &fields)
+            ..Request::from_head(method, target, &fields)
         };
-        handle(&request, shelf)
+        handle(&request, store)
     }
 
     fn field<'a, S>(response: &'a Response<S>, name: &str) -> Option<&'a str> {
-        let mut values = response.fields.iter().filter(|(n, _)| n.as_str() == name);
+        let mut values = response.headers.iter().filter(|(n, _)| n.as_str() == name);
         let value = values.next().map(|(_, value)| value.as_str());
         assert!(values.next().is_none(), "{name} stands twice");
         value
@@ -745,7 +743,7 @@ mod tests {
         ] {
             assert_eq!(field(&response, name), value, "{name}");
         }
-        assert_eq!(response.reuse.unwrap().depends_on, DEPENDS_ON);
+        assert_eq!(response.cacheability.unwrap().vary, VARY);
 
         let not_modified = ask("GET", &target, &[("if-none-match", &etag)]);
         assert_eq!(not_modified.status, 304);
@@ -818,12 +816,12 @@ mod tests {
         assert_eq!(response.status, 416);
         assert_eq!(field(&response, "content-range"), Some("bytes */1000"));
         assert_eq!(field(&response, "cache-control"), Some("no-store"));
-        assert_eq!(response.reuse, None);
+        assert_eq!(response.cacheability, None);
     }
 
     #[test]
     fn an_empty_file_is_an_answer() {
-        let empty = Shelf {
+        let empty = FakeStore {
             length: 0,
             settings: &[],
         };
@@ -879,7 +877,7 @@ mod tests {
             };
             assert_eq!(field(&response, "cache-control"), Some(kept));
             assert_eq!(field(&response, "x-content-type-options"), Some("nosniff"));
-            assert_eq!(response.reuse.is_some(), is_missing);
+            assert_eq!(response.cacheability.is_some(), is_missing);
         }
         let refused = ask("DELETE", "/media/clip.mp4", &[]);
         assert_eq!(field(&refused, "allow"), Some(ALLOWED_METHODS));
@@ -896,11 +894,11 @@ mod tests {
             length: u64,
             range in "bytes=[0-9]{0,4}-[0-9]{0,4}",
         ) {
-            let shelf = Shelf {
+            let store = FakeStore {
                 length,
                 settings: &[],
             };
-            let response = ask_of(&shelf, "GET", "/media/clip.mp4", &[("range", &range)]);
+            let response = ask_of(&store, "GET", "/media/clip.mp4", &[("range", &range)]);
             let sum: u64 = response.body.iter().map(|part| match part {
                 Part::Bytes(bytes) => bytes.len() as u64,
                 Part::Stream { length, .. } => *length,
@@ -910,8 +908,8 @@ mod tests {
         }
     }
 
-    fn with_settings(settings: &'static [(&'static str, &'static str)]) -> Shelf {
-        Shelf {
+    fn with_settings(settings: &'static [(&'static str, &'static str)]) -> FakeStore {
+        FakeStore {
             length: 1000,
             settings,
         }
@@ -1090,7 +1088,7 @@ mod tests {
             ),
             None
         );
-        let off = with_settings(&[("document-policy", "")]);
+        let off = with_settings(&[("content-security-policy", "")]);
         let svg = ask_of(&off, "GET", "/media/logo.svg", &[]);
         assert_eq!(field(&svg, "content-security-policy"), None);
     }
@@ -1100,21 +1098,21 @@ mod tests {
         const KEYS: &[(&str, &str)] = &[("signing-keys", "k1:000102030405060708090a0b0c0d0e0f")];
         let missing_id = ID.replace('0', "f");
         let path = format!("/api/media/{PRIVATE_ID}");
-        // Without a key there is no way to it, and nothing is told.
+        // Without a key no client can read it, and the response does not say so.
         assert_eq!(ask("GET", &path, &[]).status, 404);
-        let shelf = with_settings(KEYS);
+        let store = with_settings(KEYS);
         for id in [PRIVATE_ID, &missing_id] {
             for (query, status) in [("", 401), ("?sig=AAAA&key=k1&exp=9", 403)] {
                 for suffix in ["", "/info"] {
                     let response = ask_of(
-                        &shelf,
+                        &store,
                         "GET",
                         &format!("/api/media/{id}{suffix}{query}"),
                         &[],
                     );
                     assert_eq!(response.status, status, "{id} {query}");
                     assert_eq!(field(&response, "cache-control"), Some("no-store"));
-                    assert_eq!(response.reuse, None);
+                    assert_eq!(response.cacheability, None);
                 }
             }
         }
@@ -1127,52 +1125,52 @@ mod tests {
             };
             format!("{path}?{}", key.sign(&grant))
         };
-        let signed = ask_of(&shelf, "GET", &sign(&path), &[]);
+        let signed = ask_of(&store, "GET", &sign(&path), &[]);
         assert_eq!(signed.status, 200);
         assert_eq!(
             field(&signed, "cache-control"),
             Some("private, max-age=300")
         );
         assert_eq!(
-            signed.reuse, None,
-            "private media is never given again unasked"
+            signed.cacheability, None,
+            "the host caches no private media"
         );
         let missing = sign(&format!("/api/media/{missing_id}"));
-        assert_eq!(ask_of(&shelf, "GET", &missing, &[]).status, 404);
-        // Public media needs none, and is not harmed by one.
+        assert_eq!(ask_of(&store, "GET", &missing, &[]).status, 404);
+        // Public media needs no signature.
         assert_eq!(
-            ask_of(&shelf, "GET", &format!("/api/media/{ID}"), &[]).status,
+            ask_of(&store, "GET", &format!("/api/media/{ID}"), &[]).status,
             200
         );
     }
 
-    /// By its defaults every page may read every answer, whatever the settings would have said.
+    /// By the defaults every page may read every response, even if the settings would forbid it.
     #[test]
     fn settings_that_cannot_be_read_were_taken_for_none() {
-        let shelf = with_settings(&[UNREADABLE]);
+        let store = with_settings(&[UNREADABLE]);
         for target in ["/media/clip.mp4", "/media/none", "/api/media/short"] {
-            let response = ask_of(&shelf, "GET", target, &[("origin", "https://a.example")]);
+            let response = ask_of(&store, "GET", target, &[("origin", "https://a.example")]);
             assert_eq!(response.status, 500, "{target}");
             assert_eq!(field(&response, "access-control-allow-origin"), None);
             assert_eq!(field(&response, "cache-control"), Some("no-store"));
-            assert_eq!(response.reuse, None);
+            assert_eq!(response.cacheability, None);
         }
     }
 
-    /// Found by fuzzing: access was looked at for media by content alone, and a store that has private media by name
-    /// had it given to everybody, to be kept for a year.
+    /// Found by fuzzing: access was checked for media by content id only. A store with private media by name had it
+    /// served to every client, cacheable for a year.
     #[test]
     fn private_media_was_given_by_its_name() {
         let keys = [("signing-keys", "k1:000102030405060708090a0b0c0d0e0f")];
         for settings in [&[][..], &keys[..]] {
-            let shelf = with_settings(settings.to_vec().leak());
-            let private = ask_of(&shelf, "GET", "/media/private.gif", &[]);
-            assert_eq!(private, ask_of(&shelf, "GET", "/media/none", &[]));
+            let store = with_settings(settings.to_vec().leak());
+            let private = ask_of(&store, "GET", "/media/private.gif", &[]);
+            assert_eq!(private, ask_of(&store, "GET", "/media/none", &[]));
             assert_eq!(private.status, 404);
         }
     }
 
-    /// A variant's own access was not looked at.
+    /// The access of a variant itself was not checked.
     #[test]
     fn a_private_variant_of_public_media_was_given_to_everybody() {
         let target = format!("/api/media/{HALF_ID}");
@@ -1181,8 +1179,7 @@ mod tests {
         assert_eq!(field(&response, "vary"), Some("accept"));
     }
 
-    /// The subtype alone, or the coding alone, stood for the variant; and an odd type made what
-    /// is no entity tag.
+    /// The tag contained the subtype only, or the coding only, and an odd type made a malformed tag.
     #[test]
     fn entity_tags_of_named_variants_were_alike_or_malformed() {
         let tag = |fields: &[(&str, &str)]| {
@@ -1215,10 +1212,10 @@ mod tests {
     fn missing_media_is_known_to_be_missing_for_a_moment() {
         let response = ask("GET", "/media/none", &[]);
         assert_eq!(field(&response, "cache-control"), Some("public, max-age=5"));
-        assert_eq!(response.reuse.unwrap().valid_for_ms, 5000);
-        let never = with_settings(&[("cache-missing", "0")]);
+        assert_eq!(response.cacheability.unwrap().max_age_ms, 5000);
+        let never = with_settings(&[("negative-ttl", "0")]);
         let response = ask_of(&never, "GET", "/media/none", &[]);
         assert_eq!(field(&response, "cache-control"), Some("no-store"));
-        assert_eq!(response.reuse, None);
+        assert_eq!(response.cacheability, None);
     }
 }

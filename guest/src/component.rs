@@ -1,13 +1,15 @@
-//! The component's edge: WIT records to the plain types of this crate, and back.
+//! Edge of the component: conversion between the interface's records and this crate's types.
 
 use crate::answer;
 use crate::imports::{
     Access, Imports, Info, Key, Object, SettingsError, StoreError, Timestamp, Variant, Version,
 };
-use crate::message::{Part, Request, Reuse};
+use crate::message::{Cacheability, Part, Request, Response};
 use bindings::exports::millpond::media::media_serve as wit;
 use bindings::millpond::media::media_store;
-use bindings::wasi::config::store as config;
+use bindings::millpond::media::settings;
+use millpond_format::settings::Settings;
+use millpond_format::signature;
 
 #[allow(
     missing_docs,
@@ -36,10 +38,10 @@ impl wit::Guest for Component {
     fn handle(request: wit::Request) -> wit::Response {
         let request = Request {
             method: &request.method,
-            target: &request.target,
-            fields: &request.fields,
+            path_with_query: &request.path_with_query,
+            headers: &request.headers,
             received: Timestamp(request.received),
-            nonce: request.nonce,
+            random: request.random,
             client: request.client.as_deref(),
         };
         answer::handle(&request, &Wasi).into()
@@ -60,12 +62,26 @@ impl Imports for Wasi {
         .map_err(StoreError::from)
     }
 
-    fn settings(&self) -> Result<Vec<(String, String)>, SettingsError> {
-        config::get_all().map_err(|_| SettingsError)
+    fn settings(&self) -> Result<Settings, SettingsError> {
+        let settings = settings::get().map_err(|()| SettingsError)?;
+        Ok(Settings {
+            mount_path: settings.mount_path,
+            cors_origins: settings.cors_origins,
+            cors_max_age_s: settings.cors_max_age_s,
+            timing_allow_origin: settings.timing_allow_origin,
+            cross_origin_resource_policy: settings.cross_origin_resource_policy,
+            content_security_policy: settings.content_security_policy,
+            cache_content: settings.cache_content,
+            cache_files: settings.cache_files,
+            negative_ttl_s: settings.negative_ttl_s,
+        })
     }
 
-    fn setting(&self, key: &str) -> Result<Option<String>, SettingsError> {
-        config::get(key).map_err(|_| SettingsError)
+    fn signing_keys(&self) -> Result<Vec<signature::Key>, SettingsError> {
+        let keys = settings::signing_keys().map_err(|()| SettingsError)?;
+        let keys = keys.into_iter();
+        keys.map(|key| signature::Key::new(&key.id, &key.secret).ok_or(SettingsError))
+            .collect()
     }
 }
 
@@ -110,28 +126,36 @@ impl Object for media_store::Object {
     }
 }
 
-impl From<media_store::Error> for StoreError {
-    fn from(error: media_store::Error) -> Self {
+impl From<media_store::ErrorCode> for StoreError {
+    fn from(error: media_store::ErrorCode) -> Self {
         match error {
-            media_store::Error::NotFound => StoreError::NotFound,
-            media_store::Error::Busy => StoreError::Busy,
-            media_store::Error::Failed => StoreError::Failed,
-            media_store::Error::OutOfBounds => StoreError::OutOfBounds,
+            media_store::ErrorCode::NotFound => StoreError::NotFound,
+            media_store::ErrorCode::Busy => StoreError::Busy,
+            media_store::ErrorCode::Io(_) | media_store::ErrorCode::Other(_) => StoreError::Failed,
         }
     }
 }
 
-impl From<crate::message::Response<wasi::io::streams::InputStream>> for wit::Response {
-    fn from(response: crate::message::Response<wasi::io::streams::InputStream>) -> Self {
+impl From<media_store::ReadError> for StoreError {
+    fn from(error: media_store::ReadError) -> Self {
+        match error {
+            media_store::ReadError::OutOfBounds => StoreError::OutOfBounds,
+            media_store::ReadError::Failed(error) => error.into(),
+        }
+    }
+}
+
+impl From<Response<wasi::io::streams::InputStream>> for wit::Response {
+    fn from(response: Response<wasi::io::streams::InputStream>) -> Self {
         wit::Response {
-            status: response.status.as_u16(),
-            fields: response
-                .fields
+            status_code: response.status.as_u16(),
+            headers: response
+                .headers
                 .into_iter()
                 .map(|(name, value)| (name.as_str().to_owned(), value.into_bytes()))
                 .collect(),
             body: response.body.into_iter().map(wit::Part::from).collect(),
-            reuse: response.reuse.map(wit::Reuse::from),
+            cacheability: response.cacheability.map(wit::Cacheability::from),
         }
     }
 }
@@ -147,15 +171,12 @@ impl From<Part<wasi::io::streams::InputStream>> for wit::Part {
     }
 }
 
-impl From<Reuse> for wit::Reuse {
-    fn from(reuse: Reuse) -> Self {
-        wit::Reuse {
-            depends_on: reuse
-                .depends_on
-                .iter()
-                .map(|name| (*name).to_owned())
-                .collect(),
-            valid_for_ms: reuse.valid_for_ms,
+impl From<Cacheability> for wit::Cacheability {
+    fn from(cacheability: Cacheability) -> Self {
+        let names = cacheability.vary.iter();
+        wit::Cacheability {
+            vary: names.map(|name| (*name).to_owned()).collect(),
+            max_age_ms: cacheability.max_age_ms,
         }
     }
 }

@@ -214,7 +214,7 @@ mod tests {
             .iter()
             .map(|(name, value)| ((*name).to_owned(), value.as_bytes().to_vec()))
             .collect();
-        let request = Request::of_head("GET", "/", &fields);
+        let request = Request::from_head("GET", "/", &fields);
         let validators = Validators {
             etag: EntityTag::strong("a"),
             last_modified: Some(httpdate::parse_http_date(EXACT).unwrap()),
@@ -322,7 +322,7 @@ mod tests {
             .map(|name| (name.to_owned(), value.clone()))
             .collect();
             for first in 0..fields.len() {
-                let request = Request::of_head("GET", "/", &fields[first..]);
+                let request = Request::from_head("GET", "/", &fields[first..]);
                 let validators = Validators {
                     etag: EntityTag::strong("a"),
                     last_modified: None,

@@ -1,97 +1,80 @@
-//! The settings, as `wit/world.wit` lists them: read once for each request, each with its default.
+//! Configuration of the component: the settings of `wit/settings.wit`, each with its default.
 
 use crate::imports::{Imports, SettingsError};
+use millpond_format::settings::Settings;
 
-/// What the component's answers depend on beside the request and the store.
+/// Inputs of a response beside the request and the store.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Config {
     /// Path under which named files are served: `/`, or a path without a `/` at its end.
-    pub files_at: String,
-    /// Whose pages may read answers.
+    pub mount_path: String,
+    /// Origins whose pages may read responses.
     pub cors_origins: Origins,
-    /// Seconds for which a preflight's answer holds.
-    pub cors_max_age: String,
-    /// Value of `Timing-Allow-Origin`; empty for none.
+    /// Lifetime of a preflight response, in seconds.
+    pub cors_max_age_s: u32,
+    /// `Timing-Allow-Origin`; empty to omit it.
     pub timing_allow_origin: String,
-    /// Value of `Cross-Origin-Resource-Policy`; empty for none.
-    pub resource_policy: String,
-    /// Value of `Content-Security-Policy` for what a browser would run; empty for none.
-    pub document_policy: String,
-    /// `Cache-Control` of media by content.
+    /// `Cross-Origin-Resource-Policy`; empty to omit it.
+    pub cross_origin_resource_policy: String,
+    /// `Content-Security-Policy` of types that can run scripts; empty to omit it.
+    pub content_security_policy: String,
+    /// `Cache-Control` of media by content id.
     pub cache_content: String,
     /// `Cache-Control` of named files.
     pub cache_files: String,
-    /// Seconds for which it holds that there is no such media.
-    pub cache_missing: u32,
+    /// Lifetime of the response that media does not exist, in seconds.
+    pub negative_ttl_s: u32,
 }
 
-/// Origins (RFC 6454) whose pages may read answers.
+/// Origins (RFC 6454) whose pages may read responses.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Origins {
-    /// All of them.
+    /// Every origin.
     Any,
-    /// These, and none where there are none.
+    /// These origins.
     Listed(Vec<String>),
 }
 
-/// What is served by its content never changes.
+/// `Cache-Control` of media by content id, which never changes.
 pub const IMMUTABLE: &str = "public, max-age=31536000, immutable";
 
-/// A page or picture that is served as media runs nothing, and loads from where it came from only.
+/// `Content-Security-Policy` of pages and pictures: they run no script, and load from their own origin only.
 pub const SANDBOX: &str = "sandbox; default-src 'none'; img-src 'self' data:; media-src 'self'; \
                            style-src 'self' 'unsafe-inline'; font-src 'self'";
 
-impl Default for Config {
-    fn default() -> Self {
-        Config {
-            files_at: "/media".into(),
-            cors_origins: Origins::Any,
-            cors_max_age: "86400".into(),
-            timing_allow_origin: "*".into(),
-            resource_policy: "cross-origin".into(),
-            document_policy: SANDBOX.into(),
-            cache_content: IMMUTABLE.into(),
-            // Another file may have the name tomorrow, so it is asked for again.
-            cache_files: "public, no-cache".into(),
-            cache_missing: 5,
-        }
-    }
-}
-
 impl Config {
-    /// Reads the settings; what is absent, and what cannot be understood, has its default: the host validates
-    /// them before it serves.
+    /// Reads the settings.
     ///
     /// # Errors
-    /// When the host cannot read them.
+    /// [`SettingsError`] if they cannot be read.
     pub fn read(imports: &impl Imports) -> Result<Self, SettingsError> {
-        let mut config = Config::default();
-        for (key, value) in imports.settings()? {
-            match key.as_str() {
-                "files-at" => config.files_at = value,
-                "cors-origins" => config.cors_origins = Origins::parse(&value),
-                "cors-max-age" => config.cors_max_age = value,
-                "timing-allow-origin" => config.timing_allow_origin = value,
-                "resource-policy" => config.resource_policy = value,
-                "document-policy" => config.document_policy = value,
-                "cache-content" => config.cache_content = value,
-                "cache-files" => config.cache_files = value,
-                "cache-missing" => {
-                    config.cache_missing = value.parse().unwrap_or(config.cache_missing);
-                }
-                _ => {}
-            }
-        }
-        Ok(config)
+        imports.settings().map(Config::from)
     }
 }
 
-impl Origins {
-    fn parse(text: &str) -> Self {
-        if text == "*" {
-            return Origins::Any;
+impl Default for Config {
+    fn default() -> Self {
+        Settings::default().into()
+    }
+}
+
+impl From<Settings> for Config {
+    fn from(settings: Settings) -> Self {
+        let text = |value: Option<String>, default: &str| value.unwrap_or_else(|| default.into());
+        Config {
+            mount_path: text(settings.mount_path, "/media"),
+            cors_origins: settings.cors_origins.map_or(Origins::Any, Origins::Listed),
+            cors_max_age_s: settings.cors_max_age_s.unwrap_or(86_400),
+            timing_allow_origin: text(settings.timing_allow_origin, "*"),
+            cross_origin_resource_policy: text(
+                settings.cross_origin_resource_policy,
+                "cross-origin",
+            ),
+            content_security_policy: text(settings.content_security_policy, SANDBOX),
+            cache_content: text(settings.cache_content, IMMUTABLE),
+            // A name may be given to another file, so caches have to validate it.
+            cache_files: text(settings.cache_files, "public, no-cache"),
+            negative_ttl_s: settings.negative_ttl_s.unwrap_or(5),
         }
-        let origins = text.split_ascii_whitespace();
-        Origins::Listed(origins.map(str::to_owned).collect())
     }
 }

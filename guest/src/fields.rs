@@ -26,10 +26,10 @@ pub fn cross_origin<S>(
     request: &Request<'_>,
     config: &Config,
 ) -> Response<S> {
-    if !config.resource_policy.is_empty() {
+    if !config.cross_origin_resource_policy.is_empty() {
         response = response.with(
             CROSS_ORIGIN_RESOURCE_POLICY,
-            config.resource_policy.as_str(),
+            config.cross_origin_resource_policy.as_str(),
         );
     }
     if !config.timing_allow_origin.is_empty() {
@@ -55,7 +55,10 @@ pub fn preflight<S>(response: Response<S>, request: &Request<'_>, config: &Confi
     response
         .with(header::ACCESS_CONTROL_ALLOW_METHODS, "GET, HEAD, OPTIONS")
         .with(header::ACCESS_CONTROL_ALLOW_HEADERS, ALLOWED_FIELDS)
-        .with(header::ACCESS_CONTROL_MAX_AGE, config.cors_max_age.as_str())
+        .with(
+            header::ACCESS_CONTROL_MAX_AGE,
+            config.cors_max_age_s.to_string(),
+        )
 }
 
 /// Whether answers depend on who asks.
@@ -77,13 +80,17 @@ fn allowed_origin(request: &Request<'_>, config: &Config) -> Option<String> {
 
 /// Adds the policy that keeps a document from doing anything, to each that a browser could run a script in.
 #[must_use]
-pub fn document_policy<S>(response: Response<S>, media_type: &str, config: &Config) -> Response<S> {
-    if !can_run_script(media_type) || config.document_policy.is_empty() {
+pub fn content_security_policy<S>(
+    response: Response<S>,
+    media_type: &str,
+    config: &Config,
+) -> Response<S> {
+    if !can_run_script(media_type) || config.content_security_policy.is_empty() {
         return response;
     }
     response.with(
         header::CONTENT_SECURITY_POLICY,
-        config.document_policy.as_str(),
+        config.content_security_policy.as_str(),
     )
 }
 
@@ -184,7 +191,7 @@ mod tests {
     fn disposition_of(query: &str) -> Option<String> {
         let response = Response::<()>::new(StatusCode::OK);
         let response = disposition(response, Some(query), "own.gif");
-        let mut fields = response.fields.into_iter();
+        let mut fields = response.headers.into_iter();
         fields.find_map(|(name, value)| (name == header::CONTENT_DISPOSITION).then_some(value))
     }
 
@@ -264,8 +271,8 @@ mod tests {
             ("video/mp4", false),
         ] {
             let response = Response::<()>::new(StatusCode::OK);
-            let response = document_policy(response, media_type, &Config::default());
-            let mut fields = response.fields.iter();
+            let response = content_security_policy(response, media_type, &Config::default());
+            let mut fields = response.headers.iter();
             let has_policy = fields.any(|(name, _)| *name == header::CONTENT_SECURITY_POLICY);
             assert_eq!(has_policy, is_active, "{media_type}");
         }

@@ -1,121 +1,126 @@
-//! What the component is given: a store of media and a few settings (`wit/media-store.wit`).
+//! Imports of the component: a store of media, and settings (`wit/media-store.wit`, `wit/settings.wit`).
 //!
-//! The traits mirror the WIT interfaces, so that the same logic runs against the real imports in a
-//! component and against a table of objects in a native test.
+//! The traits mirror the interfaces. The same logic runs against the real imports in a component, and against a table of
+//! objects in a native test.
 
+use millpond_format::settings::Settings;
+use millpond_format::signature;
 use std::time::{Duration, SystemTime};
 
-/// Everything that the component imports.
+/// Imports of the component.
 pub trait Imports {
     /// An open object.
     type Object: Object;
 
-    /// Opens the object of that key.
+    /// Opens the object of a key.
     ///
     /// # Errors
-    /// As `error` in `wit/media-store.wit`.
+    /// [`StoreError`].
     fn open(&self, key: &Key) -> Result<Self::Object, StoreError>;
 
-    /// The settings that are no secrets, by key, as `wit/world.wit` lists them.
+    /// Returns the settings, without secrets.
     ///
     /// # Errors
-    /// When the host cannot read them.
-    fn settings(&self) -> Result<Vec<(String, String)>, SettingsError>;
+    /// [`SettingsError`] if they cannot be read.
+    fn settings(&self) -> Result<Settings, SettingsError>;
 
-    /// One setting, which may be a secret.
+    /// Returns the keys that sign URLs.
     ///
     /// # Errors
-    /// As [`Imports::settings`].
-    fn setting(&self, key: &str) -> Result<Option<String>, SettingsError>;
+    /// [`SettingsError`] if they cannot be read.
+    fn signing_keys(&self) -> Result<Vec<signature::Key>, SettingsError>;
 }
 
-/// The host cannot read its settings: `error` of `wasi:config/store`.
+/// Handle of a stream of `I`'s store.
+pub type Stream<I> = <<I as Imports>::Object as Object>::Stream;
+
+/// The settings cannot be read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct SettingsError;
 
-/// An open object: `resource object` in `wit/media-store.wit`.
+/// An open object: `resource object` of `wit/media-store.wit`.
 pub trait Object {
-    /// A handle on a stream of its bytes.
+    /// A stream handle.
     type Stream;
 
-    /// What the store knew of the object when it was opened.
+    /// Returns the metadata of the object at the time when it was opened.
     fn info(&self) -> Info;
 
-    /// The other representations that the store has of it.
+    /// Returns the other representations that the store has of the object.
     fn variants(&self) -> Vec<Variant>;
 
-    /// A stream of exactly `length` bytes from `offset` on.
+    /// Returns a stream of `length` bytes from `offset` on.
     ///
     /// # Errors
-    /// As `error` in `wit/media-store.wit`.
+    /// [`StoreError`].
     fn read(&self, offset: u64, length: u64) -> Result<Self::Stream, StoreError>;
 }
 
-/// What names one stored object: `variant key` in `wit/media-store.wit`.
+/// Name of one stored object: `variant key` of `wit/media-store.wit`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Key {
-    /// The SHA-256 of the object's bytes, 64 lower-case hexadecimal digits.
+    /// SHA-256 of the object's bytes, as 64 lower-case hexadecimal digits.
     Content(String),
-    /// A relative path of plain segments.
+    /// Relative path of plain segments.
     Named(String),
 }
 
-/// What a store knows of an object without reading it: `record info` in `wit/media-store.wit`.
+/// Metadata of an object, known without reading it: `record info` of `wit/media-store.wit`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Info {
     /// Length, in bytes.
     pub length: u64,
-    /// Media type, as it stands in a `Content-Type` field.
+    /// Media type, as in a `Content-Type` field.
     pub media_type: String,
-    /// When the bytes were last modified.
+    /// Time of the last modification of the bytes.
     pub modified: Option<Timestamp>,
-    /// When the object was added to the store.
+    /// Time at which the object was added to the store.
     pub created: Option<Timestamp>,
-    /// SHA-256 of the whole object, in lower-case hexadecimal, where the store knows it.
+    /// SHA-256 of the whole object in lower-case hexadecimal, if the store knows it.
     pub digest: Option<String>,
-    /// Tells this state of the object's bytes from every other.
+    /// Version of the object's bytes.
     pub version: Option<Version>,
-    /// Who may have it.
+    /// Clients that may read the object.
     pub access: Access,
 }
 
-/// A state of an object's bytes: `variant version` in `wit/media-store.wit`.
+/// Identifies a state of an object's bytes: `variant version` of `wit/media-store.wit`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Version {
-    /// No two contents that a key has ever had share it.
+    /// No two contents that a key has ever had share this version.
     Strong(String),
-    /// Two contents may share it.
+    /// Two contents may share this version.
     Weak(String),
 }
 
-/// Who may have an object: `enum access` in `wit/media-store.wit`.
+/// Clients that may read an object: `enum access` of `wit/media-store.wit`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Access {
-    /// Everybody.
+    /// Every client.
     Public,
-    /// Whoever shows a right to it.
+    /// Clients that prove a right to it.
     Private,
 }
 
-/// Another representation of the same resource: `record variant-info` in `wit/media-store.wit`.
+/// Another representation of the same resource: `record variant-info` of `wit/media-store.wit`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Variant {
-    /// The key of the object that holds it.
+    /// Key of the object that holds it.
     pub key: Key,
-    /// Its media type.
+    /// Media type.
     pub media_type: String,
-    /// Its content coding.
+    /// Content coding, if it is encoded.
     pub content_coding: Option<String>,
 }
 
-/// A point in time: nanoseconds since 1970-01-01T00:00:00Z (`timestamp-ns` in `wit/media-store.wit`).
+/// Nanoseconds since 1970-01-01T00:00:00Z (`timestamp-ns` of `wit/media-store.wit`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Timestamp(
     /// Nanoseconds since 1970-01-01T00:00:00Z.
     pub u64,
 );
 
-/// The last second that both an HTTP-date and RFC 3339 can write: 9999-12-31T23:59:59Z.
+/// Last second that both an HTTP-date and RFC 3339 can represent: 9999-12-31T23:59:59Z.
 const LAST_SECOND: u64 = 253_402_300_799;
 
 impl Timestamp {
@@ -128,20 +133,20 @@ impl Timestamp {
     /// The same time in whole seconds, the resolution of an HTTP-date (RFC 9110 section 5.6.7).
     #[must_use]
     pub fn truncated_to_seconds(self) -> SystemTime {
-        let seconds = (self.0 / 1_000_000_000).min(LAST_SECOND);
+        let seconds = self.seconds().min(LAST_SECOND);
         SystemTime::UNIX_EPOCH + Duration::from_secs(seconds)
     }
 }
 
-/// Why a store did not do as asked: `enum error` in `wit/media-store.wit`.
+/// Reason why a store cannot open or read an object: `error-code` and `read-error` of `wit/media-store.wit`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum StoreError {
     /// There is no such object.
     NotFound,
-    /// The store is at a limit of its own.
+    /// The store has reached a limit of its own.
     Busy,
-    /// Reading failed.
+    /// The store failed.
     Failed,
-    /// The bytes asked for reach past the end of the object.
+    /// The range is beyond the end of the object.
     OutOfBounds,
 }

@@ -1,119 +1,121 @@
-//! A request's head, a response, and the fields they share (`wit/media-serve.wit`).
+//! Requests and responses (`wit/media-serve.wit`).
 
 use crate::imports::Timestamp;
 use http::{HeaderName, StatusCode, header};
 use serde::Serialize;
 
 /// One field line: name and value.
-pub type FieldLine = (String, Vec<u8>);
+pub type HeaderLine = (String, Vec<u8>);
 
-/// A request's head: `record request` in `wit/media-serve.wit`.
+/// The head of a request: `record request` of `wit/media-serve.wit`.
 #[derive(Debug, Clone, Copy)]
 pub struct Request<'a> {
-    /// The method, case-sensitive.
+    /// Method, case-sensitive.
     pub method: &'a str,
     /// Path and query in origin-form, or `*`.
-    pub target: &'a str,
-    /// The field lines in the order they came.
-    pub fields: &'a [FieldLine],
-    /// When the head was complete.
+    pub path_with_query: &'a str,
+    /// Field lines in the order in which they were received.
+    pub headers: &'a [HeaderLine],
+    /// Time at which the head was complete.
     pub received: Timestamp,
-    /// A number that nobody can guess.
-    pub nonce: u64,
-    /// The client's address.
+    /// An unpredictable number.
+    pub random: u64,
+    /// The client's address, if the host knows it.
     pub client: Option<&'a str>,
 }
 
 impl<'a> Request<'a> {
-    /// A request of which no more is known than its head, as in a test.
+    /// Makes a request of a head alone, as in a test.
     #[must_use]
-    pub fn of_head(method: &'a str, target: &'a str, fields: &'a [FieldLine]) -> Self {
+    pub fn from_head(method: &'a str, path_with_query: &'a str, headers: &'a [HeaderLine]) -> Self {
         Request {
             method,
-            target,
-            fields,
+            path_with_query,
+            headers,
             received: Timestamp(0),
-            nonce: 0,
+            random: 0,
             client: None,
         }
     }
 
-    /// The path and the query of the target.
+    /// Returns the path, and the query if there is one.
     #[must_use]
     pub fn path_and_query(&self) -> (&'a str, Option<&'a str>) {
-        match self.target.split_once('?') {
+        match self.path_with_query.split_once('?') {
             Some((path, query)) => (path, Some(query)),
-            None => (self.target, None),
+            None => (self.path_with_query, None),
         }
     }
 
-    /// The values of every line of that field, in order (RFC 9110 section 5.3).
+    /// Returns the values of all lines of a field, in order (RFC 9110 section 5.3).
     pub fn values(&self, name: &'a HeaderName) -> impl Iterator<Item = &'a [u8]> + use<'a> {
-        self.fields
+        self.headers
             .iter()
             .filter(move |(line, _)| line.eq_ignore_ascii_case(name.as_str()))
             .map(|(_, value)| value.as_slice())
     }
 
-    /// Whether the request has that field.
+    /// Returns whether the request has a field.
     #[must_use]
     pub fn has(&self, name: &'a HeaderName) -> bool {
         self.values(name).next().is_some()
     }
 }
 
-/// A response: `record response` in `wit/media-serve.wit`. `S` is a handle on a stream.
+/// A response: `record response` of `wit/media-serve.wit`. `S` is a stream handle.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Response<S> {
-    /// The status code.
+    /// Status code.
     pub status: StatusCode,
-    /// The field lines.
-    pub fields: Vec<(HeaderName, String)>,
-    /// The content, part after part.
+    /// Field lines.
+    pub headers: Vec<(HeaderName, String)>,
+    /// Content, part by part.
     pub body: Vec<Part<S>>,
-    /// Whether the host may give this answer again.
-    pub reuse: Option<Reuse>,
+    /// Conditions for storing the response.
+    pub cacheability: Option<Cacheability>,
 }
 
-/// One piece of a body: `variant part` in `wit/media-serve.wit`.
+/// One part of a body: `variant part` of `wit/media-serve.wit`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Part<S> {
-    /// Bytes made by the component.
+    /// Bytes that the component made.
     Bytes(Vec<u8>),
     /// The first `length` bytes of a stream.
     Stream {
-        /// Where the bytes come from.
+        /// Stream of the store.
         source: S,
-        /// How many bytes are taken.
+        /// Number of bytes to send.
         length: u64,
     },
 }
 
-/// The terms on which a host may give an answer again: `record reuse` in `wit/media-serve.wit`.
+/// Conditions for storing a response: `record cacheability` of `wit/media-serve.wit`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Reuse {
-    /// The request fields on which the answer depended, in lower case.
-    pub depends_on: &'static [&'static str],
-    /// How long it holds, in milliseconds.
-    pub valid_for_ms: u32,
+pub struct Cacheability {
+    /// Names of the request fields that the response depends on, in lower case.
+    pub vary: &'static [&'static str],
+    /// Freshness lifetime, in milliseconds.
+    pub max_age_ms: u32,
 }
 
 impl<S> Response<S> {
-    /// A response without content and without fields of its own but `X-Content-Type-Options`, which every
-    /// response carries: what a store calls a picture is never run as a script.
+    /// Makes a response without content. It has one field, `X-Content-Type-Options`.
+    ///
+    /// Every response carries that field, so that no browser runs as a script what the store calls a picture.
     #[must_use]
     pub fn new(status: StatusCode) -> Self {
         Response {
             status,
-            fields: Vec::with_capacity(16),
+            headers: Vec::with_capacity(16),
             body: Vec::new(),
-            reuse: None,
+            cacheability: None,
         }
         .with(header::X_CONTENT_TYPE_OPTIONS, "nosniff")
     }
 
-    /// An error, told as JSON: `{"error": "…"}`. It is never stored by a cache for longer than the next
-    /// request (RFC 9111 section 5.2.2.5): an error that outlives its cause is an outage.
+    /// Makes an error response in JSON: `{"error": "…"}`.
+    ///
+    /// No cache may store it (RFC 9111 section 5.2.2.5): an error that outlives its cause is an outage.
     #[must_use]
     pub fn error(status: StatusCode, message: &'static str) -> Self {
         Self::new(status)
@@ -121,26 +123,33 @@ impl<S> Response<S> {
             .with_json(&ErrorBody { error: message })
     }
 
-    /// The same with one more field line.
+    /// Adds a field line.
     #[must_use]
     pub fn with(mut self, name: HeaderName, value: impl Into<String>) -> Self {
-        self.fields.push((name, value.into()));
+        self.headers.push((name, value.into()));
         self
     }
 
-    /// The same with that value as its content, in JSON.
+    /// Sets the content to bytes of a media type.
     #[must_use]
-    pub fn with_json(self, value: &impl Serialize) -> Self {
-        let json = serde_json::to_vec(value).unwrap_or_default();
+    pub fn with_bytes(self, media_type: &str, bytes: impl Into<Vec<u8>>) -> Self {
+        let bytes = bytes.into();
         let mut response = self
-            .with(header::CONTENT_TYPE, "application/json")
-            .with(header::CONTENT_LENGTH, json.len().to_string());
-        response.body = vec![Part::Bytes(json)];
+            .with(header::CONTENT_TYPE, media_type)
+            .with(header::CONTENT_LENGTH, bytes.len().to_string());
+        response.body = vec![Part::Bytes(bytes)];
         response
     }
 
-    /// The same, when the request asked for that: without content for `HEAD`, fields unchanged
-    /// (RFC 9110 section 9.3.2).
+    /// Sets the content to a value in JSON.
+    #[must_use]
+    pub fn with_json(self, value: &impl Serialize) -> Self {
+        // Serialization of the types that are used here cannot fail: they have text keys and no maps.
+        let json = serde_json::to_vec(value).unwrap_or_default();
+        self.with_bytes("application/json", json)
+    }
+
+    /// Removes the content if the method is `HEAD`, and keeps the fields (RFC 9110 section 9.3.2).
     #[must_use]
     pub fn for_method(mut self, method: &str) -> Self {
         if method == "HEAD" {

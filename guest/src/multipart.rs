@@ -14,7 +14,7 @@ pub struct Multipart<S> {
     pub length: u64,
 }
 
-/// Makes a body of the ranges of a representation of that type and length. `nonce` makes the boundary, which has
+/// Makes a body of the ranges of a representation of that type and length. `random` makes the boundary, which has
 /// to be one that the media does not contain: nobody can put there what they cannot guess. `read` makes a stream
 /// of a range.
 ///
@@ -24,10 +24,10 @@ pub fn multipart<S, E>(
     ranges: &[Range],
     media_type: &str,
     whole_length: u64,
-    nonce: u64,
+    random: u64,
     read: impl Fn(Range) -> Result<S, E>,
 ) -> Result<Multipart<S>, E> {
-    let boundary = format!("millpond-{nonce:016x}");
+    let boundary = format!("millpond-{random:016x}");
     let mut parts = Vec::with_capacity(2 * ranges.len() + 1);
     let mut length = 0;
     for (position, range) in ranges.iter().enumerate() {

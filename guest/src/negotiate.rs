@@ -169,7 +169,7 @@ mod tests {
             .iter()
             .map(|(name, value)| ((*name).to_owned(), value.as_bytes().to_vec()))
             .collect();
-        let request = Request::of_head("GET", "/", &fields);
+        let request = Request::from_head("GET", "/", &fields);
         match choose(&request, &info(media_type), variants).map(|variant| &variant.key) {
             Some(Key::Named(name)) => name.trim().to_owned(),
             _ => String::new(),
@@ -260,7 +260,7 @@ mod tests {
         #[test]
         fn no_value_panics(value: Vec<u8>) {
             let fields = [("accept".to_owned(), value.clone()), ("accept-encoding".to_owned(), value)];
-            let request = Request::of_head("GET", "/", &fields);
+            let request = Request::from_head("GET", "/", &fields);
             let variants = [variant("image/webp", None), variant("image/png", Some("br"))];
             let _ = choose(&request, &info("image/png"), &variants);
         }

@@ -136,7 +136,7 @@ mod tests {
             .iter()
             .map(|value| ("range".to_owned(), value.to_vec()))
             .collect();
-        let request = Request::of_head("GET", "/", &fields);
+        let request = Request::from_head("GET", "/", &fields);
         select(&request, length)
     }
 

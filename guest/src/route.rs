@@ -1,36 +1,33 @@
-//! From a request's target to what it names: a media id, its description, or a named file.
+//! Routes: the resources that request targets name.
 
 use crate::imports::Key;
+use millpond_format::ContentId;
 use percent_encoding::percent_decode_str;
 use std::borrow::Cow;
 
-/// What a target names.
+/// The resource that a target names.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Route {
-    /// `/api/media/<id>`: the media itself.
-    Media(MediaId),
-    /// `/api/media/<id>/info`: its description in JSON.
-    Info(MediaId),
-    /// `<files-at>/<path>`: a file by its name.
+    /// `/api/media/<id>`: media by its content id.
+    Media(ContentId),
+    /// `/api/media/<id>/info`: a description of the media in JSON.
+    Info(ContentId),
+    /// `<mount-path>/<path>`: a named file.
     Named(FileName),
 }
 
-/// Why a target names nothing.
+/// Reason why a target names no resource.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum RouteError {
-    /// Its percent-encoding is broken, or it decodes to what no path can hold: 400.
+    /// The percent-encoding is malformed, or the decoded path contains U+0000: 400.
     Malformed,
-    /// It stands where media stands, but cannot be the name of any: 404.
+    /// The target is in the place of media, but no media can have that name: 404.
     NoSuchMedia,
-    /// It is no path that is served here: 404.
+    /// The path is not served: 404.
     NoSuchRoute,
 }
 
-/// The address of media by content: 64 lower-case hexadecimal digits, the SHA-256 of its bytes.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct MediaId(String);
-
-/// A relative path of plain segments, decoded: nothing in it climbs or ends early.
+/// A decoded relative path of plain segments: none is empty, `.` or `..`, or contains `/` or U+0000.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FileName(String);
 
@@ -38,11 +35,11 @@ const MEDIA_PREFIX: &str = "/api/media/";
 const INFO_SUFFIX: &str = "/info";
 
 impl Route {
-    /// Reads a target in origin-form, where named files are served under `files_at`.
+    /// Parses a target in origin-form. Named files are served under `mount_path`.
     ///
     /// # Errors
-    /// [`RouteError`], each with its own status.
-    pub fn parse(target: &str, files_at: &str) -> Result<Self, RouteError> {
+    /// [`RouteError`].
+    pub fn parse(target: &str, mount_path: &str) -> Result<Self, RouteError> {
         let (path, query) = match target.split_once('?') {
             Some((path, query)) => (path, Some(query)),
             None => (target, None),
@@ -52,13 +49,13 @@ impl Route {
         }
         if let Some(rest) = path.strip_prefix(MEDIA_PREFIX) {
             return match rest.strip_suffix(INFO_SUFFIX) {
-                Some(id) => MediaId::parse(id).map(Route::Info),
-                None => MediaId::parse(rest).map(Route::Media),
+                Some(id) => id.parse().map(Route::Info),
+                None => rest.parse().map(Route::Media),
             }
-            .ok_or(RouteError::NoSuchMedia);
+            .map_err(|_| RouteError::NoSuchMedia);
         }
-        let below = match path.strip_prefix(files_at.trim_end_matches('/')) {
-            // The original's legacy form: `/media?id=<name>`.
+        let below = match path.strip_prefix(mount_path.trim_end_matches('/')) {
+            // Legacy form: `/media?id=<name>`.
             Some("") => query.and_then(legacy_name),
             Some(rest) => rest.strip_prefix('/').map(Cow::Borrowed),
             None => None,
@@ -68,35 +65,12 @@ impl Route {
     }
 }
 
-impl MediaId {
-    /// Reads an id; anything but 64 lower-case hexadecimal digits is none.
-    #[must_use]
-    pub fn parse(text: &str) -> Option<Self> {
-        let is_id =
-            text.len() == 64 && text.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
-        is_id.then(|| MediaId(text.to_owned()))
-    }
-
-    /// The 64 digits.
-    #[must_use]
-    pub fn as_str(&self) -> &str {
-        &self.0
-    }
-
-    /// The key under which a store has it.
-    #[must_use]
-    pub fn key(&self) -> Key {
-        Key::Content(self.0.clone())
-    }
-}
-
 impl FileName {
-    /// Reads a percent-encoded relative path.
+    /// Parses a percent-encoded relative path. Further rules for names depend on the system, so the store checks them.
     ///
     /// # Errors
-    /// [`RouteError::Malformed`] when it is not UTF-8 or holds U+0000 once decoded, [`RouteError::NoSuchMedia`] when a
-    /// segment is empty, `.` or `..`, or holds an encoded `/` (the name of no file). What else may stand in a name is
-    /// for the store to say, which knows its system.
+    /// - [`RouteError::Malformed`] if the decoded path is not UTF-8 or contains U+0000.
+    /// - [`RouteError::NoSuchMedia`] if a segment is empty, `.` or `..`, or contains an encoded `/`.
     pub fn parse(encoded: &str) -> Result<Self, RouteError> {
         if has_broken_escape(encoded) {
             return Err(RouteError::Malformed);
@@ -120,20 +94,27 @@ impl FileName {
         Ok(FileName(decoded))
     }
 
-    /// The decoded path.
+    /// Decoded path.
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
     }
 
-    /// The key under which a store has it.
+    /// Last segment: the name of the file in its folder.
+    #[must_use]
+    pub fn last_segment(&self) -> &str {
+        self.0.rsplit('/').next().unwrap_or_default()
+    }
+
+    /// Key of the file in a store.
     #[must_use]
     pub fn key(&self) -> Key {
         Key::Named(self.0.clone())
     }
 
-    /// The content coding that a file of that name and type has (RFC 9110 section 8.4.1): `.svgz` is SVG in gzip, and
-    /// to be sent so (SVG 2, appendix P). None for every other.
+    /// Returns the content coding of a file with this name and a media type (RFC 9110 section 8.4.1).
+    ///
+    /// A file with the extension `.svgz` is SVG in gzip, and sent with that coding (SVG 2, appendix P).
     #[must_use]
     pub fn content_coding(&self, media_type: &str) -> Option<&'static str> {
         let (_, extension) = self.0.rsplit_once('.')?;
@@ -143,7 +124,7 @@ impl FileName {
     }
 }
 
-/// The `id` of a query, in which a `/` may stand encoded, as forms write it.
+/// Returns the `id` of a query. Forms encode a `/` in it.
 fn legacy_name(query: &str) -> Option<Cow<'_, str>> {
     let name = query.split('&').find_map(|pair| pair.strip_prefix("id="))?;
     Some(if name.contains('%') {
@@ -153,8 +134,9 @@ fn legacy_name(query: &str) -> Option<Cow<'_, str>> {
     })
 }
 
-/// Whether a `%` stands without two hexadecimal digits behind it (RFC 3986 section 2.1). The decoder takes
-/// such a `%` for itself; a name that two servers read differently is better refused.
+/// Returns whether a `%` is not followed by two hexadecimal digits (RFC 3986 section 2.1).
+///
+/// The decoder leaves such a `%` as it is. Two servers could read the name differently, so it is rejected.
 fn has_broken_escape(encoded: &str) -> bool {
     encoded.split('%').skip(1).any(|after| {
         let digits = after.as_bytes();
@@ -181,7 +163,7 @@ mod tests {
     #[test]
     fn targets() {
         use RouteError::*;
-        let id = MediaId(ID.into());
+        let id: ContentId = ID.parse().unwrap();
         let upper = format!("/api/media/{}", ID.to_uppercase());
         let media = format!("/api/media/{ID}");
         let query = format!("/api/media/{ID}?download=1");
@@ -190,8 +172,8 @@ mod tests {
         let short = format!("/api/media/{}", &ID[1..]);
         let encoded = format!("/api/media/%30{}", &ID[1..]);
         for (target, expected) in [
-            (media.as_str(), Ok(Route::Media(id.clone()))),
-            (&query, Ok(Route::Media(id.clone()))),
+            (media.as_str(), Ok(Route::Media(id))),
+            (&query, Ok(Route::Media(id))),
             (&info, Ok(Route::Info(id))),
             (&slash, Err(NoSuchMedia)),
             (&short, Err(NoSuchMedia)),
@@ -236,7 +218,7 @@ mod tests {
     }
 
     #[test]
-    fn files_at_the_root() {
+    fn files_mounted_at_the_root() {
         let at_root = |target| Route::parse(target, "/");
         assert_eq!(at_root("/a.gif"), named("a.gif"));
         assert_eq!(at_root("/media/a.gif"), named("media/a.gif"));

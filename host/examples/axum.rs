@@ -23,7 +23,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     // axum takes `/static` off the path, so named files are at millpond's own root. Where the paths of both fit
     // together as they are, `fallback_service` gives millpond whatever the program has no route for.
     let mut config = Config::default();
-    config.files_at = Some("/".parse()?);
+    config.mount_path = Some("/".parse()?);
     let folder = Folder::open(folder.as_ref())?;
     let millpond = Millpond::new(&Source::embedded(), folder, &config, Limits::default())?;
 

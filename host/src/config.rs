@@ -1,6 +1,6 @@
-//! The guest's settings: typed here and validated at the start, strings by key for the guest (`wit/world.wit`).
+//! Configuration of the guest, validated at the start: the settings of `wit/settings.wit`.
 
-use millpond_format::settings::SECRET;
+use millpond_format::settings::{self, SIGNING_KEYS};
 use millpond_format::signature::Key;
 use serde::Deserialize;
 use std::fmt;
@@ -8,82 +8,81 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-/// What a guest is told of how to answer. In a TOML file its fields have these names with `-` for `_`; what is left
-/// out has its default.
+/// Settings of the guest. Keys of the TOML file are the fields' names, with `-` for `_`. The guest has a default for each.
 ///
 /// ```
 /// use millpond::Config;
 ///
 /// let mut config = Config::default();
-/// assert_eq!(config.files_at(), "/media");
-/// config.files_at = Some("/files".parse()?);
+/// assert_eq!(config.mount_path(), "/media");
+/// config.mount_path = Some("/files".parse()?);
 /// config.cors.origins = Some(vec!["https://a.example".parse()?]);
-/// config.cache.missing = Some("10s".to_owned().try_into()?);
-/// assert_eq!(config.files_at(), "/files");
+/// config.cache.negative_ttl = Some("10s".to_owned().try_into()?);
+/// assert_eq!(config.mount_path(), "/files");
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
 #[non_exhaustive]
 pub struct Config {
-    /// Where named files are served; `/media`.
-    pub files_at: Option<FilesAt>,
-    /// Whose pages may read answers.
+    /// Path under which named files are served. Default: `/media`.
+    pub mount_path: Option<MountPath>,
+    /// Cross-origin resource sharing.
     pub cors: Cors,
-    /// What browsers are told.
-    pub browser: Browser,
-    /// What caches are told.
+    /// Response headers.
+    pub headers: Headers,
+    /// Directives for caches.
     pub cache: Cache,
-    /// Keys that signed URLs are made with, by id.
+    /// Keys that sign URLs, by id.
     pub signing_keys: SigningKeys,
 }
 
-/// Whose pages may read answers (Fetch section 3.2).
+/// Cross-origin resource sharing (Fetch section 3.2).
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
 #[non_exhaustive]
 pub struct Cors {
-    /// Origins as in `https://a.example`; all of them where this is left out.
+    /// Origins whose pages may read responses, as in `https://a.example`. Default: every origin.
     pub origins: Option<Vec<Origin>>,
-    /// How long a preflight's answer holds; a day.
+    /// Lifetime of a preflight response. Default: a day.
     pub max_age: Option<Age>,
 }
 
-/// What browsers are told, each a field's value; an empty one for no such field.
+/// Values of response headers. An empty value omits the header.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
 #[non_exhaustive]
-pub struct Browser {
-    /// `Timing-Allow-Origin`; `*`.
+pub struct Headers {
+    /// `Timing-Allow-Origin`. Default: `*`.
     pub timing_allow_origin: Option<FieldText>,
-    /// `Cross-Origin-Resource-Policy`; `cross-origin`.
-    pub resource_policy: Option<FieldText>,
-    /// `Content-Security-Policy` of types that a browser runs script in; a sandbox.
-    pub document_policy: Option<FieldText>,
+    /// `Cross-Origin-Resource-Policy`. Default: `cross-origin`.
+    pub cross_origin_resource_policy: Option<FieldText>,
+    /// `Content-Security-Policy` of types that can run scripts in a browser. Default: a sandbox.
+    pub content_security_policy: Option<FieldText>,
 }
 
-/// What caches are told.
+/// Directives for caches.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
 #[non_exhaustive]
 pub struct Cache {
-    /// `Cache-Control` of media by content; a year, immutable.
+    /// `Cache-Control` of media by content id. Default: a year, immutable.
     pub content: Option<FieldText>,
-    /// `Cache-Control` of named files; asked for again.
+    /// `Cache-Control` of named files. Default: `public, no-cache`.
     pub files: Option<FieldText>,
-    /// How long it holds that there is no such media; 5 seconds.
-    pub missing: Option<Age>,
+    /// Lifetime of the response that media does not exist. Default: 5 seconds.
+    pub negative_ttl: Option<Age>,
 }
 
-/// Where named files are served, as a path: `/`, or segments without a `/` at the end.
+/// Path under which named files are served: `/`, or segments without a `/` at the end.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(try_from = "String")]
-pub struct FilesAt(Arc<str>);
+pub struct MountPath(Arc<str>);
 
-/// The text is no path to serve files at.
+/// The text is no path to serve files under.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "a path to serve files at begins with `/`, has no `?`, `#`, `%` or space, and is neither `/api/media`, where media \
+    "a mount path begins with `/`, has no `?`, `#`, `%` or space, and is neither `/api/media`, where media \
      is served by its content, nor beneath it"
 )]
 pub struct NotAPath;
@@ -184,69 +183,74 @@ impl Config {
         })
     }
 
-    /// Where named files are served.
+    /// Path under which named files are served.
     #[must_use]
-    pub fn files_at(&self) -> &str {
-        self.files_at.as_ref().map_or("/media", FilesAt::as_str)
+    pub fn mount_path(&self) -> &str {
+        self.mount_path.as_ref().map_or("/media", MountPath::as_str)
     }
 
-    /// The settings as a guest is given them.
+    /// Returns the settings for the guest.
     pub(crate) fn settings(&self) -> Settings {
         let text = |text: &Option<FieldText>| text.as_ref().map(|text| text.0.clone());
-        let age = |age: Option<Age>| age.map(|age| age.0.to_string());
-        let origins = self.cors.origins.as_ref().map(|origins| {
-            let origins: Vec<&str> = origins.iter().map(|origin| origin.0.as_str()).collect();
-            origins.join(" ")
-        });
-        let all = [
-            ("files-at", Some(self.files_at().to_owned())),
-            ("cors-origins", origins),
-            ("cors-max-age", age(self.cors.max_age)),
-            (
-                "timing-allow-origin",
-                text(&self.browser.timing_allow_origin),
-            ),
-            ("resource-policy", text(&self.browser.resource_policy)),
-            ("document-policy", text(&self.browser.document_policy)),
-            ("cache-content", text(&self.cache.content)),
-            ("cache-files", text(&self.cache.files)),
-            ("cache-missing", age(self.cache.missing)),
-        ];
-        let all = all.into_iter();
+        let seconds = |age: Option<Age>| age.map(|age| age.0);
+        let origins = self.cors.origins.as_ref();
+        let typed = settings::Settings {
+            mount_path: Some(self.mount_path().to_owned()),
+            cors_origins: origins
+                .map(|origins| origins.iter().map(|origin| origin.0.clone()).collect()),
+            cors_max_age_s: seconds(self.cors.max_age),
+            timing_allow_origin: text(&self.headers.timing_allow_origin),
+            cross_origin_resource_policy: text(&self.headers.cross_origin_resource_policy),
+            content_security_policy: text(&self.headers.content_security_policy),
+            cache_content: text(&self.cache.content),
+            cache_files: text(&self.cache.files),
+            negative_ttl_s: seconds(self.cache.negative_ttl),
+        };
+        let pairs = typed.to_pairs().into_iter();
         Settings {
-            all: all
-                .filter_map(|(key, value)| Some((key.to_owned(), value?)))
-                .collect(),
-            signing_keys: self.signing_keys.to_setting(),
+            pairs: pairs.map(|(key, value)| (key.to_owned(), value)).collect(),
+            typed,
+            signing_keys: self.signing_keys.clone(),
             has_told_of_no_key: AtomicBool::new(false),
         }
     }
 }
 
-/// The settings as strings by key, for the guest.
+/// The settings: typed for a guest of the interface, as text by key for a component of `wasi:http`.
 pub(crate) struct Settings {
-    all: Vec<(String, String)>,
-    signing_keys: String,
+    typed: settings::Settings,
+    pairs: Vec<(String, String)>,
+    signing_keys: SigningKeys,
     /// Whether the log has it that there is private media and no key.
     has_told_of_no_key: AtomicBool,
 }
 
 impl Settings {
-    /// All but secrets.
-    pub(crate) fn all(&self) -> &[(String, String)] {
-        &self.all
+    /// Settings without secrets.
+    pub(crate) fn typed(&self) -> &settings::Settings {
+        &self.typed
     }
 
-    /// One of them, which may be a secret.
-    pub(crate) fn get(&self, key: &str) -> Option<&str> {
-        if key == SECRET {
-            return Some(&self.signing_keys);
+    /// Keys that sign URLs.
+    pub(crate) fn signing_keys(&self) -> &[Key] {
+        &self.signing_keys.0
+    }
+
+    /// Settings without secrets, as text by key.
+    pub(crate) fn pairs(&self) -> &[(String, String)] {
+        &self.pairs
+    }
+
+    /// Returns a setting as text. It may be a secret.
+    pub(crate) fn get(&self, key: &str) -> Option<String> {
+        if key == SIGNING_KEYS {
+            return Some(self.signing_keys.to_text());
         }
-        let found = self.all.iter().find(|(name, _)| name == key);
-        found.map(|(_, value)| value.as_str())
+        let found = self.pairs.iter().find(|(name, _)| name == key);
+        found.map(|(_, value)| value.clone())
     }
 
-    /// Private media was asked for: where there is no key to sign URLs with, nobody can have it, which is said once.
+    /// Logs once that private media was requested while there is no key to sign URLs with.
     pub(crate) fn asked_for_private(&self) {
         if self.signing_keys.is_empty() && !self.has_told_of_no_key.swap(true, Ordering::Relaxed) {
             tracing::warn!(
@@ -263,11 +267,9 @@ impl SigningKeys {
     /// # Errors
     /// [`NotAKey`].
     pub fn parse(text: &str) -> Result<Self, NotAKey> {
-        let keys = text.split([',', ' ', '\t', '\n', '\r']);
-        let keys = keys.filter(|key| !key.is_empty());
-        keys.map(|key| Key::parse(key).ok_or(NotAKey))
-            .collect::<Result<_, _>>()
+        settings::parse_signing_keys(text)
             .map(SigningKeys)
+            .map_err(|_| NotAKey)
     }
 
     /// The key of that id, or the first one.
@@ -285,7 +287,7 @@ impl SigningKeys {
         self.0.is_empty()
     }
 
-    fn to_setting(&self) -> String {
+    fn to_text(&self) -> String {
         let keys = self.0.iter();
         let keys: Vec<String> = keys.map(Key::to_text).collect();
         keys.join(" ")
@@ -305,7 +307,7 @@ impl TryFrom<std::collections::BTreeMap<String, String>> for SigningKeys {
 
 impl PartialEq for SigningKeys {
     fn eq(&self, other: &Self) -> bool {
-        self.to_setting() == other.to_setting()
+        self.to_text() == other.to_text()
     }
 }
 
@@ -317,7 +319,7 @@ impl fmt::Debug for SigningKeys {
     }
 }
 
-impl std::str::FromStr for FilesAt {
+impl std::str::FromStr for MountPath {
     type Err = NotAPath;
 
     fn from_str(text: &str) -> Result<Self, NotAPath> {
@@ -331,11 +333,11 @@ impl std::str::FromStr for FilesAt {
         {
             return Err(NotAPath);
         }
-        Ok(FilesAt(if path.is_empty() { "/" } else { path }.into()))
+        Ok(MountPath(if path.is_empty() { "/" } else { path }.into()))
     }
 }
 
-impl TryFrom<String> for FilesAt {
+impl TryFrom<String> for MountPath {
     type Error = NotAPath;
 
     fn try_from(text: String) -> Result<Self, NotAPath> {
@@ -343,7 +345,7 @@ impl TryFrom<String> for FilesAt {
     }
 }
 
-impl FilesAt {
+impl MountPath {
     /// The path.
     #[must_use]
     pub fn as_str(&self) -> &str {
@@ -413,27 +415,32 @@ mod tests {
     #[test]
     fn a_whole_configuration() {
         let config = read(
-            "files-at = \"/files/\"\n[cors]\norigins = [\"https://a.example\", \"http://b.example:81\"]\n\
-             max-age = \"10m\"\n[browser]\ndocument-policy = \"\"\n[cache]\nmissing = \"0s\"\n\
+            "mount-path = \"/files/\"\n[cors]\norigins = [\"https://a.example\", \"http://b.example:81\"]\n\
+             max-age = \"10m\"\n[headers]\ncontent-security-policy = \"\"\n[cache]\nnegative-ttl = \"0s\"\n\
              [signing-keys]\nk1 = \"000102030405060708090a0b0c0d0e0f\"\n",
         )
         .unwrap();
         let settings = config.settings();
         for (key, value) in [
-            ("files-at", Some("/files")),
+            ("mount-path", Some("/files")),
             (
                 "cors-origins",
                 Some("https://a.example http://b.example:81"),
             ),
             ("cors-max-age", Some("600")),
-            ("document-policy", Some("")),
-            ("cache-missing", Some("0")),
+            ("content-security-policy", Some("")),
+            ("negative-ttl", Some("0")),
             ("cache-files", None),
             ("signing-keys", Some("k1:000102030405060708090a0b0c0d0e0f")),
         ] {
-            assert_eq!(settings.get(key), value, "{key}");
+            assert_eq!(settings.get(key).as_deref(), value, "{key}");
         }
-        assert!(settings.all().iter().all(|(key, _)| key != "signing-keys"));
+        assert!(
+            settings
+                .pairs()
+                .iter()
+                .all(|(key, _)| key != "signing-keys")
+        );
         assert!(
             !format!("{config:?}").contains("0001"),
             "secrets are not shown"
@@ -444,12 +451,12 @@ mod tests {
     #[test]
     fn files_are_not_served_where_media_is_by_its_content() {
         for text in ["/api/media", "/api/media/", "/api/media/files"] {
-            assert_eq!(text.parse::<FilesAt>(), Err(NotAPath), "{text}");
-            let config = read(&format!("files-at = \"{text}\""));
+            assert_eq!(text.parse::<MountPath>(), Err(NotAPath), "{text}");
+            let config = read(&format!("mount-path = \"{text}\""));
             assert!(config.is_err(), "{text}");
         }
         for text in ["/", "/api", "/api/mediathek", "/media", "/v1/api/media"] {
-            assert!(text.parse::<FilesAt>().is_ok(), "{text}");
+            assert!(text.parse::<MountPath>().is_ok(), "{text}");
         }
     }
 
@@ -458,18 +465,23 @@ mod tests {
         let secret = "000102030405060708090a0b0c0d0e0f";
         for between in [" ", ",", ", ", "\n"] {
             let keys = SigningKeys::parse(&format!("a:{secret}{between}b:{secret}")).unwrap();
-            assert_eq!(keys.to_setting(), format!("a:{secret} b:{secret}"));
+            assert_eq!(keys.to_text(), format!("a:{secret} b:{secret}"));
         }
     }
 
     #[test]
     fn what_is_wrong_is_said_with_line_and_field_and_no_secret() {
         for (text, line, field, message) in [
-            ("files-at = \"media\"", 1, "files-at", "begins with `/`"),
+            ("mount-path = \"media\"", 1, "mount-path", "begins with `/`"),
             ("\n[cors]\norigin = []", 3, "origin", "unknown field"),
             ("[cors]\norigins = [\"*\"]", 2, "origins", "an origin is"),
             ("[cors]\nmax-age = 5", 2, "max-age", "invalid type"),
-            ("[cache]\nmissing = \"soon\"", 2, "missing", "a time is"),
+            (
+                "[cache]\nnegative-ttl = \"soon\"",
+                2,
+                "negative-ttl",
+                "a time is",
+            ),
             ("[cache]\nfiles = \"a\\nb\"", 2, "files", "visible ASCII"),
             ("x", 1, "x", ""),
             (

@@ -47,7 +47,7 @@ use tokio::time::{Instant, timeout, timeout_at};
 /// dropped response, or a dropped response future, frees all that the request held, at once. What a request's
 /// content holds is not read: the embedder sees to it that the next request is not looked for in it.
 ///
-/// It answers `/api/media/<id>` and what lies beneath [`Config::files_at`]; a router that takes a prefix off the path
+/// It answers `/api/media/<id>` and what lies beneath [`Config::mount_path`]; a router that takes a prefix off the path
 /// before it asks sees to it that these are left. It needs a tokio runtime with a timer.
 ///
 /// ```
@@ -459,10 +459,10 @@ impl Shared {
         let client = client.map(|client| client.to_string());
         let question = serve::Request {
             method: head.method.as_str(),
-            target: target(head),
-            fields: &fields,
+            path_with_query: target(head),
+            headers: &fields,
             received: timestamp_ns(SystemTime::now()).unwrap_or(u64::MAX),
-            nonce: rand::random(),
+            random: rand::random(),
             client: client.as_deref(),
         };
         let called = timeout_at(deadline, async {

@@ -285,7 +285,7 @@ impl Reusable {
     /// What a guest allows to be given again. `None` where its terms are none: a field that has no valid name, private
     /// media whatever the guest says of it, or a part of unknown making.
     pub(crate) fn of(
-        terms: &serve::Reuse,
+        terms: &serve::Cacheability,
         status: StatusCode,
         fields: &HeaderMap,
         parts: Vec<PartSource>,
@@ -303,10 +303,10 @@ impl Reusable {
         if opened.iter().any(is_private) || !parts.iter().all(is_made_of_it) {
             return None;
         }
-        let names = terms.depends_on.iter().map(HeaderName::try_from);
+        let names = terms.vary.iter().map(HeaderName::try_from);
         Some(Reusable {
             depends_on: names.collect::<Result<_, _>>().ok()?,
-            valid_for: Duration::from_millis(terms.valid_for_ms.into()),
+            valid_for: Duration::from_millis(terms.max_age_ms.into()),
             written: Written::of(status, fields, &parts, &opened),
             route,
             status,
@@ -534,9 +534,9 @@ mod tests {
 
     /// What a guest allows to be given again that has opened such media.
     fn of(access: Access) -> Option<Reusable> {
-        let terms = serve::Reuse {
-            depends_on: vec!["range".into()],
-            valid_for_ms: 1000,
+        let terms = serve::Cacheability {
+            vary: vec!["range".into()],
+            max_age_ms: 1000,
         };
         let opened = Opened {
             key: Key::Named("a.gif".into()),

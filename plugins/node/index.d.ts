@@ -9,7 +9,7 @@ import type { IncomingMessage, ServerResponse } from 'node:http';
 export function millpond(root: string, options?: Options): Middleware;
 export default millpond;
 
-/** Serves a request: with `next`, only what lies under `/api/media/` and `filesAt`; without it, everything. */
+/** Serves a request: with `next`, only what lies under `/api/media/` and `mountPath`; without it, everything. */
 export interface Middleware {
   (request: IncomingMessage, response: ServerResponse, next?: (error?: unknown) => void): void;
   /** What requests hold right now, and how the ended ones ended. */
@@ -41,26 +41,26 @@ export interface Options extends Settings {
   log?: (line: string) => void;
 }
 
-/** How to answer; what is left out has its default. */
+/** Settings of the guest. Each has a default. */
 export interface Settings {
-  /** The path under which named files are served. `/media`. */
-  filesAt?: string;
-  /** Origins whose pages may read answers, as in `https://a.example`. `'*'`. */
+  /** Path under which named files are served. Default: `/media`. */
+  mountPath?: string;
+  /** Origins whose pages may read responses, as in `https://a.example`. Default: `'*'`. */
   corsOrigins?: '*' | string[];
-  /** Seconds for which a preflight's answer holds. A day. */
+  /** Lifetime of a preflight response, in seconds. Default: a day. */
   corsMaxAge?: number;
-  /** `Timing-Allow-Origin`; empty for no such field. `*`. */
+  /** `Timing-Allow-Origin`; empty to omit it. Default: `*`. */
   timingAllowOrigin?: string;
-  /** `Cross-Origin-Resource-Policy`; empty for no such field. `cross-origin`. */
-  resourcePolicy?: string;
-  /** `Content-Security-Policy` of types that a browser runs script in; empty for none. A sandbox. */
-  documentPolicy?: string;
-  /** `Cache-Control` of media by content. A year, immutable. */
+  /** `Cross-Origin-Resource-Policy`; empty to omit it. Default: `cross-origin`. */
+  crossOriginResourcePolicy?: string;
+  /** `Content-Security-Policy` of types that can run scripts; empty to omit it. Default: a sandbox. */
+  contentSecurityPolicy?: string;
+  /** `Cache-Control` of media by content id. Default: a year, immutable. */
   cacheContent?: string;
-  /** `Cache-Control` of named files. `public, no-cache`. */
+  /** `Cache-Control` of named files. Default: `public, no-cache`. */
   cacheFiles?: string;
-  /** Seconds for which it holds that there is no such media. 5. */
-  cacheMissing?: number;
-  /** Keys of signed URLs by their ids: 16 bytes or more in hexadecimal. None. */
+  /** Lifetime of the response that media does not exist, in seconds. Default: 5. */
+  negativeTtl?: number;
+  /** Keys that sign URLs, by id: at least 16 bytes in hexadecimal. Default: none. */
   signingKeys?: Record<string, string>;
 }

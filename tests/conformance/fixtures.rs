@@ -3,6 +3,7 @@
 use super::table::{self, Common, Settings};
 use crate::host::noise;
 use millpond::store::{Adder, ContentId};
+use millpond_format::{settings, signature};
 use millpond_guest::config::SANDBOX;
 use millpond_guest::imports::{
     Access, Imports, Info, Key, Object, SettingsError, StoreError, Timestamp, Variant, Version,
@@ -300,18 +301,17 @@ impl Imports for Shelf<'_> {
         })
     }
 
-    fn settings(&self) -> Result<Vec<(String, String)>, SettingsError> {
-        let all = self
-            .settings
-            .iter()
-            .filter(|(key, _)| *key != "signing-keys");
-        Ok(all
-            .map(|(key, value)| (key.clone(), value.clone()))
-            .collect())
+    fn settings(&self) -> Result<settings::Settings, SettingsError> {
+        let all = self.settings.iter();
+        let environment: Vec<_> = all
+            .map(|(key, value)| (settings::variable(key), value.clone()))
+            .collect();
+        settings::Settings::from_environment(&environment).map_err(|_| SettingsError)
     }
 
-    fn setting(&self, key: &str) -> Result<Option<String>, SettingsError> {
-        Ok(self.settings.get(key).cloned())
+    fn signing_keys(&self) -> Result<Vec<signature::Key>, SettingsError> {
+        let keys = self.settings.get(settings::SIGNING_KEYS);
+        settings::parse_signing_keys(keys.map_or("", String::as_str)).map_err(|_| SettingsError)
     }
 }
 

@@ -5,6 +5,8 @@ use super::fixtures::{Fixtures, Item};
 use super::ways::{self, Component};
 use crate::host::noise;
 use millpond::End;
+use millpond_format::settings::Settings;
+use millpond_format::signature;
 use millpond_guest::imports::{Imports, Key, SettingsError, StoreError};
 use proptest::prelude::*;
 use std::collections::BTreeMap;
@@ -279,11 +281,11 @@ impl Imports for One<'_> {
         Ok(Item::new(self.0.into(), "text/plain", None))
     }
 
-    fn settings(&self) -> Result<Vec<(String, String)>, SettingsError> {
-        Ok(Vec::new())
+    fn settings(&self) -> Result<Settings, SettingsError> {
+        Ok(Settings::default())
     }
 
-    fn setting(&self, _key: &str) -> Result<Option<String>, SettingsError> {
-        Ok(None)
+    fn signing_keys(&self) -> Result<Vec<signature::Key>, SettingsError> {
+        Ok(Vec::new())
     }
 }

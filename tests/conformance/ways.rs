@@ -23,7 +23,7 @@ pub(crate) fn natively(request: &Request, store: &impl Imports<Object = Item>) -
     let request = message::Request {
         received: Timestamp(request.received * 1_000_000_000),
         client: request.client.as_deref(),
-        ..message::Request::of_head(&request.method, &request.target, &request.fields)
+        ..message::Request::from_head(&request.method, &request.target, &request.fields)
     };
     let response = answer::handle(&request, store);
     let mut body = Vec::new();
@@ -36,7 +36,7 @@ pub(crate) fn natively(request: &Request, store: &impl Imports<Object = Item>) -
             }
         }
     }
-    let fields = response.fields.iter();
+    let fields = response.headers.iter();
     let fields = fields.map(|(name, value)| (name.as_str(), value.as_bytes()));
     Response::new(response.status.as_u16(), fields, body)
 }
@@ -117,17 +117,19 @@ pub(crate) fn config_toml(settings: &Settings) -> toml::Table {
     };
     for (key, value) in settings {
         match key.as_str() {
-            "files-at" => {}
+            "mount-path" => {}
             "cors-origins" => {
                 let origins: Vec<_> = value.split_ascii_whitespace().map(text).collect();
                 put(["cors", "origins"], origins.into());
             }
             "cors-max-age" => put(["cors", "max-age"], seconds(value)),
-            "cache-missing" => put(["cache", "missing"], seconds(value)),
+            "negative-ttl" => put(["cache", "negative-ttl"], seconds(value)),
             "cache-files" => put(["cache", "files"], text(value)),
-            "document-policy" => put(["browser", "document-policy"], text(value)),
-            "resource-policy" => put(["browser", "resource-policy"], text(value)),
-            "timing-allow-origin" => put(["browser", "timing-allow-origin"], text(value)),
+            "content-security-policy" => put(["headers", "content-security-policy"], text(value)),
+            "cross-origin-resource-policy" => {
+                put(["headers", "cross-origin-resource-policy"], text(value))
+            }
+            "timing-allow-origin" => put(["headers", "timing-allow-origin"], text(value)),
             "signing-keys" => {
                 for key in value.split_ascii_whitespace() {
                     let (id, secret) = key.split_once(':').unwrap();
@@ -137,8 +139,8 @@ pub(crate) fn config_toml(settings: &Settings) -> toml::Table {
             other => panic!("no row has needed the setting {other} yet"),
         }
     }
-    if let Some(path) = settings.get("files-at") {
-        config.insert("files-at".into(), text(path));
+    if let Some(path) = settings.get("mount-path") {
+        config.insert("mount-path".into(), text(path));
     }
     config
 }
@@ -214,7 +216,7 @@ pub(crate) async fn host(
     let config = config(settings);
     let setup = Setup {
         // A setup has one for ever; the table knows a handful.
-        files_at: config.files_at().to_owned().leak(),
+        mount_path: config.mount_path().to_owned().leak(),
         config,
         certificate,
         ..Setup::default()

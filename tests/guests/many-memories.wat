@@ -6,7 +6,7 @@
   (memory $d 1)
   (func (export "cabi_realloc") (param i32 i32 i32 i32) (result i32)
     (i32.const 1024))
-  (func (export "millpond:media/media-serve@0.1.0#handle")
+  (func (export "millpond:media/media-serve@0.2.0#handle")
     (param i32 i32 i32 i32 i32 i32 i64 i64 i32 i32 i32) (result i32)
     (drop (memory.grow $a (i32.const 6)))
     (drop (memory.grow $b (i32.const 6)))

@@ -4,7 +4,7 @@
   (memory (export "memory") 1)
   (func (export "cabi_realloc") (param i32 i32 i32 i32) (result i32)
     (i32.const 1024))
-  (func (export "millpond:media/media-serve@0.1.0#handle")
+  (func (export "millpond:media/media-serve@0.2.0#handle")
     (param i32 i32 i32 i32 i32 i32 i64 i64 i32 i32 i32) (result i32)
     (loop $again
       (br_if $again

@@ -70,9 +70,9 @@ const COMPOSITIONS: [Composition; 4] = [
 const GUEST: &str = "host/component/media-serve.wasm";
 const FOLDER: &str = "components/store.wasm";
 
-const MEDIA_SERVE: &str = "millpond:media/media-serve@0.1.0";
-const MEDIA_STORE: &str = "millpond:media/media-store@0.1.0";
-const SETTINGS: &str = "wasi:config/store@0.2.0-rc.1";
+const MEDIA_SERVE: &str = "millpond:media/media-serve@0.2.0";
+const MEDIA_STORE: &str = "millpond:media/media-store@0.2.0";
+const SETTINGS: &str = "millpond:media/settings@0.2.0";
 
 /// Composes from the components beneath `at` and writes the results beside them; what they say of themselves is in
 /// the manifest at the workspace's root.

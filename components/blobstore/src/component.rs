@@ -3,7 +3,7 @@
 use bindings::wasi::blobstore::blobstore::get_container;
 use bindings::wasi::blobstore::types::IncomingValue;
 use millpond_format::settings;
-use millpond_media_store::bindings::exports::millpond::media::media_store::Error;
+use millpond_media_store::bindings::exports::millpond::media::media_store::ErrorCode;
 use millpond_media_store::bindings::wasi::cli::environment::get_environment;
 use millpond_media_store::bindings::wasi::io::streams::InputStream;
 use millpond_media_store::{Metadata, Storage, Store, log};
@@ -18,7 +18,7 @@ use std::rc::Rc;
 mod bindings {
     wit_bindgen::generate!({
         path: ["../../wit", "../wit/p2"],
-        world: "millpond:wasi/blobstore-imports",
+        world: "millpond:adapters/blobstore-imports",
         generate_all,
         with: {
             "wasi:io/error@0.2.12": millpond_media_store::bindings::wasi::io::error,
@@ -48,21 +48,21 @@ struct StoredObject {
 impl Storage for Container {
     type File = StoredObject;
 
-    fn open() -> Result<Self, Error> {
-        let name = settings::get(get_environment(), "container");
-        let name = name.unwrap_or_else(|| "media".to_owned());
-        let container = get_container(&name).map_err(|error| {
+    fn open() -> Result<Self, ErrorCode> {
+        let environment = get_environment();
+        let name = settings::value(&environment, "container").unwrap_or("media");
+        let container = get_container(name).map_err(|error| {
             log(&format!(
                 "cannot open the container {name} of media, which MILLPOND_CONTAINER names: {error}"
             ));
-            Error::Failed
+            ErrorCode::Other(Some(error))
         })?;
         Ok(Container(Rc::new(container)))
     }
 
-    fn open_file(&self, path: &str) -> Result<(StoredObject, Metadata), Error> {
+    fn open_file(&self, path: &str) -> Result<(StoredObject, Metadata), ErrorCode> {
         if !self.0.has_object(path).map_err(store_error)? {
-            return Err(Error::NotFound);
+            return Err(ErrorCode::NotFound);
         }
         let metadata = Metadata {
             length: self.0.object_info(path).map_err(store_error)?.size,
@@ -75,12 +75,12 @@ impl Storage for Container {
         Ok((object, metadata))
     }
 
-    fn read(file: &StoredObject, length: u64) -> Result<Vec<u8>, Error> {
+    fn read(file: &StoredObject, length: u64) -> Result<Vec<u8>, ErrorCode> {
         let bytes = file.get(0, length)?;
         IncomingValue::incoming_value_consume_sync(bytes).map_err(store_error)
     }
 
-    fn stream(file: &StoredObject, offset: u64, length: u64) -> Result<InputStream, Error> {
+    fn stream(file: &StoredObject, offset: u64, length: u64) -> Result<InputStream, ErrorCode> {
         let bytes = file.get(offset, length)?;
         IncomingValue::incoming_value_consume_async(bytes).map_err(store_error)
     }
@@ -90,7 +90,7 @@ impl StoredObject {
     /// Requests bytes; none is read yet.
     ///
     /// The interface has no empty range. For `length` 0 the first byte is requested, and the caller takes none of it.
-    fn get(&self, offset: u64, length: u64) -> Result<IncomingValue, Error> {
+    fn get(&self, offset: u64, length: u64) -> Result<IncomingValue, ErrorCode> {
         let last = offset.saturating_add(length.saturating_sub(1));
         let found = self.container.get_data(&self.name, offset, last);
         found.map_err(store_error)
@@ -98,6 +98,6 @@ impl StoredObject {
 }
 
 /// The interface's errors are texts for people, without a kind.
-fn store_error(_: String) -> Error {
-    Error::Failed
+fn store_error(message: String) -> ErrorCode {
+    ErrorCode::Other(Some(message))
 }

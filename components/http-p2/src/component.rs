@@ -1,6 +1,6 @@
-//! The handler: from `wasi:http` to the interface's request, and from its response back.
+//! The handler: conversion between `wasi:http` and the interface's request and response.
 
-use crate::pump::Pump;
+use crate::body::BodyWriter;
 use bindings::exports::wasi::http::incoming_handler::Guest;
 use bindings::millpond::media::media_serve::{Part, Request, Response, handle};
 use bindings::wasi::clocks::wall_clock;
@@ -18,7 +18,7 @@ use bindings::wasi::random::random::get_random_u64;
 pub(crate) mod bindings {
     wit_bindgen::generate!({
         path: ["../../wit", "../wit/p2"],
-        world: "millpond:wasi/http-p2",
+        world: "millpond:adapters/http-p2",
         generate_all,
     });
     use super::Component;
@@ -29,8 +29,8 @@ struct Component;
 
 impl Guest for Component {
     fn handle(request: IncomingRequest, out: ResponseOutparam) {
-        let response = handle(&question(&request));
-        // A request's content is not read: the host lets go of it with the request.
+        let response = handle(&to_wit_request(&request));
+        // The content of the request is not read. The host drops it with the request.
         drop(request);
         match head(&response) {
             Ok((head, body)) => {
@@ -42,7 +42,7 @@ impl Guest for Component {
     }
 }
 
-fn question(request: &IncomingRequest) -> Request {
+fn to_wit_request(request: &IncomingRequest) -> Request {
     let now = wall_clock::now();
     let method = match request.method() {
         Method::Get => "GET".into(),
@@ -56,50 +56,52 @@ fn question(request: &IncomingRequest) -> Request {
         Method::Patch => "PATCH".into(),
         Method::Other(method) => method,
     };
-    let fields = request.headers().entries().into_iter();
+    let headers = request.headers().entries().into_iter();
     Request {
         method,
-        target: request.path_with_query().unwrap_or_else(|| "/".into()),
-        fields: fields
+        path_with_query: request.path_with_query().unwrap_or_else(|| "/".into()),
+        headers: headers
             .map(|(name, value)| (name.to_ascii_lowercase(), value))
             .collect(),
         received: now
             .seconds
             .saturating_mul(1_000_000_000)
             .saturating_add(now.nanoseconds.into()),
-        nonce: get_random_u64(),
-        // `wasi:http` does not tell.
+        random: get_random_u64(),
+        // `wasi:http` has no client address.
         client: None,
     }
 }
 
 fn head(response: &Response) -> Result<(OutgoingResponse, OutgoingBody), ErrorCode> {
     let internal = |what: &str| ErrorCode::InternalError(Some(what.to_owned()));
-    let fields = Fields::from_list(&response.fields).map_err(|_| internal("a field"))?;
+    let fields = Fields::from_list(&response.headers).map_err(|_| internal("a field"))?;
     let head = OutgoingResponse::new(fields);
-    head.set_status_code(response.status)
+    head.set_status_code(response.status_code)
         .map_err(|()| internal("the status"))?;
     let body = head.body().map_err(|()| internal("the body"))?;
     Ok((head, body))
 }
 
-/// Sends the parts one after the other. Where one fails or the client has gone, the body is dropped unfinished, which
-/// tells the host to cut the connection: the client sees that the answer is not whole.
+/// Sends the parts in order.
+///
+/// If one fails, or the client has disconnected, the body is dropped unfinished. The host then aborts the connection, so
+/// that the client detects the truncated response.
 fn send(body: OutgoingBody, parts: Vec<Part>) {
     let Ok(output) = body.write() else {
         return;
     };
-    let mut pump = Pump::new(&output);
+    let mut writer = BodyWriter::new(&output);
     for part in parts {
         let sent = match part {
-            Part::Bytes(bytes) => pump.write(&bytes),
-            Part::Stream(part) => pump.splice(part.source, part.length),
+            Part::Bytes(bytes) => writer.write(&bytes),
+            Part::Stream(part) => writer.splice(part.source, part.length),
         };
         if sent.is_err() {
             return;
         }
     }
     drop(output);
-    // Its error is that of a `HEAD`, whose `Content-Length` is that of no body here.
+    // It fails for `HEAD`, since the `Content-Length` is not that of the empty body.
     let _ = OutgoingBody::finish(body, None);
 }

@@ -1,9 +1,9 @@
-//! `media-serve` behind `wasi:http/incoming-handler`: a request in, its head answered, its body pumped.
+//! `media-serve` behind `wasi:http/incoming-handler`.
 //!
-//! A host that only knows `wasi:http` cannot take the streams out of the instance, so the instance lives until the body
-//! is sent, and moves it: `pump` has one bounded piece in flight at a time.
+//! A host that knows only `wasi:http` cannot take the streams out of the instance. The instance therefore lives until the
+//! body is sent, and sends it itself: `body` has one bounded chunk in flight at a time.
 
 #[cfg(target_family = "wasm")]
-mod component;
+mod body;
 #[cfg(target_family = "wasm")]
-mod pump;
+mod component;

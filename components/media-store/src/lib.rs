@@ -4,13 +4,15 @@
 #![cfg(target_family = "wasm")]
 
 use bindings::exports::millpond::media::media_store::{
-    Access, Error, Guest, GuestObject, Info, Key, Object, VariantInfo,
+    Access, ErrorCode, Guest, GuestObject, Info, Key, Object, ReadError, VariantInfo,
 };
-use bindings::exports::wasi::config::store as config;
+use bindings::exports::millpond::media::settings as wit;
 use bindings::wasi::cli::environment::get_environment;
 use bindings::wasi::cli::stderr::get_stderr;
 use bindings::wasi::io::streams::InputStream;
-use millpond_format::{self as format, ContentId, RECORD_BYTES, Record, settings, timestamp_ns};
+use millpond_format::settings::{self, InvalidSetting, SIGNING_KEYS, Settings};
+use millpond_format::signature::Key as SigningKey;
+use millpond_format::{self as format, ContentId, RECORD_BYTES, Record, timestamp_ns};
 use std::marker::PhantomData;
 use std::path::Path;
 
@@ -24,7 +26,7 @@ pub mod bindings {
     //! Bindings of the world `media-store-provider`.
     wit_bindgen::generate!({
         path: ["../../wit", "../wit/p2"],
-        world: "millpond:wasi/media-store-provider",
+        world: "millpond:adapters/media-store-provider",
         generate_all,
         pub_export_macro: true,
         default_bindings_module: "millpond_media_store::bindings",
@@ -40,33 +42,33 @@ pub trait Storage: Sized + 'static {
     ///
     /// # Errors
     /// If the host provides no storage.
-    fn open() -> Result<Self, Error>;
+    fn open() -> Result<Self, ErrorCode>;
 
     /// Opens the file at a path relative to the root.
     ///
     /// # Errors
-    /// [`Error::NotFound`] if there is no regular file.
-    fn open_file(&self, path: &str) -> Result<(Self::File, Metadata), Error>;
+    /// [`ErrorCode::NotFound`] if there is no regular file.
+    fn open_file(&self, path: &str) -> Result<(Self::File, Metadata), ErrorCode>;
 
     /// Opens a named file. By default there is none.
     ///
     /// # Errors
-    /// [`Error::NotFound`] if there is no such file, or if it may not be served.
-    fn open_named(&self, _name: &str) -> Result<OpenObject<Self>, Error> {
-        Err(Error::NotFound)
+    /// [`ErrorCode::NotFound`] if there is no such file, or if it may not be served.
+    fn open_named(&self, _name: &str) -> Result<OpenObject<Self>, ErrorCode> {
+        Err(ErrorCode::NotFound)
     }
 
     /// Reads the first `length` bytes of a file; fewer if the file is shorter.
     ///
     /// # Errors
     /// If reading fails.
-    fn read(file: &Self::File, length: u64) -> Result<Vec<u8>, Error>;
+    fn read(file: &Self::File, length: u64) -> Result<Vec<u8>, ErrorCode>;
 
     /// Returns a stream whose first `length` bytes are those of the file from `offset` on. Nothing is read yet.
     ///
     /// # Errors
     /// If the storage refuses it.
-    fn stream(file: &Self::File, offset: u64, length: u64) -> Result<InputStream, Error>;
+    fn stream(file: &Self::File, offset: u64, length: u64) -> Result<InputStream, ErrorCode>;
 }
 
 /// Metadata of a file.
@@ -94,7 +96,7 @@ pub struct Store<S>(PhantomData<S>);
 impl<S: Storage> Guest for Store<S> {
     type Object = OpenObject<S>;
 
-    fn open(key: Key) -> Result<Object, Error> {
+    fn open(key: Key) -> Result<Object, ErrorCode> {
         let storage = S::open()?;
         match key {
             Key::Content(id) => open_content(&storage, &id),
@@ -113,24 +115,25 @@ impl<S: Storage> GuestObject for OpenObject<S> {
         self.variants.clone()
     }
 
-    fn read(&self, offset: u64, length: u64) -> Result<InputStream, Error> {
+    fn read(&self, offset: u64, length: u64) -> Result<InputStream, ReadError> {
         let end = offset.checked_add(length);
         if end.is_none_or(|end| end > self.info.length) {
-            return Err(Error::OutOfBounds);
+            return Err(ReadError::OutOfBounds);
         }
-        S::stream(&self.file, offset, length)
+        S::stream(&self.file, offset, length).map_err(ReadError::Failed)
     }
 }
 
-fn open_content<S: Storage>(storage: &S, id: &str) -> Result<OpenObject<S>, Error> {
-    let id: ContentId = id.parse().map_err(|_| Error::NotFound)?;
+fn open_content<S: Storage>(storage: &S, id: &str) -> Result<OpenObject<S>, ErrorCode> {
+    let id: ContentId = id.parse().map_err(|_| ErrorCode::NotFound)?;
     let (file, metadata) = storage.open_file(&text(&id.record_path()))?;
     // A larger record is damaged.
     if metadata.length > RECORD_BYTES {
-        return Err(Error::NotFound);
+        return Err(ErrorCode::NotFound);
     }
-    let record = Record::parse(&S::read(&file, metadata.length)?).ok_or(Error::NotFound)?;
-    if record.access == format::Access::Private && !settings::has_keys(get_environment()) {
+    let record = Record::parse(&S::read(&file, metadata.length)?).ok_or(ErrorCode::NotFound)?;
+    if record.access == format::Access::Private && signing_keys().is_ok_and(|keys| keys.is_empty())
+    {
         log(
             "private media was requested, but no key is configured to sign URLs with: no client can read it; set \
              MILLPOND_SIGNING_KEYS in the component's environment",
@@ -138,7 +141,7 @@ fn open_content<S: Storage>(storage: &S, id: &str) -> Result<OpenObject<S>, Erro
     }
     let (file, metadata) = storage.open_file(&text(&id.path()))?;
     if metadata.length != record.size {
-        return Err(Error::NotFound);
+        return Err(ErrorCode::NotFound);
     }
     Ok(OpenObject {
         file,
@@ -181,12 +184,37 @@ pub fn log(message: &str) {
     let _ = get_stderr().blocking_write_and_flush(line);
 }
 
-impl<S: Storage> config::Guest for Store<S> {
-    fn get(key: String) -> Result<Option<String>, config::Error> {
-        Ok(settings::get(get_environment(), &key))
+impl<S: Storage> wit::Guest for Store<S> {
+    fn get() -> Result<wit::Settings, ()> {
+        let settings = Settings::from_environment(&get_environment()).map_err(log_invalid)?;
+        Ok(wit::Settings {
+            mount_path: settings.mount_path,
+            cors_origins: settings.cors_origins,
+            cors_max_age_s: settings.cors_max_age_s,
+            timing_allow_origin: settings.timing_allow_origin,
+            cross_origin_resource_policy: settings.cross_origin_resource_policy,
+            content_security_policy: settings.content_security_policy,
+            cache_content: settings.cache_content,
+            cache_files: settings.cache_files,
+            negative_ttl_s: settings.negative_ttl_s,
+        })
     }
 
-    fn get_all() -> Result<Vec<(String, String)>, config::Error> {
-        Ok(settings::listed(get_environment()))
+    fn signing_keys() -> Result<Vec<wit::SigningKey>, ()> {
+        let keys = signing_keys().map_err(log_invalid)?;
+        let keys = keys.iter().map(|key| wit::SigningKey {
+            id: key.id().to_owned(),
+            secret: key.secret().to_owned(),
+        });
+        Ok(keys.collect())
     }
+}
+
+fn signing_keys() -> Result<Vec<SigningKey>, InvalidSetting> {
+    let environment = get_environment();
+    settings::parse_signing_keys(settings::value(&environment, SIGNING_KEYS).unwrap_or_default())
+}
+
+fn log_invalid(error: InvalidSetting) {
+    log(&error.to_string());
 }

@@ -7,7 +7,7 @@ use bindings::wasi::filesystem::types::{
 use millpond_format::charset::with_charset;
 use millpond_format::{names, version};
 use millpond_media_store::bindings::exports::millpond::media::media_store::{
-    Access, Error, Info, Key, VariantInfo, Version,
+    Access, ErrorCode as StoreError, Info, Key, VariantInfo, Version,
 };
 use millpond_media_store::bindings::wasi::io::streams::InputStream;
 use millpond_media_store::{Metadata, OpenObject, Storage, Store, log};
@@ -22,7 +22,7 @@ use sha2::{Digest, Sha256};
 mod bindings {
     wit_bindgen::generate!({
         path: ["../../wit", "../wit/p2"],
-        world: "millpond:wasi/filesystem-imports",
+        world: "millpond:adapters/filesystem-imports",
         generate_all,
         with: {
             "wasi:io/error@0.2.12": millpond_media_store::bindings::wasi::io::error,
@@ -42,19 +42,19 @@ struct Folder(Descriptor);
 impl Storage for Folder {
     type File = Descriptor;
 
-    fn open() -> Result<Self, Error> {
+    fn open() -> Result<Self, StoreError> {
         let mut directories = get_directories().into_iter();
         let Some((root, _)) = directories.next() else {
             log(
                 "there is no folder of media: the host has to open one for the component, as in \
                  `wasmtime serve --dir FOLDER::/media`",
             );
-            return Err(Error::Failed);
+            return Err(StoreError::Other(Some("no folder is preopened".to_owned())));
         };
         Ok(Folder(root))
     }
 
-    fn open_file(&self, path: &str) -> Result<(Descriptor, Metadata), Error> {
+    fn open_file(&self, path: &str) -> Result<(Descriptor, Metadata), StoreError> {
         let (file, stat) = open_file(&self.0, path)?;
         let metadata = Metadata {
             length: stat.size,
@@ -63,11 +63,11 @@ impl Storage for Folder {
         Ok((file, metadata))
     }
 
-    fn open_named(&self, name: &str) -> Result<OpenObject<Self>, Error> {
+    fn open_named(&self, name: &str) -> Result<OpenObject<Self>, StoreError> {
         open_named(&self.0, name)
     }
 
-    fn read(file: &Descriptor, length: u64) -> Result<Vec<u8>, Error> {
+    fn read(file: &Descriptor, length: u64) -> Result<Vec<u8>, StoreError> {
         let mut all = Vec::new();
         loop {
             let offset = all.len() as u64;
@@ -84,7 +84,7 @@ impl Storage for Folder {
         }
     }
 
-    fn stream(file: &Descriptor, offset: u64, _length: u64) -> Result<InputStream, Error> {
+    fn stream(file: &Descriptor, offset: u64, _length: u64) -> Result<InputStream, StoreError> {
         file.read_via_stream(offset).map_err(store_error)
     }
 }
@@ -96,7 +96,7 @@ impl Storage for Folder {
 fn digest_and_version(
     file: &Descriptor,
     stat: &DescriptorStat,
-) -> Result<(Option<String>, Version), Error> {
+) -> Result<(Option<String>, Version), StoreError> {
     if stat.size <= version::DIGEST_BYTES {
         let bytes = Folder::read(file, stat.size)?;
         if bytes.len() as u64 == stat.size {
@@ -116,16 +116,16 @@ fn digest_and_version(
     Ok((None, Version::Weak(version::text(&hash.finalize().into()))))
 }
 
-fn open_named(root: &Descriptor, name: &str) -> Result<OpenObject<Folder>, Error> {
+fn open_named(root: &Descriptor, name: &str) -> Result<OpenObject<Folder>, StoreError> {
     if !names::is_served(name) {
-        return Err(Error::NotFound);
+        return Err(StoreError::NotFound);
     }
     let (file, stat) = open_file(root, name)?;
     let media_type = with_charset(names::media_type(name), stat.size, |offset, into| {
         let (bytes, _) = file.read(into.len() as u64, offset).map_err(store_error)?;
         let count = bytes.len().min(into.len());
         into[..count].copy_from_slice(&bytes[..count]);
-        Ok::<_, Error>(count)
+        Ok::<_, StoreError>(count)
     })?;
     let exists = |name: &str| {
         let found = root.stat_at(PathFlags::SYMLINK_FOLLOW, name);
@@ -156,10 +156,10 @@ fn open_named(root: &Descriptor, name: &str) -> Result<OpenObject<Folder>, Error
 }
 
 /// Opens a regular file. The host lets no path and no link lead out of the folder.
-fn open_file(root: &Descriptor, path: &str) -> Result<(Descriptor, DescriptorStat), Error> {
+fn open_file(root: &Descriptor, path: &str) -> Result<(Descriptor, DescriptorStat), StoreError> {
     let require_regular = |stat: &DescriptorStat| match stat.type_ {
         DescriptorType::RegularFile => Ok(()),
-        _ => Err(Error::NotFound),
+        _ => Err(StoreError::NotFound),
     };
     // Opening a named pipe would wait for a writer and block the host, so the type is checked first.
     let found = root.stat_at(PathFlags::SYMLINK_FOLLOW, path);
@@ -173,12 +173,12 @@ fn open_file(root: &Descriptor, path: &str) -> Result<(Descriptor, DescriptorSta
     Ok((file, stat))
 }
 
-fn store_error(error: ErrorCode) -> Error {
+fn store_error(error: ErrorCode) -> StoreError {
     match error {
-        ErrorCode::InsufficientMemory | ErrorCode::Busy | ErrorCode::WouldBlock => Error::Busy,
-        ErrorCode::Io => Error::Failed,
+        ErrorCode::InsufficientMemory | ErrorCode::Busy | ErrorCode::WouldBlock => StoreError::Busy,
+        ErrorCode::Io => StoreError::Io(None),
         // A reason would tell a client too much, so the object counts as missing.
-        _ => Error::NotFound,
+        _ => StoreError::NotFound,
     }
 }
 

@@ -101,7 +101,7 @@ static PYTHON: [File; 3] = files!("../../starters/python":
 
 /// The interface; it is the same for all of them.
 static WIT: &[File] = &files!("../../..":
-    "wit/deps/wasi-config.wit" "wit/deps/wasi-io.wit" "wit/media-serve.wit" "wit/media-store.wit" "wit/world.wit");
+    "wit/deps/wasi-io.wit" "wit/media-serve.wit" "wit/media-store.wit" "wit/settings.wit" "wit/world.wit");
 
 #[cfg(test)]
 mod tests {

@@ -11,7 +11,7 @@ use bytesize::ByteSize;
 use clap::Args;
 use millpond::admin::{Admin, write_report};
 use millpond::clients::{IpNet, Rate};
-use millpond::config::{Config, FilesAt, Origin};
+use millpond::config::{Config, MountPath, Origin};
 use millpond::listener::{self, ConnectionLimits, Listener};
 use millpond::store::Folder;
 use millpond::tls::Certificate;
@@ -65,13 +65,13 @@ pub(crate) struct Serve {
     )]
     tls_key: Option<PathBuf>,
 
-    /// A TOML file of how to answer: files-at, cors, browser, cache, signing-keys. Options here count before it.
+    /// A TOML configuration file: mount-path, cors, headers, cache, signing-keys. Options here count before it.
     #[arg(long, value_name = "FILE", env = "MILLPOND_CONFIG")]
     config: Option<PathBuf>,
 
     /// Path under which named files are served; `/` for the root [default: /media].
-    #[arg(long, value_name = "PATH", env = "MILLPOND_FILES_AT", value_parser = parse::<FilesAt>)]
-    files_at: Option<FilesAt>,
+    #[arg(long, value_name = "PATH", env = "MILLPOND_MOUNT_PATH", value_parser = parse::<MountPath>)]
+    mount_path: Option<MountPath>,
 
     /// An origin whose pages may read answers, as in https://a.example; several times, or with commas [default: all].
     #[arg(
@@ -353,7 +353,7 @@ impl Serve {
         notices::of_private_media(&self.dir, &config);
         Ok(Ready {
             millpond,
-            files_at: config.files_at().to_owned(),
+            mount_path: config.mount_path().to_owned(),
             certificate,
             limits,
         })
@@ -396,7 +396,7 @@ impl Serve {
     async fn serve(&self, ready: Ready, signals: Signals, log: &Log) -> Result<Stopped> {
         let Ready {
             millpond,
-            files_at,
+            mount_path,
             certificate,
             limits,
         } = ready;
@@ -427,7 +427,7 @@ impl Serve {
                 }
             },
         };
-        let announcement = self.announcement(&millpond, &files_at, &places, admin_address);
+        let announcement = self.announcement(&millpond, &mount_path, &places, admin_address);
         self.report_when_asked(&millpond, &watch, report);
         certificate::follow(certificate.clone(), reload);
         announce(announcement).context("cannot start a thread")?;
@@ -452,8 +452,8 @@ impl Serve {
             Some(path) => Config::from_file(path)?,
             None => Config::default(),
         };
-        if let Some(files_at) = &self.files_at {
-            config.files_at = Some(files_at.clone());
+        if let Some(mount_path) = &self.mount_path {
+            config.mount_path = Some(mount_path.clone());
         }
         let origins = all(&self.cors_origin);
         if !origins.is_empty() {
@@ -527,7 +527,7 @@ impl Serve {
     fn announcement(
         &self,
         millpond: &Millpond,
-        files_at: &str,
+        mount_path: &str,
         places: &[Place],
         admin: Option<SocketAddr>,
     ) -> String {
@@ -543,11 +543,11 @@ impl Serve {
         let is_tcp = |place: &&Place| matches!(place, Place::Tcp(_));
         let url = places.iter().find(is_tcp).map_or(String::new(), url_of);
         let component = millpond.component();
-        let files_at = files_at.trim_end_matches('/');
+        let mount_path = mount_path.trim_end_matches('/');
         let mut lines = vec![
             format!("millpond {}", env!("CARGO_PKG_VERSION")),
             format!("  serving    {}", self.dir.display()),
-            format!("  files      {url}{files_at}/<path>"),
+            format!("  files      {url}{mount_path}/<path>"),
             format!("  media      {url}/api/media/<id>"),
             format!(
                 "  component  {} ({}, sha256 {}…)",
@@ -563,7 +563,7 @@ impl Serve {
         let admin = admin.map(|admin| format!("  admin      http://{admin}"));
         lines.splice(2..2, listening.chain(admin));
         if let Some(file) = file_to_try(&self.dir) {
-            lines.push(format!("  try        {url}{files_at}/{file}"));
+            lines.push(format!("  try        {url}{mount_path}/{file}"));
         }
         lines.join("\n") + "\n"
     }
@@ -604,7 +604,7 @@ fn file_to_try(dir: &Path) -> Option<String> {
 /// Everything that is made before there is a listener.
 struct Ready {
     millpond: Millpond,
-    files_at: String,
+    mount_path: String,
     certificate: Option<Certificate>,
     limits: ConnectionLimits,
 }

@@ -29,8 +29,7 @@ use wasmtime_wasi_io::streams::{DynInputStream, InputStream, StreamError, Stream
 
 pub(crate) use bindings::MediaGuestPre;
 pub(crate) use bindings::exports::millpond::media::media_serve as serve;
-use bindings::millpond::media::media_store;
-pub(crate) use bindings::wasi::config::store as config;
+use bindings::millpond::media::{media_store, settings};
 
 #[allow(missing_docs, unreachable_pub, clippy::all, clippy::pedantic)]
 mod bindings {
@@ -97,7 +96,7 @@ impl InstanceState {
     /// Defines everything that the world `media-guest` imports, and nothing else.
     pub(crate) fn add_to_linker(linker: &mut Linker<Self>) -> wasmtime::Result<()> {
         wasmtime_wasi_io::add_to_linker_async(linker)?;
-        config::add_to_linker::<_, HasSelf<_>>(linker, |state| state)?;
+        settings::add_to_linker::<_, HasSelf<_>>(linker, |state| state)?;
         media_store::add_to_linker::<_, HasSelf<_>>(linker, |state| state)
     }
 
@@ -179,14 +178,29 @@ impl IoView for InstanceState {
     }
 }
 
-impl config::Host for InstanceState {
-    fn get(&mut self, key: String) -> wasmtime::Result<Result<Option<String>, config::Error>> {
-        self.meter.lift(key.len())?;
-        Ok(Ok(self.settings.get(&key).map(str::to_owned)))
+impl settings::Host for InstanceState {
+    fn get(&mut self) -> wasmtime::Result<Result<settings::Settings, ()>> {
+        let settings = self.settings.typed();
+        Ok(Ok(settings::Settings {
+            mount_path: settings.mount_path.clone(),
+            cors_origins: settings.cors_origins.clone(),
+            cors_max_age_s: settings.cors_max_age_s,
+            timing_allow_origin: settings.timing_allow_origin.clone(),
+            cross_origin_resource_policy: settings.cross_origin_resource_policy.clone(),
+            content_security_policy: settings.content_security_policy.clone(),
+            cache_content: settings.cache_content.clone(),
+            cache_files: settings.cache_files.clone(),
+            negative_ttl_s: settings.negative_ttl_s,
+        }))
     }
 
-    fn get_all(&mut self) -> wasmtime::Result<Result<Vec<(String, String)>, config::Error>> {
-        Ok(Ok(self.settings.all().to_vec()))
+    fn signing_keys(&mut self) -> wasmtime::Result<Result<Vec<settings::SigningKey>, ()>> {
+        let keys = self.settings.signing_keys().iter();
+        let keys = keys.map(|key| settings::SigningKey {
+            id: key.id().to_owned(),
+            secret: key.secret().to_owned(),
+        });
+        Ok(Ok(keys.collect()))
     }
 }
 
@@ -194,20 +208,20 @@ impl media_store::Host for InstanceState {
     async fn open(
         &mut self,
         key: media_store::Key,
-    ) -> wasmtime::Result<Result<Resource<GuestObject>, media_store::Error>> {
+    ) -> wasmtime::Result<Result<Resource<GuestObject>, media_store::ErrorCode>> {
         let key = match key {
             media_store::Key::Content(id) => {
                 self.meter.lift(id.len())?;
                 match id.parse::<ContentId>() {
                     Ok(id) => store::Key::Content(id),
-                    Err(_) => return Ok(Err(media_store::Error::NotFound)),
+                    Err(_) => return Ok(Err(media_store::ErrorCode::NotFound)),
                 }
             }
             media_store::Key::Named(name) => {
                 self.meter.lift(name.len())?;
                 match store::Key::named(name) {
                     Some(key) => key,
-                    None => return Ok(Err(media_store::Error::NotFound)),
+                    None => return Ok(Err(media_store::ErrorCode::NotFound)),
                 }
             }
         };
@@ -222,18 +236,18 @@ impl media_store::Host for InstanceState {
             }
             Err(OpenError::NotFound) => {
                 self.remember(key, None);
-                Ok(Err(media_store::Error::NotFound))
+                Ok(Err(media_store::ErrorCode::NotFound))
             }
             Err(error @ OpenError::Busy(_)) => {
                 tracing::warn!(%error, "media was not opened");
                 self.opened = None;
-                Ok(Err(media_store::Error::Busy))
+                Ok(Err(media_store::ErrorCode::Busy))
             }
             Err(OpenError::Exceeded(exceeded)) => Err(Limit::from(exceeded).into()),
             Err(error @ OpenError::Failed(_)) => {
                 tracing::error!(%error, "media was not opened");
                 self.opened = None;
-                Ok(Err(media_store::Error::Failed))
+                Ok(Err(media_store::ErrorCode::Io(None)))
             }
         }
     }
@@ -292,11 +306,11 @@ impl media_store::HostObject for InstanceState {
         object: Resource<GuestObject>,
         offset: u64,
         length: u64,
-    ) -> wasmtime::Result<Result<Resource<DynInputStream>, media_store::Error>> {
+    ) -> wasmtime::Result<Result<Resource<DynInputStream>, media_store::ReadError>> {
         let object = self.table.get(&object)?;
         let opened = object.opened;
         let Ok(stream) = object.object.read(offset, length) else {
-            return Ok(Err(media_store::Error::OutOfBounds));
+            return Ok(Err(media_store::ReadError::OutOfBounds));
         };
         let unread = Arc::new(Mutex::new(stream));
         let given = Arc::downgrade(&unread);

@@ -48,11 +48,11 @@ pub(crate) fn check(
     is_wanted_again: bool,
     state: &mut InstanceState,
 ) -> Result<Checked, InvalidResponse> {
-    let status = StatusCode::from_u16(answer.status)
+    let status = StatusCode::from_u16(answer.status_code)
         .ok()
         .filter(|status| (200..600).contains(&status.as_u16()))
-        .ok_or(InvalidResponse::Status(answer.status))?;
-    let mut fields = check_fields(answer.fields)?;
+        .ok_or(InvalidResponse::Status(answer.status_code))?;
+    let mut fields = check_fields(answer.headers)?;
     let mut parts = Vec::with_capacity(answer.body.len());
     let mut sources = Vec::with_capacity(answer.body.len());
     for part in answer.body {
@@ -65,7 +65,7 @@ pub(crate) fn check(
     *response.status_mut() = status;
     *response.headers_mut() = fields;
     let opened = state.take_opened();
-    let terms = answer.reuse.filter(|_| is_wanted_again);
+    let terms = answer.cacheability.filter(|_| is_wanted_again);
     let reusable = terms.zip(opened).and_then(|(terms, opened)| {
         let route = state.ledger.route().map(Arc::clone)?;
         Reusable::of(&terms, status, response.headers(), sources, opened, route)

@@ -7,7 +7,7 @@ import { millpond } from '../src/index.js';
 import { HEAD_BYTES } from '../src/limits.js';
 import { optionOf } from '../src/settings.js';
 
-const USAGE = 'usage: millpond-node [DIR] [--listen HOST:PORT] [--files-at PATH] [--setting KEY=VALUE ...]';
+const USAGE = 'usage: millpond-node [DIR] [--listen HOST:PORT] [--mount-path PATH] [--setting KEY=VALUE ...]';
 
 /** Milliseconds for which running answers are let end. */
 const GRACE_MS = 10_000;
@@ -18,7 +18,7 @@ function run() {
     options: {
       help: { type: 'boolean', short: 'h' },
       listen: { type: 'string', default: '127.0.0.1:8080' },
-      'files-at': { type: 'string' },
+      'mount-path': { type: 'string' },
       setting: { type: 'string', multiple: true, default: [] },
     },
   });
@@ -33,10 +33,10 @@ function run() {
 }
 
 /**
- * @param {{ 'files-at'?: string, setting: string[] }} values
+ * @param {{ 'mount-path'?: string, setting: string[] }} values
  * @returns {import('../index.js').Options}
  */
-function optionsOf({ 'files-at': filesAt, setting }) {
+function optionsOf({ 'mount-path': mountPath, setting }) {
   const settings = setting.map((pair) => {
     const at = pair.indexOf('=');
     if (at < 0) throw new Error(`--setting ${pair}: KEY=VALUE`);
@@ -45,7 +45,7 @@ function optionsOf({ 'files-at': filesAt, setting }) {
   // A secret on the command line is there for all to see.
   const keys = process.env.MILLPOND_SIGNING_KEYS;
   const fromEnvironment = keys === undefined ? {} : optionOf('signing-keys', keys);
-  const at = filesAt === undefined ? {} : { filesAt };
+  const at = mountPath === undefined ? {} : { mountPath };
   return Object.assign({}, fromEnvironment, ...settings, at);
 }
 

@@ -14,16 +14,16 @@ import { isContentId, parseRecord } from './record.js';
 /** @typedef {import('../dist/interfaces/millpond-media-media-store.js').Info} Info */
 /** @typedef {import('../dist/interfaces/millpond-media-media-store.js').VariantInfo} VariantInfo */
 
-/** A call that did not do as asked, with the interface's word for why: `enum error` of `wit/media-store.wit`. */
+/** A failed call of the store: `error-code` and `read-error` of `wit/media-store.wit`. */
 export class StoreError extends Error {
   /**
-   * @param {'not-found' | 'busy' | 'failed' | 'out-of-bounds'} payload
+   * @param {'not-found' | 'busy' | 'io' | 'out-of-bounds'} code
    * @param {unknown} [cause]
    */
-  constructor(payload, cause) {
-    super(`the store says ${payload}`, { cause });
-    /** What the transpiled guest is given. */
-    this.payload = payload;
+  constructor(code, cause) {
+    super(`store error: ${code}`, { cause });
+    /** Value that the transpiled guest gets. */
+    this.payload = { tag: code };
   }
 }
 
@@ -395,5 +395,5 @@ function storeErrorOf(error) {
   if (error instanceof StoreError) return error;
   const { code = '' } = /** @type {NodeJS.ErrnoException} */ (error);
   if (BUSY.has(code)) return new StoreError('busy', error);
-  return new StoreError(FAILED.has(code) ? 'failed' : 'not-found', error);
+  return new StoreError(FAILED.has(code) ? 'io' : 'not-found', error);
 }

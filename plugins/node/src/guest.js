@@ -108,9 +108,9 @@ export class Instances {
           return object;
         },
       },
-      'wasi:config/store': {
-        get: (/** @type {string} */ key) => settings.get(key),
-        getAll: () => settings.all(),
+      'millpond:media/settings': {
+        get: () => settings.record,
+        signingKeys: () => settings.signingKeys,
       },
       'wasi:io/streams': { InputStream: FileSlice },
     });

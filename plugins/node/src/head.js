@@ -14,7 +14,7 @@ export class Refused extends Error {
   }
 }
 
-/** @typedef {import('../dist/interfaces/millpond-media-media-serve.js').Field} Field */
+/** @typedef {import('../dist/interfaces/millpond-media-media-serve.js').Header} Header */
 
 /**
  * The target in origin-form, or `*` (RFC 9112 section 3.2): what stands in front of the path is no matter here.
@@ -40,7 +40,7 @@ export function logged(url) {
 /**
  * Reads a head.
  * @param {import('node:http').IncomingMessage} request
- * @returns {{ method: string, target: string, fields: Field[] }}
+ * @returns {{ method: string, pathWithQuery: string, headers: Header[] }}
  * @throws {Refused}
  */
 export function readHead(request) {
@@ -55,7 +55,7 @@ export function readHead(request) {
   checkExpectation(request);
   if (Number(request.headers['content-length'] ?? 0) > CONTENT_BYTES)
     throw new Refused(413, 'Content too large');
-  return { method, target: utf8(target), fields: fieldsOf(rawHeaders) };
+  return { method, pathWithQuery: utf8(target), headers: headersOf(rawHeaders) };
 }
 
 /**
@@ -70,8 +70,8 @@ export function hasContent({ headers }) {
  * The field lines in the order they came, their names in lower case. Node gives a byte as the character of its number.
  * @param {string[]} rawHeaders
  */
-function fieldsOf(rawHeaders) {
-  /** @type {Field[]} */
+function headersOf(rawHeaders) {
+  /** @type {Header[]} */
   const fields = [];
   for (let index = 0; index < rawHeaders.length; index += 2) {
     fields.push([rawHeaders[index].toLowerCase(), Buffer.from(rawHeaders[index + 1], 'latin1')]);

@@ -26,7 +26,7 @@ export function middlewareOf(guest, root, options) {
   const settings = new Settings(given);
   const accounts = new Accounts();
   const instances = new Instances(guest, new Folder(root, accounts), settings);
-  const isServed = routesAt(settings.get('files-at') ?? '/');
+  const isServed = routesAt(settings.mountPath);
 
   /** @type {import('../index.js').Middleware} */
   const middleware = (request, response, next) => {
@@ -60,7 +60,7 @@ export function middlewareOf(guest, root, options) {
     const answer = instances.ask({
       ...readHead(request),
       received: BigInt(Date.now()) * 1_000_000n,
-      nonce: nonce(),
+      random: random(),
       client: client(request),
     });
     try {
@@ -81,15 +81,15 @@ class ReadFailed extends Error {}
 
 /**
  * Which targets are the guest's, where there is somebody else to ask.
- * @param {string} filesAt
+ * @param {string} mountPath
  */
-function routesAt(filesAt) {
-  const prefix = filesAt === '/' ? '/' : `${filesAt}/`;
+function routesAt(mountPath) {
+  const prefix = mountPath === '/' ? '/' : `${mountPath}/`;
   return (/** @type {string} */ target) =>
     target.startsWith('/api/media/') ||
     target.startsWith(prefix) ||
-    target === filesAt ||
-    target.startsWith(`${filesAt}?`);
+    target === mountPath ||
+    target.startsWith(`${mountPath}?`);
 }
 
 /** @param {unknown} error @returns {import('../index.js').End} */
@@ -136,17 +136,17 @@ function addressOf({ socket }) {
   return socket.remoteAddress?.replace(/^::ffff:(?=\d+\.)/, '');
 }
 
-const chance = new BigUint64Array(64);
+const drawn = new BigUint64Array(64);
 let unused = 0;
 
-/** A number that nobody can guess; drawn by the dozen, since each draw costs a call of the system. */
-function nonce() {
+/** An unpredictable number. Numbers are drawn by the dozen, since each draw costs a system call. */
+function random() {
   if (unused === 0) {
-    randomFillSync(chance);
-    unused = chance.length;
+    randomFillSync(drawn);
+    unused = drawn.length;
   }
   unused -= 1;
-  return chance[unused];
+  return drawn[unused];
 }
 
 /** @param {string} line */

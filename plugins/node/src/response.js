@@ -24,7 +24,7 @@ export class InvalidResponse extends Error {}
  * @returns {Checked}
  * @throws {InvalidResponse | LimitReached} the answer is not sent then, not even in part
  */
-export function check({ status, fields, body }, method) {
+export function check({ statusCode: status, headers: fields, body }, method) {
   if (status < 200 || status > 599) throw new InvalidResponse(`status ${status} is no final status`);
   checkSize(fields, body);
   const lines = fields.flatMap(([name, value]) => checkField(name, value));
@@ -46,7 +46,7 @@ export function lengthOf(part) {
 /** @typedef {import('./guest.js').Answer} Answer */
 
 /**
- * @param {Answer['fields']} fields
+ * @param {Answer['headers']} fields
  * @param {Answer['body']} body
  */
 function checkSize(fields, body) {

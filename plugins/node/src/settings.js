@@ -1,98 +1,98 @@
-// The guest's settings: typed and validated here, strings by key for the guest (`wit/world.wit`,
-// `host/src/config.rs`).
+// The guest's settings, validated: `wit/settings.wit` (`host/src/config.rs`).
 
-/** Settings as the guest is given them. */
+/** @typedef {import('../dist/interfaces/millpond-media-settings.js').Settings} SettingsRecord */
+/** @typedef {import('../dist/interfaces/millpond-media-settings.js').SigningKey} SigningKey */
+
+/** Settings for the guest. */
 export class Settings {
-  /** @type {Map<string, string>} */
-  #byKey;
+  /** Settings without secrets. @type {SettingsRecord} */
+  record = { mountPath: '/media' };
+  /** Keys that sign URLs. @type {SigningKey[]} */
+  signingKeys = [];
 
   /**
    * @param {import('../index.js').Settings} options
    * @throws {TypeError} naming the option that cannot be used
    */
   constructor(options) {
-    this.#byKey = new Map([['files-at', '/media']]);
     for (const [option, value] of Object.entries(options)) {
       const setting = SETTINGS.find((setting) => setting.option === option);
       if (!setting) throw new TypeError(`there is no option ${option}`);
       if (value === undefined) continue;
-      const text = setting.textOf(value);
-      if (text === undefined) throw new TypeError(`${option}: ${setting.isWhat}`);
-      this.#byKey.set(setting.key, text);
+      const parsed = setting.parse(value);
+      if (parsed === undefined) throw new TypeError(`${option}: ${setting.expected}`);
+      if (option === 'signingKeys') this.signingKeys = parsed;
+      else if (parsed !== '*' || option !== 'corsOrigins') {
+        Object.assign(this.record, { [setting.field ?? option]: parsed });
+      }
     }
   }
 
-  /** @param {string} key */
-  get(key) {
-    return this.#byKey.get(key);
-  }
-
-  /** All but secrets. @returns {[string, string][]} */
-  all() {
-    return [...this.#byKey].filter(([key]) => key !== SECRET);
+  /** Path under which named files are served. */
+  get mountPath() {
+    return this.record.mountPath ?? '/media';
   }
 }
 
 /**
- * The option that a setting in text stands for, as the command line has it.
- * @param {string} key as in `wit/world.wit`
+ * Converts a setting as text, as on the command line, to an option.
+ * @param {string} key as in `format/src/settings.rs`
  * @param {string} text
  * @returns {import('../index.js').Settings}
  */
 export function optionOf(key, text) {
   const setting = SETTINGS.find((setting) => setting.key === key);
   if (!setting) throw new TypeError(`there is no setting ${key}`);
-  return { [setting.option]: setting.valueOf(text) };
+  return { [setting.option]: setting.fromText(text) };
 }
-
-const SECRET = 'signing-keys';
 
 /** @typedef {(text: string) => unknown} Read */
 
 const asText = {
-  valueOf: /** @type {Read} */ ((text) => text),
-  textOf: (/** @type {unknown} */ value) =>
+  fromText: /** @type {Read} */ ((text) => text),
+  parse: (/** @type {unknown} */ value) =>
     typeof value === 'string' && /^[\x20-\x7e]*$/.test(value) && value.trim() === value ? value : undefined,
-  isWhat: "a field's value is visible ASCII and spaces",
+  expected: "a field's value is visible ASCII and spaces",
 };
 
 const asSeconds = {
-  valueOf: /** @type {Read} */ (Number),
-  textOf: (/** @type {unknown} */ value) =>
-    Number.isInteger(value) && Number(value) >= 0 && Number(value) < 2 ** 32 ? String(value) : undefined,
-  isWhat: 'a time is a whole number of seconds',
+  fromText: /** @type {Read} */ (Number),
+  parse: (/** @type {unknown} */ value) =>
+    Number.isInteger(value) && Number(value) >= 0 && Number(value) < 2 ** 32 ? Number(value) : undefined,
+  expected: 'a time is a whole number of seconds',
 };
 
+/** @type {{ option: string, field?: string, key: string, fromText: Read, parse: (value: unknown) => any, expected: string }[]} */
 const SETTINGS = [
   {
-    option: 'filesAt',
-    key: 'files-at',
-    valueOf: /** @type {Read} */ ((text) => text),
-    textOf: pathOf,
-    isWhat:
-      'a path to serve files at begins with `/`, has no `?`, `#`, `%` or space, and is neither `/api/media`, where ' +
+    option: 'mountPath',
+    key: 'mount-path',
+    fromText: /** @type {Read} */ ((text) => text),
+    parse: pathOf,
+    expected:
+      'a mount path begins with `/`, has no `?`, `#`, `%` or space, and is neither `/api/media`, where ' +
       'media is served by its content, nor beneath it',
   },
   {
     option: 'corsOrigins',
     key: 'cors-origins',
-    valueOf: /** @type {Read} */ ((text) => (text === '*' ? text : text.split(/[\s,]+/).filter(Boolean))),
-    textOf: originsOf,
-    isWhat: "origins are '*' or a list of `scheme://host` or `scheme://host:port`, in lower case",
+    fromText: /** @type {Read} */ ((text) => (text === '*' ? text : text.split(/[\s,]+/).filter(Boolean))),
+    parse: originsOf,
+    expected: "origins are '*' or a list of `scheme://host` or `scheme://host:port`, in lower case",
   },
-  { option: 'corsMaxAge', key: 'cors-max-age', ...asSeconds },
+  { option: 'corsMaxAge', field: 'corsMaxAgeS', key: 'cors-max-age', ...asSeconds },
   { option: 'timingAllowOrigin', key: 'timing-allow-origin', ...asText },
-  { option: 'resourcePolicy', key: 'resource-policy', ...asText },
-  { option: 'documentPolicy', key: 'document-policy', ...asText },
+  { option: 'crossOriginResourcePolicy', key: 'cross-origin-resource-policy', ...asText },
+  { option: 'contentSecurityPolicy', key: 'content-security-policy', ...asText },
   { option: 'cacheContent', key: 'cache-content', ...asText },
   { option: 'cacheFiles', key: 'cache-files', ...asText },
-  { option: 'cacheMissing', key: 'cache-missing', ...asSeconds },
+  { option: 'negativeTtl', field: 'negativeTtlS', key: 'negative-ttl', ...asSeconds },
   {
     option: 'signingKeys',
-    key: SECRET,
-    valueOf: /** @type {Read} */ (keysIn),
-    textOf: keysOf,
-    isWhat: 'a signing key has an id of letters, digits, `-` and `_`, and 16 bytes or more in hexadecimal',
+    key: 'signing-keys',
+    fromText: /** @type {Read} */ (keysIn),
+    parse: keysOf,
+    expected: 'a signing key has an id of letters, digits, `-` and `_`, and 16 bytes or more in hexadecimal',
   },
 ];
 
@@ -110,7 +110,7 @@ function originsOf(value) {
   if (value === '*') return value;
   const isOrigin = (/** @type {unknown} */ origin) =>
     typeof origin === 'string' && /^[a-z0-9.+:[\]-]+:\/\/[a-z0-9.+:[\]-]+$/.test(origin);
-  return Array.isArray(value) && value.every(isOrigin) ? value.join(' ') : undefined;
+  return Array.isArray(value) && value.every(isOrigin) ? value : undefined;
 }
 
 /** @param {string} text `<id>:<secret in hexadecimal>`, with a space or a comma between them */
@@ -127,5 +127,5 @@ function keysOf(value) {
     ([id, secret]) =>
       /^[\w-]+$/.test(id) && typeof secret === 'string' && /^([0-9a-f]{2}){16,}$/i.test(secret),
   );
-  return areKeys ? keys.map(([id, secret]) => `${id}:${secret}`).join(' ') : undefined;
+  return areKeys ? keys.map(([id, secret]) => ({ id, secret: Buffer.from(secret, 'hex') })) : undefined;
 }

@@ -247,11 +247,11 @@ test('private media is for those who have a signature', async (t) => {
 
 test('settings', async (t) => {
   const { root, port } = await hostOf(t, {
-    filesAt: '/files/',
+    mountPath: '/files/',
     corsOrigins: ['https://a.example'],
     timingAllowOrigin: '',
     cacheFiles: 'no-store',
-    cacheMissing: 0,
+    negativeTtl: 0,
   });
   write(root, 'a.txt', 'a');
   const { fields } = await ask(port, '/files/a.txt', { fields: { origin: 'https://a.example' } });
@@ -264,8 +264,8 @@ test('settings', async (t) => {
 
 test('options that cannot be used are told, and secrets are not', () => {
   for (const options of [
-    { filesAt: 'media' },
-    { filesAt: '/a?b' },
+    { mountPath: 'media' },
+    { mountPath: '/a?b' },
     { corsOrigins: ['https://a.example/'] },
     { corsMaxAge: -1 },
     { cacheFiles: 'a\r\nb' },

@@ -13,7 +13,7 @@ const COMMAND = fileURLToPath(new URL('../bin/millpond-node.js', import.meta.url
 test('it serves, tells its figures, and ends when told', async (t) => {
   const root = folderOf(t);
   write(root, 'a.txt', 'a');
-  const options = ['--listen', '127.0.0.1:0', '--files-at', '/', '--setting', 'cache-files=no-store'];
+  const options = ['--listen', '127.0.0.1:0', '--mount-path', '/', '--setting', 'cache-files=no-store'];
   const command = spawn(process.execPath, [COMMAND, root, ...options], {
     stdio: ['ignore', 'pipe', 'inherit'],
   });
@@ -46,7 +46,7 @@ test('it serves, tells its figures, and ends when told', async (t) => {
 test('a second signal ends it at once', async (t) => {
   const root = folderOf(t);
   write(root, 'large.bin', noise(64 * 1024 * 1024));
-  const command = spawn(process.execPath, [COMMAND, root, '--listen', '127.0.0.1:0', '--files-at', '/'], {
+  const command = spawn(process.execPath, [COMMAND, root, '--listen', '127.0.0.1:0', '--mount-path', '/'], {
     stdio: ['ignore', 'pipe', 'inherit'],
   });
   t.after(() => command.kill('SIGKILL'));
@@ -82,7 +82,7 @@ test('what it cannot begin with is told in one line', () => {
     ['/nowhere/at/all'],
     ['.', '--listen', 'x'],
     ['.', '--setting', 'colour=blue'],
-    ['.', '--files-at', 'x'],
+    ['.', '--mount-path', 'x'],
     ['.', '--colour'],
   ]) {
     const { status, stderr, stdout } = spawnSync(process.execPath, [COMMAND, ...args], { encoding: 'utf8' });

@@ -77,7 +77,7 @@ test('an instance is used again, and replaced in time', async (t) => {
   );
   const nothing = /** @type {any} */ ({ open: () => assert.fail('nothing is asked for') });
   const all = new Instances(guest, nothing, new Settings({}));
-  const question = { method: 'OPTIONS', target: '*', fields: [], received: 0n, nonce: 0n };
+  const question = { method: 'OPTIONS', pathWithQuery: '*', headers: [], received: 0n, random: 0n };
   const first = all.ask(question);
   for (let call = 1; call < CALLS_PER_INSTANCE + 1; call += 1) assert.deepEqual(all.ask(question), first);
   assert.equal(instances, 2);

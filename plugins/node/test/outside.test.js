@@ -24,7 +24,7 @@ function shelf(t) {
       folder.open({ tag: 'named', val: name })[Symbol.dispose]();
       return true;
     } catch (error) {
-      assert.ok(error instanceof StoreError && error.payload === 'not-found', String(error));
+      assert.ok(error instanceof StoreError && error.payload.tag === 'not-found', String(error));
       return false;
     }
   };

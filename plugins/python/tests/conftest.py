@@ -28,7 +28,7 @@ MODIFIED_NS = 784_111_777_123_456_700
 NOISE = bytes((place * 31 + place // 256 * 7) % 256 for place in range(300_000))
 PRIVATE = b"GIF89a private"
 KEYS = {"k1": "000102030405060708090a0b0c0d0e0f"}
-SETTINGS = {"cache-missing": "7", "signing-keys": f"k1:{KEYS['k1']}"}
+SETTINGS = {"negative-ttl": "7", "signing-keys": f"k1:{KEYS['k1']}"}
 
 
 def put(folder: Path, name: str, content: bytes) -> Path:

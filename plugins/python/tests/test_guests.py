@@ -37,7 +37,7 @@ def app(tmp_path: Path) -> Iterator[WsgiApp]:
     put(tmp_path, "small.txt", b"small")
     # Room for deeds that need some memory to reach another limit.
     limits = Limits(memory_bytes=2 << 20, fuel=20_000_000)
-    with WsgiApp(tmp_path, settings=Settings(files_at="/"), limits=limits, component=HOSTILE.read_bytes()) as app:
+    with WsgiApp(tmp_path, settings=Settings(mount_path="/"), limits=limits, component=HOSTILE.read_bytes()) as app:
         yield app
         figures = app.figures()
         assert (figures["open_files"], figures["requests_in_flight"], figures["buffer_bytes"]) == (0, 0, 0)

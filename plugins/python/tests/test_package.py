@@ -50,7 +50,7 @@ def offset(structure: Any, field: str) -> Any:
 
 @pytest.mark.parametrize("ending", [signal.SIGTERM, signal.SIGINT])
 def test_the_command_ends_cleanly(media: Path, ending: signal.Signals) -> None:
-    with serve_uvicorn(media, "--files-at", "/") as served:
+    with serve_uvicorn(media, "--mount-path", "/") as served:
         answer = served.ask("/small.txt")
         assert answer.body == b"Twelve bytes"
         assert answer.field("server") is None
@@ -62,7 +62,7 @@ def test_the_command_ends_cleanly(media: Path, ending: signal.Signals) -> None:
 
 @pytest.mark.parametrize("ignored", [signal.SIGHUP, signal.SIGUSR1])
 def test_a_signal_that_asks_for_no_end_ends_nothing(media: Path, ignored: signal.Signals) -> None:
-    with serve_uvicorn(media, "--files-at", "/") as served:
+    with serve_uvicorn(media, "--mount-path", "/") as served:
         assert served.process
         served.process.send_signal(ignored)
         # The figures are told by a signal too, which comes after it.
@@ -72,7 +72,7 @@ def test_a_signal_that_asks_for_no_end_ends_nothing(media: Path, ignored: signal
 
 def test_a_second_signal_ends_it_at_once(media: Path) -> None:
     (media / "large.bin").write_bytes(bytes(64 << 20))
-    with serve_uvicorn(media, "--files-at", "/") as served:
+    with serve_uvicorn(media, "--mount-path", "/") as served:
         assert served.process
         with served.connect("GET", "/large.bin") as client:
             assert client.recv(1)
@@ -87,9 +87,9 @@ def test_a_second_signal_ends_it_at_once(media: Path) -> None:
     ("arguments", "said"),
     [
         (["/none"], "No such file"),
-        (["{media}", "--setting", "cache-missing=soon"], "cache-missing: a number of seconds"),
+        (["{media}", "--setting", "negative-ttl=soon"], "negative-ttl: a number of seconds"),
         (["{media}", "--setting", "cache=1"], "cache: there is no such setting"),
-        (["{media}", "--files-at", "media"], "files-at: a path"),
+        (["{media}", "--mount-path", "media"], "mount-path: a mount path"),
         (["{media}", "--listen", "8080"], "8080 is not HOST:PORT"),
         (["{media}", "--component", "{media}/small.txt"], "not a WebAssembly component"),
     ],
@@ -104,31 +104,43 @@ def test_what_keeps_it_from_beginning_is_said_in_one_line(media: Path, arguments
 
 def test_settings() -> None:
     settings = Settings(
-        files_at="/files/",
+        mount_path="/files/",
         cors_origins=["https://a.example", "http://b.example:81"],
         cors_max_age_seconds=600,
-        document_policy="",
+        content_security_policy="",
         signing_keys={"k1": "00" * 16},
     )
-    assert settings.all() == [
-        ("files-at", "/files"),
-        ("cors-origins", "https://a.example http://b.example:81"),
-        ("document-policy", ""),
-        ("cors-max-age", "600"),
-    ]
-    assert settings.get("signing-keys") == f"k1:{'00' * 16}"
+    assert settings.record() == (
+        "/files",
+        ["https://a.example", "http://b.example:81"],
+        600,
+        None,
+        None,
+        "",
+        None,
+        None,
+        None,
+    )
+    assert settings.keys() == [("k1", bytes(16))]
     assert "0000" not in repr(settings), "secrets are not shown"
-    assert Settings.parse(dict(settings.all())).all() == settings.all()
     assert Settings.parse({"cors-origins": "*"}) == Settings()
-    assert Settings.parse({"cors-origins": "https://a.example, http://b.example:81"}).all()[1] == settings.all()[1]
+    parsed = Settings.parse(
+        {
+            "mount-path": "/files",
+            "cors-origins": "https://a.example, http://b.example:81",
+            "cors-max-age": "600",
+            "content-security-policy": "",
+        }
+    )
+    assert parsed.record() == settings.record()
     for pairs in (
-        {"files-at": "media"},
-        {"files-at": "/a?b"},
-        {"files-at": "/api/media"},
-        {"files-at": "/api/media/files"},
+        {"mount-path": "media"},
+        {"mount-path": "/a?b"},
+        {"mount-path": "/api/media"},
+        {"mount-path": "/api/media/files"},
         {"cors-origins": "https://A.example"},
         {"cache-files": "a\nb"},
-        {"cache-missing": "-1"},
+        {"negative-ttl": "-1"},
         {"signing-keys": "k1:5ec2e7"},
     ):
         with pytest.raises(SettingError) as told:

@@ -14,7 +14,7 @@ use millpond_guest::answer::handle;
 use millpond_guest::imports::{
     Access, Imports, Info, Key, Object, SettingsError, StoreError, Timestamp, Variant, Version,
 };
-use millpond_guest::message::{self, FieldLine, Part};
+use millpond_guest::message::{self, HeaderLine, Part};
 use std::cell::RefCell;
 
 fuzz_target!(|input: Input| run(&input));
@@ -30,7 +30,7 @@ struct Input {
     settings: Settings,
     objects: [Stored; 4],
     received_seconds: u32,
-    nonce: u64,
+    random: u64,
     client: Client,
 }
 
@@ -132,16 +132,16 @@ enum Piece {
 
 #[derive(Debug, Arbitrary)]
 struct Settings {
-    files_at: FilesAt,
+    mount_path: MountPath,
     origins: Origins,
-    document_policy: bool,
+    content_security_policy: bool,
     cache_files: Option<Text>,
-    cache_missing: Option<u32>,
+    negative_ttl_s: Option<u32>,
     keys: bool,
 }
 
 #[derive(Debug, Arbitrary)]
-enum FilesAt {
+enum MountPath {
     Default,
     Root,
     Deeper,
@@ -271,11 +271,11 @@ impl Input {
         &self.objects[place as usize]
     }
 
-    fn files_at(&self) -> &'static str {
-        match self.settings.files_at {
-            FilesAt::Default => "/media",
-            FilesAt::Root => "",
-            FilesAt::Deeper => "/x/media",
+    fn mount_path(&self) -> &'static str {
+        match self.settings.mount_path {
+            MountPath::Default => "/media",
+            MountPath::Root => "",
+            MountPath::Deeper => "/x/media",
         }
     }
 
@@ -286,12 +286,12 @@ impl Input {
             Place::D => "%C3%A9.svg",
             other => other.name(),
         };
-        let files_at = self.files_at();
+        let mount_path = self.mount_path();
         let path = |target: &Target| match target {
-            Target::Named(place) => format!("{files_at}/{}", named(*place)),
+            Target::Named(place) => format!("{mount_path}/{}", named(*place)),
             Target::Content(place) => format!("/api/media/{}", place.id()),
             Target::Info(place) => format!("/api/media/{}/info", place.id()),
-            Target::Legacy(place) => format!("{files_at}?id={}", named(*place)),
+            Target::Legacy(place) => format!("{mount_path}?id={}", named(*place)),
             Target::Any(text) => text.clone(),
         };
         let own = path(&self.target);
@@ -351,11 +351,11 @@ impl Input {
         self.settings.keys && of_this && !is_before && key % 3 < 2 && to_client
     }
 
-    fn lines(&self, fields: &[Field]) -> Vec<FieldLine> {
+    fn lines(&self, fields: &[Field]) -> Vec<HeaderLine> {
         fields.iter().map(|field| self.line(field)).collect()
     }
 
-    fn line(&self, field: &Field) -> FieldLine {
+    fn line(&self, field: &Field) -> HeaderLine {
         let name = match field.name {
             Name::Range => "range",
             Name::IfRange => "if-range",
@@ -477,42 +477,31 @@ impl Imports for Shelf<'_> {
         })
     }
 
-    fn settings(&self) -> Result<Vec<(String, String)>, SettingsError> {
+    fn settings(&self) -> Result<millpond_format::settings::Settings, SettingsError> {
         let settings = &self.input.settings;
-        let files_at = match settings.files_at {
-            FilesAt::Default => None,
-            FilesAt::Root => Some("/".to_owned()),
-            FilesAt::Deeper => Some("/x/media".to_owned()),
+        let mount_path = match settings.mount_path {
+            MountPath::Default => None,
+            MountPath::Root => Some("/".to_owned()),
+            MountPath::Deeper => Some("/x/media".to_owned()),
         };
         let origins = match settings.origins {
             Origins::Default => None,
-            Origins::None => Some(String::new()),
-            Origins::Listed => Some(LISTED_ORIGINS.to_owned()),
+            Origins::None => Some(Vec::new()),
+            Origins::Listed => Some(LISTED_ORIGINS.split(' ').map(str::to_owned).collect()),
         };
-        let all = [
-            ("files-at", files_at),
-            ("cors-origins", origins),
-            (
-                "document-policy",
-                settings.document_policy.then(String::new),
-            ),
-            (
-                "cache-files",
-                settings.cache_files.as_ref().map(|text| text.0.clone()),
-            ),
-            (
-                "cache-missing",
-                settings.cache_missing.map(|seconds| seconds.to_string()),
-            ),
-        ];
-        let all = all.into_iter();
-        Ok(all
-            .filter_map(|(key, value)| Some((key.to_owned(), value?)))
-            .collect())
+        Ok(millpond_format::settings::Settings {
+            mount_path,
+            cors_origins: origins,
+            content_security_policy: settings.content_security_policy.then(String::new),
+            cache_files: settings.cache_files.as_ref().map(|text| text.0.clone()),
+            negative_ttl_s: settings.negative_ttl_s,
+            ..Default::default()
+        })
     }
 
-    fn setting(&self, key: &str) -> Result<Option<String>, SettingsError> {
-        Ok((key == "signing-keys" && self.input.settings.keys).then(|| KEYS.join(" ")))
+    fn signing_keys(&self) -> Result<Vec<signature::Key>, SettingsError> {
+        let keys = KEYS.iter().filter(|_| self.input.settings.keys);
+        Ok(keys.filter_map(|key| signature::Key::parse(key)).collect())
     }
 }
 
@@ -562,14 +551,14 @@ fn run(input: &Input) {
         Method::Options => "OPTIONS",
         Method::Other(text) => text,
     };
-    let ask = |fields: &[FieldLine]| {
+    let ask = |fields: &[HeaderLine]| {
         shelf.opened.borrow_mut().clear();
         let request = message::Request {
             method,
-            target: &target,
-            fields,
+            path_with_query: &target,
+            headers: fields,
             received: Timestamp(u64::from(input.received_seconds) * 1_000_000_000),
-            nonce: input.nonce,
+            random: input.random,
             client: match input.client {
                 Client::Unknown => None,
                 Client::V4 => Some("192.0.2.7"),
@@ -617,7 +606,7 @@ fn run(input: &Input) {
 
 /// The value of a field that stands once at most.
 fn field<'a>(response: &'a Response, name: &str) -> Option<&'a str> {
-    let mut values = response.fields.iter().filter(|(n, _)| n.as_str() == name);
+    let mut values = response.headers.iter().filter(|(n, _)| n.as_str() == name);
     let value = values.next().map(|(_, value)| value.as_str());
     assert!(values.next().is_none(), "{name} stands twice");
     value
@@ -649,7 +638,7 @@ fn check_fields(response: &Response) {
         "transfer-encoding",
         "upgrade",
     ];
-    for (name, value) in &response.fields {
+    for (name, value) in &response.headers {
         assert!(!OF_CONNECTIONS.contains(&name.as_str()), "{name}");
         assert!(
             HeaderName::from_bytes(name.as_str().as_bytes()).is_ok(),
@@ -793,7 +782,7 @@ fn check_access(input: &Input, response: &Response, opened: &[Key]) {
         return;
     };
     assert!(input.is_granted(), "{key:?} is private: {response:?}");
-    assert_eq!(response.reuse, None, "{key:?} is private");
+    assert_eq!(response.cacheability, None, "{key:?} is private");
     let cached = field(response, "cache-control").expect("what is private says who may keep it");
     assert!(!cached.contains("public"), "{key:?} is private: {cached}");
 }

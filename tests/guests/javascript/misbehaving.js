@@ -4,9 +4,9 @@ import { mediaServe as starter } from '../../../host/starters/javascript/guest.j
 
 export const mediaServe = {
   handle(request) {
-    while (request.target === '/endless-loop');
+    while (request.pathWithQuery === '/endless-loop');
     const hoard = [];
-    while (request.target === '/memory-hog') hoard.push(new Uint8Array(64 * 1024).fill(1));
+    while (request.pathWithQuery === '/memory-hog') hoard.push(new Uint8Array(64 * 1024).fill(1));
     return starter.handle(request);
   },
 };

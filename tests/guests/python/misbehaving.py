@@ -13,11 +13,11 @@ class MediaServe(guest.MediaServe):
 
     def handle(self, request: Request) -> Response:
         """Answers as the starter does, if at all."""
-        while request.target == "/endless-loop":
+        while request.path_with_query == "/endless-loop":
             pass
-        if request.target == "/memory-hog":
+        if request.path_with_query == "/memory-hog":
             hoard([])
-        if request.target == "/memory-hog/caught":
+        if request.path_with_query == "/memory-hog/caught":
             hoarded: list[bytearray] = []
             try:
                 hoard(hoarded)

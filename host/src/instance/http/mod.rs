@@ -9,8 +9,8 @@ mod files;
 
 use crate::config::Settings;
 use crate::instance::engine::Runtime;
+use crate::instance::limit_of;
 use crate::instance::limited::{self, CpuTime, Limited};
-use crate::instance::{config, limit_of};
 use crate::ledger::meter::{Meter, Told};
 use crate::ledger::{Charge, Exceeded, Kind, Ledger, LedgerHandle};
 use crate::limits::{FIELDS_BYTES, HTTP_BUFFERS_BYTES, HTTP_PIECE_BYTES, Limit, Limits};
@@ -19,7 +19,7 @@ use bytes::Bytes;
 use http::{Request, Response, Uri};
 use http_body::{Body, Frame};
 use http_body_util::Empty;
-use millpond_format::settings::{SECRET, variable};
+use millpond_format::settings::{SIGNING_KEYS, variable};
 use std::fmt;
 use std::future::Future;
 use std::path::Path;
@@ -39,6 +39,17 @@ use wasmtime_wasi_http::p2::bindings::http::types::{ErrorCode, Scheme};
 use wasmtime_wasi_http::{
     RequestOptions, WasiBody, WasiHttpCtx, WasiHttpCtxView, WasiHttpHooks, WasiHttpView,
 };
+
+use bindings::wasi::config::store as config;
+
+#[allow(missing_docs, unreachable_pub, clippy::all, clippy::pedantic)]
+mod bindings {
+    wasmtime::component::bindgen!({
+        path: "../components/wit/p2/deps/config.wit",
+        world: "wasi:config/imports",
+        imports: { default: trappable },
+    });
+}
 
 /// What a component exports, which says how it is asked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -220,13 +231,10 @@ impl HttpGuest {
 
 /// The settings as the store component reads them.
 fn environment(settings: &Settings) -> Vec<(String, String)> {
-    let keys = settings.get(SECRET).filter(|keys| !keys.is_empty());
-    let keys = keys.map(|keys| (SECRET, keys));
-    let all = settings.all().iter();
-    all.map(|(key, value)| (key.as_str(), value.as_str()))
-        .chain(keys)
-        .map(|(key, value)| (variable(key), value.to_owned()))
-        .collect()
+    let keys = settings.get(SIGNING_KEYS).filter(|keys| !keys.is_empty());
+    let keys = keys.map(|keys| (SIGNING_KEYS.to_owned(), keys));
+    let all = settings.pairs().iter().cloned().chain(keys);
+    all.map(|(key, value)| (variable(&key), value)).collect()
 }
 
 type HeadOrNot = Result<Response<WasiBody>, String>;
@@ -354,11 +362,11 @@ impl WasiHttpView for HttpState {
 
 impl config::Host for HttpState {
     fn get(&mut self, key: String) -> wasmtime::Result<Result<Option<String>, config::Error>> {
-        Ok(Ok(self.settings.get(&key).map(str::to_owned)))
+        Ok(Ok(self.settings.get(&key)))
     }
 
     fn get_all(&mut self) -> wasmtime::Result<Result<Vec<(String, String)>, config::Error>> {
-        Ok(Ok(self.settings.all().to_vec()))
+        Ok(Ok(self.settings.pairs().to_vec()))
     }
 }
 

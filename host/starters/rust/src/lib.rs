@@ -2,9 +2,9 @@
 //! else the answers shall have is yours to decide here. The interface is in `wit/`, which says what each part means.
 
 use exports::millpond::media::media_serve::{Guest, Part, Request, Response, StreamPart};
-use millpond::media::media_store::{Error, Key, Object, open};
+use millpond::media::media_store::{ErrorCode, Key, Object, open};
+use millpond::media::settings;
 use percent_encoding::percent_decode_str;
-use wasi::config::store::get;
 
 // Makes the modules above of the interface.
 wit_bindgen::generate!({ path: "wit", world: "media-guest", generate_all });
@@ -19,17 +19,17 @@ impl Guest for MediaGuest {
         let is_head = request.method == "HEAD";
         if request.method != "GET" && !is_head {
             let mut response = failure(405, "Method not allowed", is_head);
-            response.fields.push(field("allow", "GET, HEAD"));
+            response.headers.push(field("allow", "GET, HEAD"));
             return response;
         }
-        let Some(name) = name_in(&request.target) else {
+        let Some(name) = name_in(&request.path_with_query) else {
             return failure(404, "Media not found", is_head);
         };
         // The host looks in its folder only, whatever the name.
         match open(&Key::Named(name)) {
             Ok(object) => whole(&object, is_head),
-            Err(Error::NotFound) => failure(404, "Media not found", is_head),
-            Err(Error::Busy) => failure(503, "Server is busy", is_head),
+            Err(ErrorCode::NotFound) => failure(404, "Media not found", is_head),
+            Err(ErrorCode::Busy) => failure(503, "Server is busy", is_head),
             Err(_) => failure(500, "Media cannot be read", is_head),
         }
     }
@@ -37,10 +37,10 @@ impl Guest for MediaGuest {
 
 /// The name in a target such as `/media/a%20b.gif?v=1`; nothing where it is another path, or cannot be decoded.
 fn name_in(target: &str) -> Option<String> {
-    let files_at = get("files-at").ok().flatten();
-    let files_at = files_at.as_deref().unwrap_or("/media");
+    let settings = settings::get().ok()?;
+    let mount_path = settings.mount_path.as_deref().unwrap_or("/media");
     let path = target.split('?').next()?;
-    let rest = path.strip_prefix(files_at.trim_end_matches('/'))?;
+    let rest = path.strip_prefix(mount_path.trim_end_matches('/'))?;
     let name = percent_decode_str(rest.strip_prefix('/')?).decode_utf8();
     name.ok().map(String::from)
 }
@@ -57,22 +57,22 @@ fn whole(object: &Object, is_head: bool) -> Response {
         let length = info.length;
         body.push(Part::Stream(StreamPart { source, length }));
     }
-    let fields = vec![
+    let headers = vec![
         field("content-type", &info.media_type),
         field("content-length", &info.length.to_string()),
     ];
     Response {
-        status: 200,
-        fields,
+        status_code: 200,
+        headers,
         body,
-        reuse: None,
+        cacheability: None,
     }
 }
 
 /// An error, in JSON. The messages have nothing in them that JSON would escape.
 fn failure(status: u16, message: &str, is_head: bool) -> Response {
     let json = format!(r#"{{"error":"{message}"}}"#).into_bytes();
-    let fields = vec![
+    let headers = vec![
         field("content-type", "application/json"),
         field("content-length", &json.len().to_string()),
         field("cache-control", "no-store"),
@@ -83,10 +83,10 @@ fn failure(status: u16, message: &str, is_head: bool) -> Response {
         vec![Part::Bytes(json)]
     };
     Response {
-        status,
-        fields,
+        status_code: status,
+        headers,
         body,
-        reuse: None,
+        cacheability: None,
     }
 }
 

@@ -34,8 +34,8 @@ def main() -> int:
         return 2
     try:
         pairs = dict(setting.split("=", 1) for setting in options.setting)
-        if options.files_at is not None:
-            pairs["files-at"] = options.files_at
+        if options.mount_path is not None:
+            pairs["mount-path"] = options.mount_path
         settings = Settings.parse(pairs)
         limits = Limits(**{name: getattr(options, name) for name in _LIMITS if getattr(options, name) is not None})
         component = None
@@ -77,9 +77,9 @@ def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m millpond", description="Serves a folder of media.")
     parser.add_argument("dir", metavar="DIR", help="where the media lies")
     parser.add_argument("--listen", default="127.0.0.1:8080", metavar="HOST:PORT", help="port 0 takes a free one")
-    parser.add_argument("--files-at", metavar="PATH", help="where named files are served; /media")
+    parser.add_argument("--mount-path", metavar="PATH", help="where named files are served; /media")
     parser.add_argument(
-        "--setting", action="append", default=[], metavar="KEY=VALUE", help="one of the keys that wit/world.wit lists"
+        "--setting", action="append", default=[], metavar="KEY=VALUE", help="a setting, such as negative-ttl=10"
     )
     parser.add_argument("--component", metavar="FILE", help="a component of your own")
     for name in _LIMITS:

@@ -28,11 +28,11 @@ Key = tuple[Literal["content", "named"], str]
 ObjectVersion = tuple[Literal["strong", "weak"], str]
 """What tells one state of an object's bytes from another: ``variant version`` of the interface."""
 
-Reason = Literal["not-found", "busy", "failed", "out-of-bounds"]
+Reason = Literal["not-found", "busy", "io", "out-of-bounds"]
 
 
 class StoreError(Exception):
-    """Why the store did not do as asked: ``enum error`` of the interface."""
+    """A failed call of the store: ``error-code`` and ``read-error`` of the interface."""
 
     def __init__(self, reason: Reason) -> None:
         super().__init__(reason)
@@ -457,7 +457,7 @@ def _reason(error: OSError) -> Reason:
         case errno.EMFILE | errno.ENFILE | errno.ENOMEM:
             return "busy"
         case errno.EIO | errno.ESTALE | errno.ETIMEDOUT:
-            return "failed"
+            return "io"
         case _:
             # No entry, no permission, a folder on the way that is none, too many links, a name too long: to a visitor
             # there is no such object, and to tell which it was would be to tell too much.

@@ -39,10 +39,10 @@ class Question:
     """``record request`` of the interface."""
 
     method: str
-    target: str
-    fields: list[tuple[str, bytes]]
+    path_with_query: str
+    headers: list[tuple[str, bytes]]
     received_ns: int
-    nonce: int
+    random: int
     client: str | None
 
 
@@ -209,10 +209,10 @@ class _Call:
                 self.context,
                 (
                     question.method,
-                    question.target,
-                    question.fields,
+                    question.path_with_query,
+                    question.headers,
                     question.received_ns,
-                    question.nonce,
+                    question.random,
                     question.client,
                 ),
             ),
@@ -368,7 +368,7 @@ def _open(call: _Call, key: Key) -> tuple[bool, Any]:
     try:
         return True, call.hold(call.folder.open(key))
     except StoreError as error:
-        return False, error.reason
+        return False, (error.reason, None)
 
 
 def _info(call: _Call, number: int) -> tuple[Any, ...]:
@@ -392,16 +392,15 @@ def _read(call: _Call, number: int, offset: int, length_bytes: int) -> tuple[boo
     try:
         return True, call.hold(call.object(number).read(offset, length_bytes))
     except StoreError as error:
-        return False, error.reason
-
-
-def _setting(call: _Call, key: str) -> tuple[bool, Any]:
-    call.lift(len(key))
-    return True, call.settings.get(key)
+        return False, (error.reason, None)
 
 
 def _settings(call: _Call) -> tuple[bool, Any]:
-    return True, call.settings.all()
+    return True, call.settings.record()
+
+
+def _signing_keys(call: _Call) -> tuple[bool, Any]:
+    return True, call.settings.keys()
 
 
 def _read_stream(call: _Call, number: int, count: int) -> tuple[bool, Any]:
@@ -458,8 +457,22 @@ _object, _stream = values.Handle(_OBJECT), values.Handle(_STREAM)
 _pollable, _error = values.Handle(_POLLABLE), values.Handle(_ERROR)
 
 _key = values.Variant(content=values.STRING, named=values.STRING)
-_store_error = values.Enum()
-_config_error = values.Variant(upstream=values.STRING, io=values.STRING)
+_error_code = values.Variant(
+    not_found=None, busy=None, io=values.Option(values.STRING), other=values.Option(values.STRING)
+)
+_read_error = values.Variant(out_of_bounds=None, failed=_error_code)
+_settings_record = values.Record(
+    mount_path=values.Option(values.STRING),
+    cors_origins=values.Option(values.List(values.STRING)),
+    cors_max_age_s=values.Option(values.U32),
+    timing_allow_origin=values.Option(values.STRING),
+    cross_origin_resource_policy=values.Option(values.STRING),
+    content_security_policy=values.Option(values.STRING),
+    cache_content=values.Option(values.STRING),
+    cache_files=values.Option(values.STRING),
+    negative_ttl_s=values.Option(values.U32),
+)
+_signing_key = values.Record(id=values.STRING, secret=values.BYTES)
 _stream_error = values.Variant(last_operation_failed=_error, closed=None)
 _info_record = values.Record(
     length=values.U64,
@@ -474,46 +487,42 @@ _variant_info = values.Record(key=_key, media_type=values.STRING, content_coding
 _some_bytes = values.Result(values.BYTES, _stream_error)
 _some_count = values.Result(values.U64, _stream_error)
 
-_fields = values.List(values.Tuple(values.STRING, values.BYTES))
+_headers = values.List(values.Tuple(values.STRING, values.BYTES))
 _REQUEST: Final = values.Record(
     method=values.STRING,
-    target=values.STRING,
-    fields=_fields,
+    path_with_query=values.STRING,
+    headers=_headers,
     received=values.U64,
-    nonce=values.U64,
+    random=values.U64,
     client=values.Option(values.STRING),
 )
 _RESPONSE: Final = values.Record(
-    status=values.U16,
-    fields=_fields,
+    status_code=values.U16,
+    headers=_headers,
     body=values.List(values.Variant(bytes=values.BYTES, stream=values.Record(source=_stream, length=values.U64))),
-    # Every request gets an instance of its own here, so nothing is given again without asking.
-    reuse=None,
+    # This package has no response cache.
+    cacheability=None,
 )
 
-_SERVE: Final = "millpond:media/media-serve@0.1.0"
+_SERVE: Final = "millpond:media/media-serve@0.2.0"
 
 _IMPORTS: Final = {
-    "millpond:media/media-store@0.1.0": _Interface(
+    "millpond:media/media-store@0.2.0": _Interface(
         {"object": _OBJECT},
         {
-            "open": _Function(_open, (_key,), values.Result(_object, _store_error)),
+            "open": _Function(_open, (_key,), values.Result(_object, _error_code)),
             "[method]object.info": _Function(_info, (_object,), _info_record),
             "[method]object.variants": _Function(_variants, (_object,), values.List(_variant_info)),
             "[method]object.read": _Function(
-                _read, (_object, values.U64, values.U64), values.Result(_stream, _store_error)
+                _read, (_object, values.U64, values.U64), values.Result(_stream, _read_error)
             ),
         },
     ),
-    "wasi:config/store@0.2.0-rc.1": _Interface(
+    "millpond:media/settings@0.2.0": _Interface(
         {},
         {
-            "get": _Function(_setting, (values.STRING,), values.Result(values.Option(values.STRING), _config_error)),
-            "get-all": _Function(
-                _settings,
-                (),
-                values.Result(values.List(values.Tuple(values.STRING, values.STRING)), _config_error),
-            ),
+            "get": _Function(_settings, (), values.Result(_settings_record, None)),
+            "signing-keys": _Function(_signing_keys, (), values.Result(values.List(_signing_key), None)),
         },
     ),
     "wasi:io/error@0.2.12": _Interface(

@@ -277,11 +277,11 @@ class Option(Type):
 
 
 class Result(Type):
-    """``result<…>``, lowered only: a pair of whether it went well, and what came of it."""
+    """``result<…>``, lowered only: a pair of success and payload. ``None`` is the type of no payload."""
 
     kind = _RESULT
 
-    def __init__(self, ok: Type, error: Type) -> None:
+    def __init__(self, ok: Type, error: Type | None) -> None:
         self._ok, self._error = ok, error
 
     def lower(self, context: int, value: tuple[bool, Any]) -> bytes:

@@ -1,11 +1,11 @@
-"""What the component is told of how to answer: typed here, strings by key for it (``wit/world.wit``)."""
+"""Settings of the component (``wit/settings.wit``)."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Any, Final
 
 
 class SettingError(ValueError):
@@ -14,43 +14,43 @@ class SettingError(ValueError):
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """How the component answers. What is left out has the component's default, as told here.
+    """Settings of the component. It has a default for each.
 
     :raises SettingError: when one of them cannot be used.
     """
 
-    files_at: str = "/media"
-    """The path under which named files are served: ``/``, or segments without a ``/`` at the end."""
+    mount_path: str = "/media"
+    """Path under which named files are served: ``/``, or segments without a ``/`` at the end."""
 
     cors_origins: Sequence[str] | None = None
-    """Whose pages may read answers, as in ``https://a.example``; all of them where it is left out."""
+    """Origins whose pages may read responses, as in ``https://a.example``. Default: every origin."""
 
     cors_max_age_seconds: int | None = None
-    """How long a preflight's answer holds; a day."""
+    """Lifetime of a preflight response. Default: a day."""
 
     timing_allow_origin: str | None = None
-    """``Timing-Allow-Origin``, none where it is empty; ``*``."""
+    """``Timing-Allow-Origin``; empty to omit it. Default: ``*``."""
 
-    resource_policy: str | None = None
-    """``Cross-Origin-Resource-Policy``, none where it is empty; ``cross-origin``."""
+    cross_origin_resource_policy: str | None = None
+    """``Cross-Origin-Resource-Policy``; empty to omit it. Default: ``cross-origin``."""
 
-    document_policy: str | None = None
-    """``Content-Security-Policy`` of types that a browser runs script in, none where it is empty; a sandbox."""
+    content_security_policy: str | None = None
+    """``Content-Security-Policy`` of types that can run scripts; empty to omit it. Default: a sandbox."""
 
     cache_content: str | None = None
-    """``Cache-Control`` of media by content; a year, immutable."""
+    """``Cache-Control`` of media by content id. Default: a year, immutable."""
 
     cache_files: str | None = None
-    """``Cache-Control`` of named files; asked for again."""
+    """``Cache-Control`` of named files. Default: ``public, no-cache``."""
 
-    cache_missing_seconds: int | None = None
-    """How long it holds that there is no such media; 5."""
+    negative_ttl_seconds: int | None = None
+    """Lifetime of the response that media does not exist. Default: 5."""
 
     signing_keys: Mapping[str, str] = field(default_factory=dict, repr=False)
-    """Secrets that signed URLs are made with, by id: 16 bytes or more in hexadecimal."""
+    """Secrets that sign URLs, by id: at least 16 bytes in hexadecimal."""
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "files_at", _path(self.files_at))
+        object.__setattr__(self, "mount_path", _path(self.mount_path))
         if isinstance(self.cors_origins, str):
             raise SettingError("cors-origins: a list of origins, not one text")
         for origin in self.cors_origins or ():
@@ -72,18 +72,18 @@ class Settings:
 
     @classmethod
     def parse(cls, pairs: Mapping[str, str]) -> Settings:
-        """Settings from strings by key, as ``wit/world.wit`` lists them.
+        """Parses settings from text by key, as on the command line.
 
         :raises SettingError: when there is no such key, or its value cannot be used.
         """
         values: dict[str, object] = {}
         for key, text in pairs.items():
             match key:
-                case "files-at":
-                    values["files_at"] = text
+                case "mount-path":
+                    values["mount_path"] = text
                 case "cors-origins":
                     values["cors_origins"] = None if text == "*" else text.replace(",", " ").split()
-                case "cors-max-age" | "cache-missing":
+                case "cors-max-age" | "negative-ttl":
                     if not (text.isascii() and text.isdigit()):
                         raise SettingError(f"{key}: a number of seconds")
                     values[f"{key.replace('-', '_')}_seconds"] = int(text)
@@ -96,28 +96,29 @@ class Settings:
                     raise SettingError(f"{key}: there is no such setting")
         return cls(**values)  # type: ignore[arg-type]
 
-    def all(self) -> list[tuple[str, str]]:
-        """All but secrets, by key."""
-        given: list[tuple[str, str | None]] = [("files-at", self.files_at)]
-        if self.cors_origins is not None:
-            given.append(("cors-origins", " ".join(self.cors_origins)))
-        given += [(_key(name), getattr(self, name)) for name in _TEXTS]
-        for name in _SECONDS:
-            seconds = getattr(self, name)
-            given.append((_key(name), None if seconds is None else str(seconds)))
-        return [(key, value) for key, value in given if value is not None]
+    def record(self) -> tuple[Any, ...]:
+        """``record settings`` of the interface."""
+        return (
+            self.mount_path,
+            self.cors_origins,
+            self.cors_max_age_seconds,
+            self.timing_allow_origin,
+            self.cross_origin_resource_policy,
+            self.content_security_policy,
+            self.cache_content,
+            self.cache_files,
+            self.negative_ttl_seconds,
+        )
 
-    def get(self, key: str) -> str | None:
-        """One of them, which may be a secret."""
-        if key == "signing-keys":
-            return " ".join(f"{id_}:{secret}" for id_, secret in self.signing_keys.items())
-        return dict(self.all()).get(key)
+    def keys(self) -> list[tuple[str, bytes]]:
+        """``signing-keys`` of the interface. They are secrets."""
+        return [(key, bytes.fromhex(secret)) for key, secret in self.signing_keys.items()]
 
 
 _TEXTS: Final = (
-    "timing_allow_origin", "resource_policy", "document_policy", "cache_content", "cache_files",
+    "timing_allow_origin", "cross_origin_resource_policy", "content_security_policy", "cache_content", "cache_files",
 )  # fmt: skip
-_SECONDS: Final = ("cors_max_age_seconds", "cache_missing_seconds")
+_SECONDS: Final = ("cors_max_age_seconds", "negative_ttl_seconds")
 
 _FIELD_VALUE: Final = re.compile(r"[ -~]*")
 _ORIGIN: Final = re.compile(r"[a-z0-9.+:\[\]-]+://[a-z0-9.+:\[\]-]+")
@@ -133,7 +134,7 @@ def _key(name: str) -> str:
 
 def _path(text: str) -> str:
     if not _PATH.fullmatch(text) or "//" in text or any(mark in text for mark in "?#%\\"):
-        raise SettingError("files-at: a path to serve files at begins with `/` and has no `?`, `#`, `%` or space")
+        raise SettingError("mount-path: a mount path begins with `/` and has no `?`, `#`, `%` or space")
     if _CONTENT.match(text):
-        raise SettingError("files-at: `/api/media` is where media is served by its content; name another path")
+        raise SettingError("mount-path: `/api/media` is where media is served by its content; name another path")
     return text.rstrip("/") or "/"

@@ -30,15 +30,15 @@ mod component {
         Guest, Part, Request, Response, StreamPart,
     };
     use bindings::millpond::media::media_store::{self, Key, Object};
-    use bindings::wasi::config::store as config;
+    use bindings::millpond::media::settings;
 
     struct Component;
 
     impl Guest for Component {
         fn handle(request: Request) -> Response {
-            match request.target.strip_prefix("/hostile/") {
+            match request.path_with_query.strip_prefix("/hostile/") {
                 Some(deed) => misbehave(deed),
-                None => serve(&request.target[1..]),
+                None => serve(&request.path_with_query[1..]),
             }
         }
     }
@@ -74,7 +74,7 @@ mod component {
                     let (pointer, length) = (value.as_ptr().cast_mut(), value.len());
                     // SAFETY: the instance ends before any of these is dropped.
                     let alias = unsafe { Vec::from_raw_parts(pointer, length, length) };
-                    response.fields.push(("x-endless".to_owned(), alias));
+                    response.headers.push(("x-endless".to_owned(), alias));
                 }
                 core::mem::forget(value);
                 response
@@ -82,7 +82,6 @@ mod component {
             "endless-key" => {
                 let key = "a".repeat(256 * 1024);
                 for _ in 0..10_000 {
-                    let _ = config::get(&key);
                     let _ = media_store::open(&Key::Named(key.clone()));
                 }
                 response(200, Vec::new())
@@ -90,13 +89,13 @@ mod component {
             // Each lift is small; they add up.
             "small-lifts" => {
                 for _ in 0..100_000 {
-                    let _ = config::get("0123456789abcdef");
+                    let _ = media_store::open(&Key::Content("0123456789abcdef".to_owned()));
                 }
                 response(200, Vec::new())
             }
             "many-fields" => {
                 let mut response = response(200, Vec::new());
-                response.fields = (0..10_000)
+                response.headers = (0..10_000)
                     .map(|n| (format!("x-{n}"), b"a".to_vec()))
                     .collect();
                 response
@@ -104,7 +103,7 @@ mod component {
             // A list that takes more than the guest may have, empty as its fields are.
             "hundred-thousand-fields" => {
                 let mut response = response(200, Vec::new());
-                response.fields = vec![(String::new(), Vec::new()); 100_000];
+                response.headers = vec![(String::new(), Vec::new()); 100_000];
                 response
             }
             "endless-parts" => {
@@ -116,7 +115,7 @@ mod component {
                 while core::arch::wasm32::memory_grow::<0>(1) != usize::MAX {}
                 loop {
                     // What a call gives back is never freed.
-                    core::mem::forget(config::get_all());
+                    core::mem::forget(settings::get());
                 }
             }
             "handle-hoarder" => {
@@ -197,16 +196,16 @@ mod component {
 
     fn response(status: u16, body: Vec<Part>) -> Response {
         Response {
-            status,
-            fields: Vec::new(),
+            status_code: status,
+            headers: Vec::new(),
             body,
-            reuse: None,
+            cacheability: None,
         }
     }
 
     fn with(value: &[u8], name: &str) -> Response {
         let mut response = response(200, vec![Part::Bytes(b"small".to_vec())]);
-        response.fields.push((name.to_owned(), value.to_vec()));
+        response.headers.push((name.to_owned(), value.to_vec()));
         response
     }
 
