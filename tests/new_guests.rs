@@ -94,6 +94,16 @@ impl NewGuest {
         let arguments = ["new", folder.to_str().unwrap(), "--lang", lang];
         assert_succeeds(&millpond(&arguments), &arguments);
         let readme = fs::read_to_string(folder.join("README.md")).unwrap();
+        // The crates are those of this workspace, since they may not be published in this version.
+        let cargo = parent.path().join(".cargo");
+        fs::create_dir(&cargo).unwrap();
+        let path = |name: &str| root().join(name).display().to_string();
+        let patches = format!(
+            "[patch.crates-io]\nmillpond-format.path = {:?}\nmillpond-guest.path = {:?}\n",
+            path("format"),
+            path("guest")
+        );
+        fs::write(cargo.join("config.toml"), patches).unwrap();
         NewGuest {
             lang,
             folder,
@@ -175,13 +185,122 @@ impl NewGuest {
                 assert!(none.starts_with("HTTP/1.1 40"), "{}: {none}", self.lang);
                 assert!(none.contains("\r\n\r\n{\"error\":"), "{none}");
             }
+            self.assert_ranges_and_conditions(&server);
+            if self.lang == "rust" {
+                assert_has_its_own_rules(&server);
+            }
             let deleted = server.ask_for("DELETE", "/media/a%20b.gif");
             assert!(
                 deleted.starts_with("HTTP/1.1 405 "),
                 "{}: {deleted}",
                 self.lang
             );
-            assert!(deleted.contains("\r\nallow: GET, HEAD\r\n"), "{deleted}");
+            assert!(deleted.contains("\r\nallow: GET, HEAD"), "{deleted}");
+        }
+    }
+
+    /// RFC 9110 sections 13 and 14, for a file of six bytes.
+    fn assert_ranges_and_conditions(&self, server: &Server) {
+        let get = |method: &str, fields: &[(&str, &str)]| {
+            server.ask_with(method, "/media/a%20b.gif", fields)
+        };
+        let whole = get("GET", &[]);
+        let etag = field(&whole, "etag").unwrap_or_else(|| panic!("{}: {whole}", self.lang));
+        for (method, fields, status, content_range, content) in [
+            (
+                "GET",
+                &[("range", "bytes=1-3")][..],
+                206,
+                Some("bytes 1-3/6"),
+                "IF8",
+            ),
+            (
+                "GET",
+                &[("range", "bytes=4-")],
+                206,
+                Some("bytes 4-5/6"),
+                "9a",
+            ),
+            (
+                "GET",
+                &[("range", "bytes=-2")],
+                206,
+                Some("bytes 4-5/6"),
+                "9a",
+            ),
+            (
+                "GET",
+                &[("range", "bytes=-9")],
+                206,
+                Some("bytes 0-5/6"),
+                "GIF89a",
+            ),
+            (
+                "GET",
+                &[("range", "bytes=2-99")],
+                206,
+                Some("bytes 2-5/6"),
+                "F89a",
+            ),
+            ("GET", &[("range", "bytes=6-")], 416, Some("bytes */6"), "{"),
+            ("GET", &[("range", "bytes=-0")], 416, Some("bytes */6"), "{"),
+            (
+                "GET",
+                &[("range", "bytes=3-1")],
+                416,
+                Some("bytes */6"),
+                "{",
+            ),
+            ("GET", &[("range", "items=0-1")], 200, None, "GIF89a"),
+            ("HEAD", &[("range", "bytes=1-3")], 200, None, ""),
+            ("GET", &[("if-none-match", etag)], 304, None, ""),
+            ("HEAD", &[("if-none-match", etag)], 304, None, ""),
+            ("GET", &[("if-none-match", "*")], 304, None, ""),
+            ("GET", &[("if-none-match", "\"x\"")], 200, None, "GIF89a"),
+            (
+                "GET",
+                &[("if-none-match", etag), ("range", "bytes=1-3")],
+                304,
+                None,
+                "",
+            ),
+            (
+                "GET",
+                &[("if-range", etag), ("range", "bytes=1-3")],
+                206,
+                Some("bytes 1-3/6"),
+                "IF8",
+            ),
+            (
+                "GET",
+                &[("if-range", "\"x\""), ("range", "bytes=1-3")],
+                200,
+                None,
+                "GIF89a",
+            ),
+            (
+                "GET",
+                &[("if-range", "W/\"x\""), ("range", "bytes=1-3")],
+                200,
+                None,
+                "GIF89a",
+            ),
+        ] {
+            let response = get(method, fields);
+            let row = format!("{}: {method} {fields:?}: {response}", self.lang);
+            assert!(
+                response.starts_with(&format!("HTTP/1.1 {status} ")),
+                "{row}"
+            );
+            assert_eq!(field(&response, "content-range"), content_range, "{row}");
+            let (_, body) = response.split_once("\r\n\r\n").unwrap();
+            assert!(
+                body.starts_with(content) && body.is_empty() == content.is_empty(),
+                "{row}"
+            );
+            if status != 416 {
+                assert_eq!(field(&response, "etag"), Some(etag), "{row}");
+            }
         }
     }
 
@@ -192,6 +311,31 @@ impl NewGuest {
         let taken = instance::of_waiting_guest(&source, memory).await;
         taken.assert_charged(self.lang);
     }
+}
+
+/// The guest in Rust adds two routes and a header to those of `millpond-guest`.
+fn assert_has_its_own_rules(server: &Server) {
+    let welcome = server.get("/");
+    assert!(welcome.starts_with("HTTP/1.1 200 "), "{welcome}");
+    assert!(
+        welcome.ends_with("Media is at /media/<name>.\n"),
+        "{welcome}"
+    );
+    let intro = server.get("/intro");
+    assert!(intro.starts_with("HTTP/1.1 404 "), "{intro}");
+    let several = [("range", "bytes=0-0,5-5")];
+    let several = server.ask_with("GET", "/media/a%20b.gif", &several);
+    assert!(several.starts_with("HTTP/1.1 206 "), "{several}");
+    for response in [welcome, intro, several] {
+        assert_eq!(field(&response, "x-served-by"), Some("media-guest"));
+    }
+}
+
+/// The value of a field of a response.
+fn field<'a>(response: &'a str, name: &str) -> Option<&'a str> {
+    let (head, _) = response.split_once("\r\n\r\n")?;
+    let mut lines = head.lines().filter_map(|line| line.split_once(": "));
+    lines.find_map(|(found, value)| (found == name).then_some(value))
 }
 
 fn millpond(arguments: &[&str]) -> Output {

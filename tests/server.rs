@@ -111,7 +111,13 @@ impl Server {
     }
 
     pub(crate) fn ask_for(&self, method: &str, target: &str) -> String {
-        String::from_utf8_lossy(&exchange_by(method, &self.address, target)).into_owned()
+        self.ask_with(method, target, &[])
+    }
+
+    /// The response to a request with more fields.
+    pub(crate) fn ask_with(&self, method: &str, target: &str, fields: &[(&str, &str)]) -> String {
+        let response = exchange_by(method, &self.address, target, fields);
+        String::from_utf8_lossy(&response).into_owned()
     }
 
     /// Status and content.
@@ -190,12 +196,17 @@ fn get(address: &str, target: &str) -> String {
 
 /// Asks once, and returns all that comes back.
 pub(crate) fn exchange(address: &str, target: &str) -> Vec<u8> {
-    exchange_by("GET", address, target)
+    exchange_by("GET", address, target, &[])
 }
 
-fn exchange_by(method: &str, address: &str, target: &str) -> Vec<u8> {
+fn exchange_by(method: &str, address: &str, target: &str, fields: &[(&str, &str)]) -> Vec<u8> {
     let mut stream = TcpStream::connect(address).unwrap();
-    let head = format!("{method} {target} HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n");
+    let fields: String = fields
+        .iter()
+        .map(|(name, value)| format!("{name}: {value}\r\n"))
+        .collect();
+    let head =
+        format!("{method} {target} HTTP/1.1\r\nhost: a\r\n{fields}connection: close\r\n\r\n");
     stream.write_all(head.as_bytes()).unwrap();
     let mut answer = Vec::new();
     stream.read_to_end(&mut answer).unwrap();

@@ -1,6 +1,6 @@
 //! Edge of the component: conversion between the interface's records and this crate's types.
 
-use crate::answer;
+use crate::handler::Handler;
 use crate::imports::{
     Access, Imports, Info, Key, Object, SettingsError, StoreError, Timestamp, Variant, Version,
 };
@@ -10,31 +10,35 @@ use bindings::millpond::media::media_store;
 use bindings::millpond::media::settings;
 use millpond_format::settings::Settings;
 use millpond_format::signature;
+use std::marker::PhantomData;
 
 #[allow(
     missing_docs,
     unreachable_pub,
+    unsafe_code,
     clippy::all,
     clippy::undocumented_unsafe_blocks
 )]
-mod bindings {
+pub mod bindings {
+    //! Bindings of the world `media-guest`.
     wit_bindgen::generate!({
-        path: "../wit",
+        path: "wit",
         world: "media-guest",
         generate_all,
+        pub_export_macro: true,
+        default_bindings_module: "millpond_guest::component::bindings",
         with: {
             "wasi:io/error@0.2.12": ::wasi::io::error,
             "wasi:io/poll@0.2.12": ::wasi::io::poll,
             "wasi:io/streams@0.2.12": ::wasi::io::streams,
         },
     });
-    use super::Component;
-    export!(Component);
 }
 
-struct Component;
+/// The component of a handler.
+pub struct Component<H>(PhantomData<H>);
 
-impl wit::Guest for Component {
+impl<H: Handler> wit::Guest for Component<H> {
     fn handle(request: wit::Request) -> wit::Response {
         let request = Request {
             method: &request.method,
@@ -44,7 +48,7 @@ impl wit::Guest for Component {
             random: request.random,
             client: request.client.as_deref(),
         };
-        answer::handle(&request, &Wasi).into()
+        H::handle(&request, &Wasi).into()
     }
 }
 

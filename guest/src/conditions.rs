@@ -6,7 +6,7 @@ use std::time::SystemTime;
 
 /// What the conditions of a request come to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Outcome {
+pub(crate) enum Outcome {
     /// Carry it out. `range_applies` is false where `If-Range` asks for all of it.
     Proceed {
         /// Whether a `Range` field counts (RFC 9110 section 13.1.5).
@@ -20,26 +20,26 @@ pub enum Outcome {
 
 /// The validators of the selected representation (RFC 9110 section 8.8).
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Validators {
+pub(crate) struct Validators {
     /// The entity tag.
-    pub etag: EntityTag,
+    pub(crate) etag: EntityTag,
     /// Modification time, in whole seconds, where the representation has one.
-    pub last_modified: Option<SystemTime>,
+    pub(crate) last_modified: Option<SystemTime>,
 }
 
 /// An entity tag (RFC 9110 section 8.8.3).
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct EntityTag {
+pub(crate) struct EntityTag {
     /// Whether two contents may share it: `W/` stands before it then.
-    pub is_weak: bool,
+    pub(crate) is_weak: bool,
     /// The opaque part, with its quotes.
-    pub quoted: String,
+    pub(crate) quoted: String,
 }
 
 impl EntityTag {
     /// The strong tag of that opaque part, of which only what may stand in a tag is taken.
     #[must_use]
-    pub fn strong(opaque: &str) -> Self {
+    pub(crate) fn strong(opaque: &str) -> Self {
         let is_etagc = |character: &char| character.is_ascii_graphic() && *character != '"';
         let mut quoted = String::with_capacity(opaque.len() + 2);
         quoted.push('"');
@@ -53,7 +53,7 @@ impl EntityTag {
 
     /// The weak tag of that opaque part, likewise.
     #[must_use]
-    pub fn weak(opaque: &str) -> Self {
+    pub(crate) fn weak(opaque: &str) -> Self {
         EntityTag {
             is_weak: true,
             ..EntityTag::strong(opaque)
@@ -62,7 +62,7 @@ impl EntityTag {
 
     /// As it stands in an `ETag` field.
     #[must_use]
-    pub fn field_value(&self) -> String {
+    pub(crate) fn field_value(&self) -> String {
         let mark = if self.is_weak { "W/" } else { "" };
         format!("{mark}{}", self.quoted)
     }
@@ -70,7 +70,7 @@ impl EntityTag {
 
 /// Evaluates the conditions of a `GET` or `HEAD` request.
 #[must_use]
-pub fn evaluate(request: &Request<'_>, validators: &Validators) -> Outcome {
+pub(crate) fn evaluate(request: &Request<'_>, validators: &Validators) -> Outcome {
     if request.has(&header::IF_MATCH) {
         if !lists_etag(request, &header::IF_MATCH, validators, Comparison::Strong) {
             return Outcome::PreconditionFailed;

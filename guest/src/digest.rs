@@ -14,7 +14,11 @@ const WANT_CONTENT_DIGEST: HeaderName = HeaderName::from_static("want-content-di
 /// Adds `Repr-Digest` to an answer that is all or part of the representation, unless the request wants none; and
 /// `Content-Digest`, where it is wanted and the content is the whole representation.
 #[must_use]
-pub fn digests<S>(mut response: Response<S>, request: &Request<'_>, info: &Info) -> Response<S> {
+pub(crate) fn digests<S>(
+    mut response: Response<S>,
+    request: &Request<'_>,
+    info: &Info,
+) -> Response<S> {
     let Some(value) = info.digest.as_deref().and_then(field_value) else {
         return response;
     };

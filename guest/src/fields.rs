@@ -21,7 +21,7 @@ const EXPOSED_FIELDS: &str = "Accept-Ranges, Content-Disposition, Content-Encodi
 
 /// Adds what every answer has: who may read it across origins (Fetch), embed it, and time it.
 #[must_use]
-pub fn cross_origin<S>(
+pub(crate) fn cross_origin<S>(
     mut response: Response<S>,
     request: &Request<'_>,
     config: &Config,
@@ -45,7 +45,11 @@ pub fn cross_origin<S>(
 
 /// Adds what a preflight asks for (Fetch section 4.8), if the request is one.
 #[must_use]
-pub fn preflight<S>(response: Response<S>, request: &Request<'_>, config: &Config) -> Response<S> {
+pub(crate) fn preflight<S>(
+    response: Response<S>,
+    request: &Request<'_>,
+    config: &Config,
+) -> Response<S> {
     let is_preflight = request.has(&header::ORIGIN)
         && request.has(&header::ACCESS_CONTROL_REQUEST_METHOD)
         && allowed_origin(request, config).is_some();
@@ -63,7 +67,7 @@ pub fn preflight<S>(response: Response<S>, request: &Request<'_>, config: &Confi
 
 /// Whether answers depend on who asks.
 #[must_use]
-pub fn vary_by_origin(config: &Config) -> bool {
+pub(crate) fn vary_by_origin(config: &Config) -> bool {
     matches!(&config.cors_origins, Origins::Listed(origins) if !origins.is_empty())
 }
 
@@ -80,7 +84,7 @@ fn allowed_origin(request: &Request<'_>, config: &Config) -> Option<String> {
 
 /// Adds the policy that keeps a document from doing anything, to each that a browser could run a script in.
 #[must_use]
-pub fn content_security_policy<S>(
+pub(crate) fn content_security_policy<S>(
     response: Response<S>,
     media_type: &str,
     config: &Config,
@@ -116,7 +120,11 @@ fn can_run_script(media_type: &str) -> bool {
 /// Adds how the file is to be called, if the query asks for `download` (RFC 6266): by the name that it gives, or
 /// else by the media's own.
 #[must_use]
-pub fn disposition<S>(response: Response<S>, query: Option<&str>, own_name: &str) -> Response<S> {
+pub(crate) fn disposition<S>(
+    response: Response<S>,
+    query: Option<&str>,
+    own_name: &str,
+) -> Response<S> {
     let Some(asked) = query.and_then(|query| {
         query
             .split('&')

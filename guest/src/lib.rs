@@ -1,24 +1,39 @@
-//! The media-serve component: it decides every answer to a request for media and never reads a media byte.
+#![doc = include_str!("../README.md")]
 //!
-//! The way of a request: [`answer`] is the whole of it, top-down. It reads the [`config`], finds the [`route`], opens
-//! the object through [`imports`], asks for a [`signature`] where it is private, selects a representation
-//! ([`negotiate`]), evaluates the [`conditions`], selects the [`range`] and writes the [`message`] with its [`fields`].
-//! All of that is plain Rust, tested natively in milliseconds; only `component` knows that it is compiled
-//! to a WebAssembly component, and only `arena` knows where its memory comes from.
+//! # Life of a request
+//!
+//! [`handle`] is the whole of it, top-down. It reads the configuration, parses the route, opens the object through
+//! [`Imports`] and checks the signature of private media. Then it selects a representation, evaluates the conditions,
+//! selects the ranges and makes the response. All of that is plain Rust, tested natively in milliseconds.
 
-pub mod answer;
-pub mod conditions;
+#![deny(unsafe_code)]
+
+mod answer;
+mod conditions;
 pub mod config;
-pub mod digest;
-pub mod fields;
-pub mod imports;
-pub mod message;
-pub mod multipart;
-pub mod negotiate;
-pub mod range;
-pub mod route;
+mod digest;
+mod fields;
+mod handler;
+mod imports;
+mod message;
+mod multipart;
+mod negotiate;
+mod range;
+mod route;
 
-#[cfg(any(target_family = "wasm", test))]
-mod arena;
 #[cfg(target_family = "wasm")]
-mod component;
+#[doc(hidden)]
+pub mod component;
+#[cfg(any(all(target_family = "wasm", feature = "allocator"), test))]
+#[allow(unsafe_code)]
+mod sys;
+
+pub use answer::handle;
+pub use handler::{Handler, Media};
+pub use imports::{
+    Access, Imports, Info, Key, Object, SettingsError, StoreError, Stream, Timestamp, Variant,
+    Version,
+};
+pub use message::{Cacheability, HeaderLine, Part, Request, Response};
+pub use millpond_format::settings::Settings;
+pub use millpond_format::signature;

@@ -38,6 +38,18 @@ impl<'a> Request<'a> {
         }
     }
 
+    /// Makes the same request for another path and query.
+    #[must_use]
+    pub fn with_target<'b>(&self, path_with_query: &'b str) -> Request<'b>
+    where
+        'a: 'b,
+    {
+        Request {
+            path_with_query,
+            ..*self
+        }
+    }
+
     /// Returns the path, and the query if there is one.
     #[must_use]
     pub fn path_and_query(&self) -> (&'a str, Option<&'a str>) {

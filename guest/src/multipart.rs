@@ -5,13 +5,13 @@ use crate::range::Range;
 
 /// A body of several ranges.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Multipart<S> {
+pub(crate) struct Multipart<S> {
     /// Its media type, with the boundary.
-    pub media_type: String,
+    pub(crate) media_type: String,
     /// The bytes and ranges that it is made of.
-    pub parts: Vec<Part<S>>,
+    pub(crate) parts: Vec<Part<S>>,
     /// How long it is, in bytes.
-    pub length: u64,
+    pub(crate) length: u64,
 }
 
 /// Makes a body of the ranges of a representation of that type and length. `random` makes the boundary, which has
@@ -20,7 +20,7 @@ pub struct Multipart<S> {
 ///
 /// # Errors
 /// As `read`.
-pub fn multipart<S, E>(
+pub(crate) fn multipart<S, E>(
     ranges: &[Range],
     media_type: &str,
     whole_length: u64,

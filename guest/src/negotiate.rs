@@ -6,7 +6,7 @@ use http::{HeaderName, header};
 
 /// What a resource's representations differ in: the request fields that `Vary` has to name.
 #[must_use]
-pub fn dimensions(info: &Info, variants: &[Variant]) -> Vec<HeaderName> {
+pub(crate) fn dimensions(info: &Info, variants: &[Variant]) -> Vec<HeaderName> {
     let mut dimensions = Vec::new();
     if variants
         .iter()
@@ -28,7 +28,7 @@ pub fn dimensions(info: &Info, variants: &[Variant]) -> Vec<HeaderName> {
 /// The original is sent to whoever says nothing, or nothing that a variant fits: a variant has to be named by its
 /// type or coding, not by `*/*`, since what accepts everything may well show nothing of it.
 #[must_use]
-pub fn choose<'a>(
+pub(crate) fn choose<'a>(
     request: &Request<'_>,
     info: &Info,
     variants: &'a [Variant],

@@ -6,7 +6,7 @@ use http_range_header::{SyntacticallyCorrectRange, parse_range_header};
 
 /// What a `Range` field selects of a representation.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Selection {
+pub(crate) enum Selection {
     /// All of it: there is no `Range`, or one that a server may ignore (RFC 9110 section 14.2): a unit
     /// that is not `bytes`, or so many ranges that all of it is less trouble.
     Whole,
@@ -20,11 +20,11 @@ pub enum Selection {
 
 /// Bytes of a representation: they lie within it, and are not none.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Range {
+pub(crate) struct Range {
     /// Where it begins, counted from 0.
-    pub offset: u64,
+    pub(crate) offset: u64,
     /// How many bytes it has.
-    pub length: u64,
+    pub(crate) length: u64,
 }
 
 /// Most ranges that are answered apart; players ask for one, download tools for a few.
@@ -36,7 +36,7 @@ const GAP_BYTES: u64 = 80;
 /// Selects from a representation of `length` bytes. To be called for `GET` only: RFC 9110 section 14.2
 /// defines `Range` for no other method.
 #[must_use]
-pub fn select(request: &Request<'_>, length: u64) -> Selection {
+pub(crate) fn select(request: &Request<'_>, length: u64) -> Selection {
     let mut values = request.values(&header::RANGE);
     let Some(value) = values.next() else {
         return Selection::Whole;

@@ -7,7 +7,7 @@ use std::borrow::Cow;
 
 /// The resource that a target names.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Route {
+pub(crate) enum Route {
     /// `/api/media/<id>`: media by its content id.
     Media(ContentId),
     /// `/api/media/<id>/info`: a description of the media in JSON.
@@ -18,7 +18,7 @@ pub enum Route {
 
 /// Reason why a target names no resource.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum RouteError {
+pub(crate) enum RouteError {
     /// The percent-encoding is malformed, or the decoded path contains U+0000: 400.
     Malformed,
     /// The target is in the place of media, but no media can have that name: 404.
@@ -29,7 +29,7 @@ pub enum RouteError {
 
 /// A decoded relative path of plain segments: none is empty, `.` or `..`, or contains `/` or U+0000.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct FileName(String);
+pub(crate) struct FileName(String);
 
 const MEDIA_PREFIX: &str = "/api/media/";
 const INFO_SUFFIX: &str = "/info";
@@ -39,7 +39,7 @@ impl Route {
     ///
     /// # Errors
     /// [`RouteError`].
-    pub fn parse(target: &str, mount_path: &str) -> Result<Self, RouteError> {
+    pub(crate) fn parse(target: &str, mount_path: &str) -> Result<Self, RouteError> {
         let (path, query) = match target.split_once('?') {
             Some((path, query)) => (path, Some(query)),
             None => (target, None),
@@ -71,7 +71,7 @@ impl FileName {
     /// # Errors
     /// - [`RouteError::Malformed`] if the decoded path is not UTF-8 or contains U+0000.
     /// - [`RouteError::NoSuchMedia`] if a segment is empty, `.` or `..`, or contains an encoded `/`.
-    pub fn parse(encoded: &str) -> Result<Self, RouteError> {
+    pub(crate) fn parse(encoded: &str) -> Result<Self, RouteError> {
         if has_broken_escape(encoded) {
             return Err(RouteError::Malformed);
         }
@@ -95,20 +95,20 @@ impl FileName {
     }
 
     /// Decoded path.
-    #[must_use]
-    pub fn as_str(&self) -> &str {
+    #[cfg(test)]
+    pub(crate) fn as_str(&self) -> &str {
         &self.0
     }
 
     /// Last segment: the name of the file in its folder.
     #[must_use]
-    pub fn last_segment(&self) -> &str {
+    pub(crate) fn last_segment(&self) -> &str {
         self.0.rsplit('/').next().unwrap_or_default()
     }
 
     /// Key of the file in a store.
     #[must_use]
-    pub fn key(&self) -> Key {
+    pub(crate) fn key(&self) -> Key {
         Key::Named(self.0.clone())
     }
 
@@ -116,7 +116,7 @@ impl FileName {
     ///
     /// A file with the extension `.svgz` is SVG in gzip, and sent with that coding (SVG 2, appendix P).
     #[must_use]
-    pub fn content_coding(&self, media_type: &str) -> Option<&'static str> {
+    pub(crate) fn content_coding(&self, media_type: &str) -> Option<&'static str> {
         let (_, extension) = self.0.rsplit_once('.')?;
         let is_svgz =
             extension.eq_ignore_ascii_case("svgz") && media_type.starts_with("image/svg+xml");

@@ -5,7 +5,7 @@ use crate::host::noise;
 use millpond::store::{Adder, ContentId};
 use millpond_format::{settings, signature};
 use millpond_guest::config::SANDBOX;
-use millpond_guest::imports::{
+use millpond_guest::{
     Access, Imports, Info, Key, Object, SettingsError, StoreError, Timestamp, Variant, Version,
 };
 use sha2::{Digest, Sha256};

@@ -7,7 +7,7 @@ use crate::host::noise;
 use millpond::End;
 use millpond_format::settings::Settings;
 use millpond_format::signature;
-use millpond_guest::imports::{Imports, Key, SettingsError, StoreError};
+use millpond_guest::{Imports, Key, SettingsError, StoreError};
 use proptest::prelude::*;
 use std::collections::BTreeMap;
 use std::ops::Range;

@@ -10,9 +10,9 @@ use http_body_util::{BodyExt, Empty};
 use millpond::store::Folder;
 use millpond::tls::Certificate;
 use millpond::{Accounts, Config, Millpond};
-use millpond_guest::imports::{Imports, Timestamp};
-use millpond_guest::message::Part;
-use millpond_guest::{answer, message};
+use millpond_guest as guest;
+use millpond_guest::Part;
+use millpond_guest::{Imports, Timestamp};
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -20,12 +20,12 @@ use tokio::time::timeout;
 
 /// Asks the guest's code, compiled for this machine.
 pub(crate) fn natively(request: &Request, store: &impl Imports<Object = Item>) -> Response {
-    let request = message::Request {
+    let request = guest::Request {
         received: Timestamp(request.received * 1_000_000_000),
         client: request.client.as_deref(),
-        ..message::Request::from_head(&request.method, &request.target, &request.fields)
+        ..guest::Request::from_head(&request.method, &request.target, &request.fields)
     };
-    let response = answer::handle(&request, store);
+    let response = guest::handle(&request, store);
     let mut body = Vec::new();
     for part in &response.body {
         match part {

@@ -34,10 +34,10 @@ impl Guest {
 
 const GUESTS: [Guest; 6] = [
     Guest {
-        package: "millpond-guest",
-        folder: "guest",
+        package: "millpond-media-serve",
+        folder: "components/media-serve",
         component: "host/component/media-serve.wasm",
-        beside: &["wit", "format"],
+        beside: &["wit", "format", "guest"],
     },
     Guest {
         package: "millpond-hostile-guest",

@@ -10,11 +10,10 @@ use arbitrary::{Arbitrary, Unstructured};
 use http::{HeaderName, HeaderValue, StatusCode};
 use libfuzzer_sys::fuzz_target;
 use millpond_format::signature;
-use millpond_guest::answer::handle;
-use millpond_guest::imports::{
+use millpond_guest::{self as message, HeaderLine, Part, handle};
+use millpond_guest::{
     Access, Imports, Info, Key, Object, SettingsError, StoreError, Timestamp, Variant, Version,
 };
-use millpond_guest::message::{self, HeaderLine, Part};
 use std::cell::RefCell;
 
 fuzz_target!(|input: Input| run(&input));

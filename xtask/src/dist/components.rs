@@ -18,7 +18,7 @@ struct Released {
 const RELEASED: [Released; 8] = [
     Released {
         component: "host/component/media-serve.wasm",
-        crates: &["millpond-guest"],
+        crates: &["millpond-media-serve"],
     },
     Released {
         component: "components/store.wasm",
@@ -38,15 +38,19 @@ const RELEASED: [Released; 8] = [
     },
     Released {
         component: "components/millpond-http-p2.wasm",
-        crates: &["millpond-guest", "millpond-http-p2", "millpond-store"],
+        crates: &["millpond-media-serve", "millpond-http-p2", "millpond-store"],
     },
     Released {
         component: "components/millpond-http-p2-blobstore.wasm",
-        crates: &["millpond-guest", "millpond-http-p2", "millpond-blobstore"],
+        crates: &[
+            "millpond-media-serve",
+            "millpond-http-p2",
+            "millpond-blobstore",
+        ],
     },
     Released {
         component: "components/millpond-http-p3.wasm",
-        crates: &["millpond-guest", "millpond-http-p3", "millpond-store"],
+        crates: &["millpond-media-serve", "millpond-http-p3", "millpond-store"],
     },
 ];
 

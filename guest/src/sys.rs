@@ -1,23 +1,22 @@
-//! Where the component's memory comes from: an arena inside its initial linear memory, which is given out from front to back.
+//! The allocator of the component: an arena inside its initial linear memory, allocated from front to back.
 //!
-//! A request's own allocations are a few kilobytes, and nearly all of them live until it is answered, so an allocation
-//! is an addition, and giving one back a subtraction. When nothing is allocated any more the arena is empty again: a host
-//! that keeps an instance for many requests sees it grow no more than one that does not. What does not fit is another
-//! allocator's, which grows the linear memory; if the host refuses that, the instance traps: the request has met its memory
-//! limit, and the host, which refused, says so.
+//! A request allocates a few kilobytes, most of which live until its response. An allocation is therefore an addition, and
+//! a deallocation a subtraction. The arena is empty again when no allocation is left, so the memory of an instance that
+//! serves many requests does not grow. Allocations that do not fit go to another allocator, which grows the linear memory.
+//! If the host refuses to grow it, the instance traps: the request has reached its memory limit, and the host reports that.
 
 use core::alloc::{GlobalAlloc, Layout};
 use core::cell::{Cell, UnsafeCell};
 use core::mem::MaybeUninit;
 
-/// Bytes that requests are answered from without growing. With the stack and what is constant they are one page of linear
-/// memory, so that the host has no more than that to clear behind a request.
+/// Length of the arena. With the stack and the constants it fits in one page of linear memory, so that the host has no more
+/// than a page to clear after a request.
 const ARENA_BYTES: usize = 20 * 1024;
 
-/// Alignment of the whole; what is aligned to more is the other allocator's.
+/// Alignment of the arena. Allocations with a larger alignment go to the other allocator.
 const ALIGNMENT: usize = 16;
 
-/// The arena, and the allocator of what does not fit.
+/// The arena, and the allocator of allocations that do not fit.
 pub(crate) struct Arena<Rest> {
     memory: UnsafeCell<Memory>,
     taken: Cell<Taken>,
@@ -26,15 +25,15 @@ pub(crate) struct Arena<Rest> {
 
 #[repr(align(16))]
 struct Memory(
-    #[expect(dead_code, reason = "it is had by its address")] [MaybeUninit<u8>; ARENA_BYTES],
+    #[expect(dead_code, reason = "it is accessed by its address")] [MaybeUninit<u8>; ARENA_BYTES],
 );
 
-/// What is taken of the arena.
+/// State of the arena.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 struct Taken {
-    /// The first byte that was not given out, or was given back.
+    /// Offset of the first free byte.
     end: usize,
-    /// Allocations that live.
+    /// Number of live allocations.
     count: usize,
 }
 
@@ -51,15 +50,15 @@ impl<Rest> Arena<Rest> {
         self.memory.get().cast()
     }
 
-    /// How far into the arena that is, if it is in it.
+    /// Returns the offset of an address in the arena.
     fn offset_of(&self, pointer: *const u8) -> Option<usize> {
         let offset = pointer.addr().wrapping_sub(self.base().addr());
         (offset < ARENA_BYTES).then_some(offset)
     }
 }
 
-// SAFETY: what is given out lies in `memory` behind all that was given out and not given back, or is the other allocator's;
-// `offset_of` tells which, since that allocator has other memory.
+// SAFETY: an allocation is in `memory` after all live allocations there, or belongs to the other allocator. `offset_of`
+// tells them apart, since that allocator has other memory.
 unsafe impl<Rest: GlobalAlloc> GlobalAlloc for Arena<Rest> {
     #[inline(never)]
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
@@ -137,7 +136,8 @@ mod global {
     static ALLOCATOR: Arena<TalcSyncCell<Grow, WasmBinning>> =
         Arena::new(TalcSyncCell::new_wasm(Grow));
 
-    // SAFETY: a component has one thread.
+    // SAFETY: a component has one thread: its target has no atomics.
+    #[cfg(not(target_feature = "atomics"))]
     unsafe impl<Rest> Sync for Arena<Rest> {}
 
     const PAGE_BYTES: usize = 64 * 1024;
