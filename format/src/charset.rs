@@ -1,22 +1,23 @@
-//! Whether text is in UTF-8, as far as its beginning tells.
+//! Detection of UTF-8 text by its beginning.
 
-/// Most bytes of a text that are looked at. Text in other encodings than UTF-8 shows it as soon as it leaves ASCII.
-pub const LOOKED_AT_BYTES: u64 = 64 * 1024;
+/// Maximum number of bytes that are inspected. Text in another encoding differs from UTF-8 at its first character beyond
+/// ASCII.
+pub const INSPECTED_BYTES: u64 = 64 * 1024;
 
-/// Bytes that are looked at at a time.
-const PIECE_BYTES: usize = 4096;
+/// Number of bytes that are read at a time.
+const CHUNK_BYTES: usize = 4096;
 
-/// Returns the media type of a file of `length` bytes, with `charset=utf-8` where it is text and in UTF-8 (RFC 2046 section
-/// 4.1.2, RFC 3629).
+/// Returns the media type of a file of `length` bytes, with `charset=utf-8` if it is UTF-8 text (RFC 2046 section 4.1.2,
+/// RFC 3629).
 ///
-/// `read` fills a buffer from an offset on and returns how many bytes there were. It is called for types of text only, and
-/// never for what begins beyond [`LOOKED_AT_BYTES`].
+/// `read` fills a buffer from an offset on and returns the number of bytes. It is called for types of text only, and never
+/// for an offset beyond [`INSPECTED_BYTES`].
 ///
-/// Text that is not known to be in UTF-8 keeps its type as it is, since a wrong charset is worse than none: text of more
-/// bytes than are looked at which are all ASCII, and ASCII with U+0000 or ESC, which UTF-16 and ISO-2022-JP look like.
+/// Text that may have another encoding keeps its type, since a wrong charset is worse than none. That is text whose
+/// inspected bytes are all ASCII while more follow, and ASCII with U+0000 or ESC, as in UTF-16 and ISO-2022-JP.
 ///
 /// # Errors
-/// As `read`.
+/// The first error of `read`.
 pub fn with_charset<E>(
     media_type: &str,
     length: u64,
@@ -34,17 +35,17 @@ fn is_utf8<E>(
     length: u64,
     mut read: impl FnMut(u64, &mut [u8]) -> Result<usize, E>,
 ) -> Result<bool, E> {
-    let end = length.min(LOOKED_AT_BYTES);
-    let mut buffer = vec![0; PIECE_BYTES];
+    let end = length.min(INSPECTED_BYTES);
+    let mut buffer = vec![0; CHUNK_BYTES];
     let mut offset = 0;
     let mut is_ascii = true;
     while offset < end {
-        let left = usize::try_from(end - offset).map_or(PIECE_BYTES, |left| left.min(PIECE_BYTES));
+        let left = usize::try_from(end - offset).map_or(CHUNK_BYTES, |left| left.min(CHUNK_BYTES));
         let count = read(offset, &mut buffer[..left])?.min(left);
         let piece = &buffer[..count];
         let valid = match str::from_utf8(piece) {
             Ok(_) => piece,
-            // The last character is cut; the next piece begins with it.
+            // The last character is incomplete. The next chunk begins with it.
             Err(cut) if cut.error_len().is_none() && offset + (count as u64) < length => {
                 &piece[..cut.valid_up_to()]
             }
@@ -58,12 +59,12 @@ fn is_utf8<E>(
             break;
         }
         if valid.is_empty() {
-            // It has shrunk since its length was told.
+            // The file has become shorter.
             return Ok(false);
         }
         offset += valid.len() as u64;
     }
-    Ok(length <= LOOKED_AT_BYTES || !is_ascii)
+    Ok(length <= INSPECTED_BYTES || !is_ascii)
 }
 
 #[cfg(test)]
@@ -73,7 +74,7 @@ mod tests {
     use proptest::prelude::*;
     use std::convert::Infallible;
 
-    /// The type of a text, and how many bytes of it were read for that.
+    /// The type of a text, and the number of bytes that were read.
     fn type_of(media_type: &str, text: &[u8]) -> (String, usize) {
         let mut looked_at = 0;
         let read = |offset: u64, buffer: &mut [u8]| -> Result<usize, Infallible> {
@@ -90,7 +91,7 @@ mod tests {
     #[test]
     fn text_in_utf8_did_not_say_so_and_other_text_still_does_not() {
         let long = |character: &str| "a".repeat(100_000) + character;
-        let cut = "a".repeat(PIECE_BYTES - 1) + "é";
+        let cut = "a".repeat(CHUNK_BYTES - 1) + "é";
         for (text, is_utf8) in [
             (&b""[..], true),
             (b"plain", true),
@@ -116,7 +117,7 @@ mod tests {
                 false => "text/plain",
             };
             assert_eq!(media_type, expected, "{:.20}", text.escape_ascii());
-            assert!(looked_at as u64 <= LOOKED_AT_BYTES + 64);
+            assert!(looked_at as u64 <= INSPECTED_BYTES + 64);
         }
     }
 
@@ -137,7 +138,7 @@ mod tests {
         fn text_in_utf8_is_told_wherever_it_is_cut(ascii in 0..70_000_usize, rest in "\\PC{0,20}") {
             let text = "a".repeat(ascii) + &rest;
             let (media_type, _) = type_of("text/plain", text.as_bytes());
-            if text.len() as u64 <= LOOKED_AT_BYTES {
+            if text.len() as u64 <= INSPECTED_BYTES {
                 prop_assert_eq!(media_type, "text/plain; charset=utf-8");
             }
         }

@@ -1,15 +1,16 @@
-//! Which files are served by their name, as what, and which files beside them hold the same in another form.
+//! Named files: names that are served, their media types, and sibling files with other representations.
 
 use crate::ContentId;
 use std::path::Path;
 
-/// Whether a path may name a file. Hidden files are none of a visitor's, and what lies in the content store
-/// is had by its id alone, under the rules that its record sets.
+/// Returns whether a path may name a served file.
+///
+/// Hidden files are not served. Files of the content store are served by their ids only, under the rules of their records.
 #[must_use]
 pub fn is_served(name: &str) -> bool {
     let segments = name.split(SEPARATORS);
     let is_shown = |segment: &str| can_be_a_name(segment) && !is_hidden(segment);
-    // The store may lie in a folder of what is served.
+    // The store may be in a subfolder of the served folder.
     let mut pairs = segments.clone().zip(segments.clone().skip(1));
     segments.clone().all(is_shown) && !pairs.any(is_in_content_store)
 }
@@ -19,17 +20,17 @@ fn is_in_content_store((folder, file): (&str, &str)) -> bool {
     id.is_some_and(|id| id.parse::<ContentId>().is_ok() && id.starts_with(folder))
 }
 
-/// Separators of the segments of a path. A component is not told on which system it runs, so `\` may be one too.
+/// Separators of path segments. A component does not know its host's system, so `\` may be one as well.
 const SEPARATORS: &[char] = if cfg!(target_family = "wasm") {
     &['/', '\\']
 } else {
     &['/']
 };
 
-/// Whether a file can have that name, and the name means nothing else to the system.
+/// Returns whether a file can have a name, and the name has no other meaning on this system.
 ///
-/// Linux takes every byte but `/` and U+0000. Windows has separators, streams, patterns and devices, and takes what ends in
-/// a dot or a space for what does not.
+/// Linux accepts every byte but `/` and U+0000. Windows has separators, streams, patterns and devices, and ignores a dot or
+/// a space at the end.
 fn can_be_a_name(segment: &str) -> bool {
     let means_something = cfg!(windows)
         && (segment.ends_with(['.', ' '])
@@ -37,14 +38,14 @@ fn can_be_a_name(segment: &str) -> bool {
     !matches!(segment, "" | "." | "..") && !segment.contains('\0') && !means_something
 }
 
-/// Whether a file of that name is hidden: its name begins with one dot. More of them begin a title, as in
-/// `...And Justice for All`. `.well-known` is there to be found (RFC 8615).
+/// Returns whether a file is hidden: its name begins with one dot. Several dots begin a title, as in
+/// `...And Justice for All`. `.well-known` is public (RFC 8615).
 fn is_hidden(segment: &str) -> bool {
     let has_one_dot = segment.starts_with('.') && !segment.starts_with("..");
     has_one_dot && segment != ".well-known"
 }
 
-/// The media type of a named file, by its extension.
+/// Returns the media type of a named file, by its extension.
 #[must_use]
 pub fn media_type(name: &str) -> &'static str {
     let extension = Path::new(name).extension().and_then(|found| found.to_str());
@@ -60,11 +61,11 @@ pub fn media_type(name: &str) -> &'static str {
         .unwrap_or(UNKNOWN)
 }
 
-/// The type that a browser neither runs nor shows.
+/// Type that a browser neither runs nor shows.
 const UNKNOWN: &str = "application/octet-stream";
 
-/// Types that `mime_guess` does not have, or has by another name than they are registered with IANA. What the packages for
-/// Node and Python have is the same.
+/// Types that `mime_guess` lacks, or has under another name than that of the IANA registry. The packages for Node and Python
+/// have the same types.
 const TYPES: [(&str, &str); 27] = [
     // HLS and DASH (RFC 8216 section 10, ISO/IEC 23009-1, ISO/IEC 23000-19).
     ("m3u8", "application/vnd.apple.mpegurl"),
@@ -99,19 +100,18 @@ const TYPES: [(&str, &str); 27] = [
     ("avifs", "image/avif"),
 ];
 
-/// A file beside another that holds the same in another form: `logo.svg.br` of `logo.svg`, `pond.png.avif` of
-/// `pond.png`.
+/// A file beside another, with another representation of it: `logo.svg.br` of `logo.svg`, `pond.png.avif` of `pond.png`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Sibling {
-    /// Its path beneath the root.
+    /// Path relative to the root.
     pub name: String,
-    /// Its media type.
+    /// Media type.
     pub media_type: String,
-    /// Its content coding (RFC 9110 section 8.4.1), where it has one.
+    /// Content coding (RFC 9110 section 8.4.1), if any.
     pub content_coding: Option<&'static str>,
 }
 
-/// The siblings that a file of that name and type may have.
+/// Returns the siblings that a file with a name and a media type may have.
 pub fn siblings(name: &str, media_type: &str) -> impl Iterator<Item = Sibling> {
     let is_compressible = is_compressible(media_type) && !is_compressed(name);
     let codings = CODINGS.iter().filter(move |_| is_compressible);
@@ -134,7 +134,7 @@ const CODINGS: [(&str, &str); 3] = [("br", "br"), ("zst", "zstd"), ("gz", "gzip"
 
 const FORMATS: [(&str, &str); 2] = [("avif", "image/avif"), ("webp", "image/webp")];
 
-/// Whether a type is of text, or of other data that is not compressed by itself, as films and most pictures are.
+/// Returns whether data of a type is worth compressing. Films and most pictures are compressed already.
 fn is_compressible(media_type: &str) -> bool {
     let essence = media_type.split(';').next().unwrap_or(media_type).trim();
     let (kind, subtype) = essence.split_once('/').unwrap_or((essence, ""));
@@ -158,7 +158,7 @@ fn is_compressible(media_type: &str) -> bool {
                 | "audio/x-mpegurl"
                 | "audio/scpls"
                 | "application/x-subrip"
-                // Pictures, models and fonts that are stored as they are.
+                // Uncompressed formats of pictures, models and fonts.
                 | "image/bmp"
                 | "image/x-icon"
                 | "model/gltf-binary"
@@ -171,7 +171,7 @@ fn is_compressible(media_type: &str) -> bool {
         )
 }
 
-/// Whether a file of that name is compressed, whatever its type: `.svgz` is SVG in gzip.
+/// Returns whether a file is compressed, by its extension: `.svgz` is SVG in gzip.
 fn is_compressed(name: &str) -> bool {
     let extension = Path::new(name).extension();
     extension.is_some_and(|extension| extension.eq_ignore_ascii_case("svgz"))
@@ -208,7 +208,7 @@ mod tests {
             ".well-known.txt",
             &format!("ab/{id}"),
             &format!("ab/{id}.json"),
-            // Of a store in a folder of what is served, this was.
+            // Regression: a store in a subfolder was served by name.
             &format!("films/store/ab/{id}"),
             &format!("films/store/ab/{id}.json"),
         ] {
@@ -266,7 +266,7 @@ mod tests {
         }
     }
 
-    /// The package for Python has a table of its own, which was of another answer as soon as one of both changed.
+    /// The package for Python has a table of its own, which differed as soon as one of the two changed.
     #[test]
     fn the_package_for_python_has_the_same_types() {
         let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");

@@ -253,7 +253,7 @@ mod tests {
         }
     }
 
-    /// The number was signed, not what stands in the URL, so one signature made many URLs.
+    /// The number was signed, not its text in the URL, so that one signature was valid for many URLs.
     #[test]
     fn an_expiry_that_is_written_otherwise_was_granted() {
         let query = key().sign(&grant(None));
@@ -302,7 +302,7 @@ mod tests {
         }
     }
 
-    /// There was a branch that verified with zeros where HMAC refused the secret; it refuses none.
+    /// A branch verified with zeros if HMAC rejected the secret. HMAC rejects none.
     #[test]
     fn a_secret_of_whatever_length_verifies_as_itself_and_not_as_zeros() {
         for length in [16, 32, 63, 64, 65, 200] {

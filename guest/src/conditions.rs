@@ -1,43 +1,43 @@
-//! Whether a conditional request is to be carried out, in the order of RFC 9110 section 13.2.2.
+//! Conditional requests, evaluated in the order of RFC 9110 section 13.2.2.
 
 use crate::message::Request;
 use http::{HeaderName, header};
 use std::time::SystemTime;
 
-/// What the conditions of a request come to.
+/// Result of the conditions of a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Outcome {
-    /// Carry it out. `range_applies` is false where `If-Range` asks for all of it.
+    /// The conditions hold.
     Proceed {
-        /// Whether a `Range` field counts (RFC 9110 section 13.1.5).
+        /// Whether a `Range` field applies: false if `If-Range` does not match (RFC 9110 section 13.1.5).
         range_applies: bool,
     },
-    /// The client has it already: 304.
+    /// The client has a current copy: 304.
     NotModified,
-    /// It is not what the client takes it for: 412.
+    /// The representation is another than the client assumes: 412.
     PreconditionFailed,
 }
 
-/// The validators of the selected representation (RFC 9110 section 8.8).
+/// Validators of the selected representation (RFC 9110 section 8.8).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Validators {
-    /// The entity tag.
+    /// Entity tag.
     pub(crate) etag: EntityTag,
-    /// Modification time, in whole seconds, where the representation has one.
+    /// Modification time, in whole seconds, if the representation has one.
     pub(crate) last_modified: Option<SystemTime>,
 }
 
 /// An entity tag (RFC 9110 section 8.8.3).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct EntityTag {
-    /// Whether two contents may share it: `W/` stands before it then.
+    /// Whether the tag is weak: two contents may share it.
     pub(crate) is_weak: bool,
-    /// The opaque part, with its quotes.
+    /// Opaque part, with its quotes.
     pub(crate) quoted: String,
 }
 
 impl EntityTag {
-    /// The strong tag of that opaque part, of which only what may stand in a tag is taken.
+    /// Makes a strong tag of an opaque part. Characters that a tag must not contain are left out.
     #[must_use]
     pub(crate) fn strong(opaque: &str) -> Self {
         let is_etagc = |character: &char| character.is_ascii_graphic() && *character != '"';
@@ -51,7 +51,7 @@ impl EntityTag {
         }
     }
 
-    /// The weak tag of that opaque part, likewise.
+    /// Makes a weak tag of an opaque part, likewise.
     #[must_use]
     pub(crate) fn weak(opaque: &str) -> Self {
         EntityTag {
@@ -60,7 +60,7 @@ impl EntityTag {
         }
     }
 
-    /// As it stands in an `ETag` field.
+    /// Value of an `ETag` field.
     #[must_use]
     pub(crate) fn field_value(&self) -> String {
         let mark = if self.is_weak { "W/" } else { "" };
@@ -105,8 +105,8 @@ pub(crate) fn evaluate(request: &Request<'_>, validators: &Validators) -> Outcom
     }
 }
 
-/// `If-Range` asks for a strong match: an entity tag by the strong comparison, a date to the second and
-/// not merely a later one (RFC 9110 section 13.1.5).
+/// Evaluates `If-Range`, which needs a strong match: an entity tag by the strong comparison, or the exact date (RFC 9110
+/// section 13.1.5).
 fn if_range_matches(request: &Request<'_>, validators: &Validators) -> bool {
     let mut values = request.values(&header::IF_RANGE);
     match (values.next(), values.next()) {
@@ -120,8 +120,9 @@ fn if_range_matches(request: &Request<'_>, validators: &Validators) -> bool {
     }
 }
 
-/// A field that is one HTTP-date (RFC 9110 section 5.6.7); none where it is absent, malformed or given
-/// twice, as sections 13.1.3 and 13.1.4 ask.
+/// Parses a field that is one HTTP-date (RFC 9110 section 5.6.7).
+///
+/// Returns `None` if the field is absent, malformed or repeated, as sections 13.1.3 and 13.1.4 require.
 fn date(request: &Request<'_>, name: &HeaderName) -> Option<SystemTime> {
     let mut values = request.values(name);
     let (Some(value), None) = (values.next(), values.next()) else {
@@ -130,7 +131,7 @@ fn date(request: &Request<'_>, name: &HeaderName) -> Option<SystemTime> {
     httpdate::parse_http_date(str::from_utf8(value).ok()?).ok()
 }
 
-/// How two entity tags are compared (RFC 9110 section 8.8.3.2).
+/// Comparison of two entity tags (RFC 9110 section 8.8.3.2).
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Comparison {
     /// Equal, and neither is weak.
@@ -139,9 +140,10 @@ enum Comparison {
     Weak,
 }
 
-/// Whether a field that is `*` or a list of entity tags names the current one. Reading stops at what is no
-/// entity tag: what cannot be read matches nothing, so a client that asks for a guarantee by `If-Match`
-/// gets none by mistake, and one that offers its copy by `If-None-Match` is sent the whole.
+/// Returns whether a field that is `*` or a list of entity tags contains the current tag.
+///
+/// Parsing stops at the first malformed tag, and malformed tags match nothing. `If-Match` therefore never succeeds by
+/// mistake, and a client with a malformed `If-None-Match` gets the whole representation.
 fn lists_etag(
     request: &Request<'_>,
     name: &HeaderName,
@@ -164,7 +166,7 @@ struct ListedTag<'a> {
     quoted: &'a [u8],
 }
 
-/// The entity tags of a list (RFC 9110 sections 5.6.1 and 8.8.3), up to the first thing that is none.
+/// Entity tags of a list (RFC 9110 sections 5.6.1 and 8.8.3), up to the first malformed one.
 struct EntityTags<'a> {
     rest: &'a [u8],
 }
@@ -275,7 +277,7 @@ mod tests {
     fn the_order_of_rfc_9110_section_13_2_2() {
         use Outcome::{NotModified, PreconditionFailed};
         for (fields, expected) in [
-            // 1 stands before 3; 2 is not looked at beside 1.
+            // Step 1 precedes step 3, and step 2 is skipped after step 1.
             (
                 &[("if-none-match", "\"a\""), ("if-match", "\"b\"")][..],
                 PreconditionFailed,
@@ -284,7 +286,7 @@ mod tests {
                 &[("if-match", "\"a\""), ("if-unmodified-since", BEFORE)],
                 RANGE,
             ),
-            // 4 is not looked at beside 3.
+            // Step 4 is skipped after step 3.
             (
                 &[("if-none-match", "\"b\""), ("if-modified-since", AFTER)],
                 RANGE,
@@ -293,12 +295,12 @@ mod tests {
                 &[("if-none-match", "\"a\""), ("if-modified-since", BEFORE)],
                 NotModified,
             ),
-            // 5 comes last.
+            // Step 5 is last.
             (
                 &[("if-range", "\"a\""), ("if-none-match", "\"a\"")],
                 NotModified,
             ),
-            // Lines of a list are one list.
+            // Several lines are one list.
             (
                 &[("if-none-match", "\"b\""), ("if-none-match", "\"a\"")],
                 NotModified,

@@ -1,5 +1,6 @@
-//! Digest fields (RFC 9530): of the representation, which the store knows, and of the content, where that is the
-//! same. None is computed here: that would be reading media.
+//! Digest fields (RFC 9530): of the representation, which the store knows, and of the content if it is the same.
+//!
+//! No digest is computed here, since that would need to read media.
 
 use crate::imports::Info;
 use crate::message::{Request, Response};
@@ -11,8 +12,9 @@ const CONTENT_DIGEST: HeaderName = HeaderName::from_static("content-digest");
 const WANT_REPR_DIGEST: HeaderName = HeaderName::from_static("want-repr-digest");
 const WANT_CONTENT_DIGEST: HeaderName = HeaderName::from_static("want-content-digest");
 
-/// Adds `Repr-Digest` to an answer that is all or part of the representation, unless the request wants none; and
-/// `Content-Digest`, where it is wanted and the content is the whole representation.
+/// Adds `Repr-Digest` to a response with all or part of the representation, unless the request declines it.
+///
+/// Adds `Content-Digest` if the request wants it and the content is the whole representation.
 #[must_use]
 pub(crate) fn digests<S>(
     mut response: Response<S>,
@@ -41,7 +43,7 @@ fn field_value(hexadecimal: &str) -> Option<String> {
     Some(format!("sha-256=:{}:", Base64::encode_string(digest)))
 }
 
-/// Whether the request wants a SHA-256: by a weight above 0. `None` where it does not say.
+/// Returns whether the request wants a SHA-256, by a weight above 0. Returns `None` if it has no preference.
 fn wants(request: &Request<'_>, name: &HeaderName) -> Option<bool> {
     request
         .values(name)

@@ -1,5 +1,4 @@
-//! Fields that go with an answer beside what it is: who may read it, what a browser may do with it, how it is
-//! called when it is kept.
+//! Fields for browsers: cross-origin access, content security policy, and the name of a download.
 
 use crate::config::{Config, Origins};
 use crate::message::{Request, Response};
@@ -10,16 +9,16 @@ const CROSS_ORIGIN_RESOURCE_POLICY: HeaderName =
     HeaderName::from_static("cross-origin-resource-policy");
 const TIMING_ALLOW_ORIGIN: HeaderName = HeaderName::from_static("timing-allow-origin");
 
-/// The request fields that a script may send across origins: those that media depends on.
+/// Request fields that a script may send across origins: those that responses with media depend on.
 const ALLOWED_FIELDS: &str = "Range, If-Range, If-Match, If-None-Match, If-Modified-Since, \
                               If-Unmodified-Since, Want-Repr-Digest, Want-Content-Digest";
 
-/// The fields of an answer that a script of another origin may read beside the safelisted ones (row R7 of the
-/// original's: it exposed length and type only, so no script could follow a range).
+/// Response fields that a script of another origin may read, beside the safelisted ones. A script that reads ranges needs
+/// them.
 const EXPOSED_FIELDS: &str = "Accept-Ranges, Content-Disposition, Content-Encoding, Content-Length, \
                               Content-Range, Content-Digest, Date, ETag, Repr-Digest, Retry-After";
 
-/// Adds what every answer has: who may read it across origins (Fetch), embed it, and time it.
+/// Adds the cross-origin fields of every response (Fetch): access, embedding and timing.
 #[must_use]
 pub(crate) fn cross_origin<S>(
     mut response: Response<S>,
@@ -43,7 +42,7 @@ pub(crate) fn cross_origin<S>(
     }
 }
 
-/// Adds what a preflight asks for (Fetch section 4.8), if the request is one.
+/// Adds the fields of a preflight response (Fetch section 4.8), if the request is a preflight.
 #[must_use]
 pub(crate) fn preflight<S>(
     response: Response<S>,
@@ -65,7 +64,7 @@ pub(crate) fn preflight<S>(
         )
 }
 
-/// Whether answers depend on who asks.
+/// Returns whether responses depend on the origin.
 #[must_use]
 pub(crate) fn vary_by_origin(config: &Config) -> bool {
     matches!(&config.cors_origins, Origins::Listed(origins) if !origins.is_empty())
@@ -82,7 +81,7 @@ fn allowed_origin(request: &Request<'_>, config: &Config) -> Option<String> {
     }
 }
 
-/// Adds the policy that keeps a document from doing anything, to each that a browser could run a script in.
+/// Adds the content security policy to types that can run scripts.
 #[must_use]
 pub(crate) fn content_security_policy<S>(
     response: Response<S>,
@@ -98,13 +97,13 @@ pub(crate) fn content_security_policy<S>(
     )
 }
 
-/// Whether a browser could run a script in a document of that type.
+/// Returns whether a browser could run a script in a document of a media type.
 ///
-/// Browsers run script in HTML and in every type of XML, since any element of it may be one of XHTML or SVG, and since a
-/// style sheet may make it so; and in a part of a message, which has a type of its own. PDF has a sandbox in the viewer,
-/// which does not start under a policy. Whatever else there is, `nosniff` leaves as it is called.
+/// Browsers run scripts in HTML and in every type of XML, whose elements may be of XHTML or SVG, or become so by a style
+/// sheet. They also run scripts in a part of a message, which has a type of its own. PDF has a sandbox in the viewer, which
+/// does not start under a policy. With `nosniff`, no other type runs scripts.
 fn can_run_script(media_type: &str) -> bool {
-    // Of several types in one field a browser takes the last (Fetch, "extract a MIME type").
+    // A browser takes the last of several types in one field (Fetch, "extract a MIME type").
     media_type.to_ascii_lowercase().split(',').any(|one| {
         let essence = one.split(';').next().unwrap_or(one).trim();
         let (kind, subtype) = essence.split_once('/').unwrap_or((essence, ""));
@@ -112,18 +111,17 @@ fn can_run_script(media_type: &str) -> bool {
             || subtype.ends_with("html")
             || subtype.ends_with("+xml")
             || subtype.starts_with("xml-")
-            // Types of XML that were used before there was `+xml`, and what MHTML is called.
+            // Types of XML from before `+xml`, and the type of MHTML.
             || ["xml", "xsl", "xslt", "rdf", "mathml", "x-mimearchive"].contains(&subtype)
     })
 }
 
-/// Adds how the file is to be called, if the query asks for `download` (RFC 6266): by the name that it gives, or
-/// else by the media's own.
+/// Adds `Content-Disposition` (RFC 6266) if the query has `download`. Its value is the name, by default `file_name`.
 #[must_use]
 pub(crate) fn disposition<S>(
     response: Response<S>,
     query: Option<&str>,
-    own_name: &str,
+    file_name: &str,
 ) -> Response<S> {
     let Some(asked) = query.and_then(|query| {
         query
@@ -137,16 +135,16 @@ pub(crate) fn disposition<S>(
         return response;
     };
     let asked = percent_decode_str(asked).decode_utf8_lossy();
-    let name = if asked.is_empty() { own_name } else { &asked };
+    let name = if asked.is_empty() { file_name } else { &asked };
     response.with(header::CONTENT_DISPOSITION, attachment(name))
 }
 
-/// Longest name that is given, in characters: file systems take 255 bytes.
+/// Maximum length of a name, in characters. File systems accept 255 bytes.
 const NAME_CHARS: usize = 120;
 
-/// `attachment` with the name twice: in ASCII for whoever reads nothing else, and in full (RFC 8187).
+/// Returns `attachment` with the name in ASCII, and in full as well if it has other characters (RFC 8187).
 fn attachment(name: &str) -> String {
-    /// What stands for itself in an `ext-value`: `attr-char`.
+    /// Characters that are encoded in an `ext-value`: all but `attr-char`.
     const ENCODED: &AsciiSet = &NON_ALPHANUMERIC
         .remove(b'!')
         .remove(b'#')
@@ -160,7 +158,7 @@ fn attachment(name: &str) -> String {
         .remove(b'`')
         .remove(b'|')
         .remove(b'~');
-    // No name leads elsewhere, and none hides.
+    // No name is a path, and no file is hidden.
     let name: String = name
         .chars()
         .take(NAME_CHARS)
@@ -232,7 +230,7 @@ mod tests {
         }
     }
 
-    /// The policy was sent with five types, and MathML, RDF, XSLT and feeds were left to run what they liked.
+    /// The policy was sent with five types only, so that scripts in MathML, RDF, XSLT and feeds ran.
     #[test]
     fn every_type_that_a_browser_runs_script_in_has_the_policy() {
         for (media_type, is_active) in [

@@ -6,20 +6,20 @@ use crate::range::Range;
 /// A body of several ranges.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Multipart<S> {
-    /// Its media type, with the boundary.
+    /// Media type, with the boundary.
     pub(crate) media_type: String,
-    /// The bytes and ranges that it is made of.
+    /// Parts: heads and ranges by turns.
     pub(crate) parts: Vec<Part<S>>,
-    /// How long it is, in bytes.
+    /// Length, in bytes.
     pub(crate) length: u64,
 }
 
-/// Makes a body of the ranges of a representation of that type and length. `random` makes the boundary, which has
-/// to be one that the media does not contain: nobody can put there what they cannot guess. `read` makes a stream
-/// of a range.
+/// Makes a body of ranges of a representation. `read` makes a stream of a range.
+///
+/// `random` makes the boundary. The media must not contain it, so it has to be unpredictable.
 ///
 /// # Errors
-/// As `read`.
+/// The first error of `read`.
 pub(crate) fn multipart<S, E>(
     ranges: &[Range],
     media_type: &str,

@@ -1,10 +1,10 @@
-//! Which representation of a resource a request gets, where there are several (RFC 9110 section 12).
+//! Content negotiation: the choice among representations of a resource (RFC 9110 section 12).
 
 use crate::imports::{Info, Variant};
 use crate::message::Request;
 use http::{HeaderName, header};
 
-/// What a resource's representations differ in: the request fields that `Vary` has to name.
+/// Returns the request fields that the choice depends on, for `Vary`.
 #[must_use]
 pub(crate) fn dimensions(info: &Info, variants: &[Variant]) -> Vec<HeaderName> {
     let mut dimensions = Vec::new();
@@ -23,10 +23,10 @@ pub(crate) fn dimensions(info: &Info, variants: &[Variant]) -> Vec<HeaderName> {
     dimensions
 }
 
-/// The variant that the request prefers to the original, if any.
+/// Returns the variant that the request prefers to the original, if any.
 ///
-/// The original is sent to whoever says nothing, or nothing that a variant fits: a variant has to be named by its
-/// type or coding, not by `*/*`, since what accepts everything may well show nothing of it.
+/// A variant must be accepted by its type or coding, not by `*/*`: many clients send `*/*` and cannot show every format.
+/// Without such a preference the original is chosen.
 #[must_use]
 pub(crate) fn choose<'a>(
     request: &Request<'_>,
@@ -60,7 +60,7 @@ pub(crate) fn choose<'a>(
         .map(|(_, variant)| variant)
 }
 
-/// Ours, between those that the request likes equally: the smaller ones first, as they usually are.
+/// Rank among variants that the request prefers equally: formats and codings that are usually smaller come first.
 fn preference(variant: &Variant) -> u8 {
     let of_type = match variant.media_type.as_str() {
         "image/avif" => 20,
@@ -76,15 +76,15 @@ fn preference(variant: &Variant) -> u8 {
     of_type + of_coding
 }
 
-/// Weights are counted in thousandths (RFC 9110 section 12.4.2).
+/// Maximum weight. Weights are in thousandths (RFC 9110 section 12.4.2).
 const MOST: u16 = 1000;
 
-/// The members of a field such as `Accept`, with their weights.
+/// Members of a field such as `Accept`, with their weights.
 struct Preferences<'a> {
     members: Vec<(&'a str, u16)>,
 }
 
-/// Members that are read; a list that is longer is no browser's.
+/// Maximum number of members that are parsed. No browser sends more.
 const MOST_MEMBERS: usize = 64;
 
 impl<'a> Preferences<'a> {
@@ -109,14 +109,14 @@ impl<'a> Preferences<'a> {
         Preferences { members }
     }
 
-    /// The weight of a type, of which parameters are left out, or of a coding.
+    /// Returns the weight of a coding, or of a type without its parameters.
     fn named(&self, name: &str) -> Option<u16> {
         let name = name.split(';').next().unwrap_or(name).trim();
         let mut members = self.members.iter();
         members.find_map(|(member, weight)| member.eq_ignore_ascii_case(name).then_some(*weight))
     }
 
-    /// The weight of `image/*` for `image/png`, or that of `*/*`.
+    /// Returns the weight of `image/*` for `image/png`, or else that of `*/*`.
     fn any_of_kind(&self, media_type: &str) -> Option<u16> {
         let (kind, _) = media_type.split_once('/')?;
         self.named(&format!("{kind}/*"))
@@ -124,7 +124,7 @@ impl<'a> Preferences<'a> {
     }
 }
 
-/// A weight, `0` or `1` with three decimals at most; one that is malformed counts as none given.
+/// Parses a weight: `0` or `1` with at most three decimals. A malformed weight counts as absent.
 fn weight(text: &str) -> u16 {
     let (whole, decimals) = text.split_once('.').unwrap_or((text, ""));
     let is_plain = decimals.len() <= 3 && decimals.bytes().all(|digit| digit.is_ascii_digit());
@@ -200,7 +200,7 @@ mod tests {
         }
     }
 
-    /// Members of `Accept` were compared with the type and its parameters.
+    /// Members of `Accept` were compared with the type including its parameters.
     #[test]
     fn a_type_with_a_charset_was_accepted_by_no_name() {
         let variants = [variant("text/csv; charset=utf-8", None)];

@@ -1,40 +1,40 @@
-//! Which bytes of the selected representation a request asks for (RFC 9110 section 14).
+//! Range requests: the bytes that a request selects (RFC 9110 section 14).
 
 use crate::message::Request;
 use http::header;
 use http_range_header::{SyntacticallyCorrectRange, parse_range_header};
 
-/// What a `Range` field selects of a representation.
+/// Selection of a `Range` field.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Selection {
-    /// All of it: there is no `Range`, or one that a server may ignore (RFC 9110 section 14.2): a unit
-    /// that is not `bytes`, or so many ranges that all of it is less trouble.
+    /// The whole representation. There is no `Range`, its unit is not `bytes`, or it has too many ranges (RFC 9110 section
+    /// 14.2).
     Whole,
     /// One range.
     One(Range),
-    /// Several, none of which touches another, in the order that they were asked for in.
+    /// Several ranges, none of which touches another, in the order of the request.
     Several(Vec<Range>),
-    /// Nothing: the set is malformed or lies outside, to be answered with 416.
+    /// No bytes: the set is malformed, or beyond the end. The response is 416.
     Unsatisfiable,
 }
 
-/// Bytes of a representation: they lie within it, and are not none.
+/// A non-empty range within a representation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Range {
-    /// Where it begins, counted from 0.
+    /// Offset of the first byte.
     pub(crate) offset: u64,
-    /// How many bytes it has.
+    /// Number of bytes.
     pub(crate) length: u64,
 }
 
-/// Most ranges that are answered apart; players ask for one, download tools for a few.
-const MOST_RANGES: usize = 16;
+/// Maximum number of ranges in one response. Players request one, download tools a few.
+const MAX_RANGES: usize = 16;
 
-/// Ranges with no more than so many bytes between them are one: a part's own head takes more.
+/// Maximum distance of ranges that are merged into one. The head of a part is longer.
 const GAP_BYTES: u64 = 80;
 
-/// Selects from a representation of `length` bytes. To be called for `GET` only: RFC 9110 section 14.2
-/// defines `Range` for no other method.
+/// Selects from a representation of `length` bytes, for `GET` only: RFC 9110 section 14.2 defines `Range` for no other
+/// method.
 #[must_use]
 pub(crate) fn select(request: &Request<'_>, length: u64) -> Selection {
     let mut values = request.values(&header::RANGE);
@@ -44,16 +44,16 @@ pub(crate) fn select(request: &Request<'_>, length: u64) -> Selection {
     if !has_bytes_unit(value) {
         return Selection::Whole;
     }
-    // A second line would make a list of a field that is none; and a value that is no text is no set.
+    // The field is no list, so a second line is malformed, as is a value that is not text.
     let (Ok(set), None) = (str::from_utf8(value), values.next()) else {
         return Selection::Unsatisfiable;
     };
-    // It gives up at a hundred ranges.
+    // The parser rejects more than a hundred ranges.
     let Ok(parsed) = parse_range_header(set) else {
         return Selection::Unsatisfiable;
     };
-    // Nothing can be had of an empty representation, and whoever asks for its beginning means all of it: a 416 would
-    // be an error to players and to caches that fetch in slices. A server may ignore the field (section 14.2).
+    // A range of an empty representation would be unsatisfiable. Players and caches that fetch slices would take the 416 for
+    // an error. A server may ignore the field (section 14.2).
     if length == 0 {
         return Selection::Whole;
     }
@@ -69,15 +69,15 @@ pub(crate) fn select(request: &Request<'_>, length: u64) -> Selection {
     let ranges = coalesce(ranges);
     match ranges[..] {
         [] => Selection::Unsatisfiable,
-        // Whoever asks for more than there is gets what there is, once.
+        // Ranges that overlap to more than the whole are served as the whole.
         _ if is_several && sum > length => Selection::Whole,
         [range] => Selection::One(range),
-        _ if ranges.len() > MOST_RANGES => Selection::Whole,
+        _ if ranges.len() > MAX_RANGES => Selection::Whole,
         _ => Selection::Several(ranges),
     }
 }
 
-/// The part of a range that lies within a representation of `length` bytes, if any (section 14.1.2).
+/// Returns the part of a range within a representation of `length` bytes, if any (section 14.1.2).
 fn resolve(range: &SyntacticallyCorrectRange, length: u64) -> Option<Range> {
     let last = length.checked_sub(1)?;
     let (first, last) = match *range {
@@ -92,8 +92,7 @@ fn resolve(range: &SyntacticallyCorrectRange, length: u64) -> Option<Range> {
     })
 }
 
-/// Makes one range of those that overlap or nearly touch (section 15.3.7.2). Where there are none, the order
-/// stays as it was asked for.
+/// Merges ranges that overlap or nearly touch (section 15.3.7.2). If there are none, the order stays that of the request.
 fn coalesce(ranges: Vec<Range>) -> Vec<Range> {
     let mut sorted = ranges.clone();
     sorted.sort_unstable();
@@ -119,7 +118,7 @@ fn coalesce(ranges: Vec<Range>) -> Vec<Range> {
     }
 }
 
-/// Whether the range unit is `bytes`, in any case (RFC 9110 section 14.1).
+/// Returns whether the range unit is `bytes`, in any case (RFC 9110 section 14.1).
 fn has_bytes_unit(value: &[u8]) -> bool {
     value
         .split_at_checked(6)
@@ -272,7 +271,7 @@ mod tests {
             }
         }
 
-        /// What is asked for and there is in the answer, whatever was made one.
+        /// Merging ranges loses no byte.
         #[test]
         fn every_byte_that_is_asked_for_is_selected(
             asked in proptest::collection::vec((0..300_u64, 0..40_u64), 1..8),

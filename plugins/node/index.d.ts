@@ -12,7 +12,7 @@ export default millpond;
 /** Serves a request: with `next`, only what lies under `/api/media/` and `mountPath`; without it, everything. */
 export interface Middleware {
   (request: IncomingMessage, response: ServerResponse, next?: (error?: unknown) => void): void;
-  /** What requests hold right now, and how the ended ones ended. */
+  /** Resources that requests hold, and outcomes of ended requests. */
   figures(): Figures;
   /** Resolves once nothing is held: no request, no open file, no buffer. */
   idle(): Promise<void>;

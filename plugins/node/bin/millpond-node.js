@@ -105,7 +105,7 @@ function ignoreSignals() {
   }
 }
 
-/** What is told of a head by what Node's parser says of it. @type {Map<string | undefined, [string, string]>} */
+/** Response to a head that Node's parser rejects, by its error code. @type {Map<string | undefined, [string, string]>} */
 const UNREADABLE = new Map([
   ['HPE_HEADER_OVERFLOW', ['431 Request Header Fields Too Large', 'Header fields too large']],
   // The parser knows a list of methods and no others, so that the guest cannot refuse them.

@@ -1,4 +1,4 @@
-// What requests hold right now, and how the ended ones ended.
+// Resources that requests hold, and outcomes of ended requests.
 
 /** Counts what is held, and tells when nothing is. */
 export class Accounts {

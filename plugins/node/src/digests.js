@@ -1,6 +1,6 @@
 // Digests of named files (`host/src/store/digests.rs`): computed once, and kept for as long as the file stays as it is.
-// That of a small file is computed when it is opened. A larger one is read in the background: no request waits for its
-// digest, and the first ones are answered without.
+// The digest of a small file is computed when it is opened. A larger file is read in the background: no request waits for
+// its digest, and the first responses have none.
 
 import { createHash } from 'node:crypto';
 import { fstat, fstatSync, read, readSync } from 'node:fs';
@@ -8,7 +8,7 @@ import { promisify } from 'node:util';
 import { DIGESTS, DIGEST_LARGEST_BYTES, PIECE_BYTES, SMALL_BYTES } from './limits.js';
 
 /**
- * What tells one state of a file from another. The change time is part of it, since a modification time can be set back.
+ * Identifies a state of a file. It includes the change time, since a modification time can be set back.
  * @typedef {object} FileVersion
  * @property {string} key
  * @property {boolean} isSettled whether every later state would be told from this one: file systems have the time of a
@@ -142,7 +142,7 @@ async function digestOf({ fd, length }, version) {
     }
     return versionOf(await stat(fd, { bigint: true })).key === version ? hash.digest('hex') : undefined;
   } catch {
-    // A read that fails is told to whoever asks for the file itself.
+    // The requests that read the file itself report the error.
     return undefined;
   }
 }

@@ -245,7 +245,7 @@ export class MediaObject {
   #file;
   #info;
   #variants;
-  /** Makes each of its streams, or does not: whoever opened it counts them. @type {(make: () => FileSlice) => FileSlice} */
+  /** Makes a stream, or refuses to: the opener counts them. @type {(make: () => FileSlice) => FileSlice} */
   makeStream = (make) => make();
   #isOpen = true;
 
@@ -387,8 +387,8 @@ const BUSY = new Set(['EMFILE', 'ENFILE', 'ENOMEM']);
 const FAILED = new Set(['EIO', 'ESTALE', 'ETIMEDOUT']);
 
 /**
- * What an error of the file system means to a visitor. No entry, no permission, a folder on the way that is none, too
- * many links, a name too long: there is no such object, and to tell which it was would be to tell too much.
+ * Converts an error of the file system. No entry, no permission, a folder that is none, too many links and a long name
+ * all count as a missing object: the reason would tell a client too much.
  * @param {unknown} error
  */
 function storeErrorOf(error) {

@@ -1,12 +1,12 @@
-// The guest component, and the instance that answers.
+// The guest component, and the instance that makes responses.
 
 import { readFileSync } from 'node:fs';
 import { CALLS_PER_INSTANCE, GUEST_MEMORY_BYTES, HANDLES } from './limits.js';
 import { MediaObject } from './folder.js';
 import { FileSlice } from './open-file.js';
 
-/** @typedef {import('../dist/interfaces/millpond-media-media-serve.js').Request} Question */
-/** @typedef {import('../dist/interfaces/millpond-media-media-serve.js').Response} Answer */
+/** @typedef {import('../dist/interfaces/millpond-media-media-serve.js').Request} Request */
+/** @typedef {import('../dist/interfaces/millpond-media-media-serve.js').Response} Response */
 /** @typedef {import('../dist/interfaces/millpond-media-media-store.js').Key} Key */
 
 /** A limit that a request met. */
@@ -56,7 +56,7 @@ export class Instances {
   #settings;
   /** @type {Instance | undefined} */
   #ready;
-  /** What the request in the instance has opened. @type {(MediaObject | FileSlice)[]} */
+  /** Handles that the request in the instance has opened. @type {(MediaObject | FileSlice)[]} */
   #opened = [];
 
   /**
@@ -71,18 +71,18 @@ export class Instances {
   }
 
   /**
-   * What the guest answers. The streams in it are the caller's to dispose of; all else that was opened is closed.
-   * @param {Question} question
-   * @returns {Answer}
-   * @throws {LimitReached} and whatever a trap throws
+   * Returns the guest's response. The caller disposes of the streams in it. All other handles are closed.
+   * @param {Request} request
+   * @returns {Response}
+   * @throws {LimitReached} and the error of a trap
    */
-  ask(question) {
+  ask(request) {
     const instance = this.#ready ?? this.#instantiate();
     // Whatever throws leaves no instance behind.
     this.#ready = undefined;
     const given = new Set();
     try {
-      const answer = instance.handle(question);
+      const answer = instance.handle(request);
       for (const part of answer.body) if (part.tag === 'stream') given.add(part.val.source);
       if (instance.memoryBytes > GUEST_MEMORY_BYTES) throw new LimitReached('guest memory');
       const hasKept = this.#opened.some((handle) => handle.isOpen && !given.has(handle));
@@ -163,10 +163,10 @@ class Instance {
     return this.#memory.buffer.byteLength;
   }
 
-  /** @param {Question} question */
-  handle(question) {
+  /** @param {Request} request */
+  handle(request) {
     this.#calls += 1;
-    return this.#serve.handle(question);
+    return this.#serve.handle(request);
   }
 
   /** Puts its memory back to what it was; tells whether it may be used again. */

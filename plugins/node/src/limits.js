@@ -1,5 +1,5 @@
-// What one request and the middleware may take. Every cap has its name here, with the reason for its value; the names
-// and values are those of the native host where it has the same (`host/src/limits.rs`).
+// Limits of one request and of the middleware. Each has a name here, with the reason for its value. Names and values are
+// those of the native host if it has the same limit.
 
 /** Requests in flight at one time, unless told otherwise; one more gets 503. Each holds one file and one piece. */
 export const REQUESTS = 1000;
@@ -28,10 +28,10 @@ export const CONTENT_BYTES = 64 * 1024;
 /** Objects and streams that the guest may open for one request: one representation takes a few. */
 export const HANDLES = 64;
 
-/** What the guest makes of an answer itself, in bytes: some kilobytes of head and as much again of JSON. */
+/** Maximum that the guest itself makes of a response, in bytes: some kilobytes of head, and as much of JSON. */
 export const LIFTED_BYTES = 128 * 1024;
 
-/** What a field or a part takes beside its bytes. */
+/** Overhead of a field or a part, in bytes. */
 export const ITEM_BYTES = 96;
 
 /** Linear memory of the guest, in bytes. The embedded one has 64 KiB, and more for the largest heads only. */

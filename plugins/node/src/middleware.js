@@ -99,7 +99,7 @@ function endOf(error) {
 }
 
 /**
- * What a client is told: what to do about it, and nothing of the inside.
+ * Makes an error response. It tells the client how to react, and no internals.
  * @param {unknown} error
  * @returns {import('./response.js').Checked}
  */

@@ -1,16 +1,16 @@
-// From what the guest answered to a response, checked (`host/src/instance/response.rs`).
+// Validation of the guest's response (`host/src/instance/response.rs`).
 
 import { LimitReached } from './guest.js';
 import { ITEM_BYTES, LIFTED_BYTES } from './limits.js';
 import { FileSlice } from './open-file.js';
 
-/** A guest's answer that cannot be sent. */
+/** A guest's response that cannot be sent. */
 export class InvalidResponse extends Error {}
 
 /** @typedef {Uint8Array | FileSlice} Part bytes that the guest made, or bytes of a file */
 
 /**
- * A response that can be sent. Whoever has it disposes of its slices.
+ * A response that can be sent. Its owner disposes of its slices.
  * @typedef {object} Checked
  * @property {number} status
  * @property {string[]} fields names and values by turns, as `writeHead` takes them
@@ -18,11 +18,11 @@ export class InvalidResponse extends Error {}
  */
 
 /**
- * Makes a response of a guest's answer.
- * @param {import('./guest.js').Answer} answer
+ * Validates a guest's response.
+ * @param {import('./guest.js').Response} answer
  * @param {string} method
  * @returns {Checked}
- * @throws {InvalidResponse | LimitReached} the answer is not sent then, not even in part
+ * @throws {InvalidResponse | LimitReached} no part of the response may be sent then
  */
 export function check({ statusCode: status, headers: fields, body }, method) {
   if (status < 200 || status > 599) throw new InvalidResponse(`status ${status} is no final status`);
@@ -38,16 +38,16 @@ export function check({ statusCode: status, headers: fields, body }, method) {
   return { status, fields: lines, parts };
 }
 
-/** Its bytes. @param {Part} part */
+/** Length of a part, in bytes. @param {Part} part */
 export function lengthOf(part) {
   return part instanceof FileSlice ? part.remaining : part.byteLength;
 }
 
-/** @typedef {import('./guest.js').Answer} Answer */
+/** @typedef {import('./guest.js').Response} Response */
 
 /**
- * @param {Answer['headers']} fields
- * @param {Answer['body']} body
+ * @param {Response['headers']} fields
+ * @param {Response['body']} body
  */
 function checkSize(fields, body) {
   let bytes = ITEM_BYTES * (fields.length + body.length);
@@ -81,7 +81,7 @@ function checkField(name, bytes) {
   return [name, value];
 }
 
-/** @param {Answer['body'][number]} part @returns {Part} */
+/** @param {Response['body'][number]} part @returns {Part} */
 function checkPart(part) {
   if (part.tag === 'bytes') return part.val;
   const { source, length } = part.val;

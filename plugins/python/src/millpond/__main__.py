@@ -16,10 +16,10 @@ from typing import Final
 
 from . import AsgiApp, ComponentError, Limits, SettingError, Settings
 
-# What the kernel keeps of an answer for a client, beside what uvicorn does: at most this much that is not sent yet.
+# Maximum of unsent bytes in the kernel's buffer of a connection, beside uvicorn's buffer.
 _NOT_SENT_BYTES: Final = 128 * 1024
 
-# How long the kernel tries a client that takes nothing: whoever is given up by the application is gone then.
+# Time after which the kernel gives up on a client that acknowledges nothing.
 _UNACKNOWLEDGED_MS: Final = 30_000
 
 _GRACE_SECONDS: Final = 10
@@ -98,8 +98,8 @@ def _listen(address: str) -> socket.socket:
         raise ValueError(f"{address} is not HOST:PORT")
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     listener = socket.create_server((host.strip("[]"), int(port)), family=family, backlog=1024)
-    # What is set here, connections inherit. asyncio sets TCP_NODELAY itself, but for sockets of a named protocol only,
-    # which this one is not; without, each answer waits for the client's delayed acknowledgement of its head.
+    # Connections inherit these options. asyncio sets TCP_NODELAY only for sockets of a named protocol, not for
+    # this one. Without it, each response waits for the client's delayed acknowledgement of its head.
     listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     for option, value in (("TCP_NOTSENT_LOWAT", _NOT_SENT_BYTES), ("TCP_USER_TIMEOUT", _UNACKNOWLEDGED_MS)):
         if hasattr(socket, option):

@@ -1,4 +1,4 @@
-"""What the WSGI and the ASGI application have in common: the life of a request up to its body."""
+"""The common part of the WSGI and the ASGI application: a request up to its body."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Final, Self
 
 from ._folder import Folder
-from ._guest import Answer, Guest, GuestFailed, GuestLimited, Question
+from ._guest import Answer, Guest, GuestFailed, GuestLimited, WitRequest
 from ._response import check
 from .figures import Accounts, End, Figures
 from .limits import FIELD_LINES, FIELDS_BYTES, TARGET_BYTES, Limits
@@ -52,7 +52,7 @@ class Application:
             raise
 
     def figures(self) -> Figures:
-        """What is held right now, and how requests ended."""
+        """Resources that requests hold, and outcomes of ended requests."""
         return self.accounts.figures()
 
     def close(self) -> None:
@@ -80,7 +80,7 @@ class Application:
 
 
 class Request:
-    """A request in flight, until whoever has it ends it."""
+    """A request in flight, until its owner ends it."""
 
     def __init__(self, application: Application) -> None:
         self._application = application
@@ -88,9 +88,9 @@ class Request:
         self._has_ended = False
 
     def answer(self, method: str, target: str, fields: list[tuple[str, bytes]], client: str | None) -> Answer:
-        """The answer to a request's head, which whoever gets it closes. It blocks.
+        """Returns the response to a request's head. The caller closes it. It blocks.
 
-        It always comes to an answer: what goes wrong is one with its status.
+        Failures are responses with an error status.
         """
         if len(target) > TARGET_BYTES:
             self._because = "refused"
@@ -99,23 +99,23 @@ class Request:
             self._because = "refused"
             answer = _error(431, "Header fields too large")
         else:
-            question = Question(method, target, fields, time.time_ns(), secrets.randbits(64), client)
-            answer = self._ask(question)
+            head = WitRequest(method, target, fields, time.time_ns(), secrets.randbits(64), client)
+            answer = self._ask(head)
         if method == "HEAD":
             answer.close()
         return answer
 
     def end(self, end: End) -> None:
-        """The request is over; the first end counts, and what went wrong before that more than how it was told."""
+        """Ends the request. The first call counts, and an earlier failure takes precedence over its argument."""
         if not self._has_ended:
             self._has_ended = True
             self._application.accounts.end(self._because or end, was_in_flight=True)
 
-    def _ask(self, question: Question) -> Answer:
+    def _ask(self, head: WitRequest) -> Answer:
         try:
-            answer = self._application._guest.ask(question)
+            answer = self._application._guest.ask(head)
             try:
-                check(answer, question.method)
+                check(answer, head.method)
             except GuestFailed:
                 answer.close()
                 raise

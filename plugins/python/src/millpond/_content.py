@@ -24,7 +24,7 @@ class RecordedVariant:
 
 @dataclass(frozen=True)
 class Record:
-    """What is recorded of stored media. Media whose record is missing or damaged is served to nobody."""
+    """Metadata of stored media. Media whose record is missing or damaged is not served."""
 
     media_type: str
     size_bytes: int

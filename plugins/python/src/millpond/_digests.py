@@ -25,9 +25,9 @@ _TELLS_CHANGES: Final = os.name == "posix"
 
 @dataclass(frozen=True)
 class FileVersion:
-    """What tells one state of a file from another.
+    """Identifies a state of a file.
 
-    The change time is part of it, since a modification time can be set back.
+    It includes the change time, since a modification time can be set back.
     """
 
     device: int
@@ -107,7 +107,7 @@ class Digests:
                 with self._lock:
                     self._keep(version, digest)
         except OSError:
-            # A file that cannot be read goes without; whoever serves it learns why.
+            # The file gets no digest. The requests that read it report the error.
             pass
         finally:
             os.close(descriptor)

@@ -23,10 +23,10 @@ from .figures import Accounts
 from .limits import LINKS, RECORD_BYTES, SMALL_BYTES, TEXT_BYTES
 
 Key = tuple[Literal["content", "named"], str]
-"""What names one object: ``variant key`` of the interface."""
+"""Name of one object: ``variant key`` of the interface."""
 
 ObjectVersion = tuple[Literal["strong", "weak"], str]
-"""What tells one state of an object's bytes from another: ``variant version`` of the interface."""
+"""Identifies a state of an object's bytes: ``variant version`` of the interface."""
 
 Reason = Literal["not-found", "busy", "io", "out-of-bounds"]
 
@@ -54,7 +54,7 @@ class Variant:
 
 @dataclass(frozen=True)
 class Info:
-    """What is known of an object without reading it: ``record info`` of the interface."""
+    """Metadata of an object, known without reading it: ``record info`` of the interface."""
 
     length_bytes: int
     media_type: str
@@ -388,7 +388,7 @@ def _open_beneath(root: int, path: bytes) -> int:
                 continue
             try:
                 if not any(segments):
-                    # What ends in a slash is a folder, which is no file.
+                    # A path that ends in a slash is a folder.
                     return os.open(segment, _READ | (os.O_DIRECTORY if segments else 0), dir_fd=here)
                 folders.append(os.open(segment, _PASS, dir_fd=here))
             except OSError as error:
@@ -459,6 +459,6 @@ def _reason(error: OSError) -> Reason:
         case errno.EIO | errno.ESTALE | errno.ETIMEDOUT:
             return "io"
         case _:
-            # No entry, no permission, a folder on the way that is none, too many links, a name too long: to a visitor
-            # there is no such object, and to tell which it was would be to tell too much.
+            # No entry, no permission, no folder on the way, too many links, a long name: the object counts as missing.
+            # The reason would tell a client too much.
             return "not-found"

@@ -35,7 +35,7 @@ class GuestLimited(Exception):
 
 
 @dataclass(frozen=True)
-class Question:
+class WitRequest:
     """``record request`` of the interface."""
 
     method: str
@@ -98,16 +98,16 @@ class Guest:
         except (GuestFailed, GuestLimited) as error:
             raise ComponentError(f"no instance of it can be made: {error}") from error
 
-    def ask(self, question: Question) -> Answer:
-        """Puts a question to a fresh instance, which is gone when this returns.
+    def ask(self, request: WitRequest) -> Answer:
+        """Calls the handler in a fresh instance, which is gone on return.
 
-        It blocks, so it is no call for an event loop; any number of threads may ask at one time.
+        It blocks, so do not call it on an event loop. Any number of threads may call it at the same time.
 
-        :raises GuestFailed: when it traps, or answers what is no answer.
-        :raises GuestLimited: when it meets a limit.
+        :raises GuestFailed: if it traps, or its response is invalid.
+        :raises GuestLimited: if it reaches a limit.
         """
         with _Call(self) as call:
-            return call.handle(question)
+            return call.handle(request)
 
     def _link(self) -> wasmtime.component.Linker:
         linker = wasmtime.component.Linker(self._engine)
@@ -155,7 +155,7 @@ class _Call:
         self._held: dict[int, MediaObject | Slice | str] = {}
         self._last_number = 0
         self._lifted_bytes = 0
-        # What a callback could not say through the C API, which knows messages only.
+        # Exception of a callback: the C API passes on messages only.
         self.failed: Exception | None = None
         self.context = 0
 
@@ -197,8 +197,8 @@ class _Call:
         self._check(error)
         return instance
 
-    def handle(self, question: Question) -> Answer:
-        """The guest's answer to a question."""
+    def handle(self, request: WitRequest) -> Answer:
+        """Returns the guest's response to a request."""
         instance = self.instantiate()
         function = ctypes.create_string_buffer(_FUNCTION_BYTES)
         if not _get_func(instance, self.context, self._guest._export.ptr(), function):
@@ -208,12 +208,12 @@ class _Call:
             _REQUEST.lower(
                 self.context,
                 (
-                    question.method,
-                    question.path_with_query,
-                    question.headers,
-                    question.received_ns,
-                    question.random,
-                    question.client,
+                    request.method,
+                    request.path_with_query,
+                    request.headers,
+                    request.received_ns,
+                    request.random,
+                    request.client,
                 ),
             ),
             values.VALUE_BYTES,
@@ -278,7 +278,7 @@ class _Call:
         return found
 
     def text(self, number: int) -> str:
-        """What the error of that number says."""
+        """The message of the error with that number."""
         found = self._held.get(number)
         if not isinstance(found, str):
             raise GuestFailed("a handle is no error")
@@ -582,7 +582,7 @@ _error_new = values.function("wasmtime_error_new", _pointer, ctypes.c_char_p)
 
 
 def _message(error: int) -> str:
-    """What an error of the C API says, which is gone afterwards."""
+    """Takes the message of an error of the C API, and deletes the error."""
     return _one_line(values.take_message(error))
 
 

@@ -82,7 +82,7 @@ def delete(value: Any) -> None:
 
 
 def take_message(error: int) -> str:
-    """What an error says, which is gone afterwards."""
+    """Takes the message of an error, and deletes the error."""
     vector = _Vector()
     _error_message(error, ctypes.byref(vector))
     message = ctypes.string_at(vector.data or 0, vector.size) if vector.size else b""
@@ -98,7 +98,7 @@ class Type(ABC):
 
     @abstractmethod
     def lower(self, context: int, value: Any) -> bytes:
-        """The value as a ``wasmtime_component_val_t``, which whoever gets it has to delete."""
+        """The value as a ``wasmtime_component_val_t``, which the caller has to delete."""
 
     @abstractmethod
     def _lift(self, context: int, raw: bytes) -> Any: ...

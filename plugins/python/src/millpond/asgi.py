@@ -121,7 +121,7 @@ class AsgiApp(Application):
             raise ClientStalled("the client takes too little") from timeout
 
     async def _in_thread(self, does: Callable[..., T], undo: Callable[[T], None], *arguments: Any) -> T:
-        """What a function gives that runs in a thread; it is undone when nobody waits for it any more."""
+        """Runs a function in a thread and returns its result. If the caller is cancelled, the result is undone."""
         future = self._threads.submit(does, *arguments)
         try:
             return await asyncio.wrap_future(future)
@@ -176,7 +176,7 @@ class _Body:
 
     async def _read(self, part: Slice) -> bytes:
         count = min(part.length_bytes, PIECE_BYTES)
-        # What is in the page cache is there at once, and no thread has to be changed for it.
+        # A read from the page cache does not block, so it needs no other thread.
         piece = part.file.read_now(part.offset, count)
         if piece is None:
             file = part.file.hold()

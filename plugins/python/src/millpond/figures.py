@@ -1,4 +1,4 @@
-"""What an application holds right now, and how its requests ended."""
+"""Resources that an application holds, and outcomes of its requests."""
 
 from __future__ import annotations
 

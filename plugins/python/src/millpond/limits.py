@@ -1,4 +1,4 @@
-"""What one request and one application may take. Every cap has its name here, with the reason for its value."""
+"""Limits of one request and of one application. Each has a name here, with the reason for its value."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ LIFTED_BYTES: Final = 128 * 1024
 """Bytes that one request's guest makes the host copy out of it."""
 
 LIFTED_OVERHEAD_BYTES: Final = 96
-"""What a field line and a body part take beside their bytes."""
+"""Overhead of a field line or a body part, in bytes."""
 
 RECORD_BYTES: Final = 16 * 1024
 """Largest record beside stored media that is read; a real one has some 150 bytes."""
@@ -68,7 +68,7 @@ class Limits:
     """Core instances of one request's component: the one of the package has a handful, composed ones some more."""
 
     fuel: int = 100_000_000
-    """What one request's instance may compute, in wasmtime's fuel, about one for an instruction; the component of the
+    """CPU limit of one request's instance, in wasmtime's fuel: about one unit for an instruction. The component of the
     package takes 60,000."""
 
     requests: int = 512
