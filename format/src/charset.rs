@@ -42,12 +42,12 @@ fn is_utf8<E>(
     while offset < end {
         let left = usize::try_from(end - offset).map_or(CHUNK_BYTES, |left| left.min(CHUNK_BYTES));
         let count = read(offset, &mut buffer[..left])?.min(left);
-        let piece = &buffer[..count];
-        let valid = match str::from_utf8(piece) {
-            Ok(_) => piece,
+        let chunk = &buffer[..count];
+        let valid = match str::from_utf8(chunk) {
+            Ok(_) => chunk,
             // The last character is incomplete. The next chunk begins with it.
             Err(cut) if cut.error_len().is_none() && offset + (count as u64) < length => {
-                &piece[..cut.valid_up_to()]
+                &chunk[..cut.valid_up_to()]
             }
             Err(_) => return Ok(false),
         };

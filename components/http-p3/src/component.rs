@@ -28,15 +28,15 @@ struct Component;
 
 impl Guest for Component {
     async fn handle(request: Request) -> Result<Response, ErrorCode> {
-        let answered = handle(&to_wit_request(&request));
+        let wit_response = handle(&to_wit_request(&request));
         // The content of the request is not read. The host drops it with the request.
         drop(request);
         let internal = |what: &str| ErrorCode::InternalError(Some(what.to_owned()));
-        let fields = Fields::from_list(&answered.headers).map_err(|_| internal("a field"))?;
+        let fields = Fields::from_list(&wit_response.headers).map_err(|_| internal("a field"))?;
         let (trailers, no_trailers) = wit_future::new(|| Ok(None));
         // A response without content, such as one to `HEAD`, has no stream: an empty stream would be shorter than the
         // `Content-Length`.
-        let (output, content) = match answered.body.is_empty() {
+        let (output, content) = match wit_response.body.is_empty() {
             true => (None, None),
             false => {
                 let (output, content) = wit_stream::new();
@@ -45,12 +45,12 @@ impl Guest for Component {
         };
         let (response, transmitted) = Response::new(fields, content, no_trailers);
         response
-            .set_status_code(answered.status_code)
+            .set_status_code(wit_response.status_code)
             .map_err(|()| internal("the status"))?;
         // The task lives until the host has sent the body. A host that reuses instances must not end this one before.
         spawn_local(async move {
             if let Some(output) = output {
-                let sent = send(output, answered.body).await;
+                let sent = send(output, wit_response.body).await;
                 if let Err(BodyAborted) = sent {
                     // The host aborts the connection, so that the client detects the truncated response.
                     let _ = trailers.write(Err(internal("the body"))).await;

@@ -1,6 +1,6 @@
 //! The interface `millpond:media/media-store` over any storage, and the settings over `wasi:cli/environment`.
 //!
-//! A store component implements [`Storage`] for its storage and exports [`Store`] of it.
+//! A store component implements `Storage` for its storage and exports `Store` of it.
 #![cfg(target_family = "wasm")]
 
 use bindings::exports::millpond::media::media_store::{
