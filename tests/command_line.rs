@@ -23,7 +23,7 @@ fn text(path: &Path) -> &str {
 fn serve_announces_answers_logs_and_stops() {
     let folder = tempfile::tempdir().unwrap();
     fs::write(folder.path().join("a.txt"), "hello").unwrap();
-    let server = Server::start(folder.path(), &["--log", "json"]);
+    let server = Server::start(folder.path(), &["--log-format", "json"]);
     for expected in [
         text(folder.path()),
         "/media/<path>",
@@ -59,7 +59,12 @@ fn serve_takes_files_at_the_root_and_a_component_of_ones_own() {
     assert!(server.get("/a.txt").starts_with("HTTP/1.1 200"));
     let component = folder.path().join("own.wasm");
     fs::write(&component, include_bytes!("guests/hostile.wasm")).unwrap();
-    let arguments = ["--component", text(&component), "--request-memory", "2MiB"];
+    let arguments = [
+        "--component",
+        text(&component),
+        "--request-memory-limit",
+        "2MiB",
+    ];
     let server = Server::start(folder.path(), &arguments);
     assert!(
         server.announced.contains("own.wasm"),
@@ -105,21 +110,27 @@ fn what_cannot_be_served_is_one_clear_line_and_code_2() {
         ),
         (&["serve", &here, "--listen", &taken], "cannot listen on"),
         (
-            &["serve", &here, "--request-memory", "64KiB"],
-            "raise --request-memory",
+            &["serve", &here, "--request-memory-limit", "64KiB"],
+            "raise --request-memory-limit",
         ),
-        (&["serve", &here, "--pace", "2KB"], "raise --pace to 2048"),
+        (
+            &["serve", &here, "--limit-rate", "2KB"],
+            "raise --limit-rate to 2048",
+        ),
         (&["inspect", &text_wasm], "is not a WebAssembly component"),
         (&["inspect", &none], "cannot read the component"),
         (
-            &["inspect", "--request-memory", "64KiB"],
-            "raise --request-memory",
+            &["inspect", "--request-memory-limit", "64KiB"],
+            "raise --request-memory-limit",
         ),
         (
             &["serve", &here, "--config", &none],
             "cannot read the configuration",
         ),
-        (&["add", &file, "--to", &file], "cannot write to the store"),
+        (
+            &["add", &file, "--store", &file],
+            "cannot write to the store",
+        ),
         (&["inspect", &empty], "fits neither the world"),
         (&["check", &none], "cannot check the folder"),
     ] {
@@ -153,7 +164,7 @@ fn add_stores_by_content_once_and_check_finds_damage() {
     .unwrap();
     fs::write(source.join(".hidden"), "hidden").unwrap();
     let add = |to: &Path| {
-        let output = millpond(&["add", text(&source), "--to", text(to), "--json"]);
+        let output = millpond(&["add", text(&source), "--store", text(to), "--json"]);
         assert!(output.status.success(), "{output:?}");
         let stdout = String::from_utf8(output.stdout).unwrap();
         let lines = stdout.lines().map(serde_json::from_str);
@@ -202,7 +213,7 @@ fn add_says_what_it_cannot_read() {
     let folder = tempfile::tempdir().unwrap();
     let none = folder.path().join("none");
     let store = folder.path().join("store");
-    let output = millpond(&["add", text(&none), "--to", text(&store)]);
+    let output = millpond(&["add", text(&none), "--store", text(&store)]);
     assert_eq!(output.status.code(), Some(1));
     let stderr = String::from_utf8(output.stderr).unwrap();
     assert!(
@@ -232,7 +243,7 @@ fn inspect_tells_imports_exports_and_limits() {
     );
     assert!(stdout.contains("exports    millpond:media/media-serve@0.1.0"));
     assert!(stdout.contains("1.0 MiB"));
-    let output = millpond(&["inspect", "--request-memory", "8MiB"]);
+    let output = millpond(&["inspect", "--request-memory-limit", "8MiB"]);
     let stdout = String::from_utf8(output.stdout).unwrap();
     assert!(stdout.contains("allowed    memory 8.0 MiB"), "{stdout}");
 }
@@ -244,11 +255,11 @@ fn help_names_every_option_and_its_environment_variable() {
         "LISTEN",
         "FILES_AT",
         "COMPONENT",
-        "REQUEST_MEMORY",
+        "REQUEST_MEMORY_LIMIT",
         "CLIENT_RATE",
-        "PACE",
+        "LIMIT_RATE",
         "TRUSTED_PROXY",
-        "LOG",
+        "LOG_FORMAT",
     ] {
         let option = format!("--{}", name.to_lowercase().replace('_', "-"));
         let variable = format!("MILLPOND_{name}");
@@ -312,7 +323,7 @@ fn a_second_signal_during_the_drain_ends_it_at_once() {
     use rustix::process::Signal;
     let folder = folder_with_a_large_file();
     for signals in [[Signal::TERM, Signal::TERM], [Signal::INT, Signal::QUIT]] {
-        let server = Server::start(folder.path(), &["--drain", "1h"]);
+        let server = Server::start(folder.path(), &["--shutdown-grace", "1h"]);
         let _reader = stuck_reader(&server);
         server.signal(signals[0]);
         server.wait_for_log("stopping: running answers are let end");
@@ -327,7 +338,7 @@ fn a_second_signal_during_the_drain_ends_it_at_once() {
 #[test]
 fn a_drain_takes_no_longer_than_it_may() {
     let folder = folder_with_a_large_file();
-    let server = Server::start(folder.path(), &["--drain", "1ms"]);
+    let server = Server::start(folder.path(), &["--shutdown-grace", "1ms"]);
     let _reader = stuck_reader(&server);
     let (code, log) = server.stop();
     assert_eq!(code, Some(0), "{log}");
@@ -381,7 +392,10 @@ fn a_signature_is_logged_by_no_format() {
     fs::write(folder.path().join("a.txt"), "hello").unwrap();
     for format in ["text", "json"] {
         let admin = ["--admin", "127.0.0.1:0"];
-        let server = Server::start(folder.path(), &[&admin[..], &["--log", format]].concat());
+        let server = Server::start(
+            folder.path(),
+            &[&admin[..], &["--log-format", format]].concat(),
+        );
         // The second one is an answer that is given again, and the last one none that the guest gives.
         for target in ["/media/a.txt", "/media/a.txt", "/api/media/x", "/a%00"] {
             server.get(&format!("{target}?exp=1&sig=c2VjcmV0&key=k1"));
@@ -501,11 +515,11 @@ fn an_option_that_cannot_be_meant_is_refused_with_what_to_do() {
     let here = text(folder.path());
     let none = folder.path().join("none");
     for (option, value, said) in [
-        ("--stall", "0s", "a time above nothing"),
-        ("--total", "0s", "a time above nothing"),
+        ("--send-timeout", "0s", "a time above zero"),
+        ("--response-timeout", "0s", "a time above zero"),
         ("--files-at", "/api/media", "neither `/api/media`"),
         ("--files-at", "/api/media/films", "neither `/api/media`"),
-        ("--reports", text(&none), "cannot write reports to"),
+        ("--report-dir", text(&none), "cannot write reports to"),
         ("--listen", "here", "an address is HOST:PORT"),
         ("--listen", "no-such-host.invalid:80", "cannot listen on"),
         ("--admin", "unix:/a", "an address and port"),
@@ -536,10 +550,10 @@ fn what_the_system_says_is_told_once() {
         &["serve", here, "--config", &none],
         &["serve", here, "--component", &none],
         &["serve", here, "--tls-cert", &none, "--tls-key", &none],
-        &["serve", here, "--reports", &none],
+        &["serve", here, "--report-dir", &none],
         &["serve", here, "--listen", &format!("unix:{none}/a")],
         &["check", &none],
-        &["add", &none, "--to", here],
+        &["add", &none, "--store", here],
         &["inspect", &none],
         &["sign", "/a", "--config", &none],
         &["new", &format!("{none}/deep/er"), "--lang", "rust"],
@@ -590,7 +604,7 @@ fn private_media_that_nobody_can_have_is_told_at_the_start_and_when_it_is_asked_
         let arguments = [
             "add",
             text(&file),
-            "--to",
+            "--store",
             text(&store),
             "--private",
             "--json",
@@ -625,11 +639,11 @@ fn private_media_that_nobody_can_have_is_told_at_the_start_and_when_it_is_asked_
 fn the_least_memory_that_is_asked_for_is_enough_the_first_time() {
     let folder = tempfile::tempdir().unwrap();
     for request_memory in ["1MiB", "16MiB"] {
-        let arguments = ["--request-memory", request_memory, "--memory"];
+        let arguments = ["--request-memory-limit", request_memory, "--memory-limit"];
         let serve = ["serve", text(folder.path()), "--listen", "0"];
         let output = millpond(&[&serve[..], &arguments, &["1MiB"]].concat());
         let stderr = String::from_utf8(output.stderr).unwrap();
-        let least = stderr.split("raise --memory to ").nth(1).unwrap();
+        let least = stderr.split("raise --memory-limit to ").nth(1).unwrap();
         let least = least.split(' ').next().unwrap();
         let server = Server::start(folder.path(), &[&arguments[..], &[least]].concat());
         assert!(server.get("/media/none").starts_with("HTTP/1.1 404"));
@@ -640,16 +654,16 @@ fn the_least_memory_that_is_asked_for_is_enough_the_first_time() {
 #[test]
 fn limits_that_contradict_each_other_are_told_at_the_start() {
     let folder = tempfile::tempdir().unwrap();
-    let server = Server::start(folder.path(), &["--memory", "1PiB"]);
-    let line = server.wait_for_log("--memory");
+    let server = Server::start(folder.path(), &["--memory-limit", "1PiB"]);
+    let line = server.wait_for_log("--memory-limit");
     assert!(
         line.contains("more than the machine or the control group has"),
         "{line}"
     );
-    let server = Server::start(folder.path(), &["--memory", "512MiB"]);
+    let server = Server::start(folder.path(), &["--memory-limit", "512MiB"]);
     assert!(server.get("/media/none").starts_with("HTTP/1.1 404"));
     assert!(
-        !server.logged().contains("WARN  --memory"),
+        !server.logged().contains("WARN  --memory-limit"),
         "{}",
         server.logged()
     );

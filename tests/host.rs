@@ -71,7 +71,7 @@ impl Host {
 
     /// One that looks at its files for each request.
     pub(crate) async fn start_looking_each_time() -> Self {
-        let look_each_time = |folder: Folder| folder.with_recheck(Duration::ZERO);
+        let look_each_time = |folder: Folder| folder.with_open_file_cache_valid(Duration::ZERO);
         Host::start_over(Setup::default(), look_each_time).await
     }
 

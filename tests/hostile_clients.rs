@@ -217,7 +217,7 @@ async fn a_client_that_takes_nothing_is_cut_and_its_file_closed() {
 async fn stopping_lets_a_running_answer_end() {
     let host = Host::start_with(Setup {
         connections: with(|limits: &mut ConnectionLimits| {
-            limits.drain = Duration::from_secs(3600);
+            limits.shutdown_grace = Duration::from_secs(3600);
         }),
         ..Setup::default()
     })

@@ -376,7 +376,7 @@ async fn as_many_instances_of_many_parts_exist_at_a_time_as_are_set_aside() {
             limits.memory_bytes = 2 << 30;
             limits.concurrent_instances = 20;
             // Equal questions at once would be asked once.
-            limits.reuse_bytes = 0;
+            limits.response_cache_bytes = 0;
             limits.cpu = hour;
             limits.wall = hour;
         }),

@@ -83,7 +83,7 @@ async fn a_stalled_stream_ends_and_leaves_the_others_alone() {
         let whole = (large.clone(), true);
         assert!(content(&mut client, stream).await == whole, "{stream}");
         if stream == 3 {
-            let_pass(ConnectionLimits::default().stall).await;
+            let_pass(ConnectionLimits::default().send_timeout).await;
             let reset = client.read_until(|frame| frame.kind != kind::WINDOW_UPDATE);
             let reset = reset.await.expect("the connection stays");
             assert_eq!((reset.kind, reset.stream), (kind::RST_STREAM, 1));
@@ -105,7 +105,7 @@ async fn a_connection_of_stalled_streams_is_closed() {
         let head = client.read_until(|frame| frame.kind == kind::HEADERS).await;
         head.unwrap();
     }
-    let_pass(ConnectionLimits::default().stall).await;
+    let_pass(ConnectionLimits::default().send_timeout).await;
     // Not one of them is reset first.
     let reset = client
         .read_until(|frame| frame.kind == kind::RST_STREAM)

@@ -34,7 +34,7 @@ impl Place {
 
     fn command(&self, name: &str) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_millpond"));
-        command.arg(name).arg("--to").arg(self.store());
+        command.arg(name).arg("--store").arg(self.store());
         command.stdout(Stdio::piped()).stderr(Stdio::piped());
         command
     }
@@ -333,7 +333,7 @@ mod unix {
         let mut command = Command::new("sh");
         let script = r#"trap "" HUP; exec "$@""#;
         command.args(["-c", script, "sh", env!("CARGO_BIN_EXE_millpond")]);
-        command.args(["add", "--to"]).arg(place.store());
+        command.args(["add", "--store"]).arg(place.store());
         command.stdout(Stdio::null());
         let (child, writer) = begin(command);
         kill(&child, Signal::HUP);
@@ -385,7 +385,12 @@ mod unix {
             let mut command = Command::new("sh");
             command.args(["-c", &script, "sh", env!("CARGO_BIN_EXE_millpond"), "add"]);
             let store = place.path("deep/store");
-            let output = command.arg(file).arg("--to").arg(&store).output().unwrap();
+            let output = command
+                .arg(file)
+                .arg("--store")
+                .arg(&store)
+                .output()
+                .unwrap();
             assert!(output.status.success(), "{output:?}");
             let id = stdout(&output).split_whitespace().next().unwrap();
             let content = store.join(&id[..2]).join(id);

@@ -99,7 +99,7 @@ impl Flooded {
         fs::write(folder.path().join("small.gif"), noise(50_000)).unwrap();
         let server = Server::start(
             folder.path(),
-            &[&ADMIN[..], &["--memory", "256MiB"]].concat(),
+            &[&ADMIN[..], &["--memory-limit", "256MiB"]].concat(),
         );
         let bound_bytes = bytes(&server.ask("/memory"), "/bound_bytes");
         assert_eq!(bound_bytes, 256 << 20);
@@ -448,9 +448,9 @@ async fn words_on_a_leak(leak: &str) -> String {
     let arguments = [
         "--leak-drill",
         leak,
-        "--watch-every",
+        "--sample-interval",
         "50ms",
-        "--memory",
+        "--memory-limit",
         "4GiB",
     ];
     let server = std::sync::Arc::new(Server::start(folder.path(), &arguments));
@@ -551,7 +551,7 @@ async fn connections_beyond_what_memory_carries_wait_for_a_place() {
     fs::write(folder.path().join("a.txt"), "a").unwrap();
     let server = Server::start(
         folder.path(),
-        &[&ADMIN[..], &["--memory", "160MiB"]].concat(),
+        &[&ADMIN[..], &["--memory-limit", "160MiB"]].concat(),
     );
     let places = bytes(&server.ask("/memory"), "/bound/connections");
     let mut held = Vec::new();
@@ -581,7 +581,7 @@ async fn idle_connections_of_http_2_make_way_for_a_new_one() {
     let folder = tempfile::tempdir().unwrap();
     let server = Server::start(
         folder.path(),
-        &[&ADMIN[..], &["--memory", "160MiB"]].concat(),
+        &[&ADMIN[..], &["--memory-limit", "160MiB"]].concat(),
     );
     let places = bytes(&server.ask("/memory"), "/bound/connections_bytes") / EACH_BYTES;
     let mut held = Vec::new();
@@ -632,7 +632,7 @@ async fn a_large_window_is_given_back_without_a_watch() {
 #[test]
 fn too_little_memory_is_one_clear_line() {
     let output = std::process::Command::new(env!("CARGO_BIN_EXE_millpond"))
-        .args(["serve", ".", "--memory", "8MiB"])
+        .args(["serve", ".", "--memory-limit", "8MiB"])
         .output()
         .unwrap();
     let stderr = String::from_utf8(output.stderr).unwrap();
@@ -641,5 +641,5 @@ fn too_little_memory_is_one_clear_line() {
         (Some(2), 1),
         "{stderr}"
     );
-    assert!(stderr.contains("raise --memory to"), "{stderr}");
+    assert!(stderr.contains("raise --memory-limit to"), "{stderr}");
 }

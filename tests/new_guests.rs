@@ -124,7 +124,7 @@ impl NewGuest {
     fn request_memory(&self) -> &str {
         let (_, rest) = self
             .commands("Run")
-            .split_once("--request-memory ")
+            .split_once("--request-memory-limit ")
             .unwrap();
         rest.split_ascii_whitespace().next().unwrap()
     }
@@ -132,7 +132,7 @@ impl NewGuest {
     /// What the README says is the least.
     fn least_request_memory(&self) -> &str {
         let (before, _) = self.readme.split_once("` is the least").unwrap();
-        before.rsplit_once("`--request-memory ").unwrap().1
+        before.rsplit_once("`--request-memory-limit ").unwrap().1
     }
 
     async fn assert_is_as_its_readme_says(&self) {
@@ -143,7 +143,8 @@ impl NewGuest {
 
     fn assert_serves(&self) {
         let component = self.component();
-        let inspect = |memory: &str| millpond(&["inspect", &component, "--request-memory", memory]);
+        let inspect =
+            |memory: &str| millpond(&["inspect", &component, "--request-memory-limit", memory]);
         let least = self.least_request_memory();
         assert_succeeds(&inspect(least), &["inspect", least]);
         let size: bytesize::ByteSize = least.parse().unwrap();
@@ -155,12 +156,12 @@ impl NewGuest {
             Some(2),
             "{less} are enough: {stderr}"
         );
-        assert!(stderr.contains("raise --request-memory"), "{stderr}");
+        assert!(stderr.contains("raise --request-memory-limit"), "{stderr}");
 
         let media = tempfile::tempdir().unwrap();
         fs::write(media.path().join("a b.gif"), b"GIF89a").unwrap();
         for memory in [self.request_memory(), least] {
-            let arguments = ["--component", &component, "--request-memory", memory];
+            let arguments = ["--component", &component, "--request-memory-limit", memory];
             let server = Server::start(media.path(), &arguments);
             let found = server.get("/media/a%20b.gif");
             assert!(found.starts_with("HTTP/1.1 200 "), "{}: {found}", self.lang);

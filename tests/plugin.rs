@@ -278,7 +278,7 @@ async fn serve_from(store: impl MediaStore, source: Source) -> (Millpond, Socket
     config.files_at = Some("/".parse().unwrap());
     // What a store is asked is not to depend on what it was asked before.
     let mut limits = Limits::default();
-    limits.reuse_bytes = 0;
+    limits.response_cache_bytes = 0;
     let millpond = Millpond::new(&source, store, &config, limits).unwrap();
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();

@@ -210,7 +210,7 @@ async fn equal_questions_at_once_are_asked_once() {
 #[tokio::test]
 async fn where_it_is_off_each_request_is_asked() {
     let host = Host::start_with(Setup {
-        limits: with(|limits: &mut Limits| limits.reuse_bytes = 0),
+        limits: with(|limits: &mut Limits| limits.response_cache_bytes = 0),
         ..Setup::default()
     })
     .await;
@@ -225,7 +225,7 @@ async fn where_it_is_off_each_request_is_asked() {
 #[tokio::test]
 async fn made_up_targets_do_not_make_it_grow() {
     let host = Host::start_with(Setup {
-        limits: with(|limits: &mut Limits| limits.reuse_bytes = 64 * 1024),
+        limits: with(|limits: &mut Limits| limits.response_cache_bytes = 64 * 1024),
         ..Setup::default()
     })
     .await;

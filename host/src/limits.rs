@@ -265,9 +265,8 @@ pub struct Limits {
     pub lifted_bytes: usize,
     /// Instances that exist at one time.
     pub concurrent_instances: usize,
-    /// What answers that are given again without an instance take together, in bytes, where the bound has room for it; 0
-    /// for an instance for each request.
-    pub reuse_bytes: usize,
+    /// Maximum size of the response cache, in bytes, as far as the memory limit has room for it. 0 turns the cache off.
+    pub response_cache_bytes: usize,
     #[doc(hidden)]
     pub leak: Option<crate::watch::drill::Leak>,
 }
@@ -282,7 +281,7 @@ impl Default for Limits {
             handles: HANDLES,
             lifted_bytes: LIFTED_BYTES,
             concurrent_instances: CONCURRENT_INSTANCES,
-            reuse_bytes: REUSE_BYTES,
+            response_cache_bytes: REUSE_BYTES,
             leak: None,
         }
     }

@@ -20,94 +20,103 @@ use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-/// How long a connection may take over what, and how much a client may ask for on its connections.
+/// Timeouts and rates of a connection, and limits per client.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ConnectionLimits {
-    /// From the first byte of a request's head to its last.
-    pub head: Duration,
-    /// Between an answer's end and the next request's first byte.
-    pub idle: Duration,
-    /// A client that takes too little in so long while an answer is being sent is gone, or as good as gone. Players take
-    /// a minute's worth at a time and rest, so two minutes are the least that tells.
-    pub stall: Duration,
-    /// What is too little, in bytes a second over [`ConnectionLimits::stall`]: a client that takes a byte now and
-    /// then has no more right to a place than one that takes none. What lies in our own system's buffers is not taken
-    /// yet, where the system tells (Linux). A stream of HTTP/2 has to take a part of it, since all share one client.
-    pub least_bytes_per_second: u32,
-    /// From the end of a request's head to its answer's end; `None` for as long as the client makes progress.
-    pub total: Option<Duration>,
-    /// From the wish to stop until connections that are still busy are cut.
-    pub drain: Duration,
-    /// What one client may ask for, on all its connections.
+    /// Maximum time from the first byte of a request's head to its last.
+    pub header_timeout: Duration,
+    /// Maximum time between the end of a response and the first byte of the next request.
+    pub keepalive_timeout: Duration,
+    /// Interval over which [`ConnectionLimits::min_send_bytes_per_second`] is measured while a response is being sent.
+    /// Players take a minute's worth at a time and rest, so two minutes are the least that tells.
+    pub send_timeout: Duration,
+    /// Minimum rate at which a client has to take a response, in bytes per second. A slower client is disconnected.
+    /// Bytes in this system's own buffers do not count as taken, where the system tells (Linux). The minimum of a
+    /// stream of HTTP/2 is a fraction of it, since all streams share one client.
+    pub min_send_bytes_per_second: u32,
+    /// Maximum time from the end of a request's head to the end of its response. `None` sets no maximum.
+    pub response_timeout: Option<Duration>,
+    /// Time that in-flight responses get to finish at a shutdown. Connections that are still busy are then closed.
+    pub shutdown_grace: Duration,
+    /// Limits per client, over all its connections.
     pub clients: ClientLimits,
 }
 
 impl Default for ConnectionLimits {
     fn default() -> Self {
         ConnectionLimits {
-            head: Duration::from_secs(10),
-            idle: Duration::from_secs(75),
-            stall: Duration::from_secs(120),
-            least_bytes_per_second: 1024,
-            total: None,
-            drain: Duration::from_secs(10),
+            header_timeout: Duration::from_secs(10),
+            keepalive_timeout: Duration::from_secs(75),
+            send_timeout: Duration::from_secs(120),
+            min_send_bytes_per_second: 1024,
+            response_timeout: None,
+            shutdown_grace: Duration::from_secs(10),
             clients: ClientLimits::default(),
         }
     }
 }
 
 impl ConnectionLimits {
-    /// Whether the limits allow for each other: whom we hold back ourselves must not be cut off for being slow.
+    /// Checks that no client that the limit rate holds back is disconnected for being slow.
     ///
     /// # Errors
-    /// [`PaceTooLow`].
-    pub fn check(&self) -> Result<(), PaceTooLow> {
+    /// [`LimitRateTooLow`].
+    pub fn check(&self) -> Result<(), LimitRateTooLow> {
         /// Pieces end beside the stretches that are measured, and no timer is exact.
         const MARGIN: u32 = 2;
         /// With less there would not be a byte for each piece.
-        const LEAST_PACE: u32 = 10;
-        let least = self.least_bytes_per_second.saturating_mul(MARGIN);
-        let least = least.max(LEAST_PACE);
-        match self.clients.pace_bytes_per_second {
-            Some(pace) if pace.get() < least => Err(PaceTooLow::Rate {
-                pace: pace.get(),
-                least,
+        const LEAST_RATE: u32 = 10;
+        let minimum = self.min_send_bytes_per_second.saturating_mul(MARGIN);
+        let minimum = minimum.max(LEAST_RATE);
+        match self.clients.limit_rate_bytes_per_second {
+            Some(rate) if rate.get() < minimum => Err(LimitRateTooLow::Rate {
+                limit_rate: rate.get(),
+                minimum,
             }),
-            Some(_) if self.stall < LEAST_STALL => Err(PaceTooLow::Stall { stall: self.stall }),
+            Some(_) if self.send_timeout < LEAST_SEND_TIMEOUT => {
+                Err(LimitRateTooLow::SendTimeout {
+                    send_timeout: self.send_timeout,
+                    minimum: LEAST_SEND_TIMEOUT,
+                })
+            }
             _ => Ok(()),
         }
     }
 }
 
-/// The shortest stretch over which a paced answer can be measured: ten of its pieces.
-const LEAST_STALL: Duration = PACE_PIECE.saturating_mul(10);
+/// The shortest time over which a response with a limited rate can be measured: ten of its pieces.
+const LEAST_SEND_TIMEOUT: Duration = PACE_PIECE.saturating_mul(10);
 
-/// A pace at which answers would be cut off for being slow.
+/// A limit rate at which clients would be disconnected for being slow.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
-pub enum PaceTooLow {
-    /// It is too near to what a client has to take.
+pub enum LimitRateTooLow {
+    /// The rate is too near to the minimum send rate.
     #[error(
-        "--pace {pace} is too low: a client that takes less than --least-rate is cut off; \
-         raise --pace to {least} at least or lower --least-rate"
+        "limit_rate_bytes_per_second is {limit_rate} and has to be {minimum} at least: \
+         a client that takes less than min_send_bytes_per_second is disconnected"
     )]
     Rate {
-        /// The pace, in bytes a second.
-        pace: u32,
-        /// The least that would do.
-        least: u32,
+        /// The limit rate, in bytes per second.
+        limit_rate: u32,
+        /// The lowest rate that is accepted.
+        minimum: u32,
     },
     /// Clients are measured over too short a time.
-    #[error("--stall {stall:?} is too short with --pace; raise it to {LEAST_STALL:?} at least")]
-    Stall {
-        /// The time.
-        stall: Duration,
+    #[error(
+        "send_timeout is {send_timeout:?} and has to be {minimum:?} at least with a limit rate"
+    )]
+    SendTimeout {
+        /// The send timeout.
+        send_timeout: Duration,
+        /// The shortest timeout that is accepted.
+        minimum: Duration,
     },
 }
 
 /// Serves what comes in by one listener or several until `stop` is cancelled; then lets running answers end, for as long
-/// as [`ConnectionLimits::drain`], and returns. Whoever sets a pace asks [`ConnectionLimits::check`] first.
+/// as [`ConnectionLimits::shutdown_grace`], and returns. A program that sets a limit rate calls [`ConnectionLimits::check`] first.
 ///
 /// A client that begins with the connection preface of HTTP/2 is answered in that: proxies do, which know already.
 pub async fn serve(
@@ -209,7 +218,7 @@ impl Listening {
         }
         drop(listeners);
         connections.close();
-        if timeout(self.limits.drain, connections.wait())
+        if timeout(self.limits.shutdown_grace, connections.wait())
             .await
             .is_err()
         {

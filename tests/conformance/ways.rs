@@ -74,7 +74,7 @@ impl<'a> Components<'a> {
 impl Component {
     pub(crate) fn new(fixtures: &Fixtures, settings: &Settings, reuse_bytes: usize) -> Self {
         let mut setup = Setup::default();
-        setup.limits.reuse_bytes = reuse_bytes;
+        setup.limits.response_cache_bytes = reuse_bytes;
         let folder = tempfile::tempdir().unwrap();
         fixtures.put_into(folder.path());
         let millpond = Millpond::new(

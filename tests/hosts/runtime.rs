@@ -103,7 +103,7 @@ impl Runtime {
                     .arg(folder);
                 if let Some(path) = &path {
                     command.arg("--component").arg(path);
-                    command.args(["--request-memory", "3MiB"]);
+                    command.args(["--request-memory-limit", "3MiB"]);
                 }
                 (command, None)
             }),

@@ -13,29 +13,29 @@ use std::sync::Arc;
 
 #[derive(Debug, Args)]
 pub(crate) struct Add {
-    /// Files or pipes to add; of a folder, every file in it that is not hidden; - for what comes from standard input.
+    /// Files, pipes or folders to add. Of a folder, every file that is not hidden is added. `-` is standard input.
     #[arg(required = true, value_name = "FILE")]
     files: Vec<PathBuf>,
 
-    /// The store's folder; it is made where there is none.
+    /// Folder of the store. It is created if it does not exist.
     #[arg(long, value_name = "DIR", env = "MILLPOND_DIR")]
-    to: PathBuf,
+    store: PathBuf,
 
-    /// For those only who show a signature (millpond sign). Media that is in the store already becomes private too, with
-    /// its variants. Without this, private media stays private; millpond publish makes it public.
+    /// Make the media private: it is served to signed URLs only (`millpond sign`). Media that is in the store already
+    /// becomes private with its variants. Without this option private media stays private.
     #[arg(long)]
     private: bool,
 
-    /// Makes the file a variant of media that is in the store: the same in another format, or compressed. A variant of
+    /// Media in the store that the file is a variant of: the same media in another format, or compressed. A variant of
     /// private media is private.
     #[arg(long, value_name = "ID")]
     variant_of: Option<ContentId>,
 
-    /// The content coding of that variant, as in br, zstd, gzip.
+    /// Content coding of the variant.
     #[arg(long, value_name = "CODING", requires = "variant_of", value_parser = ["br", "zstd", "gzip"])]
-    coding: Option<String>,
+    content_encoding: Option<String>,
 
-    /// Prints a JSON object a file.
+    /// Print one JSON object per file.
     #[arg(long)]
     json: bool,
 }
@@ -48,7 +48,7 @@ impl Add {
             failed = true;
         };
         let sources = self.walk(&mut fail);
-        let mut adder = Adder::open(&self.to)?;
+        let mut adder = Adder::open(&self.store)?;
         let mut is_private = self.private;
         if let Some(original) = &self.variant_of {
             // Private from the first moment, where the original is.
@@ -94,7 +94,7 @@ impl Add {
             adder.add(path, progress)?
         };
         if let Some(original) = &self.variant_of {
-            let narrowed = adder.add_variant(original, &added, self.coding.clone())?;
+            let narrowed = adder.add_variant(original, &added, self.content_encoding.clone())?;
             // The original may have become private since it was looked at.
             for id in narrowed {
                 if id == added.id {
@@ -155,7 +155,7 @@ impl Add {
         let in_store = entry.path().parent().is_some_and(|parent| {
             name.len() == 2
                 && u8::from_str_radix(&name, 16).is_ok()
-                && is_same_folder(parent, &self.to)
+                && is_same_folder(parent, &self.store)
         });
         name.starts_with('.') || in_store
     }

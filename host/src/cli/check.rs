@@ -10,7 +10,7 @@ use std::process::ExitCode;
 
 #[derive(Debug, Args)]
 pub(crate) struct Check {
-    /// The store's folder.
+    /// Folder of the store.
     #[arg(value_name = "DIR", env = "MILLPOND_DIR")]
     dir: PathBuf,
 }

@@ -1,6 +1,6 @@
 //! `millpond inspect`.
 
-use super::{bytes, readable};
+use super::{bytes, hints, readable};
 use anyhow::Result;
 use bytesize::ByteSize;
 use clap::Args;
@@ -11,18 +11,18 @@ use std::process::ExitCode;
 
 #[derive(Debug, Args)]
 pub(crate) struct Inspect {
-    /// The component; the embedded one where none is named.
+    /// Component file [default: the embedded component].
     #[arg(value_name = "FILE")]
     file: Option<PathBuf>,
 
-    /// The most memory that one request may take, as it would be served.
+    /// Maximum memory of one request, of all kinds together.
     #[arg(
         long,
         value_name = "SIZE",
         default_value = "1MiB",
-        env = "MILLPOND_REQUEST_MEMORY"
+        env = "MILLPOND_REQUEST_MEMORY_LIMIT"
     )]
-    request_memory: ByteSize,
+    request_memory_limit: ByteSize,
 }
 
 impl Inspect {
@@ -32,8 +32,8 @@ impl Inspect {
             None => Source::embedded(),
         };
         let mut limits = Limits::default();
-        limits.request_memory_bytes = bytes(self.request_memory, "--request-memory")?;
-        let inspection = source.inspect(&limits)?;
+        limits.request_memory_bytes = bytes(self.request_memory_limit, "--request-memory-limit")?;
+        let inspection = source.inspect(&limits).map_err(hints::of_component)?;
         let mut lines = vec![
             format!("component  {}", inspection.name),
             format!("size       {}", readable(inspection.size_bytes as u64)),

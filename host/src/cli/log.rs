@@ -15,21 +15,21 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tracing_subscriber::fmt::MakeWriter;
 
-/// How a line is written.
+/// Format of the log.
 #[derive(Debug, Clone, Copy, ValueEnum)]
 pub(super) enum LogFormat {
-    /// A line for people.
+    /// One line of text per event.
     Text,
-    /// A JSON object a line.
+    /// One JSON object per line.
     Json,
 }
 
-/// Which lines are written.
+/// Lowest level that is logged.
 #[derive(Debug, Clone, Copy, ValueEnum)]
 pub(super) enum LogLevel {
-    /// One for each request, and whatever else there is to tell.
+    /// All events, with one line for each request.
     Info,
-    /// Those of requests that were refused, limited or failed, and what is wrong.
+    /// Warnings and errors, and requests that were rejected, limited or failed.
     Warn,
 }
 

@@ -3,6 +3,7 @@
 mod add;
 mod certificate;
 mod check;
+mod hints;
 mod inspect;
 mod interrupt;
 mod line;
@@ -22,24 +23,24 @@ use millpond::config::SigningKeys;
 use millpond::store::{ContentId, Record};
 use std::process::ExitCode;
 
-/// Serves media from a WebAssembly component, with the memory of every request known, bounded and given
-/// back.
+/// Media server that answers requests with a WebAssembly component. The memory of every request is accounted for,
+/// limited and released.
 #[derive(Debug, Parser)]
 #[command(name = "millpond", version, max_term_width = 100)]
 pub(crate) enum Command {
-    /// Serves a folder of media over HTTP.
+    /// Serve a folder of media over HTTP.
     Serve(Box<serve::Serve>),
-    /// Adds files to a store, addressed by their content.
+    /// Add files to a store, addressed by their content.
     Add(add::Add),
-    /// Makes private media public.
+    /// Make private media public.
     Publish(publish::Publish),
-    /// Verifies every stored file against its id.
+    /// Verify every stored file against its id.
     Check(check::Check),
-    /// Makes a signed URL for private media.
+    /// Create a signed URL for private media.
     Sign(sign::Sign),
-    /// Tells what a component imports, exports and needs, and whether it can be served from.
+    /// Show the imports, exports and memory of a component, and check that it can be served.
     Inspect(inspect::Inspect),
-    /// Writes a guest to start from into a new folder: its sources, the interface, how to build it.
+    /// Create a folder with a component to start from: sources, interface, and build instructions.
     New(new::New),
 }
 

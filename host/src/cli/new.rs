@@ -9,11 +9,11 @@ use std::process::ExitCode;
 
 #[derive(Debug, Args)]
 pub(crate) struct New {
-    /// The folder to make; one that is there has to be empty.
+    /// Folder to create. An existing folder has to be empty.
     #[arg(value_name = "DIR")]
     folder: PathBuf,
 
-    /// The language to write it in.
+    /// Language of the component.
     #[arg(long, value_name = "LANGUAGE")]
     lang: Language,
 }

@@ -16,7 +16,7 @@ pub(super) fn of_memory(bound_bytes: usize) {
         && bound_bytes as u64 > there_is
     {
         tracing::warn!(
-            "--memory {} is more than the machine or the control group has, {}: the system may end this process",
+            "--memory-limit {} is more than the machine or the control group has, {}: the system may end this process",
             readable(bound_bytes as u64),
             readable(there_is),
         );

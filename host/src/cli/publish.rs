@@ -10,24 +10,24 @@ use std::process::ExitCode;
 
 #[derive(Debug, Args)]
 pub(crate) struct Publish {
-    /// Media that everybody may have from now on. Variants of it need to be named too.
+    /// Media to make public. Its variants stay private unless they are named too.
     #[arg(required = true, value_name = "ID")]
     ids: Vec<ContentId>,
 
-    /// The store's folder.
+    /// Folder of the store.
     #[arg(long, value_name = "DIR", env = "MILLPOND_DIR")]
-    to: PathBuf,
+    store: PathBuf,
 
-    /// Prints a JSON object for each.
+    /// Print one JSON object per media.
     #[arg(long)]
     json: bool,
 }
 
 impl Publish {
     pub(crate) fn run(self) -> Result<ExitCode> {
-        let to = self.to.display();
-        ensure!(self.to.is_dir(), "there is no store in {to}");
-        let adder = Adder::open(&self.to)?;
+        let store = self.store.display();
+        ensure!(self.store.is_dir(), "there is no store in {store}");
+        let adder = Adder::open(&self.store)?;
         let mut failed = false;
         for id in &self.ids {
             match adder.publish(id) {

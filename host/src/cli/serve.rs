@@ -1,6 +1,7 @@
 //! `millpond serve`.
 
 use super::certificate;
+use super::hints;
 use super::listen::{Host, ListenAddress, Place};
 use super::log::{Log, LogFormat, LogLevel, announce};
 use super::notices;
@@ -31,12 +32,12 @@ use tokio_util::sync::CancellationToken;
 
 #[derive(Debug, Args)]
 pub(crate) struct Serve {
-    /// The folder: files are served by their names, and what `millpond add` put there by its content.
+    /// Folder to serve. Files are served by name, and media added with `millpond add` by content.
     #[arg(value_name = "DIR", default_value = ".", env = "MILLPOND_DIR")]
     dir: PathBuf,
 
-    /// Address to listen on: HOST:PORT, :PORT for all of the machine's addresses, PORT for this machine only, or
-    /// unix:PATH; several times, or with commas. Port 0 takes a free one, which is then printed.
+    /// Address to listen on: HOST:PORT, :PORT for all addresses, PORT for 127.0.0.1, or unix:PATH. Repeat the option
+    /// or separate addresses with commas. Port 0 takes a free port, which is printed.
     #[arg(
         long,
         value_name = "ADDR",
@@ -46,8 +47,8 @@ pub(crate) struct Serve {
     )]
     listen: Vec<List<ListenAddress>>,
 
-    /// A certificate, with those between it and one that clients know, in PEM: serves HTTPS, and HTTP/2 in it. The
-    /// files are read again when they change, and on SIGHUP.
+    /// Certificate chain in PEM; turns on HTTPS. The certificate and its key are read again when they change, and on
+    /// SIGHUP.
     #[arg(
         long,
         value_name = "FILE",
@@ -56,7 +57,7 @@ pub(crate) struct Serve {
     )]
     tls_cert: Option<PathBuf>,
 
-    /// The certificate's private key, in PEM.
+    /// Private key of the certificate, in PEM.
     #[arg(
         long,
         value_name = "FILE",
@@ -65,7 +66,7 @@ pub(crate) struct Serve {
     )]
     tls_key: Option<PathBuf>,
 
-    /// A TOML file of how to answer: files-at, cors, browser, cache, signing-keys. Options here count before it.
+    /// Configuration file in TOML. Options of the command line take precedence over it.
     #[arg(long, value_name = "FILE", env = "MILLPOND_CONFIG")]
     config: Option<PathBuf>,
 
@@ -73,7 +74,8 @@ pub(crate) struct Serve {
     #[arg(long, value_name = "PATH", env = "MILLPOND_FILES_AT", value_parser = parse::<FilesAt>)]
     files_at: Option<FilesAt>,
 
-    /// An origin whose pages may read answers, as in https://a.example; several times, or with commas [default: all].
+    /// Origin whose pages may read responses, as in https://a.example. Repeat the option or separate origins with
+    /// commas [default: all origins].
     #[arg(
         long,
         value_name = "ORIGIN",
@@ -82,67 +84,97 @@ pub(crate) struct Serve {
     )]
     cors_origin: Vec<List<Origin>>,
 
-    /// A component to serve from, in place of the embedded one.
+    /// Component that answers the requests [default: the embedded one].
     #[arg(long, value_name = "FILE", env = "MILLPOND_COMPONENT")]
     component: Option<PathBuf>,
 
-    /// The most memory that the process may take, and the kernel on its behalf [default: a quarter of the
-    /// machine's or the control group's, half of it where that is little, 4GiB at most].
-    #[arg(long, value_name = "SIZE", env = "MILLPOND_MEMORY")]
-    memory: Option<ByteSize>,
+    /// Maximum memory of the process, including what the kernel holds for it [default: a quarter of the memory of the
+    /// machine or control group, half of it where that is little, 4GiB at most].
+    #[arg(long, value_name = "SIZE", env = "MILLPOND_MEMORY_LIMIT")]
+    memory_limit: Option<ByteSize>,
 
-    /// The most memory that one request may take, of whatever kind.
+    /// Maximum memory of one request, of all kinds together.
     #[arg(
         long,
         value_name = "SIZE",
         default_value = "1MiB",
-        env = "MILLPOND_REQUEST_MEMORY"
+        env = "MILLPOND_REQUEST_MEMORY_LIMIT"
     )]
-    request_memory: ByteSize,
+    request_memory_limit: ByteSize,
 
-    /// What answers that may be given again without an instance take together; `off` for an instance for each request.
-    #[arg(long, value_name = "SIZE|off", default_value = "4MiB", env = "MILLPOND_REUSE", value_parser = parse_reuse)]
-    reuse: Reuse,
+    /// Maximum size of the response cache. `off` runs the component for every request.
+    #[arg(
+        long,
+        value_name = "SIZE|off",
+        default_value = "4MiB",
+        env = "MILLPOND_RESPONSE_CACHE",
+        value_parser = parse_response_cache
+    )]
+    response_cache: ResponseCache,
 
-    /// For how long a change in the folder may go unseen; 0s looks for each request.
-    #[arg(long, value_name = "TIME", default_value = "10ms", env = "MILLPOND_RECHECK", value_parser = humantime::parse_duration)]
-    recheck: Duration,
+    /// Time for which a cached open file is used without a check for changes. 0s checks for every request.
+    #[arg(
+        long,
+        value_name = "TIME",
+        default_value = "10ms",
+        env = "MILLPOND_OPEN_FILE_CACHE_VALID",
+        value_parser = humantime::parse_duration
+    )]
+    open_file_cache_valid: Duration,
 
-    /// Address and port for those who run the process: `/metrics`, `/memory`, `/requests`, `/healthz`, `/readyz`;
-    /// `off` for none [default: 127.0.0.1:8079, or none where that is taken].
-    #[arg(long, value_name = "ADDR", env = "MILLPOND_ADMIN", value_parser = parse_admin)]
+    /// Address of the admin listener, which serves `/metrics`, `/memory`, `/requests`, `/healthz` and `/readyz`. `off`
+    /// turns it off [default: 127.0.0.1:8079, or off if that is taken].
+    #[arg(long, value_name = "ADDR|off", env = "MILLPOND_ADMIN", value_parser = parse_admin)]
     admin: Option<AdminAddress>,
 
-    /// A client that takes too little of an answer in so long is cut off.
-    #[arg(long, value_name = "TIME", default_value = "2m", env = "MILLPOND_STALL", value_parser = parse_time)]
-    stall: Duration,
+    /// Interval over which a client's rate is measured. A client that takes less than --min-send-rate is disconnected.
+    #[arg(
+        long,
+        value_name = "TIME",
+        default_value = "2m",
+        env = "MILLPOND_SEND_TIMEOUT",
+        value_parser = parse_time
+    )]
+    send_timeout: Duration,
 
-    /// What is too little, in bytes a second.
+    /// Minimum bytes per second that a client has to take of a response.
     #[arg(
         long,
         value_name = "BYTES",
         default_value = "1024",
-        env = "MILLPOND_LEAST_RATE"
+        env = "MILLPOND_MIN_SEND_RATE"
     )]
-    least_rate: u32,
+    min_send_rate: u32,
 
-    /// The longest that one answer may take; `off` for as long as the client makes progress.
-    #[arg(long, value_name = "TIME|off", default_value = "off", env = "MILLPOND_TOTAL", value_parser = parse_total)]
-    total: Total,
+    /// Maximum time from the end of a request to the end of its response. `off` sets no maximum.
+    #[arg(
+        long,
+        value_name = "TIME|off",
+        default_value = "off",
+        env = "MILLPOND_RESPONSE_TIMEOUT",
+        value_parser = parse_response_timeout
+    )]
+    response_timeout: ResponseTimeout,
 
-    /// How long running answers are let end after SIGTERM or Ctrl-C; a second one ends them at once.
-    #[arg(long, value_name = "TIME", default_value = "10s", env = "MILLPOND_DRAIN", value_parser = humantime::parse_duration)]
-    drain: Duration,
+    /// Time that in-flight responses get to finish after SIGTERM or Ctrl-C. A second signal ends them at once.
+    #[arg(
+        long,
+        value_name = "TIME",
+        default_value = "10s",
+        env = "MILLPOND_SHUTDOWN_GRACE",
+        value_parser = humantime::parse_duration
+    )]
+    shutdown_grace: Duration,
 
-    /// Requests that one client may have in flight [default: no limit].
-    #[arg(long, value_name = "COUNT", env = "MILLPOND_CLIENT_REQUESTS")]
-    client_requests: Option<NonZeroU32>,
+    /// Maximum number of requests in flight for each client, an IPv4 address or an IPv6 /64 [default: no limit].
+    #[arg(long, value_name = "COUNT", env = "MILLPOND_CLIENT_CONCURRENCY")]
+    client_concurrency: Option<NonZeroU32>,
 
-    /// Requests that one client may make a second [default: no limit].
+    /// Maximum requests per second for each client [default: no limit].
     #[arg(long, value_name = "COUNT", env = "MILLPOND_CLIENT_RATE")]
     client_rate: Option<NonZeroU32>,
 
-    /// Requests that one client may make at once after a time of rest [default: those of a second].
+    /// Maximum number of requests that a client may send at once after a pause [default: the client rate].
     #[arg(
         long,
         value_name = "COUNT",
@@ -151,37 +183,38 @@ pub(crate) struct Serve {
     )]
     client_burst: Option<NonZeroU32>,
 
-    /// What each answer is held back to, in bytes a second, as in 2MiB [default: no limit].
-    #[arg(long, value_name = "SIZE", env = "MILLPOND_PACE", value_parser = parse_pace)]
-    pace: Option<NonZeroU32>,
+    /// Maximum bytes per second for each response, as in 2MiB; at least twice --min-send-rate [default: no
+    /// limit].
+    #[arg(long, value_name = "SIZE", env = "MILLPOND_LIMIT_RATE", value_parser = parse_limit_rate)]
+    limit_rate: Option<NonZeroU32>,
 
-    /// Proxies that are believed about whom they ask for; several times, or with commas. One on a UNIX domain socket is
-    /// 127.0.0.1.
+    /// Trusted proxy, whose `Forwarded` or `X-Forwarded-For` identifies the client. Repeat the option or separate
+    /// proxies with commas. A proxy on a UNIX domain socket is 127.0.0.1.
     #[arg(long, value_name = "CIDR", env = "MILLPOND_TRUSTED_PROXY", value_parser = list(parse_proxy))]
     trusted_proxy: Vec<List<IpNet>>,
 
-    /// Folder for the reports that SIGUSR2 asks for [default: the system's for temporary files].
-    #[arg(long, value_name = "DIR", env = "MILLPOND_REPORTS")]
-    reports: Option<PathBuf>,
+    /// Directory for the reports that SIGUSR2 asks for [default: the system's directory for temporary files].
+    #[arg(long, value_name = "DIR", env = "MILLPOND_REPORT_DIR")]
+    report_dir: Option<PathBuf>,
 
-    /// Leaks on purpose, to see the watch name it.
-    #[arg(long, hide = true, value_name = "WHAT", value_parser = parse_leak)]
+    /// Leaks on purpose, to test the memory monitor.
+    #[arg(long, hide = true, value_name = "LEAK", value_parser = parse_leak)]
     leak_drill: Option<Leak>,
 
-    /// How often the watch looks.
+    /// Interval between two samples of the memory monitor.
     #[arg(long, hide = true, value_name = "TIME", default_value = "1s", value_parser = humantime::parse_duration)]
-    watch_every: Duration,
+    sample_interval: Duration,
 
-    /// How the log is written, to standard error.
+    /// Format of the log, which goes to standard error.
     #[arg(
         long,
         value_name = "FORMAT",
         default_value = "text",
-        env = "MILLPOND_LOG"
+        env = "MILLPOND_LOG_FORMAT"
     )]
-    log: LogFormat,
+    log_format: LogFormat,
 
-    /// Which lines are written.
+    /// Lowest level that is logged.
     #[arg(
         long,
         value_name = "LEVEL",
@@ -208,7 +241,7 @@ fn parse_admin(text: &str) -> Result<AdminAddress, String> {
     }
     match text.parse() {
         Ok(address @ ListenAddress::Tcp { .. }) => Ok(AdminAddress(Some(address))),
-        _ => Err("an address and port, as in 127.0.0.1:8079, or off".into()),
+        _ => Err("an address and port is needed, as in 127.0.0.1:8079, or off".into()),
     }
 }
 
@@ -232,48 +265,48 @@ fn all<T: Clone>(lists: &[List<T>]) -> Vec<T> {
     lists.iter().flat_map(|list| list.0.clone()).collect()
 }
 
-/// A time in which something has to happen.
+/// Parses a time above zero.
 fn parse_time(text: &str) -> Result<Duration, String> {
     let time = humantime::parse_duration(text).map_err(|error| error.to_string())?;
     if time.is_zero() {
-        return Err("it is the end of every answer: a time above nothing, as in 30s".into());
+        return Err("it would end every response: a time above zero is needed, as in 30s".into());
     }
     Ok(time)
 }
 
-/// What answers that are given again take together, in bytes; nothing where none are.
+/// Maximum size of the response cache, in bytes; 0 turns it off.
 #[derive(Debug, Clone, Copy)]
-struct Reuse(usize);
+struct ResponseCache(usize);
 
-fn parse_reuse(text: &str) -> Result<Reuse, String> {
+fn parse_response_cache(text: &str) -> Result<ResponseCache, String> {
     if text == "off" {
-        return Ok(Reuse(0));
+        return Ok(ResponseCache(0));
     }
     let size: Result<ByteSize, _> = text.parse();
     let bytes = size
         .ok()
         .and_then(|size| usize::try_from(size.as_u64()).ok());
     bytes
-        .map(Reuse)
-        .ok_or_else(|| "a size, as in 4MiB, or off".into())
+        .map(ResponseCache)
+        .ok_or_else(|| "a size is needed, as in 4MiB, or off".into())
 }
 
-/// The longest that one answer may take, where there is a limit.
+/// Maximum time of a response, if there is a maximum.
 #[derive(Debug, Clone, Copy)]
-struct Total(Option<Duration>);
+struct ResponseTimeout(Option<Duration>);
 
-fn parse_total(text: &str) -> Result<Total, String> {
+fn parse_response_timeout(text: &str) -> Result<ResponseTimeout, String> {
     if text == "off" {
-        return Ok(Total(None));
+        return Ok(ResponseTimeout(None));
     }
     let time = parse_time(text).map_err(|error| format!("{error}, or off"))?;
-    Ok(Total(Some(time)))
+    Ok(ResponseTimeout(Some(time)))
 }
 
-fn parse_pace(text: &str) -> Result<NonZeroU32, String> {
+fn parse_limit_rate(text: &str) -> Result<NonZeroU32, String> {
     let size: ByteSize = text.parse()?;
     let bytes = u32::try_from(size.as_u64()).ok().and_then(NonZeroU32::new);
-    bytes.ok_or_else(|| "a size below 4GiB and above nothing".into())
+    bytes.ok_or_else(|| "a size above zero and below 4GiB is needed".into())
 }
 
 fn parse_proxy(text: &str) -> Result<IpNet, String> {
@@ -281,7 +314,7 @@ fn parse_proxy(text: &str) -> Result<IpNet, String> {
     let alone = || text.parse::<IpAddr>().ok().map(IpNet::from);
     network
         .or_else(alone)
-        .ok_or_else(|| "an address or a network, as in 10.0.0.0/8".into())
+        .ok_or_else(|| "an address or a network is needed, as in 10.0.0.0/8".into())
 }
 
 fn parse_leak(text: &str) -> Result<Leak, String> {
@@ -299,7 +332,7 @@ fn parse<T: FromStr<Err: fmt::Display>>(text: &str) -> Result<T, String> {
 
 impl Serve {
     pub(crate) fn run(self) -> Result<ExitCode> {
-        let log = Log::start(self.log, self.log_level).context("cannot start the log")?;
+        let log = Log::start(self.log_format, self.log_level).context("cannot start the log")?;
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .enable_all()
             .build()
@@ -332,7 +365,7 @@ impl Serve {
     /// All that is read and made before there is a listener. It blocks: compiling a component takes seconds.
     fn prepare(&self) -> Result<Ready> {
         let limits = self.connection_limits();
-        limits.check()?;
+        limits.check().map_err(hints::of_limit_rate)?;
         let source = match &self.component {
             Some(path) => Source::from_file(path)?,
             None => Source::embedded(),
@@ -341,14 +374,15 @@ impl Serve {
         raise_open_files();
         let folder = Folder::open(&self.dir)
             .with_context(|| format!("cannot serve the folder {}", self.dir.display()))?
-            .with_recheck(self.recheck);
-        if let Some(folder) = &self.reports {
+            .with_open_file_cache_valid(self.open_file_cache_valid);
+        if let Some(folder) = &self.report_dir {
             check_reports(folder)?;
         }
         let config = self.config()?;
         let limits_of_requests = self.limits()?;
         notices::of_memory(limits_of_requests.memory_bytes);
-        let millpond = Millpond::new(&source, folder, &config, limits_of_requests)?;
+        let millpond = Millpond::new(&source, folder, &config, limits_of_requests);
+        let millpond = millpond.map_err(hints::of_component)?;
         notices::of_open_files(millpond.bound());
         notices::of_private_media(&self.dir, &config);
         Ok(Ready {
@@ -361,11 +395,11 @@ impl Serve {
 
     fn limits(&self) -> Result<Limits> {
         let mut limits = Limits::default();
-        if let Some(memory) = self.memory {
-            limits.memory_bytes = bytes(memory, "--memory")?;
+        if let Some(memory) = self.memory_limit {
+            limits.memory_bytes = bytes(memory, "--memory-limit")?;
         }
-        limits.request_memory_bytes = bytes(self.request_memory, "--request-memory")?;
-        limits.reuse_bytes = self.reuse.0;
+        limits.request_memory_bytes = bytes(self.request_memory_limit, "--request-memory-limit")?;
+        limits.response_cache_bytes = self.response_cache.0;
         limits.leak = self.leak_drill;
         Ok(limits)
     }
@@ -376,13 +410,13 @@ impl Serve {
             burst: self.client_burst.unwrap_or(per_second),
         });
         let mut limits = ConnectionLimits::default();
-        limits.stall = self.stall;
-        limits.least_bytes_per_second = self.least_rate;
-        limits.total = self.total.0;
-        limits.drain = self.drain;
-        limits.clients.requests = self.client_requests;
+        limits.send_timeout = self.send_timeout;
+        limits.min_send_bytes_per_second = self.min_send_rate;
+        limits.response_timeout = self.response_timeout.0;
+        limits.shutdown_grace = self.shutdown_grace;
+        limits.clients.concurrency = self.client_concurrency;
         limits.clients.rate = rate;
-        limits.clients.pace_bytes_per_second = self.pace;
+        limits.clients.limit_rate_bytes_per_second = self.limit_rate;
         limits.clients.trusted_proxies = all(&self.trusted_proxy);
         limits
     }
@@ -408,7 +442,7 @@ impl Serve {
         } = signals;
         let (listeners, places) = self.listen().await?;
         millpond.probe().await?;
-        let watch = Watch::start(&millpond, self.watch_every);
+        let watch = Watch::start(&millpond, self.sample_interval);
         let admin_address = match &self.admin {
             Some(AdminAddress(None)) => None,
             Some(AdminAddress(Some(address))) => {
@@ -504,7 +538,7 @@ impl Serve {
 
     /// Writes a report whenever SIGUSR2 comes.
     fn report_when_asked(&self, millpond: &Millpond, watch: &Watch, mut asked: Asked) {
-        let folder = self.reports.clone().unwrap_or_else(std::env::temp_dir);
+        let folder = self.report_dir.clone().unwrap_or_else(std::env::temp_dir);
         let (millpond, watch) = (millpond.clone(), watch.clone());
         tokio::spawn(async move {
             loop {

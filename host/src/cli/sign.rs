@@ -12,24 +12,24 @@ use std::time::{Duration, SystemTime};
 
 #[derive(Debug, Args)]
 pub(crate) struct Sign {
-    /// The path, as in /api/media/<id>.
+    /// Path of the media, as in /api/media/<id>.
     #[arg(value_name = "PATH", value_parser = parse_path)]
     path: String,
 
-    /// How long the URL is good for.
+    /// Time for which the URL is valid.
     #[arg(long, value_name = "TIME", default_value = "1h", value_parser = humantime::parse_duration)]
     expires: Duration,
 
-    /// Addresses that may use it, as in 192.0.2.0/24.
+    /// Client address or prefix that the URL is restricted to, as in 192.0.2.0/24 [default: any client].
     #[arg(long, value_name = "PREFIX", value_parser = parse_prefix)]
     client: Option<String>,
 
-    /// Id of the key; the first one where none is named.
+    /// Id of the signing key [default: the first key].
     #[arg(long, value_name = "ID")]
     key: Option<String>,
 
-    /// The configuration that has the keys, under signing-keys; else they are in MILLPOND_SIGNING_KEYS, as
-    /// <id>:<secret in hexadecimal>.
+    /// Configuration file with the signing keys. MILLPOND_SIGNING_KEYS takes precedence over it, as <id>:<secret in
+    /// hexadecimal>.
     #[arg(long, value_name = "FILE", env = "MILLPOND_CONFIG")]
     config: Option<PathBuf>,
 }

@@ -19,26 +19,26 @@ use std::num::NonZeroU32;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-/// What one client may ask for. A client is an IPv4 address or an IPv6 network of 64 bits.
+/// Limits per client. A client is an IPv4 address or an IPv6 network of 64 bits.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ClientLimits {
-    /// Requests in flight, from the head to the answer's end; one more is answered with 429.
-    pub requests: Option<NonZeroU32>,
-    /// Requests over time; what is beyond is answered with 429.
+    /// Maximum number of requests in flight, from the head to the end of the response. Further requests get 429.
+    pub concurrency: Option<NonZeroU32>,
+    /// Maximum request rate. Requests beyond it get 429.
     pub rate: Option<Rate>,
-    /// Bytes a second of each answer, in all that it takes from files.
-    pub pace_bytes_per_second: Option<NonZeroU32>,
-    /// Proxies that are believed about whom they ask for, in `Forwarded` (RFC 7239) and `X-Forwarded-For`.
+    /// Maximum bytes per second of each response, in the part of it that is media.
+    pub limit_rate_bytes_per_second: Option<NonZeroU32>,
+    /// Trusted proxies: their `Forwarded` (RFC 7239) or `X-Forwarded-For` identifies the client.
     pub trusted_proxies: Vec<IpNet>,
 }
 
-/// So many requests a second, and so many at once after a time of rest.
+/// A request rate with a burst.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Rate {
-    /// Requests a second.
+    /// Requests per second.
     pub per_second: NonZeroU32,
-    /// Requests at once.
+    /// Requests that may come at once after a pause.
     pub burst: NonZeroU32,
 }
 
@@ -85,17 +85,17 @@ impl Clients {
     /// Whether each may ask for as much as it likes.
     pub(crate) fn are_unlimited(&self) -> bool {
         let ClientLimits {
-            requests,
+            concurrency,
             rate,
-            pace_bytes_per_second,
+            limit_rate_bytes_per_second,
             trusted_proxies: _,
         } = &self.limits;
-        requests.is_none() && rate.is_none() && pace_bytes_per_second.is_none()
+        concurrency.is_none() && rate.is_none() && limit_rate_bytes_per_second.is_none()
     }
 
     /// The pace of each answer.
     pub(crate) fn pace(&self) -> Option<NonZeroU32> {
-        self.limits.pace_bytes_per_second
+        self.limits.limit_rate_bytes_per_second
     }
 
     /// Takes a request in. It is in flight until the guard is dropped.
@@ -107,11 +107,11 @@ impl Clients {
         peer: IpAddr,
         fields: &HeaderMap,
     ) -> Result<Option<InFlight>, TooMany> {
-        if self.limits.requests.is_none() && self.rate.is_none() {
+        if self.limits.concurrency.is_none() && self.rate.is_none() {
             return Ok(None);
         }
         let client = ClientAddress::from(self.client(peer, fields));
-        let most = self.limits.requests;
+        let most = self.limits.concurrency;
         let in_flight = most.map(|most| self.enter(client, most)).transpose()?;
         if let Some(rate) = &self.rate {
             rate.check(client)?;
@@ -344,7 +344,7 @@ mod tests {
     #[test]
     fn requests_in_flight_are_counted_until_they_end() {
         let limits = ClientLimits {
-            requests: NonZeroU32::new(2),
+            concurrency: NonZeroU32::new(2),
             ..ClientLimits::default()
         };
         let clients = Clients::new(&limits);

@@ -210,26 +210,26 @@ impl Clock {
         limits: &ConnectionLimits,
         waiting_bytes: impl Fn() -> u64,
     ) -> Overdue {
-        self.overdue_below(limits, limits.least_bytes_per_second, waiting_bytes)
+        self.overdue_below(limits, limits.min_send_bytes_per_second, waiting_bytes)
             .await
     }
 
     /// The same for a stream, which shares what its connection's client takes with all the others.
     pub(crate) async fn stream_overdue(&self, limits: &ConnectionLimits) -> Overdue {
         // What lies in the kernel belongs to no one stream.
-        self.overdue_below(limits, limits.least_bytes_per_second / STREAMS, || 0)
+        self.overdue_below(limits, limits.min_send_bytes_per_second / STREAMS, || 0)
             .await
     }
 
     async fn overdue_below(
         &self,
         limits: &ConnectionLimits,
-        least_bytes_per_second: u32,
+        min_send_bytes_per_second: u32,
         waiting_bytes: impl Fn() -> u64,
     ) -> Overdue {
         // What a stretch has to bring, or the reader is a drip.
-        let least_bytes = u64::from(least_bytes_per_second)
-            .saturating_mul(limits.stall.as_secs())
+        let least_bytes = u64::from(min_send_bytes_per_second)
+            .saturating_mul(limits.send_timeout.as_secs())
             .max(1);
         loop {
             let (deadline, reason) = self.deadline(limits, least_bytes, &waiting_bytes);
@@ -237,7 +237,7 @@ impl Clock {
                 return reason;
             }
             // A head or an answer may begin meanwhile, whose time is up before that.
-            let soonest = limits.head.min(limits.stall);
+            let soonest = limits.header_timeout.min(limits.send_timeout);
             let look_again = deadline.min(Instant::now() + soonest);
             tokio::select! {
                 biased;
@@ -264,7 +264,7 @@ impl Clock {
             phase, sent_bytes, ..
         } = &mut *state;
         if let Phase::Answer { stretch, .. } | Phase::Streams { stretch, .. } = phase
-            && now >= stretch.since + limits.stall
+            && now >= stretch.since + limits.send_timeout
         {
             let taken_bytes = sent_bytes.saturating_sub(waiting_bytes());
             if taken_bytes.saturating_sub(stretch.taken_bytes) >= least_bytes {
@@ -276,17 +276,17 @@ impl Clock {
         }
         match *phase {
             Phase::Idle { since } | Phase::NoStream { since } => {
-                (since + limits.idle, Overdue::Idle)
+                (since + limits.keepalive_timeout, Overdue::Idle)
             }
-            Phase::Head { since } => (since + limits.head, Overdue::Head),
+            Phase::Head { since } => (since + limits.header_timeout, Overdue::Head),
             Phase::Answer { since, stretch } => {
-                let stall = (stretch.since + limits.stall, Overdue::Stall);
-                match limits.total.map(|total| since + total) {
+                let stall = (stretch.since + limits.send_timeout, Overdue::Stall);
+                match limits.response_timeout.map(|total| since + total) {
                     Some(total) if total <= stall.0 => (total, Overdue::Total),
                     _ => stall,
                 }
             }
-            Phase::Streams { stretch, .. } => (stretch.since + limits.stall, Overdue::Stall),
+            Phase::Streams { stretch, .. } => (stretch.since + limits.send_timeout, Overdue::Stall),
         }
     }
 }
@@ -372,7 +372,7 @@ mod tests {
 
     fn limits() -> ConnectionLimits {
         ConnectionLimits {
-            least_bytes_per_second: 1024,
+            min_send_bytes_per_second: 1024,
             ..ConnectionLimits::default()
         }
     }
@@ -416,19 +416,19 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_drip_does_not_keep_a_connection() {
-        let stalled = Some((Overdue::Stall, limits().stall));
+        let stalled = Some((Overdue::Stall, limits().send_timeout));
         assert_eq!(alone(&limits(), 1000, 1).await, stalled);
         assert_eq!(alone(&limits(), 1, 1).await, stalled);
         // What comes before it does not help for longer.
         let (reason, after) = alone(&limits(), 5_000_000, 1000).await.unwrap();
-        assert_eq!((reason, after), (Overdue::Stall, 2 * limits().stall));
+        assert_eq!((reason, after), (Overdue::Stall, 2 * limits().send_timeout));
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_reader_that_is_slow_but_steady_is_never_cut() {
         assert_eq!(alone(&limits(), 1100, 1).await, None);
         let limits = ConnectionLimits {
-            total: Some(Duration::from_secs(3600)),
+            response_timeout: Some(Duration::from_secs(3600)),
             ..limits()
         };
         let total = Some((Overdue::Total, Duration::from_secs(3600)));
@@ -449,13 +449,17 @@ mod tests {
         let clock = Arc::new(Clock::new(&Arc::default()));
         drop(Answering::begin(&clock, 0));
         let begins = async {
-            sleep(limits.idle / 2).await;
+            sleep(limits.keepalive_timeout / 2).await;
             clock.received();
             Instant::now()
         };
         let (reason, begun) = tokio::join!(clock.overdue(&limits, || 0), begins);
         assert_eq!(reason, Overdue::Head);
-        assert!(begun.elapsed() < 2 * limits.head, "{:?}", begun.elapsed());
+        assert!(
+            begun.elapsed() < 2 * limits.header_timeout,
+            "{:?}",
+            begun.elapsed()
+        );
     }
 
     #[tokio::test(start_paused = true)]
@@ -482,7 +486,7 @@ mod tests {
             tokio::select! {
                 reason = overdue => {
                     assert!(is_cut, "{taken_each_second}");
-                    assert_eq!((reason, begun.elapsed()), (Overdue::Stall, limits.stall));
+                    assert_eq!((reason, begun.elapsed()), (Overdue::Stall, limits.send_timeout));
                 }
                 () = takes => assert!(!is_cut, "{taken_each_second}"),
             }
@@ -497,7 +501,7 @@ mod tests {
             let clock = Clock::of_stream();
             let limits = limits();
             let ended = ended(&clock, clock.stream_overdue(&limits), bytes, 1).await;
-            let expected = is_cut.then_some((Overdue::Stall, limits.stall));
+            let expected = is_cut.then_some((Overdue::Stall, limits.send_timeout));
             assert_eq!(ended, expected, "{bytes}");
         }
     }
@@ -524,6 +528,6 @@ mod tests {
             reason = clock.overdue(&limits, || 0) => assert_eq!(reason, Overdue::Idle),
             () = frames => {}
         }
-        assert_eq!(begun.elapsed(), limits.idle);
+        assert_eq!(begun.elapsed(), limits.keepalive_timeout);
     }
 }

@@ -347,7 +347,7 @@ mod tests {
         let target = format!("/api/media/{}", adder.add(&source, |_| ()).unwrap().id);
         let asked = format!("GET {target} HTTP/1.1\r\nhost: a\r\n\r\n");
         let store = Folder::open(folder.path()).unwrap();
-        let store = store.with_recheck(Duration::from_secs(24 * 3600));
+        let store = store.with_open_file_cache_valid(Duration::from_secs(24 * 3600));
         let limits = Limits::default();
         let millpond = Millpond::new(
             &Source::embedded(),

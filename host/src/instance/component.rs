@@ -68,13 +68,20 @@ pub enum ComponentError {
         /// What is amiss.
         reason: String,
     },
-    /// It cannot begin within the limits.
-    #[error("{name} needs more than a request may take: {reason}")]
+    /// An instance of the component does not fit the memory limit of a request.
+    #[error(
+        "{name} needs more memory than a request may take: an instance begins with {} KiB, and \
+         request_memory_bytes is {} KiB",
+        needs_bytes.div_ceil(1024),
+        limit_bytes >> 10
+    )]
     TooDemanding {
         /// The component.
         name: String,
-        /// Which limit, and by how much.
-        reason: String,
+        /// Memory that an instance begins with, in bytes.
+        needs_bytes: usize,
+        /// [`Limits::request_memory_bytes`].
+        limit_bytes: usize,
     },
     /// The system denies this process memory with code in it that was made while it runs.
     #[error(

@@ -118,11 +118,8 @@ fn check_room(
     }
     Err(ComponentError::TooDemanding {
         name: source.name.clone(),
-        reason: format!(
-            "an instance begins with {} KiB and may have {}; raise --request-memory",
-            needs_bytes.div_ceil(1024),
-            limits.request_memory_bytes >> 10,
-        ),
+        needs_bytes,
+        limit_bytes: limits.request_memory_bytes,
     })
 }
 

@@ -42,8 +42,8 @@ pub struct Bound {
 /// The memory that was given is too little to serve anything in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "{} is too little: this process takes {} by itself and {} for one request; raise --memory to {}MiB at least",
-    readable(*bound_bytes), readable(*fixed_bytes), readable(*request_bytes), least_bytes.div_ceil(MIB)
+    "memory_bytes is {} and has to be {} at least: this process takes {} by itself and {} for one request",
+    readable(*bound_bytes), readable(*least_bytes), readable(*fixed_bytes), readable(*request_bytes)
 )]
 pub struct TooLittle {
     /// What was given.
@@ -101,7 +101,7 @@ impl Bound {
             });
         }
         let given = bound_bytes - fixed_bytes;
-        let reuse_bytes = limits.reuse_bytes.min(given / 32);
+        let reuse_bytes = limits.response_cache_bytes.min(given / 32);
         let given = given - reuse_bytes;
         let most_instances = limits.concurrent_instances.min(CONCURRENT_INSTANCES);
         let instances = (given / 8 / instance_bytes).clamp(1, most_instances.max(1));
@@ -377,11 +377,7 @@ mod tests {
         ) {
             let limits = Limits { request_memory_bytes, ..Limits::default() };
             let error = Bound::divide(0, own_bytes, 0, 1000, &limits).unwrap_err();
-            let said = error.to_string();
-            let (_, least) = said.rsplit_once("raise --memory to ").unwrap();
-            let least: bytesize::ByteSize = least.trim_end_matches(" at least").parse().unwrap();
-            let least = usize::try_from(least.as_u64()).unwrap();
-            let bound = Bound::divide(least, own_bytes + more_at_the_next_start, 0, 1000, &limits);
+            let bound = Bound::divide(error.least_bytes, own_bytes + more_at_the_next_start, 0, 1000, &limits);
             prop_assert!(bound.is_ok(), "{:?}", bound);
         }
     }

@@ -94,7 +94,7 @@ impl Folder {
 
     /// The same folder, whose files are looked at again after that time; with zero, for each request.
     #[must_use]
-    pub fn with_recheck(self, recheck: Duration) -> Self {
+    pub fn with_open_file_cache_valid(self, recheck: Duration) -> Self {
         self.0.kept.set_recheck(recheck);
         self
     }

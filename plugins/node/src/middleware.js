@@ -5,7 +5,7 @@ import { Accounts } from './accounts.js';
 import { Folder } from './folder.js';
 import { Instances, LimitReached } from './guest.js';
 import { Refused, hasContent, logged, originForm, readHead } from './head.js';
-import { REQUESTS, STALL_MS } from './limits.js';
+import { REQUESTS, SEND_TIMEOUT_MS } from './limits.js';
 import { FileSlice } from './open-file.js';
 import { check } from './response.js';
 import { send } from './sending.js';
@@ -19,8 +19,8 @@ import { Settings } from './settings.js';
  * @returns {import('../index.js').Middleware}
  */
 export function middlewareOf(guest, root, options) {
-  const { maxRequests = REQUESTS, stallMs = STALL_MS, client = addressOf, log = logLine, ...given } = options;
-  for (const [option, value] of Object.entries({ maxRequests, stallMs })) {
+  const { maxRequests = REQUESTS, sendTimeoutMs = SEND_TIMEOUT_MS, client = addressOf, log = logLine, ...given } = options;
+  for (const [option, value] of Object.entries({ maxRequests, sendTimeoutMs })) {
     if (!Number.isInteger(value) || value < 1) throw new TypeError(`${option}: a whole number from 1 on`);
   }
   const settings = new Settings(given);
@@ -49,7 +49,7 @@ export function middlewareOf(guest, root, options) {
     send(response, answer, {
       accounts,
       end,
-      stallMs,
+      sendTimeoutMs,
       failed: () => answerOf(new ReadFailed()),
       log: (why) => log(`${request.method} ${logged(request.url ?? '')}: ${why}`),
     });

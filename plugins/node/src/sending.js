@@ -21,7 +21,7 @@ export function send(response, answer, context) {
  * @typedef {object} Context
  * @property {import('./accounts.js').Accounts} accounts
  * @property {import('../index.js').End} end how it ends if it is sent whole
- * @property {number} stallMs
+ * @property {number} sendTimeoutMs
  * @property {() => import('./response.js').Checked} failed the answer where the first read fails
  * @property {(message: string) => void} log
  */
@@ -63,7 +63,7 @@ class Sending {
     this.#response.once('close', () => this.#end('aborted'));
     this.#stopWatching = watch(socket, () => this.#end('aborted'));
     const stalled = () => this.#cut('limited', 'the client takes too little');
-    this.#stall = setTimeout(stalled, this.#context.stallMs).unref();
+    this.#stall = setTimeout(stalled, this.#context.sendTimeoutMs).unref();
     this.#next();
   }
 

@@ -125,7 +125,7 @@ def test_a_client_that_stalls_is_given_up(media: Path) -> None:
         if message["type"] == "http.response.body":
             await never()
 
-    with AsgiApp(media, limits=Limits(stall_seconds=0.01)) as app:
+    with AsgiApp(media, limits=Limits(send_timeout_seconds=0.01)) as app:
         for path in ("/media/noise.bin", "/media/small.txt"):
             with pytest.raises(ClientStalled):
                 asyncio.run(app(scope(path), never, stalls))

@@ -115,7 +115,7 @@ class AsgiApp(Application):
         :raises ClientStalled: when that is for too long not the case.
         """
         try:
-            async with asyncio.timeout(self.limits.stall_seconds):
+            async with asyncio.timeout(self.limits.send_timeout_seconds):
                 await send(message)
         except TimeoutError as timeout:
             raise ClientStalled("the client takes too little") from timeout
