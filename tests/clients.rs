@@ -2,7 +2,7 @@
 
 use crate::client::Response;
 use crate::host::{Host, Setup, noise, with};
-use millpond::End;
+use millpond::Outcome;
 use millpond::clients::{ClientLimits, Rate};
 use millpond::listener::{ConnectionLimits, LimitRateTooLow};
 use std::net::SocketAddr;
@@ -47,7 +47,7 @@ async fn a_client_has_so_many_requests_in_flight_and_others_have_their_own() {
         held.push(stream);
     }
     assert_refused(&host.get("/media/a.txt").await);
-    assert_eq!(host.accounts().ended(End::Refused), 1);
+    assert_eq!(host.accounts().ended(Outcome::Rejected), 1);
     // Without a trusted proxy, a client's word for itself is no way round.
     let told = [("x-forwarded-for", "192.0.2.1")];
     assert_refused(&host.request("GET", "/media/a.txt", &told).await);
@@ -116,7 +116,7 @@ async fn a_client_that_asks_too_often_is_told_when_to_come_again() {
     assert_eq!(statuses.len(), 51);
     assert_eq!(statuses[..2], ["200", "200"]);
     assert!(statuses.contains(&"429"));
-    let refused = host.accounts().ended(End::Refused);
+    let refused = host.accounts().ended(Outcome::Rejected);
     assert_eq!(refused, answer.matches("retry-after: ").count() as u64);
     host.accounts().idle().await;
 }
@@ -152,7 +152,7 @@ async fn a_paced_answer_that_nobody_waits_for_gives_everything_back() {
     stream.read_exact(&mut [0]).await.unwrap();
     drop(stream);
     host.accounts().idle().await;
-    assert_eq!(host.accounts().ended(End::Aborted), 1);
+    assert_eq!(host.accounts().ended(Outcome::Aborted), 1);
 }
 
 #[test]

@@ -39,14 +39,15 @@ fn serve_announces_answers_logs_and_stops() {
     let access: Vec<serde_json::Value> = log
         .lines()
         .map(|line| serde_json::from_str(line).unwrap())
-        .filter(|line: &serde_json::Value| line["target"] == "millpond::access")
+        .filter(|line: &serde_json::Value| line["outcome"].is_string())
         .collect();
     let first = &access[0];
     assert_eq!(first["method"], "GET");
-    assert_eq!(first["path"], "/media/a.txt");
+    assert_eq!(first["target"], "/media/a.txt");
     assert_eq!(first["status"], 200);
-    assert_eq!(first["bytes"], 5);
-    assert_eq!(first["end"], "completed");
+    assert_eq!(first["body_bytes_sent"], 5);
+    assert_eq!(first["outcome"], "completed");
+    assert_eq!(first["cache"], "miss");
     assert!(first["guest_peak_bytes"].as_u64().unwrap() > 0);
     assert!(first["duration_us"].is_u64());
 }

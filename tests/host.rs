@@ -129,7 +129,7 @@ impl Host {
     }
 
     pub(crate) fn kept_bytes(&self) -> usize {
-        self.millpond.kept_bytes()
+        self.millpond.cache_bytes().total()
     }
 
     /// Connections that are open, as far as the host has seen them.

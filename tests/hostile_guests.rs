@@ -2,7 +2,7 @@
 
 use crate::client::reset;
 use crate::host::{Host, Setup, with};
-use millpond::{End, Limits, Source};
+use millpond::{Limits, Outcome, Source};
 use std::time::Duration;
 use tokio::io::AsyncWriteExt;
 use wit_component::{ComponentEncoder, StringEncoding, embed_component_metadata};
@@ -100,98 +100,113 @@ async fn each_deed_is_ended_by_its_limit_while_others_go_on() {
             "memory-hog",
             500,
             "Request limit reached: guest memory",
-            End::Limited,
+            Outcome::Limited,
         ),
         (
             "endless-string",
             500,
             "Request limit reached: lifted bytes",
-            End::Limited,
+            Outcome::Limited,
         ),
         (
             "endless-key",
             500,
             "Request limit reached: lifted bytes",
-            End::Limited,
+            Outcome::Limited,
         ),
         (
             "many-fields",
             500,
             "Request limit reached: lifted bytes",
-            End::Limited,
+            Outcome::Limited,
         ),
         (
             "small-lifts",
             500,
             "Request limit reached: lifted bytes",
-            End::Limited,
+            Outcome::Limited,
         ),
         (
             "hundred-thousand-fields",
             500,
             "Request limit reached: guest memory",
-            End::Limited,
+            Outcome::Limited,
         ),
         (
             "endless-parts",
             500,
             "Request limit reached: guest memory",
-            End::Limited,
+            Outcome::Limited,
         ),
         (
             "growth-in-a-call",
             500,
             "Request limit reached: guest memory",
-            End::Limited,
+            Outcome::Limited,
         ),
         (
             "handle-hoarder",
             500,
             "Request limit reached: handles",
-            End::Limited,
+            Outcome::Limited,
         ),
         (
             "stream-hoarder",
             500,
             "Request limit reached: handles",
-            End::Limited,
+            Outcome::Limited,
         ),
-        ("stack", 500, "Request limit reached: stack", End::Limited),
-        ("spinner", 503, "Request took too long", End::Limited),
-        ("trap", 500, "Media component failed", End::Failed),
-        ("lying-part", 500, "Media component failed", End::Failed),
-        ("lying-length", 500, "Media component failed", End::Failed),
+        (
+            "stack",
+            500,
+            "Request limit reached: stack",
+            Outcome::Limited,
+        ),
+        ("spinner", 503, "Request took too long", Outcome::Limited),
+        ("trap", 500, "Media component failed", Outcome::Failed),
+        ("lying-part", 500, "Media component failed", Outcome::Failed),
+        (
+            "lying-length",
+            500,
+            "Media component failed",
+            Outcome::Failed,
+        ),
         (
             "length-is-no-number",
             500,
             "Media component failed",
-            End::Failed,
+            Outcome::Failed,
         ),
         (
             "connection-field",
             500,
             "Media component failed",
-            End::Failed,
+            Outcome::Failed,
         ),
         (
             "broken-field-value",
             500,
             "Media component failed",
-            End::Failed,
+            Outcome::Failed,
         ),
         (
             "broken-field-name",
             500,
             "Media component failed",
-            End::Failed,
+            Outcome::Failed,
         ),
-        ("status-99", 500, "Media component failed", End::Failed),
-        ("status-101", 500, "Media component failed", End::Failed),
-        ("status-1000", 500, "Media component failed", End::Failed),
+        ("status-99", 500, "Media component failed", Outcome::Failed),
+        ("status-101", 500, "Media component failed", Outcome::Failed),
+        (
+            "status-1000",
+            500,
+            "Media component failed",
+            Outcome::Failed,
+        ),
     ] {
         let before = (
             host.accounts().ended(end),
-            host.accounts().ended(End::Completed),
+            host.accounts().ended(Outcome::Completed),
         );
         let target = format!("/hostile/{deed}");
         let hostile = host.get(&target);
@@ -217,7 +232,7 @@ async fn each_deed_is_ended_by_its_limit_while_others_go_on() {
         host.accounts().idle().await;
         let after = (
             host.accounts().ended(end),
-            host.accounts().ended(End::Completed),
+            host.accounts().ended(Outcome::Completed),
         );
         assert_eq!(after, (before.0 + 1, before.1 + 100), "{deed}");
     }
@@ -270,7 +285,7 @@ async fn time_is_limited_in_all_not_only_on_the_cpu() {
     let response = host.get("/hostile/spinner").await;
     assert_eq!(response.status, 503);
     host.accounts().idle().await;
-    assert_eq!(host.accounts().ended(End::Limited), 1);
+    assert_eq!(host.accounts().ended(Outcome::Limited), 1);
 }
 
 #[tokio::test]
@@ -296,7 +311,7 @@ async fn a_client_that_leaves_while_the_guest_computes_takes_the_instance_along(
     }
     reset(client);
     host.accounts().idle().await;
-    assert_eq!(host.accounts().ended(End::Aborted), 1);
+    assert_eq!(host.accounts().ended(Outcome::Aborted), 1);
 }
 
 #[tokio::test]
@@ -338,7 +353,7 @@ async fn more_requests_than_instances_wait_for_their_turn_or_are_told_to() {
     );
     assert_eq!(refused.field("retry-after"), Some("1"));
     assert_eq!(spinner.await.unwrap().status, 503);
-    assert_eq!(host.accounts().ended(End::Refused), 1);
+    assert_eq!(host.accounts().ended(Outcome::Rejected), 1);
 }
 
 /// A component with so many further core instances, which do nothing: as one has that a language runtime came with.
@@ -394,7 +409,11 @@ async fn as_many_instances_of_many_parts_exist_at_a_time_as_are_set_aside() {
         clients.push(client);
     }
     while host.accounts().stores() < instances {
-        assert_eq!(host.accounts().ended(End::Refused), 0, "one was refused");
+        assert_eq!(
+            host.accounts().ended(Outcome::Rejected),
+            0,
+            "one was refused"
+        );
         tokio::task::yield_now().await;
     }
     let refused = host.get("/small.txt").await;

@@ -49,9 +49,9 @@ async fn until(server: &Server, wanted: impl Fn(&Value) -> bool) -> Value {
 fn nothing_is_held(memory: &Value) -> bool {
     [
         "/ledger/total_bytes",
-        "/live/stores",
-        "/live/bodies",
-        "/live/files",
+        "/in_use/instances",
+        "/in_use/response_bodies",
+        "/in_use/files",
         "/budget/reserved_bytes",
     ]
     .iter()
@@ -101,7 +101,7 @@ impl Flooded {
             folder.path(),
             &[&ADMIN[..], &["--memory-limit", "256MiB"]].concat(),
         );
-        let bound_bytes = bytes(&server.ask("/memory"), "/bound_bytes");
+        let bound_bytes = bytes(&server.ask("/memory"), "/memory_limit_bytes");
         assert_eq!(bound_bytes, 256 << 20);
         Flooded {
             server,
@@ -221,7 +221,8 @@ async fn a_slow_reader_costs_at_most_64_kib() {
     }
     let mut last = 0;
     let parked = until(&server, |memory| {
-        bytes(memory, "/live/bodies") == READERS && bytes(memory, "/kernel/socket_bytes") > 0
+        bytes(memory, "/in_use/response_bodies") == READERS
+            && bytes(memory, "/kernel/socket_bytes") > 0
     })
     .await;
     last = last.max(cost(&parked));
@@ -425,12 +426,12 @@ async fn thousands_of_aborts_leave_nothing() {
     clients.join_all().await;
     let memory = until(&server, nothing_is_held).await;
     assert_eq!(
-        bytes(&memory, "/ended/failed") + bytes(&memory, "/ended/refused"),
+        bytes(&memory, "/outcomes/failed") + bytes(&memory, "/outcomes/rejected"),
         0
     );
-    let ended = bytes(&memory, "/ended/completed") + bytes(&memory, "/ended/aborted");
+    let ended = bytes(&memory, "/outcomes/completed") + bytes(&memory, "/outcomes/aborted");
     assert_eq!(ended, requests as u64);
-    let unexplained = memory["unexplained_bytes"].as_i64().unwrap();
+    let unexplained = memory["heap_unattributed_bytes"].as_i64().unwrap();
     println!("{unexplained} bytes unexplained after {requests} requests: {memory}");
     assert!(unexplained < 4 << 20, "{unexplained} bytes are unexplained");
     let files = fs::read_dir(format!("/proc/{}/fd", server.process_id())).unwrap();
@@ -501,9 +502,9 @@ async fn the_admin_listener_tells_what_is_held_and_by_whom() {
     let (client, status) = stalled(address(&server), "/media/big.mp4").await;
     assert_eq!(status, Some(200));
     let memory = until(&server, |memory| bytes(memory, "/kernel/socket_bytes") > 0).await;
-    assert_eq!(bytes(&memory, "/live/bodies"), 1);
+    assert_eq!(bytes(&memory, "/in_use/response_bodies"), 1);
     assert_eq!(
-        bytes(&memory, "/live/stores"),
+        bytes(&memory, "/in_use/instances"),
         0,
         "the instance is freed before the body"
     );
@@ -523,9 +524,9 @@ async fn the_admin_listener_tells_what_is_held_and_by_whom() {
     );
     let metrics = String::from_utf8(metrics.await).unwrap();
     for line in [
-        "millpond_live{what=\"bodies\"} 1",
-        "millpond_requests_total{end=\"completed\"} 0",
-        "millpond_bound_bytes ",
+        "millpond_in_use{resource=\"response_bodies\"} 1",
+        r#"millpond_requests_total{outcome="completed",method="GET",code="2xx"} 0"#,
+        "millpond_memory_limit_bytes ",
         "millpond_ledger_bytes{kind=\"socket\"} ",
         "# EOF",
     ] {
@@ -539,9 +540,9 @@ async fn the_admin_listener_tells_what_is_held_and_by_whom() {
     let path = line.split("path=").nth(1).unwrap().trim();
     let report: Value = serde_json::from_str(&fs::read_to_string(path).unwrap()).unwrap();
     assert!(report["allocator"].as_str().unwrap().contains("jemalloc"));
-    assert_eq!(bytes(&report, "/memory/ended/aborted"), 1);
+    assert_eq!(bytes(&report, "/memory/outcomes/aborted"), 1);
     fs::remove_file(Path::new(path)).unwrap();
-    assert_eq!(bytes(&server.ask("/memory"), "/ended/aborted"), 1);
+    assert_eq!(bytes(&server.ask("/memory"), "/outcomes/aborted"), 1);
 }
 
 #[tokio::test]
@@ -553,7 +554,7 @@ async fn connections_beyond_what_memory_carries_wait_for_a_place() {
         folder.path(),
         &[&ADMIN[..], &["--memory-limit", "160MiB"]].concat(),
     );
-    let places = bytes(&server.ask("/memory"), "/bound/connections");
+    let places = bytes(&server.ask("/memory"), "/memory_limit/connections");
     let mut held = Vec::new();
     for _ in 0..places {
         held.push(TcpStream::connect(address(&server)).await.unwrap());
@@ -583,7 +584,7 @@ async fn idle_connections_of_http_2_make_way_for_a_new_one() {
         folder.path(),
         &[&ADMIN[..], &["--memory-limit", "160MiB"]].concat(),
     );
-    let places = bytes(&server.ask("/memory"), "/bound/connections_bytes") / EACH_BYTES;
+    let places = bytes(&server.ask("/memory"), "/memory_limit/connections_bytes") / EACH_BYTES;
     let mut held = Vec::new();
     // The last ones find no room.
     for _ in 0..places + 2 {

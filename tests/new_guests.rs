@@ -5,7 +5,7 @@ use crate::host::{Host, Setup, with};
 use crate::hosts::{installed, root};
 use crate::instance;
 use crate::server::Server;
-use millpond::{End, Limits, Source};
+use millpond::{Limits, Outcome, Source};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
@@ -269,7 +269,7 @@ async fn misbehaving(component: &str) -> Host {
 
 /// It gets that, while others are answered.
 async fn assert_ended(host: &Host, target: &str, status: u16, message: &str) {
-    let limited = host.accounts().ended(End::Limited);
+    let limited = host.accounts().ended(Outcome::Limited);
     let others = async {
         for _ in 0..20 {
             let response = host.get("/media/small.txt").await;
@@ -283,5 +283,9 @@ async fn assert_ended(host: &Host, target: &str, status: u16, message: &str) {
         "{target}"
     );
     host.accounts().idle().await;
-    assert_eq!(host.accounts().ended(End::Limited), limited + 1, "{target}");
+    assert_eq!(
+        host.accounts().ended(Outcome::Limited),
+        limited + 1,
+        "{target}"
+    );
 }

@@ -40,10 +40,10 @@ async fn an_equal_question_is_answered_alike_without_an_instance() {
         let first = host.request(method, target, &fields).await;
         // Once, so that the fields are known on which answers depend.
         host.request(method, target, &fields).await;
-        let before = host.accounts().reused();
+        let before = host.accounts().response_cache_hits();
         let again = host.request(method, target, &fields).await;
         assert_eq!(
-            host.accounts().reused(),
+            host.accounts().response_cache_hits(),
             before + 1,
             "{method} {target} {fields:?}"
         );
@@ -141,7 +141,7 @@ async fn what_becomes_private_is_not_given_again() {
             assert_eq!(answer.status, *status, "{method} {target} {fields:?}");
         }
     }
-    assert!(host.accounts().reused() > 0);
+    assert!(host.accounts().response_cache_hits() > 0);
     fs::write(source.path(), &png).unwrap();
     let adder = Adder::open(folder).unwrap().private();
     assert!(adder.add(source.path(), |_| ()).unwrap().was_there);
@@ -203,7 +203,7 @@ async fn equal_questions_at_once_are_asked_once() {
         assert_eq!(response.status, 200);
         assert_eq!(response.body, noise(1000));
     }
-    assert_eq!(host.accounts().reused(), CLIENTS as u64 - 1);
+    assert_eq!(host.accounts().response_cache_hits(), CLIENTS as u64 - 1);
     host.accounts().idle().await;
 }
 
@@ -218,7 +218,7 @@ async fn where_it_is_off_each_request_is_asked() {
     for _ in 0..3 {
         assert_eq!(host.get(&media).await.body, noise(1000));
     }
-    assert_eq!(host.accounts().reused(), 0);
+    assert_eq!(host.accounts().response_cache_hits(), 0);
 }
 
 /// What is remembered of made-up targets is bounded, and so is what it is charged as.

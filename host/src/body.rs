@@ -8,7 +8,7 @@ use crate::connection::lent::LENT_PIECE_BYTES;
 use crate::connection::pace::Pacer;
 use crate::connection::window::{SMALLEST, Window};
 use crate::instance::http::Running;
-use crate::ledger::record::{End, Record};
+use crate::ledger::record::{AccessLogEntry, Outcome};
 use crate::ledger::{Charge, Exceeded, Kind};
 use crate::request::RequestError;
 use crate::store::{Blocking, FileSlice, MediaStream, ReadNow, Reading, has_shrunk};
@@ -45,7 +45,7 @@ pub struct MediaBody {
     lane: Arc<Lane>,
     pacer: Option<Pacer>,
     _response: Charge,
-    record: Option<Record>,
+    record: Option<AccessLogEntry>,
     leak: Option<Leak>,
 }
 
@@ -58,7 +58,7 @@ impl Drop for MediaBody {
                 .as_ref()
                 .is_some_and(Answer::has_shrunk_file)
         {
-            record.ended_because(End::Failed, has_shrunk().to_string());
+            record.finish_with(Outcome::Failed, has_shrunk().to_string());
         }
         if self.leak == Some(Leak::Body) {
             std::mem::forget((self.record.take(), Arc::clone(&self.lane)));
@@ -167,7 +167,7 @@ impl MediaBody {
         parts: Vec<Part>,
         response: Charge,
         answer: Option<Answer>,
-        record: Record,
+        record: AccessLogEntry,
         leak: Option<Leak>,
     ) -> Self {
         let mut body = MediaBody {
@@ -306,7 +306,7 @@ impl MediaBody {
             Some(Ok(bytes)) => bytes,
             Some(Err(error)) => {
                 if let Some(record) = &mut self.record {
-                    record.ended_because(error.end(), error.to_string());
+                    record.finish_with(error.outcome(), error.to_string());
                 }
                 return Err(io::Error::other(error));
             }
@@ -381,7 +381,7 @@ impl MediaBody {
         if self.remaining == Some(0)
             && let Some(record) = &mut self.record
         {
-            record.ended(End::Completed);
+            record.finish(Outcome::Completed);
         }
     }
 }
@@ -411,7 +411,7 @@ impl Body for MediaBody {
             }
             Some(Err(error)) => {
                 if let Some(record) = &mut body.record {
-                    record.ended_because(End::Failed, error.to_string());
+                    record.finish_with(Outcome::Failed, error.to_string());
                 }
                 Poll::Ready(Some(Err(error)))
             }
@@ -441,7 +441,7 @@ mod tests {
     async fn the_pieces_of_a_paced_body_are_no_larger_than_its_pace_allows() {
         const LENGTH: usize = 100_000;
         let accounts: Arc<Accounts> = Arc::default();
-        let record = Record::new(&http::Method::GET, "/", accounts, 1 << 20);
+        let record = AccessLogEntry::new(&http::Method::GET, "/", accounts, 1 << 20);
         let directory = tempfile::tempdir().unwrap();
         std::fs::write(directory.path().join("a"), [7; LENGTH]).unwrap();
         let folder = Folder::open(directory.path()).unwrap();

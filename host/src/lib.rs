@@ -4,7 +4,7 @@
 //! (in `request`): each is charged to its [`ledger`], admitted, and given an `instance` of its own, which asks the
 //! [`store`]; the answer is checked, the instance freed, and the [`MediaBody`] streams. Beside it, [`watch`] looks at
 //! what all of them hold, and [`admin`] tells it. [`Limits`] says what a request may take, [`Accounts`] what is held
-//! right now, and [`End`] how it came out.
+//! right now, and [`Outcome`] how it came out.
 
 pub mod admin;
 mod body;
@@ -26,10 +26,11 @@ pub use connection::tls;
 pub use instance::component::{ComponentError, EMBEDDED, Inspection, Source};
 pub use ledger::accounts::{Accounts, LiveRequest, Observer, RouteSurvey, Survey};
 pub use ledger::budget::{Bound, Budget, TooLittle};
-pub use ledger::record::{ACCESS_LOG, End};
+pub use ledger::counts::RequestCount;
+pub use ledger::record::{ACCESS_LOG, Outcome};
 pub use ledger::route::Route;
 pub use limits::{Limit, Limits};
-pub use request::{Millpond, Unready};
+pub use request::{CacheBytes, Millpond, Unready};
 #[doc(hidden)]
 pub use watch::drill::Leak;
 pub use watch::heap;

@@ -17,7 +17,7 @@ use crate::instance::{InstanceState, MediaGuestPre, limit_of, serve};
 use crate::ledger::accounts::Accounts;
 use crate::ledger::budget::{Bound, Budget, NoRoom};
 use crate::ledger::meter::Meter;
-use crate::ledger::record::{End, Record};
+use crate::ledger::record::{AccessLogEntry, Outcome};
 use crate::ledger::{Charge, Exceeded, Kind, Ledger, Owner};
 use crate::limits::{
     ADMISSION_WAIT, ANSWER_BYTES, FIELD_LINES, FIELDS_BYTES, Limit, Limits, RESPONSE_BYTES,
@@ -170,11 +170,13 @@ impl Millpond {
         })
     }
 
-    /// What is kept between requests now, in bytes: files of the store's that are open, and answers.
+    /// Memory of the caches now.
     #[must_use]
-    pub fn kept_bytes(&self) -> usize {
-        let answers = self.shared.reuse.as_ref().map_or(0, Reuse::bytes);
-        answers + self.shared.media.kept_bytes().now
+    pub fn cache_bytes(&self) -> CacheBytes {
+        CacheBytes {
+            files: self.shared.media.kept_bytes().now,
+            responses: self.shared.reuse.as_ref().map_or(0, Reuse::bytes),
+        }
     }
 
     /// Why the store can open nothing just now, if that is so ([`MediaStore::unavailable`]).
@@ -235,7 +237,7 @@ impl Millpond {
         let limit_bytes = self.shared.limits.request_memory_bytes;
         let target = head.uri.path_and_query();
         let target = target.map_or("", |target| target.as_str());
-        let mut record = Record::new(&head.method, target, accounts, limit_bytes);
+        let mut record = AccessLogEntry::new(&head.method, target, accounts, limit_bytes);
         // On a connection of ours, what the kernel keeps for the answer is the request's too.
         let mut answer = head
             .extensions
@@ -250,7 +252,7 @@ impl Millpond {
         {
             Ok(answered) => answered,
             Err(error) => {
-                record.ended_because(error.end(), error.to_string());
+                record.finish_with(error.outcome(), error.to_string());
                 is_last |= matches!(error, RequestError::Unfit(_));
                 let response = error.into_response();
                 let mut charge = record.ledger().empty_charge(Kind::Response);
@@ -295,10 +297,28 @@ impl Millpond {
         let (written, content, charges) = shared.give(&answer, head, &ledger)?;
         ledger.keep(room);
         let route = Arc::clone(answer.route());
-        let mut record = Record::on(ledger, route, &head.method, head.target, accounts);
-        record.reused();
+        let mut record = AccessLogEntry::on(ledger, route, &head.method, head.target, accounts);
+        record.cache_hit();
         record.answered(answer.status());
         Some(Given::new(written, content, charges, record, exchange))
+    }
+}
+
+/// Memory of the caches, in bytes. It is kept between requests and belongs to none.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize)]
+#[non_exhaustive]
+pub struct CacheBytes {
+    /// The store's open files, with their metadata and the content of small ones.
+    pub files: usize,
+    /// The response cache.
+    pub responses: usize,
+}
+
+impl CacheBytes {
+    /// The sum.
+    #[must_use]
+    pub fn total(&self) -> usize {
+        self.files + self.responses
     }
 }
 
@@ -326,7 +346,7 @@ impl Shared {
         &self,
         head: &http::request::Parts,
         on_connection: Option<&mut Answer>,
-        record: &mut Record,
+        record: &mut AccessLogEntry,
     ) -> Result<(Response<Vec<Part>>, Charge), RequestError> {
         check_size(head)?;
         let mut client = None;
@@ -385,7 +405,7 @@ impl Shared {
     }
 
     /// Admission: room for the answer, for as long as it lasts, and a place for an instance.
-    async fn admit(&self, record: &Record) -> Result<OwnedSemaphorePermit, RequestError> {
+    async fn admit(&self, record: &AccessLogEntry) -> Result<OwnedSemaphorePermit, RequestError> {
         let admitted = self
             .budget
             .admit(ANSWER_BYTES, &self.instances, ADMISSION_WAIT)
@@ -400,7 +420,7 @@ impl Shared {
         &self,
         answer: &Reusable,
         deadline: Instant,
-        record: &mut Record,
+        record: &mut AccessLogEntry,
     ) -> Result<Option<(Response<Vec<Part>>, Charge)>, RequestError> {
         let room = self.budget.reserve(ANSWER_BYTES, ADMISSION_WAIT).await?;
         let ledger = record.ledger().handle();
@@ -417,7 +437,7 @@ impl Shared {
             return Ok(None);
         };
         record.ledger().keep(room);
-        record.reused();
+        record.cache_hit();
         let charge = self.make_room(&response, record.ledger())?;
         Ok(Some((response, charge)))
     }
@@ -448,8 +468,9 @@ impl Shared {
         client: Option<IpAddr>,
         place: OwnedSemaphorePermit,
         (deadline, is_first): (Instant, bool),
-        record: &mut Record,
+        record: &mut AccessLogEntry,
     ) -> Result<(Response<Vec<Part>>, Charge, Option<Reusable>), RequestError> {
+        record.cache_miss();
         let mut store = self.store(record.ledger())?;
         let fields: Vec<(&str, &[u8])> = head
             .headers
@@ -499,8 +520,9 @@ impl Shared {
         guest: &HttpGuest,
         head: &http::request::Parts,
         place: OwnedSemaphorePermit,
-        record: &mut Record,
+        record: &mut AccessLogEntry,
     ) -> Result<(Response<Vec<Part>>, Charge), RequestError> {
+        record.cache_miss();
         let store = self.http_store(guest, record.ledger())?;
         let answer = guest.ask(store, head, place, self.limits.wall).await?;
         let (answer, running) = answer.into_parts();
@@ -624,19 +646,19 @@ impl RequestError {
     }
 
     /// How the request ends by it.
-    pub(crate) fn end(&self) -> End {
+    pub(crate) fn outcome(&self) -> Outcome {
         match self {
             RequestError::TargetTooLong
             | RequestError::FieldsTooLarge
             | RequestError::Unfit(_)
             | RequestError::TooMany(_)
             | RequestError::NoRoom(_)
-            | RequestError::NoPlace => End::Refused,
-            RequestError::Limited(_) => End::Limited,
+            | RequestError::NoPlace => Outcome::Rejected,
+            RequestError::Limited(_) => Outcome::Limited,
             RequestError::Trapped(_)
             | RequestError::Invalid(_)
             | RequestError::NoAnswer
-            | RequestError::OfHttp(_) => End::Failed,
+            | RequestError::OfHttp(_) => Outcome::Failed,
         }
     }
 

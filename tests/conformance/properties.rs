@@ -4,7 +4,7 @@ use super::exchange::{Request, Response};
 use super::fixtures::{Fixtures, Item};
 use super::ways::{self, Component};
 use crate::host::noise;
-use millpond::End;
+use millpond::Outcome;
 use millpond_guest::imports::{Imports, Key, SettingsError, StoreError};
 use proptest::prelude::*;
 use std::collections::BTreeMap;
@@ -84,8 +84,8 @@ fn no_fields_make_the_component_fail() {
         Ok(())
     });
     result.unwrap();
-    assert_eq!(component.accounts().ended(End::Failed), 0);
-    assert_eq!(component.accounts().ended(End::Limited), 0);
+    assert_eq!(component.accounts().ended(Outcome::Failed), 0);
+    assert_eq!(component.accounts().ended(Outcome::Limited), 0);
 }
 
 fn find(bytes: &[u8], wanted: &[u8]) -> Option<usize> {

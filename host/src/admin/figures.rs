@@ -1,28 +1,29 @@
-//! The figures of `/memory` and `/requests`, as they stand in JSON.
+//! The figures of `/memory` and `/requests`, in JSON. Their names follow the metrics'.
 
-use crate::ledger::record::End;
+use crate::ledger::record::Outcome;
 use crate::ledger::{Balance, Kind};
-use crate::request::Millpond;
+use crate::request::{CacheBytes, Millpond};
 use crate::watch::{Sighting, Trend};
 use serde::Serialize;
 use std::collections::BTreeMap;
 
-/// What the process holds, and what of it is explained. All figures but counts are bytes.
+/// Memory of the process, and the part of it that is accounted for. All figures but counts are bytes.
 #[derive(Debug, Serialize)]
 pub(super) struct Memory {
-    bound_bytes: usize,
-    bound: crate::ledger::budget::Bound,
+    memory_limit_bytes: usize,
+    memory_limit: crate::ledger::budget::Bound,
     process: Process,
     kernel: Kernel,
     ledger: LedgerSum,
     budget: BudgetUse,
-    kept_bytes: usize,
-    unexplained_bytes: i64,
+    cache_bytes: CacheBytes,
+    heap_unattributed_bytes: i64,
     trend: Trend,
     requests_total: u64,
-    requests_reused: u64,
-    ended: BTreeMap<String, u64>,
-    live: Live,
+    response_cache_hits: u64,
+    response_body_bytes: u64,
+    outcomes: BTreeMap<&'static str, u64>,
+    in_use: InUse,
 }
 
 #[derive(Debug, Serialize)]
@@ -44,7 +45,7 @@ struct Kernel {
 struct LedgerSum {
     requests: usize,
     connections: usize,
-    unreturned_bytes: usize,
+    leaked_bytes: usize,
     total_bytes: usize,
     by_kind: BTreeMap<&'static str, usize>,
 }
@@ -57,9 +58,9 @@ struct BudgetUse {
 }
 
 #[derive(Debug, Serialize)]
-struct Live {
-    stores: usize,
-    bodies: usize,
+struct InUse {
+    instances: usize,
+    response_bodies: usize,
     files: usize,
 }
 
@@ -67,12 +68,12 @@ impl Memory {
     pub(super) fn of(millpond: &Millpond, seen: &Sighting) -> Self {
         let accounts = millpond.accounts();
         let total = seen.survey.total();
-        let ended: BTreeMap<String, u64> = End::ALL
-            .map(|end| (end.to_string(), accounts.ended(end)))
+        let outcomes: BTreeMap<&'static str, u64> = Outcome::ALL
+            .map(|outcome| (outcome.name(), accounts.ended(outcome)))
             .into();
         Memory {
-            bound_bytes: millpond.bound().bound_bytes,
-            bound: *millpond.bound(),
+            memory_limit_bytes: millpond.bound().bound_bytes,
+            memory_limit: *millpond.bound(),
             process: Process {
                 anonymous_bytes: seen.process.anonymous_bytes,
                 file_bytes: seen.process.file_bytes,
@@ -87,7 +88,7 @@ impl Memory {
             ledger: LedgerSum {
                 requests: seen.survey.live_requests,
                 connections: seen.survey.live_connections,
-                unreturned_bytes: seen.survey.unreturned.total(),
+                leaked_bytes: seen.survey.unreturned.total(),
                 total_bytes: total.total(),
                 by_kind: by_kind(&total),
             },
@@ -96,15 +97,16 @@ impl Memory {
                 total_bytes: millpond.budget().total_bytes(),
                 waiting: millpond.budget().waiting(),
             },
-            kept_bytes: millpond.kept_bytes(),
-            unexplained_bytes: seen.unexplained_bytes,
+            cache_bytes: millpond.cache_bytes(),
+            heap_unattributed_bytes: seen.unexplained_bytes,
             trend: seen.trend,
-            requests_total: ended.values().sum::<u64>() + seen.survey.live_requests as u64,
-            requests_reused: accounts.reused(),
-            ended,
-            live: Live {
-                stores: accounts.stores(),
-                bodies: accounts.bodies(),
+            requests_total: outcomes.values().sum::<u64>() + seen.survey.live_requests as u64,
+            response_cache_hits: accounts.response_cache_hits(),
+            response_body_bytes: accounts.response_body_bytes(),
+            outcomes,
+            in_use: InUse {
+                instances: accounts.stores(),
+                response_bodies: accounts.bodies(),
                 files: accounts.files(),
             },
         }

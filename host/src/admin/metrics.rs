@@ -1,12 +1,13 @@
-//! The metrics of `/metrics`, in the OpenMetrics text format.
+//! The metrics of `/metrics`, in the OpenMetrics text format. `docs/reference/metrics.md` lists them.
 
 use crate::ledger::Kind;
 use crate::ledger::accounts::{Observer, Survey};
-use crate::ledger::record::End;
+use crate::ledger::record::Outcome;
 use crate::request::Millpond;
 use crate::watch::{Sighting, Watch};
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeLabelSet, EncodeMetric, text};
+use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::ConstGauge;
@@ -15,13 +16,14 @@ use prometheus_client::registry::{Registry, Unit};
 use std::fmt;
 use std::time::Duration;
 
-/// Registers what is measured of one host, in a program's own registry: everything that the admin listener's `/metrics`
-/// has, under the same names, which begin with `millpond_`.
+/// Registers the metrics of one host in a program's own registry: everything that the admin listener's `/metrics` has
+/// under names that begin with `millpond_`.
 ///
-/// Without a watch, what only a watch sees is left out: what the process, its allocator and the kernel hold, and what
-/// no ledger explains. Those are figures of the whole process, so the program's own memory is in them.
+/// Without a watch, the metrics that the memory monitor samples are left out: memory of the process, of its allocator
+/// and of the kernel, and memory that no ledger accounts for. They cover the whole process, the program's own memory
+/// included. [`register_process_metrics`] adds the standard metrics of a process.
 ///
-/// The registry keeps the host alive. To register one host again costs nothing more; two hosts in one registry need a
+/// The registry keeps the host alive. Registering one host again costs nothing more. Two hosts in one registry need a
 /// sub-registry each, with a label to tell them apart.
 ///
 /// ```
@@ -38,7 +40,8 @@ use std::time::Duration;
 /// register_metrics(&mut registry, &millpond, None);
 /// let mut text = String::new();
 /// encode(&mut text, &registry)?;
-/// assert!(text.contains("millpond_requests_total{end=\"completed\"} 0"));
+/// let completed = r#"millpond_requests_total{outcome="completed",method="GET",code="2xx"} 0"#;
+/// assert!(text.contains(completed));
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 pub fn register_metrics(registry: &mut Registry, millpond: &Millpond, watch: Option<&Watch>) {
@@ -46,13 +49,13 @@ pub fn register_metrics(registry: &mut Registry, millpond: &Millpond, watch: Opt
     let ended = millpond.ended_metrics();
     registry.register_with_unit(
         "request_duration",
-        "Time from a request's head to its end",
+        "Time from the end of a request's head to its outcome, in seconds",
         Unit::Seconds,
         ended.duration.clone(),
     );
     registry.register_with_unit(
         "request_peak",
-        "The most that a request held at one time",
+        "Maximum memory that a request held at one time, in bytes",
         Unit::Bytes,
         ended.peak.clone(),
     );
@@ -62,7 +65,7 @@ pub fn register_metrics(registry: &mut Registry, millpond: &Millpond, watch: Opt
     }));
 }
 
-/// What [`encode`] makes.
+/// Media type of the text that [`encode`] returns.
 pub(super) const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
 /// The registry as text.
@@ -72,16 +75,16 @@ pub(super) fn encode(registry: &Registry) -> Result<String, fmt::Error> {
     Ok(encoded)
 }
 
-/// What is measured when a request ends: of one host once, however many registries have it.
+/// Histograms of ended requests. A host has them once, however many registries show them.
 #[derive(Debug, Clone)]
 pub(crate) struct Ended {
-    duration: Family<EndLabel, Histogram>,
-    peak: Family<EndLabel, Histogram>,
+    duration: Family<OutcomeLabel, Histogram>,
+    peak: Family<OutcomeLabel, Histogram>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct EndLabel {
-    end: &'static str,
+struct OutcomeLabel {
+    outcome: &'static str,
 }
 
 impl Default for Ended {
@@ -99,8 +102,10 @@ impl Default for Ended {
 }
 
 impl Observer for Ended {
-    fn ended(&self, end: End, duration: Duration, peak_bytes: usize) {
-        let label = EndLabel { end: end.name() };
+    fn ended(&self, outcome: Outcome, duration: Duration, peak_bytes: usize) {
+        let label = OutcomeLabel {
+            outcome: outcome.name(),
+        };
         self.duration
             .get_or_create(&label)
             .observe(duration.as_secs_f64());
@@ -108,7 +113,7 @@ impl Observer for Ended {
     }
 }
 
-/// What is read off when somebody asks.
+/// Metrics that are read when `/metrics` is asked for.
 #[derive(Debug)]
 struct Now {
     millpond: Millpond,
@@ -123,176 +128,215 @@ impl Collector for Now {
             Some(seen) => seen.survey.clone(),
             None => accounts.survey(),
         };
+        self.encode_build_info(&mut encoder)?;
+        self.encode_requests(&mut encoder)?;
+        counter(
+            &mut encoder,
+            "response_body",
+            "Bytes of response bodies sent, for requests that have ended.",
+            Some(&Unit::Bytes),
+            accounts.response_body_bytes(),
+        )?;
+        counter(
+            &mut encoder,
+            "response_cache_hits",
+            "Requests answered from the response cache.",
+            None,
+            accounts.response_cache_hits(),
+        )?;
         let total = survey.total();
         labelled(
             &mut encoder,
-            "requests",
-            "Requests that have ended, by how",
-            None,
-            End::ALL.map(|end| ("end", end.name(), ConstCounter::new(accounts.ended(end)))),
-        )?;
-        let reused = ConstCounter::new(accounts.reused());
-        let metric = encoder.encode_descriptor(
-            "requests_reused",
-            "Requests that an earlier answer was given to again, without an instance",
-            None,
-            reused.metric_type(),
-        )?;
-        reused.encode(metric)?;
-        labelled(
-            &mut encoder,
             "ledger",
-            "What requests and connections hold, by kind",
+            "Memory that requests and connections hold, by kind, in bytes.",
             Some(&Unit::Bytes),
-            Kind::ALL.map(|kind| ("kind", kind.name(), gauge(total.of(kind)))),
+            "kind",
+            Kind::ALL.map(|kind| (kind.name(), total.of(kind))),
+        )?;
+        let cache = self.millpond.cache_bytes();
+        labelled(
+            &mut encoder,
+            "cache",
+            "Memory of the caches of open files and of responses, in bytes.",
+            Some(&Unit::Bytes),
+            "cache",
+            [("files", cache.files), ("responses", cache.responses)],
         )?;
         labelled(
             &mut encoder,
-            "live",
-            "What is alive now",
+            "in_use",
+            "Requests, connections, instances, response bodies and files that exist now.",
             None,
+            "resource",
             [
-                ("what", "requests", gauge(survey.live_requests)),
-                ("what", "connections", gauge(survey.live_connections)),
-                ("what", "stores", gauge(accounts.stores())),
-                ("what", "bodies", gauge(accounts.bodies())),
-                ("what", "files", gauge(accounts.files())),
+                ("requests", survey.live_requests),
+                ("connections", survey.live_connections),
+                ("instances", accounts.stores()),
+                ("response_bodies", accounts.bodies()),
+                ("files", accounts.files()),
             ],
         )?;
-        let mut figures = self.figures(&survey);
+        let mut gauges = self.gauges(&survey);
         if let Some(seen) = &seen {
-            figures.extend(seen_figures(seen));
+            gauges.extend(sampled_gauges(seen));
         }
-        for (name, help, unit, value) in figures {
-            let unit = unit.then_some(&Unit::Bytes);
+        for (name, help, unit, value) in gauges {
             let value = ConstGauge::new(value);
-            let metric = encoder.encode_descriptor(name, help, unit, value.metric_type())?;
+            let metric =
+                encoder.encode_descriptor(name, help, unit.as_ref(), value.metric_type())?;
             value.encode(metric)?;
         }
         Ok(())
     }
 }
 
-/// Name, help, whether it is bytes, and value.
-type Figure = (&'static str, &'static str, bool, i64);
+/// Name, help, unit and value of a gauge.
+type Gauge = (&'static str, &'static str, Option<Unit>, i64);
 
 impl Now {
-    /// What the host knows of itself.
-    fn figures(&self, survey: &Survey) -> Vec<Figure> {
+    fn encode_build_info(&self, encoder: &mut DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
+        let sha256 = self.millpond.component().sha256.as_str();
+        let labels = [
+            ("version", env!("CARGO_PKG_VERSION")),
+            ("component_sha256", sha256),
+        ];
+        let help = "Version of millpond, and digest of the component that answers.";
+        // A gauge, since the Prometheus text format has no type for it.
+        let (name, metric_type) = ("build_info", MetricType::Gauge);
+        let mut family = encoder.encode_descriptor(name, help, None, metric_type)?;
+        ConstGauge::new(1).encode(family.encode_family(&labels)?)
+    }
+
+    /// Series of GET are there from the start, so that a first failure is seen as an increase. Other methods follow with
+    /// their first request.
+    fn encode_requests(&self, encoder: &mut DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
+        let help = "Requests that have ended, by outcome, method and class of the status code.";
+        let mut family = encoder.encode_descriptor("requests", help, None, MetricType::Counter)?;
+        for requests in self.millpond.accounts().request_counts() {
+            if requests.count == 0 && requests.method != "GET" {
+                continue;
+            }
+            let labels = [
+                ("outcome", requests.outcome.name()),
+                ("method", requests.method),
+                ("code", requests.code),
+            ];
+            ConstCounter::new(requests.count).encode(family.encode_family(&labels)?)?;
+        }
+        Ok(())
+    }
+
+    /// Gauges that the host knows by itself.
+    fn gauges(&self, survey: &Survey) -> Vec<Gauge> {
         let budget = self.millpond.budget();
         vec![
             (
-                "bound",
-                "What the process and the kernel on its behalf never pass",
-                true,
+                "memory_limit",
+                "Maximum memory of the process, including what the kernel holds for it, in bytes.",
+                Some(Unit::Bytes),
                 wide(self.millpond.bound().bound_bytes),
             ),
             (
-                "budget_reserved",
-                "What answers in progress have reserved",
-                true,
+                "memory_reserved",
+                "Memory that responses in progress have reserved, in bytes.",
+                Some(Unit::Bytes),
                 wide(budget.reserved_bytes()),
             ),
             (
-                "budget",
-                "What answers in progress may reserve",
-                true,
+                "memory_reservable",
+                "Maximum memory that responses in progress may reserve, in bytes.",
+                Some(Unit::Bytes),
                 wide(budget.total_bytes()),
             ),
             (
-                "kept",
-                "What is kept between requests: open files and answers",
-                true,
-                wide(self.millpond.kept_bytes()),
-            ),
-            (
-                "queue",
-                "Requests that wait for room",
-                false,
+                "admission_queue_length",
+                "Requests that wait for memory or for an instance.",
+                None,
                 wide(budget.waiting()),
             ),
             (
-                "unreturned",
-                "What is held for requests that have ended",
-                true,
+                "leaked",
+                "Memory still held for requests and connections that have ended, in bytes.",
+                Some(Unit::Bytes),
                 wide(survey.unreturned.total()),
             ),
         ]
     }
 }
 
-/// What the watch knows of the process.
-fn seen_figures(seen: &Sighting) -> [Figure; 7] {
+/// Gauges that the memory monitor samples.
+fn sampled_gauges(seen: &Sighting) -> [Gauge; 6] {
     let process = &seen.process;
     let heap = seen.heap.unwrap_or_default();
     [
         (
             "process_anonymous",
-            "Resident memory that is the process's own",
-            true,
+            "Resident anonymous memory of the process, in bytes.",
+            Some(Unit::Bytes),
             wide(process.anonymous_bytes),
         ),
         (
             "process_file",
-            "Resident pages of files",
-            true,
+            "Resident memory of the process that is mapped from files, in bytes.",
+            Some(Unit::Bytes),
             wide(process.file_bytes),
         ),
         (
             "heap_allocated",
-            "What the allocator has given out",
-            true,
+            "Memory that the program has allocated, in bytes.",
+            Some(Unit::Bytes),
             wide(heap.allocated_bytes),
         ),
         (
             "heap_resident",
-            "What the allocator has in memory",
-            true,
+            "Resident memory of the allocator, in bytes.",
+            Some(Unit::Bytes),
             wide(heap.resident_bytes),
         ),
         (
-            "sockets",
-            "What the kernel holds for open connections",
-            true,
-            wide(seen.socket_bytes),
-        ),
-        (
-            "unexplained",
-            "What the allocator has given out and no ledger explains",
-            true,
+            "heap_unattributed",
+            "Allocated memory beyond that at the start, the ledgers and the caches, in bytes.",
+            Some(Unit::Bytes),
             seen.unexplained_bytes,
         ),
         (
-            "unexplained_slope_bytes_per_minute",
-            "How fast what is unexplained grows",
-            false,
-            seen.trend.slope_bytes_per_minute,
+            "sockets",
+            "Memory that the kernel holds for open connections, in bytes.",
+            Some(Unit::Bytes),
+            wide(seen.socket_bytes),
         ),
     ]
 }
 
-/// As a gauge has it.
+/// A value as a gauge has it.
 fn wide(value: impl TryInto<i64>) -> i64 {
     value.try_into().unwrap_or(i64::MAX)
 }
 
-fn gauge(value: usize) -> ConstGauge<i64> {
-    ConstGauge::new(wide(value))
-}
-
-fn labelled<const N: usize, M: EncodeMetric>(
+fn counter(
     encoder: &mut DescriptorEncoder<'_>,
     name: &str,
     help: &str,
     unit: Option<&Unit>,
-    metrics: [(&'static str, &'static str, M); N],
+    value: u64,
 ) -> Result<(), fmt::Error> {
-    let Some((_, _, first)) = metrics.first() else {
-        return Ok(());
-    };
-    let mut encoder = encoder.encode_descriptor(name, help, unit, first.metric_type())?;
-    for (label, value, metric) in &metrics {
-        metric.encode(encoder.encode_family(&[(*label, *value)])?)?;
+    let value = ConstCounter::new(value);
+    value.encode(encoder.encode_descriptor(name, help, unit, value.metric_type())?)
+}
+
+/// Encodes a gauge with one label.
+fn labelled<const N: usize>(
+    encoder: &mut DescriptorEncoder<'_>,
+    name: &str,
+    help: &str,
+    unit: Option<&Unit>,
+    label: &str,
+    gauges: [(&'static str, usize); N],
+) -> Result<(), fmt::Error> {
+    let mut family = encoder.encode_descriptor(name, help, unit, MetricType::Gauge)?;
+    for (value, number) in gauges {
+        let number = ConstGauge::new(wide(number));
+        number.encode(family.encode_family(&[(label, value)])?)?;
     }
     Ok(())
 }

@@ -2,9 +2,11 @@
 
 mod figures;
 pub(crate) mod metrics;
+mod process;
 mod report;
 
 pub use metrics::register_metrics;
+pub use process::register_process_metrics;
 pub use report::write_report;
 
 use crate::request::Millpond;
@@ -57,6 +59,7 @@ impl Admin {
         watch: Watch,
         stopping: CancellationToken,
     ) -> Self {
+        register_process_metrics(&mut metrics);
         register_metrics(&mut metrics, &millpond, Some(&watch));
         Admin {
             metrics: Arc::new(metrics),

@@ -82,11 +82,6 @@ impl Visit for Fields<'_> {
             .and_then(|()| self.write(field, digits.format(value)));
     }
 
-    fn record_bool(&mut self, field: &Field, value: bool) {
-        let word = if value { "true" } else { "false" };
-        self.written = self.written.and_then(|()| self.write(field, word));
-    }
-
     fn record_debug(&mut self, field: &Field, value: &dyn Debug) {
         let name = self.written.and_then(|()| self.write(field, ""));
         self.written = name.and_then(|()| write!(self.writer, "{value:?}"));
@@ -165,15 +160,15 @@ mod tests {
 
     fn events() {
         macro_rules! of_request {
-            ($level:ident, $path:expr, $status:expr, $reason:expr) => {
+            ($level:ident, $of:expr, $status:expr, $error:expr) => {
                 tracing::$level!(
                     target: millpond::ACCESS_LOG,
                     method = %http::Method::GET,
-                    path = %$path,
+                    target = %$of,
                     status = $status,
-                    bytes = u64::MAX,
-                    reused = $status.is_none(),
-                    reason = $reason,
+                    body_bytes_sent = u64::MAX,
+                    cache = $status.map(tracing::field::display),
+                    error = $error,
                 )
             };
         }

@@ -79,7 +79,8 @@ impl Log {
         match format {
             LogFormat::Text => subscriber.event_format(Line::new()).init(),
             LogFormat::Json => {
-                let subscriber = subscriber.json().flatten_event(true);
+                // `target` is a field of the access log.
+                let subscriber = subscriber.json().flatten_event(true).with_target(false);
                 subscriber.with_timer(Clock).init();
             }
         }
@@ -246,7 +247,7 @@ struct Dropped(Arc<Queue>);
 impl Collector for Dropped {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
         let dropped = ConstCounter::new(self.0.dropped_lines.load(Ordering::Relaxed));
-        let help = "Lines of the log that nobody took in time";
+        let help = "Log lines dropped because standard error was read too slowly.";
         let name = "millpond_log_dropped_lines";
         let metric = encoder.encode_descriptor(name, help, None, dropped.metric_type())?;
         dropped.encode(metric)

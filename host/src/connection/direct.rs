@@ -9,7 +9,7 @@ use crate::connection::head::is_host;
 use crate::connection::plaintext::Plaintext;
 use crate::connection::{Answer, Connection, Exchange, SMALL_HEAD_BYTES};
 use crate::ledger::Charge;
-use crate::ledger::record::{End, Record};
+use crate::ledger::record::{AccessLogEntry, Outcome};
 use crate::limits::held_by_head;
 use crate::request::Millpond;
 use bytes::Bytes;
@@ -243,7 +243,7 @@ pub(crate) struct Given {
     content: Bytes,
     _charges: [Charge; 3],
     _answer: Answer,
-    _record: Record,
+    _record: AccessLogEntry,
 }
 
 impl Given {
@@ -252,12 +252,12 @@ impl Given {
         head: Bytes,
         content: Bytes,
         charges: [Charge; 3],
-        mut record: Record,
+        mut record: AccessLogEntry,
         exchange: &Exchange,
     ) -> Self {
         let answer = exchange.answer(record.route(), &record.ledger().handle());
         record.sent(content.len());
-        record.ended(End::Completed);
+        record.finish(Outcome::Completed);
         Given {
             head,
             content,
@@ -356,7 +356,7 @@ mod tests {
             limits,
         );
         let millpond = millpond.unwrap();
-        while store.kept_bytes().now == 0 || millpond.accounts().reused() == 0 {
+        while store.kept_bytes().now == 0 || millpond.accounts().response_cache_hits() == 0 {
             let request = http::Request::get(&target).header("host", "a");
             millpond.serve(request.body(()).unwrap()).await;
         }
@@ -384,11 +384,11 @@ mod tests {
         const LENGTH: usize = 10_000;
         const OTHER: &str = "POST / HTTP/1.1\r\nhost: a\r\n\r\n";
         let (millpond, mut direct, mut client, asked) = connect(LENGTH).await;
-        let before = millpond.accounts().reused();
+        let before = millpond.accounts().response_cache_hits();
         let mut buffer = [0; 1024];
         let mut answers = 1;
         loop {
-            let answered = millpond.accounts().reused() - before;
+            let answered = millpond.accounts().response_cache_hits() - before;
             assert!(poll!(pin!(direct.read(&mut buffer))).is_pending());
             if answered < answers {
                 tokio::task::yield_now().await;

@@ -4,7 +4,7 @@ use crate::connection::direct::Direct;
 use crate::connection::frames::PREFACE;
 use crate::connection::plaintext::Plaintext;
 use crate::connection::{Connection, Exchange};
-use crate::ledger::record::{End, Record};
+use crate::ledger::record::{AccessLogEntry, Outcome};
 use crate::limits::HEAD_BYTES;
 use crate::request::Millpond;
 use http::{Method, Request, StatusCode};
@@ -62,7 +62,7 @@ pub(crate) async fn serve(
 /// Logs and counts a head that the parser has refused by itself, as the requests that reach us are.
 fn record_unparsed(millpond: &Millpond, head: &[u8], error: &hyper::Error) {
     let (method, target) = request_line(head);
-    let mut record = Record::new(
+    let mut record = AccessLogEntry::new(
         &method,
         &target,
         Arc::clone(millpond.accounts()),
@@ -78,7 +78,7 @@ fn record_unparsed(millpond: &Millpond, head: &[u8], error: &hyper::Error) {
     }
     let why = error.source().map(ToString::to_string);
     let reason = why.map_or_else(|| error.to_string(), |why| format!("{error}: {why}"));
-    record.ended_because(End::Refused, reason);
+    record.finish_with(Outcome::Rejected, reason);
 }
 
 /// Method and target of a head that is no sound one, as far as it has them; each is `-` where it has not.

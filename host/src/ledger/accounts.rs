@@ -1,6 +1,7 @@
 //! The books of the whole process: every live ledger, every route, and how the ended requests ended.
 
-use crate::ledger::record::End;
+use crate::ledger::counts::{Counts, RequestCount};
+use crate::ledger::record::Outcome;
 use crate::ledger::route::{Route, Routes};
 use crate::ledger::{Balance, Entries, Kind, Owner};
 use std::collections::BTreeMap;
@@ -19,8 +20,9 @@ pub struct Accounts {
     stores: AtomicUsize,
     bodies: AtomicUsize,
     files: AtomicUsize,
-    ended: [AtomicU64; End::ALL.len()],
-    reused: AtomicU64,
+    ended: Counts,
+    response_body_bytes: AtomicU64,
+    response_cache_hits: AtomicU64,
     observers: RwLock<Vec<Box<dyn Observer>>>,
     routes: Routes,
     given_back: Notify,
@@ -28,10 +30,21 @@ pub struct Accounts {
 
 const SHARDS: usize = 16;
 
+/// Figures of one request at its end.
+#[derive(Debug)]
+pub(crate) struct EndedRequest<'a> {
+    pub(crate) outcome: Outcome,
+    pub(crate) method: &'a http::Method,
+    pub(crate) status: Option<http::StatusCode>,
+    pub(crate) body_bytes: u64,
+    pub(crate) duration: Duration,
+    pub(crate) peak_bytes: usize,
+}
+
 /// Is told of each request that ends, for figures that cannot be had by looking now and then.
 pub trait Observer: std::fmt::Debug + Send + Sync {
-    /// A request took so long and held so many bytes at its peak.
-    fn ended(&self, end: End, duration: Duration, peak_bytes: usize);
+    /// Called at the end of a request with its duration and the most bytes that it held.
+    fn ended(&self, outcome: Outcome, duration: Duration, peak_bytes: usize);
 }
 
 /// What all ledgers hold at one moment.
@@ -126,20 +139,31 @@ impl Accounts {
         self.files.load(Ordering::Acquire)
     }
 
-    /// Requests that ended so.
+    /// Number of ended requests with that outcome.
     #[must_use]
-    pub fn ended(&self, end: End) -> u64 {
-        self.ended[end as usize].load(Ordering::Acquire)
+    pub fn ended(&self, outcome: Outcome) -> u64 {
+        self.ended.of(outcome)
     }
 
-    /// Requests that were given an answer again, without an instance.
-    #[must_use]
-    pub fn reused(&self) -> u64 {
-        self.reused.load(Ordering::Relaxed)
+    /// Number of ended requests by outcome, method and status class, with those of zero.
+    pub fn request_counts(&self) -> impl Iterator<Item = RequestCount> + '_ {
+        self.ended.all()
     }
 
-    pub(crate) fn count_reused(&self) {
-        self.reused.fetch_add(1, Ordering::Relaxed);
+    /// Bytes of response bodies that were handed to connections, for requests that have ended.
+    #[must_use]
+    pub fn response_body_bytes(&self) -> u64 {
+        self.response_body_bytes.load(Ordering::Relaxed)
+    }
+
+    /// Number of requests that were answered from the response cache, without an instance.
+    #[must_use]
+    pub fn response_cache_hits(&self) -> u64 {
+        self.response_cache_hits.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn count_response_cache_hit(&self) {
+        self.response_cache_hits.fetch_add(1, Ordering::Relaxed);
     }
 
     /// Waits until no request holds anything.
@@ -288,11 +312,21 @@ impl Accounts {
     }
 
     /// Counts a request that ended.
-    pub(crate) fn count_end(&self, end: End, duration: Duration, peak_bytes: usize) {
-        self.ended[end as usize].fetch_add(1, Ordering::AcqRel);
+    pub(crate) fn count_end(&self, ended: &EndedRequest<'_>) {
+        let EndedRequest {
+            outcome,
+            method,
+            status,
+            body_bytes,
+            duration,
+            peak_bytes,
+        } = *ended;
+        self.response_body_bytes
+            .fetch_add(body_bytes, Ordering::Relaxed);
+        self.ended.add(outcome, method, status);
         let observers = self.observers.read();
         for observer in &*observers.unwrap_or_else(PoisonError::into_inner) {
-            observer.ended(end, duration, peak_bytes);
+            observer.ended(outcome, duration, peak_bytes);
         }
     }
 

@@ -6,6 +6,7 @@
 
 pub(crate) mod accounts;
 pub(crate) mod budget;
+pub(crate) mod counts;
 pub(crate) mod meter;
 pub(crate) mod record;
 pub(crate) mod route;

@@ -1,6 +1,6 @@
-//! What is remembered of one request from its head to its end, and logged once: how it ended.
+//! The access log: one entry for each request, from its head to its outcome.
 
-use crate::ledger::accounts::Accounts;
+use crate::ledger::accounts::{Accounts, EndedRequest};
 use crate::ledger::route::Route;
 use crate::ledger::{Ledger, Owner};
 use http::StatusCode;
@@ -11,63 +11,79 @@ use std::time::Duration;
 
 /// How a request ended. Logs, metrics and tests use these five words and no others.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum End {
-    /// Its answer was handed to the connection whole, whatever its status.
+pub enum Outcome {
+    /// The whole response was handed to the connection, whatever its status.
     Completed,
-    /// The client went away first.
+    /// The client left before that.
     Aborted,
-    /// The host did not take it: its head is unsound or too large, its client asks for too much, or there is no room.
-    Refused,
-    /// It met a limit of its own.
+    /// The host rejected the request: its head is invalid or too large, its client sends too many, or there is no room.
+    Rejected,
+    /// The request reached one of its limits.
     Limited,
     /// The guest, the store or the host failed.
     Failed,
 }
 
-impl End {
+impl Outcome {
     /// All of them.
-    pub const ALL: [End; 5] = [
-        End::Completed,
-        End::Aborted,
-        End::Refused,
-        End::Limited,
-        End::Failed,
+    pub const ALL: [Outcome; 5] = [
+        Outcome::Completed,
+        Outcome::Aborted,
+        Outcome::Rejected,
+        Outcome::Limited,
+        Outcome::Failed,
     ];
 
-    /// The word.
+    /// The word in logs and metrics.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
-            End::Completed => "completed",
-            End::Aborted => "aborted",
-            End::Refused => "refused",
-            End::Limited => "limited",
-            End::Failed => "failed",
+            Outcome::Completed => "completed",
+            Outcome::Aborted => "aborted",
+            Outcome::Rejected => "rejected",
+            Outcome::Limited => "limited",
+            Outcome::Failed => "failed",
         }
     }
 }
 
-impl fmt::Display for End {
+impl fmt::Display for Outcome {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.name())
     }
 }
 
-/// The record of one request. Dropped without an end, it was aborted: whoever waits for an answer is the only
-/// one who can take its future or its body away.
+/// The entry of one request, logged when it is dropped. Without an outcome the request was aborted: only the client that
+/// waits for a response can make the connection drop its future or its body.
 #[derive(Debug)]
-pub(crate) struct Record {
+pub(crate) struct AccessLogEntry {
     method: http::Method,
     target: String,
     status: Option<StatusCode>,
     body_bytes: u64,
     peak_guest_bytes: usize,
-    is_reused: bool,
-    end: Option<End>,
-    reason: Option<String>,
+    cache: Option<CacheStatus>,
+    outcome: Option<Outcome>,
+    error: Option<String>,
     accounts: Arc<Accounts>,
     route: Arc<Route>,
     ledger: Ledger,
+}
+
+/// How the response cache took part in a request (RFC 9211). Absent if the request did not get that far.
+#[derive(Debug, Clone, Copy)]
+enum CacheStatus {
+    Hit,
+    Miss,
+}
+
+impl fmt::Display for CacheStatus {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            CacheStatus::Hit => "hit",
+            CacheStatus::Miss => "miss",
+        })
+    }
 }
 
 /// The `tracing` target of the one event that there is for each request, when it has ended.
@@ -76,9 +92,9 @@ pub const ACCESS_LOG: &str = "millpond::access";
 /// Longest piece of a target that is logged, in bytes.
 const LOGGED_TARGET_BYTES: usize = 1024;
 
-impl Record {
-    /// The record of a request whose head is complete, with a ledger of that limit. The target is in origin-form, or empty
-    /// where it has no path.
+impl AccessLogEntry {
+    /// The entry of a request whose head is complete, with a ledger of that limit. The target is in origin-form, or empty
+    /// if it has no path.
     pub(crate) fn new(
         method: &http::Method,
         target: &str,
@@ -91,7 +107,7 @@ impl Record {
             route: Arc::clone(&route),
         };
         let ledger = Ledger::new(&accounts, owner, limit_bytes);
-        Record::on(ledger, route, method, target, accounts)
+        AccessLogEntry::on(ledger, route, method, target, accounts)
     }
 
     /// The same where there is a ledger already, of a request for that route.
@@ -104,7 +120,7 @@ impl Record {
     ) -> Self {
         route.requests.fetch_add(1, Ordering::Relaxed);
         let target = if target.is_empty() { "*" } else { target };
-        Record {
+        AccessLogEntry {
             ledger,
             route,
             method: method.clone(),
@@ -112,9 +128,9 @@ impl Record {
             status: None,
             body_bytes: 0,
             peak_guest_bytes: 0,
-            is_reused: false,
-            end: None,
-            reason: None,
+            cache: None,
+            outcome: None,
+            error: None,
             accounts,
         }
     }
@@ -141,54 +157,65 @@ impl Record {
         self.peak_guest_bytes = peak_bytes;
     }
 
-    /// The answer is one that was given before.
-    pub(crate) fn reused(&mut self) {
-        self.is_reused = true;
-        self.accounts.count_reused();
+    /// The response comes from the response cache.
+    pub(crate) fn cache_hit(&mut self) {
+        self.cache = Some(CacheStatus::Hit);
+        self.accounts.count_response_cache_hit();
     }
 
-    /// Says how the request ended. What is said first counts.
-    pub(crate) fn ended(&mut self, end: End) {
-        self.end.get_or_insert(end);
+    /// The component is asked for the response.
+    pub(crate) fn cache_miss(&mut self) {
+        self.cache = Some(CacheStatus::Miss);
     }
 
-    /// Says how the request ended, and why.
-    pub(crate) fn ended_because(&mut self, end: End, reason: impl Into<String>) {
-        if self.end.is_none() {
-            self.end = Some(end);
-            self.reason = Some(reason.into());
+    /// Sets the outcome. The first one counts.
+    pub(crate) fn finish(&mut self, outcome: Outcome) {
+        self.outcome.get_or_insert(outcome);
+    }
+
+    /// Sets the outcome, with the error that led to it.
+    pub(crate) fn finish_with(&mut self, outcome: Outcome, error: impl Into<String>) {
+        if self.outcome.is_none() {
+            self.outcome = Some(outcome);
+            self.error = Some(error.into());
         }
     }
 }
 
-impl Drop for Record {
+impl Drop for AccessLogEntry {
     fn drop(&mut self) {
-        let end = self.end.unwrap_or(End::Aborted);
+        let outcome = self.outcome.unwrap_or(Outcome::Aborted);
         let duration = self.ledger.since().elapsed();
-        self.accounts
-            .count_end(end, duration, self.ledger.peak_bytes());
+        self.accounts.count_end(&EndedRequest {
+            outcome,
+            method: &self.method,
+            status: self.status,
+            body_bytes: self.body_bytes,
+            duration,
+            peak_bytes: self.ledger.peak_bytes(),
+        });
         // The names stand once, here; the level is all that differs.
         macro_rules! log {
             ($level:ident) => {
                 tracing::$level!(
                     target: ACCESS_LOG,
                     method = %self.method,
-                    path = %Logged(&self.target),
+                    target = %Logged(&self.target),
                     status = self.status.map(|status| status.as_u16()),
-                    bytes = self.body_bytes,
+                    body_bytes_sent = self.body_bytes,
                     duration_us = micros(duration),
-                    end = %end,
-                    reused = self.is_reused,
+                    outcome = %outcome,
+                    cache = self.cache.map(tracing::field::display),
                     guest_peak_bytes = self.peak_guest_bytes,
                     peak_bytes = self.ledger.peak_bytes(),
-                    reason = self.reason,
+                    error = self.error,
                 )
             };
         }
-        match end {
-            End::Completed | End::Aborted => log!(info),
-            End::Refused | End::Limited => log!(warn),
-            End::Failed => log!(error),
+        match outcome {
+            Outcome::Completed | Outcome::Aborted => log!(info),
+            Outcome::Rejected | Outcome::Limited => log!(warn),
+            Outcome::Failed => log!(error),
         }
     }
 }

@@ -136,7 +136,7 @@ impl Watcher {
         let survey = self.millpond.accounts().survey();
         // Without an allocator's figures, what the process has of its own stands for them, the pool included.
         let held_bytes = heap.map_or(process.anonymous_bytes, |heap| heap.allocated_bytes);
-        let explained_bytes = survey.total().at(Place::Heap) + self.millpond.kept_bytes();
+        let explained_bytes = survey.total().at(Place::Heap) + self.millpond.cache_bytes().total();
         let unexplained_bytes = held_bytes as i64 - explained_bytes as i64 - self.at_start_bytes;
         if self.unexplained.len() == WINDOW {
             self.unexplained.pop_front();

@@ -9,7 +9,7 @@
 use libfuzzer_sys::fuzz_target;
 use millpond::listener::{self, ConnectionLimits};
 use millpond::store::Folder;
-use millpond::{Config, End, Limits, Millpond, Source};
+use millpond::{Config, Limits, Millpond, Outcome, Source};
 use std::net::SocketAddr;
 use std::sync::LazyLock;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -28,7 +28,7 @@ fuzz_target!(|bytes: &[u8]| {
     let sent = [bytes, GOOD].concat();
     let received = HOST.exchange(&sent);
     let accounts = HOST.millpond.accounts();
-    assert_eq!(accounts.ended(End::Failed), 0, "the component failed");
+    assert_eq!(accounts.ended(Outcome::Failed), 0, "the component failed");
     if sent.starts_with(PREFACE) {
         // What comes is HTTP/2, or nothing.
         return;
