@@ -293,7 +293,7 @@ fn sign_makes_what_the_server_takes_and_wrong_settings_are_one_clear_line() {
             Some("k1:5ec2e7"),
             "MILLPOND_SIGNING_KEYS: a signing key has",
         ),
-        (&["sign", "/api/media/ab"], None, "there is no such key"),
+        (&["sign", "/api/media/ab"], None, "no such signing key"),
     ] {
         let (code, _, stderr) = millpond(arguments, keys);
         assert_eq!((code, stderr.lines().count()), (Some(2), 1), "{stderr}");

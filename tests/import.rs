@@ -94,7 +94,7 @@ fn what_was_public_is_private_once_it_is_added_so_and_says_it() {
     let line = stdout(&private);
     assert!(
         line.contains("  image/png  private  ")
-            && line.contains("(was there; was public, is private now)"),
+            && line.contains("(already in the store; was public, now private)"),
         "{line}"
     );
     let id = line.split_whitespace().next().unwrap();
@@ -111,7 +111,7 @@ fn what_is_private_stays_so_until_it_is_published() {
     assert!(again.status.success(), "{again:?}");
     let line = stdout(&again);
     assert!(
-        line.contains("  private  ") && line.contains("was there; stays private"),
+        line.contains("  private  ") && line.contains("already in the store; stays private"),
         "{line}"
     );
     // Nor does it become public where it is put right.
@@ -310,7 +310,7 @@ mod unix {
         let output = place.add(&source, &[]);
         assert!(output.status.success(), "{output:?}");
         assert_eq!(stdout(&output).lines().count(), 1);
-        assert!(stderr(&output).contains("passed over"), "{output:?}");
+        assert!(stderr(&output).contains("skipped"), "{output:?}");
     }
 
     #[test]

@@ -247,13 +247,13 @@ async fn a_renewed_certificate_is_shown_without_a_restart() {
 
     fs::write(identity.key_file(), "no key").unwrap();
     server.signal(rustix::process::Signal::HUP);
-    let line = server.wait_for_log("the one before stays");
+    let line = server.wait_for_log("the previous one stays");
     assert!(line.contains("there is no private key in"), "{line}");
     assert!(identity.connect(address, &[]).await.is_ok());
 
     identity.renew();
     server.signal(rustix::process::Signal::HUP);
-    server.wait_for_log("the certificate was renewed");
+    server.wait_for_log("certificate reloaded");
     assert!(identity.connect(address, &[]).await.is_ok());
     // Who was connected stays so.
     let head = b"GET /media/a.txt HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n";

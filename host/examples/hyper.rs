@@ -32,7 +32,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
             http.timer(TokioTimer::new());
             let served = http.serve_connection(TokioIo::new(stream), service).await;
             if let Err(error) = served {
-                eprintln!("a connection ended early: {error}");
+                eprintln!("connection error: {error}");
             }
         });
     }

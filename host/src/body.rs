@@ -320,7 +320,7 @@ impl MediaBody {
         };
         let is_too_long = |remaining| bytes.len() as u64 > remaining;
         if self.remaining.is_some_and(is_too_long) {
-            return Err(io::Error::other("the body is longer than promised"));
+            return Err(io::Error::other("the body is longer than declared"));
         }
         Ok(Some(self.put_on_lane(bytes, None, false)))
     }

@@ -250,8 +250,7 @@ impl Settings {
     pub(crate) fn asked_for_private(&self) {
         if self.signing_keys.is_empty() && !self.has_told_of_no_key.swap(true, Ordering::Relaxed) {
             tracing::warn!(
-                "private media was asked for, and there is no key to sign URLs for it with: nobody can have it; set \
-                 MILLPOND_SIGNING_KEYS or signing-keys in --config"
+                "private media was requested, but nobody can get it: there are no signing keys in the configuration"
             );
         }
     }

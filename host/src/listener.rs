@@ -180,7 +180,7 @@ impl Listening {
         // What clients send beyond their heads waits where it came from. Every connection inherits this.
         for listener in listeners.all() {
             if let Err(error) = socket::set_receive_bytes(listener, RECEIVE_BYTES) {
-                tracing::warn!(%error, "what clients send is bounded by the system's default only");
+                tracing::warn!(%error, "cannot set SO_RCVBUF on the listener");
             }
         }
         let connections = TaskTracker::new();
@@ -197,7 +197,7 @@ impl Listening {
             let connection = match opened {
                 Ok(connection) => connection,
                 Err(error) => {
-                    tracing::debug!(%error, "the connection is gone already");
+                    tracing::debug!(%error, "connection closed before it was served");
                     continue;
                 }
             };
@@ -210,7 +210,7 @@ impl Listening {
                 tokio::select! {
                     biased;
                     () = served => {}
-                    () = connection.lost() => tracing::debug!("the client is gone"),
+                    () = connection.lost() => tracing::debug!("client disconnected"),
                     () = cut.cancelled() => {}
                 }
                 connection.close();
@@ -224,7 +224,7 @@ impl Listening {
         {
             tracing::warn!(
                 connections = connections.len(),
-                "cutting connections that are still busy"
+                "shutdown grace is over: closing busy connections"
             );
             cut.cancel();
             connections.wait().await;
@@ -240,7 +240,7 @@ impl Listening {
                     Ok(incoming) => break incoming,
                     Err(error) if is_about_one_connection(&error) => {}
                     Err(error) => {
-                        tracing::warn!(%error, "cannot accept connections for now");
+                        tracing::warn!(%error, "cannot accept a connection, will try again");
                         sleep(ACCEPT_PAUSE).await;
                     }
                 }
@@ -268,7 +268,11 @@ impl Listening {
         let opened = match opened {
             Ok(opened) => opened,
             Err(error) => {
-                tracing::debug!(%error, "a connection did not begin");
+                let what = match self.certificate {
+                    Some(_) => "TLS handshake failed",
+                    None => "connection error",
+                };
+                tracing::debug!(%error, "{what}");
                 return;
             }
         };
@@ -292,7 +296,7 @@ impl Listening {
             Ok(()) => true,
             Err(error) => {
                 // Each answer that was cut short has its own line in the log; this is for heads that were none.
-                tracing::debug!(%error, "a connection ended early");
+                tracing::debug!(%error, "connection error");
                 error.is_parse()
             }
         };
@@ -348,7 +352,7 @@ struct Opened {
 }
 
 fn say_closed(reason: Overdue) {
-    tracing::info!(%reason, "a connection was closed");
+    tracing::info!(%reason, "connection closed");
 }
 
 /// How long to wait when the system has no more files or memory to accept a connection with.

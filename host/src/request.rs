@@ -603,9 +603,9 @@ fn check_size(head: &http::request::Parts) -> Result<(), RequestError> {
 /// Why a request gets no answer of the guest's, or not all of it.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum RequestError {
-    #[error("the target is longer than {TARGET_BYTES} bytes")]
+    #[error("the request target is longer than {TARGET_BYTES} bytes")]
     TargetTooLong,
-    #[error("the fields are larger than {FIELDS_BYTES} bytes or more than {FIELD_LINES}")]
+    #[error("the header fields are larger than {FIELDS_BYTES} bytes or more than {FIELD_LINES}")]
     FieldsTooLarge,
     #[error(transparent)]
     Unfit(#[from] Unfit),
@@ -613,17 +613,17 @@ pub(crate) enum RequestError {
     TooMany(#[from] TooMany),
     #[error(transparent)]
     NoRoom(#[from] NoRoom),
-    #[error("every place in the pool of instances is taken")]
+    #[error("all instances are in use")]
     NoPlace,
     #[error("limit reached: {0}")]
     Limited(Limit),
-    #[error("the guest trapped: {0}")]
+    #[error("the component trapped: {0}")]
     Trapped(String),
-    #[error("the guest's answer is invalid: {0}")]
+    #[error("the component's response is invalid: {0}")]
     Invalid(#[from] InvalidResponse),
-    #[error("the guest ended without an answer")]
+    #[error("the component returned no response")]
     NoAnswer,
-    #[error("the guest's answer is an error: {0}")]
+    #[error("the component returned an error: {0}")]
     OfHttp(String),
 }
 

@@ -19,9 +19,9 @@ export interface Middleware {
 }
 
 /** How a request ended. */
-export type End = 'completed' | 'aborted' | 'refused' | 'limited' | 'failed';
+export type Outcome = 'completed' | 'aborted' | 'rejected' | 'limited' | 'failed';
 
-export interface Figures extends Record<End, number> {
+export interface Figures extends Record<Outcome, number> {
   /** Files that are open for answers, and for digests that are being computed. */
   openFiles: number;
   /** Requests whose answers have not ended. */

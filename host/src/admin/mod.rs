@@ -118,21 +118,21 @@ impl Admin {
             },
             _ => text(
                 StatusCode::NOT_FOUND,
-                "there are /metrics, /healthz, /readyz, /memory, /requests\n",
+                "not found, try /metrics, /healthz, /readyz, /memory or /requests\n",
             ),
         }
     }
 
     fn unready(&self) -> Option<String> {
         if self.stopping.is_cancelled() {
-            return Some("stopping\n".into());
+            return Some("shutting down\n".into());
         }
         if let Some(reason) = self.millpond.store_unavailable() {
             return Some(reason + "\n");
         }
         let seen = self.watch.last();
         let held = seen.process.resident_bytes() as usize + seen.socket_bytes;
-        (held > self.millpond.bound().bound_bytes).then(|| "over the bound\n".into())
+        (held > self.millpond.bound().bound_bytes).then(|| "over the memory limit\n".into())
     }
 }
 

@@ -136,7 +136,7 @@ impl Add {
                             sources.push(Source { path, bytes });
                         } else if !is_walked {
                             let path = entry.path().display();
-                            eprintln!("millpond: passed over {path}, which is no file");
+                            eprintln!("millpond: skipped {path}: not a file");
                         }
                     }
                     Ok((entry, Err(error))) => {
@@ -174,11 +174,11 @@ impl Add {
             Access::Public => "public",
             Access::Private => "private",
         };
-        let was_there = added.was_there.then_some("was there");
+        let was_there = added.was_there.then_some("already in the store");
         let of_access = match (added.access_before, record.access) {
-            (Some(Access::Public), Access::Private) => Some("was public, is private now"),
+            (Some(Access::Public), Access::Private) => Some("was public, now private"),
             (Some(Access::Private), _) if !self.private => {
-                Some("stays private; millpond publish makes it public")
+                Some("stays private; `millpond publish` makes it public")
             }
             _ => None,
         };
@@ -194,7 +194,7 @@ impl Add {
             "{id}  /api/media/{id}  {media_type}  {access}  {name}{note}"
         )?;
         for variant in &added.narrowed_variants {
-            eprintln!("millpond: its variant {variant} was public, and is private now");
+            eprintln!("millpond: variant {variant} was public and is now private");
         }
         Ok(())
     }

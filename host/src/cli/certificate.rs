@@ -10,7 +10,7 @@ use tokio::time::timeout;
 const PERIOD: Duration = Duration::from_secs(5);
 
 /// Names the settings that SIGHUP does not change.
-const KEPT: &str = "options, configuration and component stay until a restart";
+const KEPT: &str = "options, configuration and component change with a restart only";
 
 /// Reads the certificate's files again from time to time, and at once when SIGHUP comes, for as long as the runtime runs.
 /// A fault of theirs is logged once, and again for each SIGHUP. Each SIGHUP is answered by one line in the log.
@@ -19,7 +19,7 @@ pub(crate) fn follow(certificate: Option<Certificate>, mut asked: Asked) {
         let Some(certificate) = certificate else {
             loop {
                 asked.next().await;
-                tracing::info!("SIGHUP: there is no certificate to read again; {KEPT}");
+                tracing::info!("SIGHUP: there is no certificate to reload; {KEPT}");
             }
         };
         let mut told = String::new();
@@ -30,14 +30,10 @@ pub(crate) fn follow(certificate: Option<Certificate>, mut asked: Asked) {
             let error = match reload.await {
                 Ok(Ok(is_new)) => {
                     if is_asked {
-                        let what = if is_new {
-                            "was renewed"
-                        } else {
-                            "is as before"
-                        };
-                        tracing::info!("SIGHUP: the certificate {what}; {KEPT}");
+                        let what = if is_new { "reloaded" } else { "unchanged" };
+                        tracing::info!("SIGHUP: certificate {what}; {KEPT}");
                     } else if is_new {
-                        tracing::info!("the certificate was renewed");
+                        tracing::info!("certificate reloaded");
                     }
                     String::new()
                 }
@@ -45,7 +41,7 @@ pub(crate) fn follow(certificate: Option<Certificate>, mut asked: Asked) {
                 Err(error) => error.to_string(),
             };
             if !error.is_empty() && (is_asked || error != told) {
-                tracing::error!(%error, "the certificate was not renewed; the one before stays");
+                tracing::error!(%error, "cannot reload the certificate; the previous one stays in use");
             }
             told = error;
         }

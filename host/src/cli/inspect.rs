@@ -44,11 +44,11 @@ impl Inspect {
         let exports = inspection.exports.iter();
         lines.extend(exports.map(|export| format!("exports    {export}")));
         lines.push(format!(
-            "begins     with {} of memory, and {} on the host's side",
+            "instance   {} of memory at the start, and {} in the host",
             readable(inspection.initial_memory_bytes),
             readable(inspection.instance_bytes as u64),
         ));
-        lines.push(format!("allowed    {limits}"));
+        lines.push(format!("limits     {limits}"));
         writeln!(io::stdout(), "{}", lines.join("\n"))?;
         Ok(ExitCode::SUCCESS)
     }

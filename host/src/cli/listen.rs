@@ -30,9 +30,7 @@ pub(super) enum Host {
 
 /// The text is no address to listen on.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error(
-    "an address is HOST:PORT, :PORT for all of the machine's addresses, PORT for this machine only, or unix:PATH"
-)]
+#[error("an address is HOST:PORT, :PORT for all addresses, PORT for 127.0.0.1, or unix:PATH")]
 pub(super) struct NotAnAddress;
 
 impl FromStr for ListenAddress {
@@ -140,7 +138,7 @@ impl ListenAddress {
     /// As [`ListenAddress::bind`].
     pub(super) async fn bind_tcp(&self) -> Result<Vec<TcpListener>> {
         let ListenAddress::Tcp { host, port } = self else {
-            anyhow::bail!("cannot listen on {self}: it has to be a port");
+            anyhow::bail!("cannot listen on {self}: a TCP port is needed");
         };
         let addresses = match host {
             Host::One(address) => vec![(*address, *port).into()],
@@ -232,7 +230,7 @@ fn bind_unix(path: &std::path::Path) -> Result<Bound> {
     if let Ok(found) = path.symlink_metadata() {
         ensure!(
             found.file_type().is_socket(),
-            "cannot listen on unix:{}: there is something there that is no socket",
+            "cannot listen on unix:{}: the path exists and is not a socket",
             path.display()
         );
         // One that a server left which was killed answers nobody.
@@ -263,7 +261,7 @@ fn bind_unix(path: &std::path::Path) -> Result<Bound> {
 #[cfg(not(unix))]
 fn bind_unix(path: &std::path::Path) -> Result<Bound> {
     anyhow::bail!(
-        "cannot listen on unix:{}: this system has no such sockets",
+        "cannot listen on unix:{}: this system has no UNIX domain sockets",
         path.display()
     )
 }

@@ -28,11 +28,14 @@ enum Language {
 
 impl New {
     pub(crate) fn run(self) -> Result<ExitCode> {
-        let at = || format!("cannot make {}", self.folder.display());
+        let at = || format!("cannot create {}", self.folder.display());
         write_whole(&self.folder, self.lang.files().chain(WIT)).with_context(at)?;
         let readme = self.folder.join("README.md");
         let readme = readme.display();
-        writeln!(io::stdout(), "How to build it and serve from it: {readme}")?;
+        writeln!(
+            io::stdout(),
+            "Created. How to build and serve the component: {readme}"
+        )?;
         Ok(ExitCode::SUCCESS)
     }
 }
@@ -50,15 +53,15 @@ fn write_whole<'a>(folder: &Path, files: impl Iterator<Item = &'a File>) -> Resu
         _ => Path::new("."),
     };
     if fs::symlink_metadata(folder).is_ok() {
-        let mut entries = fs::read_dir(folder).context("it is there, and no folder")?;
+        let mut entries = fs::read_dir(folder).context("it exists and is not a folder")?;
         if entries.next().is_some() {
-            bail!("it is there, and not empty");
+            bail!("it exists and is not empty");
         }
     }
     let beside = tempfile::Builder::new()
         .prefix(".millpond-new-")
         .tempdir_in(parent)
-        .with_context(|| format!("no folder can be made in {}", parent.display()))?;
+        .with_context(|| format!("cannot create a folder in {}", parent.display()))?;
     // A folder in that one, since what is temporary can be read by its owner only.
     let whole = beside.path().join(name);
     for (path, content) in files {
@@ -167,8 +170,8 @@ mod tests {
         fs::write(at("file"), "mine").unwrap();
         for (folder, reason) in [
             (at("full"), "not empty"),
-            (at("file"), "no folder"),
-            (at("none/new"), "no folder can be made in"),
+            (at("file"), "not a folder"),
+            (at("none/new"), "cannot create a folder in"),
             (at("full/.."), "needs a name"),
         ] {
             let error = New {

@@ -16,7 +16,7 @@ pub(super) fn of_memory(bound_bytes: usize) {
         && bound_bytes as u64 > there_is
     {
         tracing::warn!(
-            "--memory-limit {} is more than the machine or the control group has, {}: the system may end this process",
+            "--memory-limit {} is more than the machine or the control group has, {}: the system may kill this process",
             readable(bound_bytes as u64),
             readable(there_is),
         );
@@ -34,7 +34,7 @@ pub(super) fn of_open_files(bound: &Bound) {
         if let Some(files) = files.filter(|files| *files < USUAL) {
             let connections = bound.connections;
             tracing::warn!(
-                "this process may have {files} files open, which is room for {connections} connections: \
+                "the limit of open files is {files}, which is enough for {connections} connections: \
                  raise it (ulimit -n, LimitNOFILE) to {USUAL} or more"
             );
         }
@@ -50,8 +50,8 @@ pub(super) fn of_private_media(folder: &Path, config: &Config) {
         && let Some(record) = private_record(folder)
     {
         tracing::warn!(
-            "there is private media, {} among it, and no key to sign URLs for it with: nobody can have it; set \
-             MILLPOND_SIGNING_KEYS or signing-keys in --config",
+            "private media such as {} cannot be served without signing keys: set MILLPOND_SIGNING_KEYS or signing-keys \
+             in --config",
             record.display(),
         );
     }

@@ -26,7 +26,7 @@ pub(crate) struct Publish {
 impl Publish {
     pub(crate) fn run(self) -> Result<ExitCode> {
         let store = self.store.display();
-        ensure!(self.store.is_dir(), "there is no store in {store}");
+        ensure!(self.store.is_dir(), "no store in {store}");
         let adder = Adder::open(&self.store)?;
         let mut failed = false;
         for id in &self.ids {
@@ -60,7 +60,7 @@ impl Publish {
         )?;
         for variant in &published.private_variants {
             eprintln!(
-                "millpond: its variant {variant} stays private; publish it too, if it is meant"
+                "millpond: variant {variant} stays private; publish it too if it should be public"
             );
         }
         Ok(())

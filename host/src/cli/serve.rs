@@ -183,8 +183,8 @@ pub(crate) struct Serve {
     )]
     client_burst: Option<NonZeroU32>,
 
-    /// Maximum bytes per second for each response, as in 2MiB; at least twice --min-send-rate [default: no
-    /// limit].
+    /// Maximum bytes per second for each response, as in 2MiB [default: no limit]. It has to be at least twice
+    /// --min-send-rate.
     #[arg(long, value_name = "SIZE", env = "MILLPOND_LIMIT_RATE", value_parser = parse_limit_rate)]
     limit_rate: Option<NonZeroU32>,
 
@@ -356,7 +356,7 @@ impl Serve {
         let serve = Arc::clone(&self);
         let ready = tokio::task::spawn_blocking(move || serve.prepare());
         let ready = tokio::select! {
-            ready = ready => ready.context("the start failed")??,
+            ready = ready => ready.context("cannot start")??,
             () = signals.stop.cancelled() => return Ok(Stopped::Softly),
         };
         self.serve(ready, signals, log).await
@@ -456,7 +456,9 @@ impl Serve {
             {
                 Ok(address) => Some(address),
                 Err(error) => {
-                    tracing::warn!("{error:#}: going without; --admin names another place");
+                    tracing::warn!(
+                        "{error:#}: continuing without an admin listener; --admin sets another address"
+                    );
                     None
                 }
             },
@@ -502,10 +504,7 @@ impl Serve {
     /// The sockets to serve on, and where they are.
     async fn listen(&self) -> Result<(Vec<Listener>, Vec<Place>)> {
         let addresses = all(&self.listen);
-        ensure!(
-            !addresses.is_empty(),
-            "--listen names no address to listen on"
-        );
+        ensure!(!addresses.is_empty(), "--listen has no address");
         let (mut listeners, mut places) = (Vec::new(), Vec::new());
         for address in addresses {
             for bound in address.bind().await? {
@@ -526,7 +525,7 @@ impl Serve {
     ) -> Result<SocketAddr> {
         let listeners = address.bind_tcp().await.context("--admin")?;
         let first = listeners.first().map(TcpListener::local_addr);
-        let address = first.context("--admin names no address")??;
+        let address = first.context("--admin has no address")??;
         let mut metrics = Registry::default();
         metrics.register_collector(log.dropped());
         let admin = Admin::with_metrics(metrics, millpond.clone(), watch.clone(), stop.clone());
@@ -548,10 +547,10 @@ impl Serve {
                     tokio::task::spawn_blocking(move || write_report(&millpond, &watch, &folder));
                 match written.await {
                     Ok(Ok(path)) => {
-                        tracing::info!(path = %path.display(), "a report was written");
+                        tracing::info!(path = %path.display(), "report written");
                     }
-                    Ok(Err(error)) => tracing::error!(%error, "no report could be written"),
-                    Err(error) => tracing::error!(%error, "no report could be written"),
+                    Ok(Err(error)) => tracing::error!(%error, "cannot write a report"),
+                    Err(error) => tracing::error!(%error, "cannot write a report"),
                 }
             }
         });

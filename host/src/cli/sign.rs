@@ -39,7 +39,7 @@ fn parse_path(text: &str) -> Result<String, String> {
     if text.starts_with('/') && text.chars().all(is_plain) {
         Ok(text.to_owned())
     } else {
-        Err("a path begins with `/`, and is encoded as in a URL, without a query".into())
+        Err("a path begins with `/` and is encoded as in a URL, without a query".into())
     }
 }
 
@@ -48,7 +48,7 @@ fn parse_prefix(text: &str) -> Result<String, String> {
     if covers(text, address) {
         Ok(text.to_owned())
     } else {
-        Err("an address, or a prefix as in 192.0.2.0/24".into())
+        Err("an address or a prefix is needed, as in 192.0.2.0/24".into())
     }
 }
 
@@ -60,7 +60,7 @@ impl Sign {
             (None, None) => Default::default(),
         };
         let key = keys.find(self.key.as_deref()).context(
-            "there is no such key: set MILLPOND_SIGNING_KEYS, or name a --config with signing-keys",
+            "no such signing key: set MILLPOND_SIGNING_KEYS or a --config with signing-keys",
         )?;
         let expires = SystemTime::now() + self.expires;
         let expires = expires.duration_since(SystemTime::UNIX_EPOCH)?.as_secs();

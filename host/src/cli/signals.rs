@@ -27,10 +27,10 @@ impl Signals {
         let tokens = (stop.clone(), stop_at_once.clone());
         tokio::spawn(async move {
             asked.next().await;
-            tracing::info!("stopping: running answers are let end");
+            tracing::info!("shutting down: waiting for in-flight responses");
             tokens.0.cancel();
             asked.next().await;
-            tracing::warn!("stopping at once: running answers are cut");
+            tracing::warn!("shutting down now: in-flight responses are cut");
             tokens.1.cancel();
         });
         let mut reopen = Asked::reopen()?;
@@ -38,7 +38,7 @@ impl Signals {
             loop {
                 reopen.next().await;
                 tracing::info!(
-                    "SIGUSR1: the log goes to standard error, so there is no file to open again"
+                    "SIGUSR1 ignored: the log goes to standard error, so there is no file to reopen"
                 );
             }
         });

@@ -45,9 +45,9 @@ pub struct Rate {
 /// A client asks for more than it may (RFC 6585 section 4).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum TooMany {
-    #[error("the client has {0} requests in flight already")]
+    #[error("the client has {0} requests in flight, its maximum")]
     InFlight(NonZeroU32),
-    #[error("the client asks too often")]
+    #[error("the client is above its request rate")]
     Rate {
         /// Until it may ask again.
         wait: Duration,

@@ -44,11 +44,11 @@ pub(crate) enum Overdue {
 impl fmt::Display for Overdue {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Overdue::Idle => "idle",
-            Overdue::Dismissed => "idle, and another waits for its place",
-            Overdue::Head => "no whole request head in time",
-            Overdue::Stall => "the client takes too little",
-            Overdue::Total => "the answer took too long",
+            Overdue::Idle => "keepalive timeout",
+            Overdue::Dismissed => "idle, and a new connection needs its place",
+            Overdue::Head => "header timeout",
+            Overdue::Stall => "send timeout: the client is below the minimum send rate",
+            Overdue::Total => "response timeout",
         })
     }
 }

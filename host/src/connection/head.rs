@@ -27,21 +27,21 @@ pub(crate) fn check(head: &Parts, framing: Framing) -> Result<(), Unfit> {
 /// Why a head gets no answer of the guest's.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum Unfit {
-    #[error("malformed head: {0}")]
+    #[error("malformed request head: {0}")]
     Framing(Fault),
-    #[error("Transfer-Encoding is not exactly chunked")]
+    #[error("Transfer-Encoding is not chunked")]
     Coding,
-    #[error("not exactly one Host field")]
+    #[error("there is not exactly one Host field")]
     HostCount,
-    #[error("the Host field names no host")]
+    #[error("the Host field is not a host")]
     Host,
-    #[error("the target is in no form that suits the method")]
+    #[error("the request target does not fit the method")]
     Target,
-    #[error("CONNECT is for proxies")]
+    #[error("CONNECT is not supported")]
     Connect,
-    #[error("an expectation that cannot be met")]
+    #[error("unknown expectation")]
     Expectation,
-    #[error("content of more than {CONTENT_BYTES} bytes")]
+    #[error("the request content is larger than {CONTENT_BYTES} bytes")]
     Content,
 }
 

@@ -165,7 +165,7 @@ impl<F: Future<Output = ()> + Send + 'static> Executor<F> for Streams {
                 overdue = clock.stream_overdue(&limits) => overdue,
             };
             // Dropped, it is reset.
-            tracing::info!(reason = %overdue, "a stream was closed");
+            tracing::info!(reason = %overdue, "stream reset");
         }));
     }
 }

@@ -37,7 +37,9 @@ impl CodeCache {
         };
         let folder = folder("XDG_CACHE_HOME", "millpond")
             .or_else(|| folder("HOME", ".cache/millpond"))
-            .ok_or_else(|| io::Error::new(io::ErrorKind::NotFound, "the user has no folder"))?;
+            .ok_or_else(|| {
+                io::Error::new(io::ErrorKind::NotFound, "the user has no home directory")
+            })?;
         CodeCache::open(folder)
     }
 
@@ -63,7 +65,10 @@ impl CodeCache {
         let mut code = Vec::new();
         file.read_to_end(&mut code)?;
         if digest[..] != Sha256::digest(&code)[..] {
-            return Err(io::Error::new(io::ErrorKind::InvalidData, "it is damaged"));
+            return Err(io::Error::new(
+                io::ErrorKind::InvalidData,
+                "the file is damaged",
+            ));
         }
         let component = sys::component_of_code(engine, &code).map_err(io::Error::other)?;
         // The files that were not used for the longest go first. A folder that cannot be written serves all the same.

@@ -200,12 +200,12 @@ pub(crate) fn compile(
     source: &Source,
 ) -> Result<Component, ComponentError> {
     let cache = CodeCache::of_user()
-        .inspect_err(|error| tracing::debug!(%error, "compiled code is not kept"))
+        .inspect_err(|error| tracing::debug!(%error, "cannot cache compiled code"))
         .ok();
     if let Some(cache) = &cache {
         match cache.load(engine, source.bytes()) {
             Ok(component) => return Ok(component),
-            Err(error) => tracing::debug!(%error, "no compiled code to read"),
+            Err(error) => tracing::debug!(%error, "compiled code is not in the cache"),
         }
     }
     let component = Component::from_binary(engine, source.bytes()).map_err(|error| {
@@ -222,7 +222,7 @@ pub(crate) fn compile(
     if let Some(cache) = &cache
         && let Err(error) = cache.store(engine, source.bytes(), &component)
     {
-        tracing::debug!(%error, "compiled code is not kept");
+        tracing::debug!(%error, "cannot cache compiled code");
     }
     Ok(component)
 }

@@ -225,13 +225,13 @@ impl media_store::Host for InstanceState {
                 Ok(Err(media_store::Error::NotFound))
             }
             Err(error @ OpenError::Busy(_)) => {
-                tracing::warn!(%error, "media was not opened");
+                tracing::warn!(%error, "cannot open media");
                 self.opened = None;
                 Ok(Err(media_store::Error::Busy))
             }
             Err(OpenError::Exceeded(exceeded)) => Err(Limit::from(exceeded).into()),
             Err(error @ OpenError::Failed(_)) => {
-                tracing::error!(%error, "media was not opened");
+                tracing::error!(%error, "cannot open media");
                 self.opened = None;
                 Ok(Err(media_store::Error::Failed))
             }
@@ -244,7 +244,7 @@ impl media_store::Host for InstanceState {
 pub(crate) fn visible(object: MediaObject, key: &store::Key) -> Result<MediaObject, OpenError> {
     let is_name = matches!(key, store::Key::Named(_));
     if is_name && object.info().access == Access::Private {
-        tracing::warn!("private media was not opened by its name");
+        tracing::warn!("private media was requested by name and is hidden");
         return Err(OpenError::NotFound);
     }
     Ok(object)

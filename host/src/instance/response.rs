@@ -11,19 +11,19 @@ use std::sync::Arc;
 /// A guest's answer that cannot be sent.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum InvalidResponse {
-    #[error("status {0} is no final status")]
+    #[error("status {0} is not a final status")]
     Status(u16),
     #[error("the field name {0:?} is malformed")]
     FieldName(String),
     #[error("the value of the field {0} is malformed")]
     FieldValue(HeaderName),
-    #[error("the field {0} is the connection's, not the guest's")]
+    #[error("the field {0} is reserved for the connection")]
     ConnectionField(HeaderName),
-    #[error("it has too many fields")]
+    #[error("too many fields")]
     TooManyFields,
-    #[error("a body part is no stream of the store's")]
+    #[error("a body part is not a stream of the store")]
     ForeignStream,
-    #[error("a body part promises {promised} bytes and has {has}")]
+    #[error("a body part declares {promised} bytes and has {has}")]
     PartLength { promised: u64, has: u64 },
     #[error("Content-Length is {promised:?} and the body has {has} bytes")]
     ContentLength { promised: HeaderValue, has: u64 },

@@ -129,7 +129,7 @@ impl fmt::Display for Bound {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
-            "{} at most = {} fixed + {} kept + {} for {} instances + {} for {} connections + {} for answers",
+            "{} at most = {} fixed + {} for caches + {} for {} instances + {} for {} connections + {} for responses",
             readable(self.bound_bytes),
             readable(self.fixed_bytes),
             readable(self.kept_bytes),
@@ -157,10 +157,10 @@ const UNIT_BYTES: usize = 1024;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum NoRoom {
     /// As many requests wait as may.
-    #[error("{QUEUE} requests wait already")]
+    #[error("the admission queue is full: {QUEUE} requests")]
     QueueFull,
     /// Waiting took too long.
-    #[error("there was no room within {0:?}")]
+    #[error("no memory became free within {0:?}")]
     TooLong(Duration),
 }
 

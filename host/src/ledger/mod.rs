@@ -189,7 +189,7 @@ pub struct Ledger {
 
 /// A charge would take a ledger past its limit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("the request would hold more than its {limit_bytes} bytes, by {kind}")]
+#[error("the request would hold more than {limit_bytes} bytes, with {kind}")]
 pub struct Exceeded {
     /// What was to be charged.
     pub kind: Kind,

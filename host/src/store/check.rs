@@ -25,25 +25,25 @@ pub struct Finding {
 #[non_exhaustive]
 pub enum Damage {
     /// The content is not what its id says.
-    #[error("its content has another digest: {0}")]
+    #[error("the content has another digest: {0}")]
     Digest(ContentId),
     /// Its record is missing.
-    #[error("it has no record")]
+    #[error("the record is missing")]
     NoRecord,
     /// Its record cannot be understood, or tells another size.
-    #[error("its record is damaged")]
+    #[error("the record is damaged")]
     Record,
     /// A record describes content that is not there.
-    #[error("the content that it describes is missing")]
+    #[error("the content of the record is missing")]
     NoContent,
     /// A variant that a record names is not there.
-    #[error("its variant {0} is not in the store")]
+    #[error("the variant {0} is not in the store")]
     NoVariant(ContentId),
     /// A temporary file of an interrupted process. It is served to nobody, and takes space.
-    #[error("an interrupted add left it; the next add removes it")]
+    #[error("left behind by an interrupted add; the next add removes it")]
     LeftBehind,
     /// It cannot be read, so a server of the same user cannot serve it.
-    #[error("it cannot be read: {0}")]
+    #[error("cannot be read: {0}")]
     Read(#[from] io::Error),
 }
 
@@ -234,10 +234,10 @@ mod tests {
         damages.retain(|(_, damage)| damage.is_some());
         for (path, message) in [
             (changed.path(), "another digest"),
-            (unrecorded.path(), "no record"),
+            (unrecorded.path(), "record is missing"),
             (garbled.path(), "record is damaged"),
             (lost.record_path(), "missing"),
-            (original.record_path(), "its variant"),
+            (original.record_path(), "the variant"),
             (endless.path(), "record is damaged"),
         ] {
             let position = damages.iter().position(|(found, damage)| {

@@ -137,12 +137,12 @@ impl Shared {
         let failed = match found {
             Ok(None) => None,
             Ok(Some(new)) => {
-                tracing::info!(folder = %self.given.display(), "another folder lies at the path now");
+                tracing::info!(folder = %self.given.display(), "the media folder was replaced by another one");
                 self.root.store(Arc::new(new));
                 self.kept.clear();
                 None
             }
-            Err(error) => Some(format!("the media folder cannot be opened: {error}")),
+            Err(error) => Some(format!("cannot open the media folder: {error}")),
         };
         let mut lookup = self.lookup();
         lookup.begun = None;

@@ -249,7 +249,7 @@ impl Key {
 #[non_exhaustive]
 pub enum OpenError {
     /// There is none, it is no regular file, or its record is missing or damaged.
-    #[error("there is no such object")]
+    #[error("object not found")]
     NotFound,
     /// The store is at a limit of its own, as of open files or memory; the same may go well later.
     #[error("the store is at its limit: {0}")]

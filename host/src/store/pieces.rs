@@ -160,7 +160,7 @@ impl Future for Reading {
         if given > wanted {
             return Poll::Ready(Err(io::Error::new(
                 io::ErrorKind::InvalidData,
-                format!("the store gave {given} bytes where {wanted} were asked for"),
+                format!("the store returned {given} bytes instead of {wanted}"),
             )));
         }
         let mut rest = self.rest.clone();

@@ -23,7 +23,7 @@ pub(super) fn read_record(root: &Path, id: &ContentId) -> io::Result<Option<Reco
 /// As the system's, and where it is no regular file.
 pub(super) fn open_regular(path: &Path) -> io::Result<File> {
     if !fs::metadata(path)?.is_file() {
-        return Err(io::Error::other("it is no regular file"));
+        return Err(io::Error::other("it is not a regular file"));
     }
     File::open(path)
 }

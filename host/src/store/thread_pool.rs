@@ -24,7 +24,7 @@ pub(crate) struct ThreadPool(Arc<Pool>);
 
 /// As many opens of one file system are under way as may be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("the file system does not answer: {0} files are being opened already")]
+#[error("the file system does not answer: {0} files are being opened")]
 pub(crate) struct Full(usize);
 
 /// Most threads of one pool. A file system that is asked over a network answers so many at a time in good time.
@@ -190,7 +190,7 @@ impl ThreadPool {
                 drop(state);
                 drop(undone);
             }
-            tracing::warn!(%error, "no thread for a file system");
+            tracing::warn!(%error, "cannot start a file system thread");
         }
     }
 }
@@ -261,7 +261,7 @@ impl<T> Future for Blocking<T> {
         Poll::Ready(match self.get_mut() {
             Blocking::Runtime(task) => ready!(Pin::new(task).poll(cx)).map_err(io::Error::other),
             Blocking::Pool(told) => ready!(Pin::new(told).poll(cx))
-                .map_err(|_| io::Error::other("the work was not done")),
+                .map_err(|_| io::Error::other("the thread ended without a result")),
         })
     }
 }

@@ -25,7 +25,7 @@ pub(super) fn tell(path: &Path, error: &io::Error) {
     };
     if let Some(untold) = untold {
         // Escaped, since a client has named it.
-        tracing::warn!(?path, %error, untold, "a file is answered with 404: it may not be read");
+        tracing::warn!(?path, %error, suppressed = untold, "cannot read a file, answered with 404");
     }
 }
 

@@ -176,7 +176,7 @@ impl Alarm {
             return None;
         }
         let message = format!(
-            "memory has stopped growing; it grew since {}",
+            "memory has stopped growing, it had grown since {}",
             clock(growing.since)
         );
         self.growing = None;
@@ -204,13 +204,13 @@ fn unexplained_words(past: &VecDeque<Look>, trend: &Trend, since: SystemTime) ->
         .collect();
     suspects.sort_unstable_by_key(|(_, left, _)| -left);
     if suspects.is_empty() {
-        words += "; it was not allocated while a request was served";
+        words += "; not allocated by a request";
     }
     for (pattern, left, requests) in suspects.iter().take(3) {
         let each = left / (*requests).max(1);
         let _ = write!(
             words,
-            "; route {pattern} served {requests} requests, each of which left {} on the heap beside its ledger",
+            "; route {pattern}: {requests} requests left {} each on the heap outside their ledgers",
             readable(each)
         );
     }
@@ -246,7 +246,7 @@ fn unreturned_words(
             .collect();
         let _ = write!(
             words,
-            "; route {} ended {} requests with {} unreturned each ({})",
+            "; route {}: {} ended requests leaked {} each ({})",
             route.route.pattern,
             route.unreturned_requests,
             readable(each as i64),
@@ -258,7 +258,7 @@ fn unreturned_words(
 
 fn growth_words(trend: &Trend, unexplained_percent: i64, since: SystemTime) -> String {
     format!(
-        "memory grows {}/min, {}, unexplained {unexplained_percent} %, since {}",
+        "memory grows {}/min, {}, {unexplained_percent} % unattributed, since {}",
         readable(trend.slope_bytes_per_minute),
         trend.shape,
         clock(since)
@@ -363,7 +363,7 @@ mod tests {
         (0..60).for_each(|second| see(second * 1_000_000));
         (0..120).for_each(|_| see(60_000_000));
         assert_eq!(said.len(), 2, "{said:?}");
-        assert!(said[0].starts_with("memory grows") && said[0].contains("unexplained 100 %"));
+        assert!(said[0].starts_with("memory grows") && said[0].contains("100 % unattributed"));
         assert!(said[1].starts_with("memory has stopped growing"));
     }
 

@@ -20,7 +20,7 @@ export function send(response, answer, context) {
 /**
  * @typedef {object} Context
  * @property {import('./accounts.js').Accounts} accounts
- * @property {import('../index.js').End} end how it ends if it is sent whole
+ * @property {import('../index.js').Outcome} end how it ends if it is sent whole
  * @property {number} sendTimeoutMs
  * @property {() => import('./response.js').Checked} failed the answer where the first read fails
  * @property {(message: string) => void} log
@@ -32,7 +32,7 @@ class Sending {
   #context;
   #parts;
   #remaining;
-  /** How it ends if it is sent whole. @type {import('../index.js').End} */
+  /** How it ends if it is sent whole. @type {import('../index.js').Outcome} */
   #how;
   #held = 0;
   #buffer = NOTHING;
@@ -130,7 +130,7 @@ class Sending {
 
   /**
    * Ends it for all to see: a body that is short of its length never looks whole.
-   * @param {import('../index.js').End} how
+   * @param {import('../index.js').Outcome} how
    * @param {string} why
    */
   #cut(how, why) {
@@ -139,7 +139,7 @@ class Sending {
     this.#response.destroy();
   }
 
-  /** @param {import('../index.js').End} how */
+  /** @param {import('../index.js').Outcome} how */
   #end(how) {
     if (this.#hasEnded) return;
     this.#hasEnded = true;

@@ -101,7 +101,7 @@ def test_one_request_too_many_is_told_to_come_again(media: Path) -> None:
                 whole.append(read(client))
         assert [len(answer.body) for answer in whole] == [LARGE_BYTES, LARGE_BYTES]
         assert served.ask("/media/small.txt").status == 200
-        assert served.figures()["refused"] == 1
+        assert served.figures()["rejected"] == 1
 
 
 def scope(path: str) -> MutableMapping[str, Any]:

@@ -16,7 +16,7 @@ struct Millpond {
     has_tls: bool,
 }
 
-/// One that has `--response-cache` is measured with it and without; one that has it not, makes every answer anew.
+/// Measures a program with its response cache and without. One without `--response-cache` has no cache.
 pub(super) fn settings(program: &Path) -> Result<Settings> {
     let help = Command::new(program).args(["serve", "--help"]).output();
     let help = help.with_context(|| {
@@ -46,7 +46,7 @@ pub(super) fn settings(program: &Path) -> Result<Settings> {
             setting(Series::MillpondFresh, &["--response-cache", "off"]),
         ]
     } else {
-        eprintln!("this millpond has no --response-cache: every answer of it is a fresh one");
+        eprintln!("this millpond has no --response-cache: it runs the component for every request");
         vec![setting(Series::MillpondFresh, &[])]
     })
 }

@@ -12,7 +12,7 @@ from ._application import Application, Request, origin_form, without_mount
 from ._folder import Slice
 from ._guest import Answer
 from ._response import length_of
-from .figures import End
+from .figures import Outcome
 from .limits import PIECE_BYTES
 
 Message = MutableMapping[str, Any]
@@ -68,7 +68,7 @@ class AsgiApp(Application):
             request.end("failed")
             raise
         body = _Body(self, answer)
-        end: End = "failed"
+        end: Outcome = "failed"
         try:
             end = "completed" if await self._send(body, receive, send) else "aborted"
         except (ClientStalled, asyncio.CancelledError):
