@@ -21,7 +21,7 @@ use std::time::Duration;
 ///
 /// Without a watch, the metrics that the memory monitor samples are left out: memory of the process, of its allocator
 /// and of the kernel, and memory that no ledger accounts for. They cover the whole process, the program's own memory
-/// included. [`register_process_metrics`] adds the standard metrics of a process.
+/// included. [`register_process_metrics`](super::register_process_metrics) adds the standard metrics of a process.
 ///
 /// The registry keeps the host alive. Registering one host again costs nothing more. Two hosts in one registry need a
 /// sub-registry each, with a label to tell them apart.
