@@ -2,9 +2,8 @@
 
 use crate::client::Response;
 use crate::host::{Host, Setup, noise, with};
-use millpond::End;
-use millpond::clients::{ClientLimits, Rate};
-use millpond::listener::{ConnectionLimits, PaceTooLow};
+use millpond::Outcome;
+use millpond_server::{ClientLimits, ConnectionLimits, LimitRateTooLow, Rate};
 use std::net::SocketAddr;
 use std::num::NonZeroU32;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -35,7 +34,7 @@ fn assert_refused(response: &Response) {
 #[tokio::test]
 async fn a_client_has_so_many_requests_in_flight_and_others_have_their_own() {
     let host = Host::start_with(limited(with(|limits: &mut ClientLimits| {
-        limits.requests = NonZeroU32::new(3)
+        limits.concurrency = NonZeroU32::new(3)
     })))
     .await;
     host.write("big.bin", &vec![7; 16 << 20]);
@@ -47,7 +46,7 @@ async fn a_client_has_so_many_requests_in_flight_and_others_have_their_own() {
         held.push(stream);
     }
     assert_refused(&host.get("/media/a.txt").await);
-    assert_eq!(host.accounts().ended(End::Refused), 1);
+    assert_eq!(host.accounts().ended(Outcome::Rejected), 1);
     // Without a trusted proxy, a client's word for itself is no way round.
     let told = [("x-forwarded-for", "192.0.2.1")];
     assert_refused(&host.request("GET", "/media/a.txt", &told).await);
@@ -71,7 +70,7 @@ async fn connect_from(local: &str, address: SocketAddr) -> TcpStream {
 #[tokio::test]
 async fn behind_a_trusted_proxy_each_client_has_its_own() {
     let host = Host::start_with(limited(with(|limits: &mut ClientLimits| {
-        limits.requests = NonZeroU32::new(1);
+        limits.concurrency = NonZeroU32::new(1);
         limits.trusted_proxies = vec!["127.0.0.0/8".parse().unwrap()];
     })))
     .await;
@@ -116,14 +115,14 @@ async fn a_client_that_asks_too_often_is_told_when_to_come_again() {
     assert_eq!(statuses.len(), 51);
     assert_eq!(statuses[..2], ["200", "200"]);
     assert!(statuses.contains(&"429"));
-    let refused = host.accounts().ended(End::Refused);
+    let refused = host.accounts().ended(Outcome::Rejected);
     assert_eq!(refused, answer.matches("retry-after: ").count() as u64);
     host.accounts().idle().await;
 }
 
 fn paced(bytes_per_second: u32) -> ClientLimits {
     let pace = NonZeroU32::new(bytes_per_second);
-    with(|limits: &mut ClientLimits| limits.pace_bytes_per_second = pace)
+    with(|limits: &mut ClientLimits| limits.limit_rate_bytes_per_second = pace)
 }
 
 #[tokio::test]
@@ -152,15 +151,15 @@ async fn a_paced_answer_that_nobody_waits_for_gives_everything_back() {
     stream.read_exact(&mut [0]).await.unwrap();
     drop(stream);
     host.accounts().idle().await;
-    assert_eq!(host.accounts().ended(End::Aborted), 1);
+    assert_eq!(host.accounts().ended(Outcome::Aborted), 1);
 }
 
 #[test]
 fn a_pace_below_what_clients_have_to_take_is_refused() {
     let limits = |pace| with(|limits: &mut ConnectionLimits| limits.clients = paced(pace));
-    let too_low = PaceTooLow::Rate {
-        pace: 2047,
-        least: 2048,
+    let too_low = LimitRateTooLow::Rate {
+        limit_rate: 2047,
+        minimum: 2048,
     };
     assert_eq!(limits(2047).check(), Err(too_low));
     assert_eq!(limits(2048).check(), Ok(()));

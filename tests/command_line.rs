@@ -23,7 +23,7 @@ fn text(path: &Path) -> &str {
 fn serve_announces_answers_logs_and_stops() {
     let folder = tempfile::tempdir().unwrap();
     fs::write(folder.path().join("a.txt"), "hello").unwrap();
-    let server = Server::start(folder.path(), &["--log", "json"]);
+    let server = Server::start(folder.path(), &["--log-format", "json"]);
     for expected in [
         text(folder.path()),
         "/media/<path>",
@@ -39,14 +39,15 @@ fn serve_announces_answers_logs_and_stops() {
     let access: Vec<serde_json::Value> = log
         .lines()
         .map(|line| serde_json::from_str(line).unwrap())
-        .filter(|line: &serde_json::Value| line["target"] == "millpond::access")
+        .filter(|line: &serde_json::Value| line["outcome"].is_string())
         .collect();
     let first = &access[0];
     assert_eq!(first["method"], "GET");
-    assert_eq!(first["path"], "/media/a.txt");
+    assert_eq!(first["target"], "/media/a.txt");
     assert_eq!(first["status"], 200);
-    assert_eq!(first["bytes"], 5);
-    assert_eq!(first["end"], "completed");
+    assert_eq!(first["body_bytes_sent"], 5);
+    assert_eq!(first["outcome"], "completed");
+    assert_eq!(first["cache"], "miss");
     assert!(first["guest_peak_bytes"].as_u64().unwrap() > 0);
     assert!(first["duration_us"].is_u64());
 }
@@ -59,7 +60,12 @@ fn serve_mounts_files_at_the_root_and_a_component_of_ones_own() {
     assert!(server.get("/a.txt").starts_with("HTTP/1.1 200"));
     let component = folder.path().join("own.wasm");
     fs::write(&component, include_bytes!("guests/hostile.wasm")).unwrap();
-    let arguments = ["--component", text(&component), "--request-memory", "2MiB"];
+    let arguments = [
+        "--component",
+        text(&component),
+        "--request-memory-limit",
+        "2MiB",
+    ];
     let server = Server::start(folder.path(), &arguments);
     assert!(
         server.announced.contains("own.wasm"),
@@ -105,21 +111,27 @@ fn what_cannot_be_served_is_one_clear_line_and_code_2() {
         ),
         (&["serve", &here, "--listen", &taken], "cannot listen on"),
         (
-            &["serve", &here, "--request-memory", "64KiB"],
-            "raise --request-memory",
+            &["serve", &here, "--request-memory-limit", "64KiB"],
+            "raise --request-memory-limit",
         ),
-        (&["serve", &here, "--pace", "2KB"], "raise --pace to 2048"),
+        (
+            &["serve", &here, "--limit-rate", "2KB"],
+            "raise --limit-rate to 2048",
+        ),
         (&["inspect", &text_wasm], "is not a WebAssembly component"),
         (&["inspect", &none], "cannot read the component"),
         (
-            &["inspect", "--request-memory", "64KiB"],
-            "raise --request-memory",
+            &["inspect", "--request-memory-limit", "64KiB"],
+            "raise --request-memory-limit",
         ),
         (
             &["serve", &here, "--config", &none],
             "cannot read the configuration",
         ),
-        (&["add", &file, "--to", &file], "cannot write to the store"),
+        (
+            &["add", &file, "--store", &file],
+            "cannot write to the store",
+        ),
         (&["inspect", &empty], "fits neither the world"),
         (&["check", &none], "cannot check the folder"),
     ] {
@@ -153,7 +165,7 @@ fn add_stores_by_content_once_and_check_finds_damage() {
     .unwrap();
     fs::write(source.join(".hidden"), "hidden").unwrap();
     let add = |to: &Path| {
-        let output = millpond(&["add", text(&source), "--to", text(to), "--json"]);
+        let output = millpond(&["add", text(&source), "--store", text(to), "--json"]);
         assert!(output.status.success(), "{output:?}");
         let stdout = String::from_utf8(output.stdout).unwrap();
         let lines = stdout.lines().map(serde_json::from_str);
@@ -202,7 +214,7 @@ fn add_says_what_it_cannot_read() {
     let folder = tempfile::tempdir().unwrap();
     let none = folder.path().join("none");
     let store = folder.path().join("store");
-    let output = millpond(&["add", text(&none), "--to", text(&store)]);
+    let output = millpond(&["add", text(&none), "--store", text(&store)]);
     assert_eq!(output.status.code(), Some(1));
     let stderr = String::from_utf8(output.stderr).unwrap();
     assert!(
@@ -232,30 +244,72 @@ fn inspect_tells_imports_exports_and_limits() {
     );
     assert!(stdout.contains("exports    millpond:media/media-serve@0.2.0"));
     assert!(stdout.contains("1.0 MiB"));
-    let output = millpond(&["inspect", "--request-memory", "8MiB"]);
+    let output = millpond(&["inspect", "--request-memory-limit", "8MiB"]);
     let stdout = String::from_utf8(output.stdout).unwrap();
-    assert!(stdout.contains("allowed    memory 8.0 MiB"), "{stdout}");
+    assert!(stdout.contains("limits     memory 8.0 MiB"), "{stdout}");
 }
 
+/// Every argument, option and variable of a command, as its help has them, with its default.
+fn options(command: &str) -> Vec<(String, Option<String>)> {
+    let help = String::from_utf8(millpond(&[command, "--help"]).stdout).unwrap();
+    let words: Vec<&str> = help.split_whitespace().collect();
+    let mut options: Vec<(String, Option<String>)> = Vec::new();
+    for (place, word) in words.iter().enumerate() {
+        let next = || words[place + 1].trim_end_matches([']', ',']).to_owned();
+        match *word {
+            "[env:" => options.push((next().trim_end_matches('=').to_owned(), None)),
+            "[default:" if options.is_empty() => {}
+            "[default:" => {
+                let (name, _) = options.pop().unwrap();
+                options.push((name, Some(next())));
+            }
+            _ if word.starts_with("--") && !word.starts_with("--help") => {
+                let option = word.trim_end_matches(['.', ',', ']']);
+                options.push((option.to_owned(), None));
+            }
+            _ => {}
+        }
+    }
+    options
+}
+
+/// The page is written by hand, so it may be more than the help, but not less.
 #[test]
-fn help_names_every_option_and_its_environment_variable() {
-    let stdout = String::from_utf8(millpond(&["serve", "--help"]).stdout).unwrap();
-    for name in [
-        "LISTEN",
-        "MOUNT_PATH",
-        "COMPONENT",
-        "REQUEST_MEMORY",
-        "CLIENT_RATE",
-        "PACE",
-        "TRUSTED_PROXY",
-        "LOG",
-    ] {
-        let option = format!("--{}", name.to_lowercase().replace('_', "-"));
-        let variable = format!("MILLPOND_{name}");
-        assert!(
-            stdout.contains(&option) && stdout.contains(&variable),
-            "{name}"
-        );
+fn every_option_of_every_command_stands_on_the_page() {
+    let page = concat!(
+        env!("CARGO_MANIFEST_DIR"),
+        "/../../docs/reference/command-line.md"
+    );
+    let page = fs::read_to_string(page).unwrap();
+    for command in ["serve", "add", "publish", "check", "sign", "inspect", "new"] {
+        let section = page.split("\n## ").find(|section| {
+            let title = section.lines().next().unwrap();
+            title == command
+        });
+        let section = section.unwrap_or_else(|| panic!("{command} is not on the page"));
+        let options = options(command);
+        assert!(!options.is_empty(), "{command}");
+        for (name, default) in options {
+            let mut rows = section.lines().filter(|line| line.starts_with('|'));
+            let named = |row: &&str| {
+                let cells = row.split(['|', ' ', '`', '\\']);
+                cells.into_iter().any(|cell| cell == name)
+            };
+            let row = rows.find(named);
+            let row = row.unwrap_or_else(|| panic!("{command} {name} is not on the page"));
+            let is_told = default.as_ref().is_none_or(|default| row.contains(default));
+            assert!(
+                is_told,
+                "{command} {name} has the default {default:?}: {row}"
+            );
+        }
+    }
+    // An option of the page that is gone from the help would mislead.
+    let serve = String::from_utf8(millpond(&["serve", "--help"]).stdout).unwrap();
+    let section = page.split("\n## ").nth(1).unwrap();
+    for row in section.lines().filter(|line| line.starts_with("| `--")) {
+        let option = row[3..].split([' ', '`']).next().unwrap();
+        assert!(serve.contains(option), "{option} is not in the help");
     }
 }
 
@@ -284,9 +338,12 @@ fn a_signal_that_asks_for_no_end_ends_nothing() {
     let server = Server::start(folder.path(), &["--admin", "off"]);
     let mut reader = stuck_reader(&server);
     for (signal, said) in [
-        (Signal::HUP, "SIGHUP: there is no certificate to read again"),
-        (Signal::USR1, "SIGUSR1: the log goes to standard error"),
-        (Signal::USR2, "a report was written"),
+        (Signal::HUP, "SIGHUP: there is no certificate to reload"),
+        (
+            Signal::USR1,
+            "SIGUSR1 ignored: the log goes to standard error",
+        ),
+        (Signal::USR2, "report written"),
         (Signal::PIPE, ""),
         (Signal::HUP, ""),
     ] {
@@ -312,14 +369,14 @@ fn a_second_signal_during_the_drain_ends_it_at_once() {
     use rustix::process::Signal;
     let folder = folder_with_a_large_file();
     for signals in [[Signal::TERM, Signal::TERM], [Signal::INT, Signal::QUIT]] {
-        let server = Server::start(folder.path(), &["--drain", "1h"]);
+        let server = Server::start(folder.path(), &["--shutdown-grace", "1h"]);
         let _reader = stuck_reader(&server);
         server.signal(signals[0]);
-        server.wait_for_log("stopping: running answers are let end");
+        server.wait_for_log("shutting down: waiting for in-flight responses");
         server.signal(signals[1]);
         let (code, log) = server.wait();
         assert_eq!(code, Some(1), "{log}");
-        assert!(log.contains("stopping at once"), "{log}");
+        assert!(log.contains("shutting down now"), "{log}");
     }
 }
 
@@ -327,11 +384,11 @@ fn a_second_signal_during_the_drain_ends_it_at_once() {
 #[test]
 fn a_drain_takes_no_longer_than_it_may() {
     let folder = folder_with_a_large_file();
-    let server = Server::start(folder.path(), &["--drain", "1ms"]);
+    let server = Server::start(folder.path(), &["--shutdown-grace", "1ms"]);
     let _reader = stuck_reader(&server);
     let (code, log) = server.stop();
     assert_eq!(code, Some(0), "{log}");
-    assert!(log.contains("cutting connections"), "{log}");
+    assert!(log.contains("closing busy connections"), "{log}");
 }
 
 /// A component in a pipe: it is ready when we say so.
@@ -365,7 +422,9 @@ fn a_signal_before_it_is_ready_is_none_that_kills() {
             continue;
         }
         component
-            .write_all(include_bytes!("../host/component/media-serve.wasm"))
+            .write_all(include_bytes!(
+                "../host/millpond/component/media-serve.wasm"
+            ))
             .unwrap();
         drop(component);
         server.wait_for_log("SIGHUP");
@@ -381,14 +440,17 @@ fn a_signature_is_logged_by_no_format() {
     fs::write(folder.path().join("a.txt"), "hello").unwrap();
     for format in ["text", "json"] {
         let admin = ["--admin", "127.0.0.1:0"];
-        let server = Server::start(folder.path(), &[&admin[..], &["--log", format]].concat());
+        let server = Server::start(
+            folder.path(),
+            &[&admin[..], &["--log-format", format]].concat(),
+        );
         // The second one is an answer that is given again, and the last one none that the guest gives.
         for target in ["/media/a.txt", "/media/a.txt", "/api/media/x", "/a%00"] {
             server.get(&format!("{target}?exp=1&sig=c2VjcmV0&key=k1"));
         }
         let requests = server.ask("/requests").to_string();
         server.signal(rustix::process::Signal::USR2);
-        let line = server.wait_for_log("a report was written");
+        let line = server.wait_for_log("report written");
         let report = line.split_once('/').unwrap().1;
         let report = format!("/{}.json", report.split_once(".json").unwrap().0);
         let reported = fs::read_to_string(&report).unwrap();
@@ -432,7 +494,10 @@ fn it_listens_on_several_addresses_of_every_kind_and_leaves_no_socket_behind() {
     // Where a server answers, and where there is something else, nothing is taken away.
     for (taken, said) in [
         (&unix, "another server listens there"),
-        (&format!("unix:{}/a.txt", text(folder.path())), "no socket"),
+        (
+            &format!("unix:{}/a.txt", text(folder.path())),
+            "not a socket",
+        ),
     ] {
         let output = millpond(&["serve", text(folder.path()), "--listen", taken]);
         let stderr = String::from_utf8(output.stderr).unwrap();
@@ -501,11 +566,11 @@ fn an_option_that_cannot_be_meant_is_refused_with_what_to_do() {
     let here = text(folder.path());
     let none = folder.path().join("none");
     for (option, value, said) in [
-        ("--stall", "0s", "a time above nothing"),
-        ("--total", "0s", "a time above nothing"),
+        ("--send-timeout", "0s", "a time above zero"),
+        ("--response-timeout", "0s", "a time above zero"),
         ("--mount-path", "/api/media", "neither `/api/media`"),
         ("--mount-path", "/api/media/films", "neither `/api/media`"),
-        ("--reports", text(&none), "cannot write reports to"),
+        ("--report-dir", text(&none), "cannot write reports to"),
         ("--listen", "here", "an address is HOST:PORT"),
         ("--listen", "no-such-host.invalid:80", "cannot listen on"),
         ("--admin", "unix:/a", "an address and port"),
@@ -536,10 +601,10 @@ fn what_the_system_says_is_told_once() {
         &["serve", here, "--config", &none],
         &["serve", here, "--component", &none],
         &["serve", here, "--tls-cert", &none, "--tls-key", &none],
-        &["serve", here, "--reports", &none],
+        &["serve", here, "--report-dir", &none],
         &["serve", here, "--listen", &format!("unix:{none}/a")],
         &["check", &none],
-        &["add", &none, "--to", here],
+        &["add", &none, "--store", here],
         &["inspect", &none],
         &["sign", "/a", "--config", &none],
         &["new", &format!("{none}/deep/er"), "--lang", "rust"],
@@ -576,7 +641,7 @@ fn why_a_file_that_is_there_is_not_served_stands_in_the_log() {
     let server = Server::start(folder.path(), &[]);
     let answer = server.get(&format!("/media/{name}"));
     assert!(answer.starts_with("HTTP/1.1 404"), "{answer}");
-    let line = server.wait_for_log("it may not be read");
+    let line = server.wait_for_log("cannot read a file");
     assert!(line.contains(name) && line.contains("error="), "{line}");
 }
 
@@ -590,7 +655,7 @@ fn private_media_that_nobody_can_have_is_told_at_the_start_and_when_it_is_asked_
         let arguments = [
             "add",
             text(&file),
-            "--to",
+            "--store",
             text(&store),
             "--private",
             "--json",
@@ -605,10 +670,10 @@ fn private_media_that_nobody_can_have_is_told_at_the_start_and_when_it_is_asked_
     let path = add("a");
     let answer = server.get(&path);
     assert!(answer.starts_with("HTTP/1.1 40"), "{answer}");
-    let line = server.wait_for_log("private media was asked for");
-    assert!(line.contains("MILLPOND_SIGNING_KEYS"), "{line}");
+    let line = server.wait_for_log("private media was requested");
+    assert!(line.contains("no signing keys"), "{line}");
     let server = Server::start(&store, &[]);
-    let line = server.wait_for_log("there is private media");
+    let line = server.wait_for_log("private media such as");
     assert!(line.contains("MILLPOND_SIGNING_KEYS"), "{line}");
     let keys = "a:000102030405060708090a0b0c0d0e0f";
     let variables = [("MILLPOND_SIGNING_KEYS", keys)];
@@ -625,11 +690,11 @@ fn private_media_that_nobody_can_have_is_told_at_the_start_and_when_it_is_asked_
 fn the_least_memory_that_is_asked_for_is_enough_the_first_time() {
     let folder = tempfile::tempdir().unwrap();
     for request_memory in ["1MiB", "16MiB"] {
-        let arguments = ["--request-memory", request_memory, "--memory"];
+        let arguments = ["--request-memory-limit", request_memory, "--memory-limit"];
         let serve = ["serve", text(folder.path()), "--listen", "0"];
         let output = millpond(&[&serve[..], &arguments, &["1MiB"]].concat());
         let stderr = String::from_utf8(output.stderr).unwrap();
-        let least = stderr.split("raise --memory to ").nth(1).unwrap();
+        let least = stderr.split("raise --memory-limit to ").nth(1).unwrap();
         let least = least.split(' ').next().unwrap();
         let server = Server::start(folder.path(), &[&arguments[..], &[least]].concat());
         assert!(server.get("/media/none").starts_with("HTTP/1.1 404"));
@@ -640,16 +705,16 @@ fn the_least_memory_that_is_asked_for_is_enough_the_first_time() {
 #[test]
 fn limits_that_contradict_each_other_are_told_at_the_start() {
     let folder = tempfile::tempdir().unwrap();
-    let server = Server::start(folder.path(), &["--memory", "1PiB"]);
-    let line = server.wait_for_log("--memory");
+    let server = Server::start(folder.path(), &["--memory-limit", "1PiB"]);
+    let line = server.wait_for_log("--memory-limit");
     assert!(
         line.contains("more than the machine or the control group has"),
         "{line}"
     );
-    let server = Server::start(folder.path(), &["--memory", "512MiB"]);
+    let server = Server::start(folder.path(), &["--memory-limit", "512MiB"]);
     assert!(server.get("/media/none").starts_with("HTTP/1.1 404"));
     assert!(
-        !server.logged().contains("WARN  --memory"),
+        !server.logged().contains("WARN  --memory-limit"),
         "{}",
         server.logged()
     );
@@ -660,7 +725,7 @@ fn limits_that_contradict_each_other_are_told_at_the_start() {
         Command::new("sh").args(["-c", &with_few_files, "sh", "serve", text(folder.path())]),
         &["--listen", "0"],
     );
-    let line = server.wait_for_log("64 files open");
+    let line = server.wait_for_log("limit of open files is 64");
     assert!(line.contains("ulimit -n"), "{line}");
     assert!(server.get("/media/none").starts_with("HTTP/1.1 404"));
 }

@@ -1,10 +1,10 @@
 //! A host in this process, over a folder of its own, on a port of its own.
 
 use crate::client::Response;
-use millpond::listener::{self, ConnectionLimits};
-use millpond::store::{Adder, ContentId, Folder};
-use millpond::tls::Certificate;
-use millpond::{Accounts, Bound, Config, Limits, Millpond, Source};
+use millpond::store::{ContentId, Folder, Importer};
+use millpond::{Accounts, Config, Limits, MemoryPlan, Millpond, Source};
+use millpond_server::tls::Certificate;
+use millpond_server::{ConnectionLimits, Server};
 use std::fs;
 use std::net::SocketAddr;
 use std::path::Path;
@@ -71,7 +71,7 @@ impl Host {
 
     /// One that looks at its files for each request.
     pub(crate) async fn start_looking_each_time() -> Self {
-        let look_each_time = |folder: Folder| folder.with_recheck(Duration::ZERO);
+        let look_each_time = |folder: Folder| folder.with_open_file_cache_valid(Duration::ZERO);
         Host::start_over(Setup::default(), look_each_time).await
     }
 
@@ -89,16 +89,14 @@ impl Host {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let stop = CancellationToken::new();
-        let (served, limits, stopped) = (millpond.clone(), setup.connections, stop.clone());
+        let served = Server::new(millpond.clone());
+        let (limits, stopped) = (setup.connections, stop.clone());
         let listener = match setup.certificate {
-            None => tokio::spawn(listener::serve(listener, served, limits, stopped)),
-            Some(certificate) => tokio::spawn(listener::serve_tls(
-                listener,
-                certificate,
-                served,
-                limits,
-                stopped,
-            )),
+            None => tokio::spawn(async move { served.serve(listener, limits, stopped).await }),
+            Some(certificate) => tokio::spawn(async move {
+                let served = served.serve_tls(listener, certificate, limits, stopped);
+                served.await;
+            }),
         };
         Host {
             address,
@@ -120,16 +118,16 @@ impl Host {
     pub(crate) fn add(&self, content: &[u8]) -> ContentId {
         let source = tempfile::NamedTempFile::new().unwrap();
         fs::write(source.path(), content).unwrap();
-        let adder = Adder::open(self.folder.path()).unwrap();
+        let adder = Importer::open(self.folder.path()).unwrap();
         adder.add(source.path(), |_| ()).unwrap().id
     }
 
-    pub(crate) fn bound(&self) -> &Bound {
+    pub(crate) fn bound(&self) -> &MemoryPlan {
         self.millpond.bound()
     }
 
     pub(crate) fn kept_bytes(&self) -> usize {
-        self.millpond.kept_bytes()
+        self.millpond.cache_bytes().total()
     }
 
     /// Connections that are open, as far as the host has seen them.

@@ -3,8 +3,8 @@
 use crate::client::{raw, status};
 use crate::host::{Host, Setup, stop_time, while_time_passes, with};
 use crate::server::{Server, exchange};
-use millpond::End;
-use millpond::listener::ConnectionLimits;
+use millpond::Outcome;
+use millpond_server::ConnectionLimits;
 use std::io::{Read, Write};
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -100,30 +100,34 @@ fn what_the_parser_refuses_is_logged_and_counted_as_what_the_host_refuses() {
     for (request, told) in [
         (
             "GET /version HTTP/9.9\r\n\r\n",
-            "method=GET path=/version status=400",
+            "method=GET target=/version status=400",
         ),
         (
             "BREW /field HTTP/1.1\r\nx y: z\r\n\r\n",
-            "method=BREW path=/field status=400",
+            "method=BREW target=/field status=400",
         ),
-        ("\u{1} \u{1}\r\n\r\n", "method=- path=- status=400"),
-        (&large, "method=GET path=/large status=431"),
+        ("\u{1} \u{1}\r\n\r\n", "method=- target=- status=400"),
+        (&large, "method=GET target=/large status=431"),
         (
             "GET /host HTTP/1.1\r\n\r\n",
-            "method=GET path=/host status=400",
+            "method=GET target=/host status=400",
         ),
     ] {
         let expected = told.split_once("status=").unwrap().1;
         assert_eq!(ask(request), Some(expected.parse().unwrap()), "{told}");
         let line = server.wait_for_log(told);
         assert!(
-            line.contains("end=refused") && line.contains("reason="),
+            line.contains("outcome=rejected") && line.contains("error="),
             "{line}"
         );
     }
     let metrics = String::from_utf8(exchange(&server.admin, "/metrics")).unwrap();
-    let refused = "millpond_requests_total{end=\"refused\"} 5";
-    assert!(metrics.contains(refused), "{metrics}");
+    for line in [
+        r#"millpond_requests_total{outcome="rejected",method="GET",code="4xx"} 3"#,
+        r#"millpond_requests_total{outcome="rejected",method="other",code="4xx"} 2"#,
+    ] {
+        assert!(metrics.contains(line), "{line}: {metrics}");
+    }
 }
 
 #[tokio::test]
@@ -204,11 +208,11 @@ async fn a_client_that_takes_nothing_is_cut_and_its_file_closed() {
             stream.shutdown().await.unwrap();
         }
         // Once nothing more goes, nothing is taken.
-        while host.accounts().bodies() == 0 {
+        while host.accounts().in_use().bodies() == 0 {
             yield_now().await;
         }
         while_time_passes(host.accounts().idle()).await;
-        assert_eq!(host.accounts().ended(End::Aborted), number);
+        assert_eq!(host.accounts().ended(Outcome::Aborted), number);
         drop(stream);
     }
 }
@@ -217,7 +221,7 @@ async fn a_client_that_takes_nothing_is_cut_and_its_file_closed() {
 async fn stopping_lets_a_running_answer_end() {
     let host = Host::start_with(Setup {
         connections: with(|limits: &mut ConnectionLimits| {
-            limits.drain = Duration::from_secs(3600);
+            limits.shutdown_grace = Duration::from_secs(3600);
         }),
         ..Setup::default()
     })

@@ -3,7 +3,7 @@
 use crate::client::Response;
 use crate::host::{Host, Setup, noise};
 use millpond::Config;
-use millpond::store::{Adder, ContentId};
+use millpond::store::{ContentId, Importer};
 use millpond_format::signature::{Grant, Key};
 use std::fs;
 use std::process::Command;
@@ -123,7 +123,7 @@ async fn private_media_is_served_to_whoever_has_a_signature() {
     .await;
     let source = tempfile::NamedTempFile::new().unwrap();
     fs::write(source.path(), b"\x89PNG\r\n\x1a\nsecret").unwrap();
-    let adder = Adder::open(host.folder.path()).unwrap().private();
+    let adder = Importer::open(host.folder.path()).unwrap().private();
     let id = adder.add(source.path(), |_| ()).unwrap().id;
     let path = format!("/api/media/{id}");
     let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
@@ -163,15 +163,15 @@ async fn private_media_is_served_to_whoever_has_a_signature() {
 #[tokio::test]
 async fn a_picture_has_variants_and_a_text_has_codings() {
     let host = Host::start().await;
-    let add = |content: &[u8]| -> millpond::store::Added {
+    let add = |content: &[u8]| -> millpond::store::Imported {
         let source = tempfile::NamedTempFile::new().unwrap();
         fs::write(source.path(), content).unwrap();
-        let adder = Adder::open(host.folder.path()).unwrap();
+        let adder = Importer::open(host.folder.path()).unwrap();
         adder.add(source.path(), |_| ()).unwrap()
     };
     let png = add(b"\x89PNG\r\n\x1a\n original");
     let webp = add(b"RIFF\x10\0\0\0WEBPVP8 webp");
-    let adder = Adder::open(host.folder.path()).unwrap();
+    let adder = Importer::open(host.folder.path()).unwrap();
     adder.add_variant(&png.id, &webp, None).unwrap();
     let target = format!("/api/media/{}", png.id);
     let tag = |id: &ContentId| format!("\"{id}\"");
@@ -202,7 +202,7 @@ async fn a_picture_has_variants_and_a_text_has_codings() {
 
 #[tokio::test]
 async fn a_named_file_s_digest_is_told_once_it_is_known_and_changes_with_the_file() {
-    let host = Host::start().await;
+    let host = Host::start_looking_each_time().await;
     for content in [&b"first"[..], b"second"] {
         host.write("a.mp4", content);
         let expected = {
@@ -293,7 +293,7 @@ fn sign_makes_what_the_server_takes_and_wrong_settings_are_one_clear_line() {
             Some("k1:5ec2e7"),
             "MILLPOND_SIGNING_KEYS: a signing key has",
         ),
-        (&["sign", "/api/media/ab"], None, "there is no such key"),
+        (&["sign", "/api/media/ab"], None, "no such signing key"),
     ] {
         let (code, _, stderr) = millpond(arguments, keys);
         assert_eq!((code, stderr.lines().count()), (Some(2), 1), "{stderr}");

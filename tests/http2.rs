@@ -2,8 +2,8 @@
 
 use crate::frames::{self, Client, END_HEADERS, END_STREAM, Frame, fields, kind};
 use crate::host::{Host, let_pass, noise, stop_time, while_time_passes};
-use millpond::End;
-use millpond::listener::ConnectionLimits;
+use millpond::Outcome;
+use millpond_server::ConnectionLimits;
 use std::fs;
 use tokio::task::JoinSet;
 
@@ -56,7 +56,7 @@ async fn streams_share_a_connection() {
     }
     drop(client);
     host.accounts().idle().await;
-    assert_eq!(host.accounts().ended(End::Completed), 25);
+    assert_eq!(host.accounts().ended(Outcome::Completed), 25);
 }
 
 #[tokio::test]
@@ -83,13 +83,13 @@ async fn a_stalled_stream_ends_and_leaves_the_others_alone() {
         let whole = (large.clone(), true);
         assert!(content(&mut client, stream).await == whole, "{stream}");
         if stream == 3 {
-            let_pass(ConnectionLimits::default().stall).await;
+            let_pass(ConnectionLimits::default().send_timeout).await;
             let reset = client.read_until(|frame| frame.kind != kind::WINDOW_UPDATE);
             let reset = reset.await.expect("the connection stays");
             assert_eq!((reset.kind, reset.stream), (kind::RST_STREAM, 1));
         }
     }
-    assert_eq!(host.accounts().ended(End::Aborted), 1);
+    assert_eq!(host.accounts().ended(Outcome::Aborted), 1);
 }
 
 #[tokio::test]
@@ -105,14 +105,14 @@ async fn a_connection_of_stalled_streams_is_closed() {
         let head = client.read_until(|frame| frame.kind == kind::HEADERS).await;
         head.unwrap();
     }
-    let_pass(ConnectionLimits::default().stall).await;
+    let_pass(ConnectionLimits::default().send_timeout).await;
     // Not one of them is reset first.
     let reset = client
         .read_until(|frame| frame.kind == kind::RST_STREAM)
         .await;
     assert!(reset.is_none(), "{reset:?}");
     host.accounts().idle().await;
-    assert_eq!(host.accounts().ended(End::Aborted), 32);
+    assert_eq!(host.accounts().ended(Outcome::Aborted), 32);
 }
 
 /// What waits for a window must be no pages of a file's, which may be gone by then.
@@ -138,7 +138,7 @@ async fn a_file_that_shrinks_while_it_is_sent_ends_its_stream_only() {
     ];
     client.send(&request).await;
     assert_eq!(content(&mut client, 3).await, (b"hello".to_vec(), true));
-    assert_eq!(host.accounts().ended(End::Failed), 1);
+    assert_eq!(host.accounts().ended(Outcome::Failed), 1);
 }
 
 #[tokio::test]
@@ -153,7 +153,7 @@ async fn nothing_behind_a_preface_is_taken_for_a_request_of_http_1_1() {
             .windows(5)
             .any(|bytes| bytes == b"hello" || bytes == b"HTTP/")
     );
-    assert_eq!(host.accounts().ended(End::Completed), 0);
+    assert_eq!(host.accounts().ended(Outcome::Completed), 0);
 }
 
 #[tokio::test]

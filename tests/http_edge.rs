@@ -6,7 +6,7 @@
 
 use crate::client::{self, raw};
 use crate::host::{Host, stop_time};
-use millpond::End;
+use millpond::Outcome;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
@@ -182,7 +182,7 @@ async fn every_row_gets_its_answer_and_nothing_behind_it_is_smuggled() {
     let mut wrong = Vec::new();
     for row in ROWS {
         let sent = [row.sent, GOOD.as_bytes()].concat();
-        let refused = host.accounts().ended(End::Refused);
+        let refused = host.accounts().ended(Outcome::Rejected);
         let answer = raw(host.address, &sent).await;
         let answer = String::from_utf8_lossy(&answer);
         if row.by == Hyper {
@@ -196,7 +196,7 @@ async fn every_row_gets_its_answer_and_nothing_behind_it_is_smuggled() {
         }
         host.accounts().idle().await;
         if row.by != Guest {
-            let refused = host.accounts().ended(End::Refused) - refused;
+            let refused = host.accounts().ended(Outcome::Rejected) - refused;
             assert_eq!(refused, 1, "{}", row.name);
         }
         assert_eq!(

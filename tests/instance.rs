@@ -48,7 +48,7 @@ impl MediaStore for Never {
         std::future::pending().await
     }
 
-    fn is_shallow(&self) -> bool {
+    fn runs_on_fiber_stack(&self) -> bool {
         true
     }
 }
@@ -97,7 +97,7 @@ pub(crate) async fn of_waiting_guest(source: &Source, request_memory_bytes: usiz
         })
         .await;
         let measured = usize::try_from(thread_bytes() - before).unwrap();
-        assert_eq!(millpond.accounts().stores(), 1);
+        assert_eq!(millpond.accounts().in_use().stores(), 1);
         let held = millpond.accounts().survey().total();
         let instance = held.of(Kind::Instance);
         // It has no handle yet, and room for many is charged.
@@ -125,7 +125,7 @@ async fn of_running_component(source: &Source) -> Taken {
         let answer = millpond.serve(request()).await;
         assert_eq!(answer.status(), 200);
         let measured = usize::try_from(thread_bytes() - before).unwrap();
-        assert_eq!(millpond.accounts().stores(), 1);
+        assert_eq!(millpond.accounts().in_use().stores(), 1);
         let held = millpond.accounts().survey().total();
         let instance = held.of(Kind::Instance);
         let others = held.at(Place::Heap) - instance;

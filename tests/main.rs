@@ -24,6 +24,7 @@ mod http_edge;
 mod import;
 mod instance;
 mod memory;
+mod metrics;
 #[cfg(target_os = "linux")]
 mod mounts;
 mod new_guests;

@@ -10,7 +10,8 @@ use serde_json::Value;
 use std::fs;
 use std::net::SocketAddr;
 use std::path::Path;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use std::process::Stdio;
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 
@@ -49,9 +50,9 @@ async fn until(server: &Server, wanted: impl Fn(&Value) -> bool) -> Value {
 fn nothing_is_held(memory: &Value) -> bool {
     [
         "/ledger/total_bytes",
-        "/live/stores",
-        "/live/bodies",
-        "/live/files",
+        "/in_use/instances",
+        "/in_use/response_bodies",
+        "/in_use/files",
         "/budget/reserved_bytes",
     ]
     .iter()
@@ -99,9 +100,9 @@ impl Flooded {
         fs::write(folder.path().join("small.gif"), noise(50_000)).unwrap();
         let server = Server::start(
             folder.path(),
-            &[&ADMIN[..], &["--memory", "256MiB"]].concat(),
+            &[&ADMIN[..], &["--memory-limit", "256MiB"]].concat(),
         );
-        let bound_bytes = bytes(&server.ask("/memory"), "/bound_bytes");
+        let bound_bytes = bytes(&server.ask("/memory"), "/memory_limit_bytes");
         assert_eq!(bound_bytes, 256 << 20);
         Flooded {
             server,
@@ -221,7 +222,8 @@ async fn a_slow_reader_costs_at_most_64_kib() {
     }
     let mut last = 0;
     let parked = until(&server, |memory| {
-        bytes(memory, "/live/bodies") == READERS && bytes(memory, "/kernel/socket_bytes") > 0
+        bytes(memory, "/in_use/response_bodies") == READERS
+            && bytes(memory, "/kernel/socket_bytes") > 0
     })
     .await;
     last = last.max(cost(&parked));
@@ -425,12 +427,12 @@ async fn thousands_of_aborts_leave_nothing() {
     clients.join_all().await;
     let memory = until(&server, nothing_is_held).await;
     assert_eq!(
-        bytes(&memory, "/ended/failed") + bytes(&memory, "/ended/refused"),
+        bytes(&memory, "/outcomes/failed") + bytes(&memory, "/outcomes/rejected"),
         0
     );
-    let ended = bytes(&memory, "/ended/completed") + bytes(&memory, "/ended/aborted");
+    let ended = bytes(&memory, "/outcomes/completed") + bytes(&memory, "/outcomes/aborted");
     assert_eq!(ended, requests as u64);
-    let unexplained = memory["unexplained_bytes"].as_i64().unwrap();
+    let unexplained = memory["heap_unattributed_bytes"].as_i64().unwrap();
     println!("{unexplained} bytes unexplained after {requests} requests: {memory}");
     assert!(unexplained < 4 << 20, "{unexplained} bytes are unexplained");
     let files = fs::read_dir(format!("/proc/{}/fd", server.process_id())).unwrap();
@@ -440,30 +442,42 @@ async fn thousands_of_aborts_leave_nothing() {
     assert!(open.count() <= 1);
 }
 
-/// Serves with a leak until the watch has named it, and returns its words.
+/// Starts the example `leaks`, asks it for one file until the monitor has named the leak, and returns its words.
 async fn words_on_a_leak(leak: &str) -> String {
     let folder = tempfile::tempdir().unwrap();
     fs::write(folder.path().join("a.gif"), noise(20_000)).unwrap();
-    fs::write(folder.path().join("b.txt"), b"innocent").unwrap();
-    let arguments = [
-        "--leak-drill",
-        leak,
-        "--watch-every",
-        "50ms",
-        "--memory",
-        "4GiB",
-    ];
-    let server = std::sync::Arc::new(Server::start(folder.path(), &arguments));
-    let address = address(&server);
-    let load = tokio::spawn(async move {
+    let tests = std::env::current_exe().unwrap();
+    let built = tests.parent().unwrap().parent().unwrap();
+    let mut server = tokio::process::Command::new(built.join("examples/leaks"))
+        .arg(leak)
+        .arg(folder.path())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .kill_on_drop(true)
+        .spawn()
+        .unwrap();
+    let mut address = BufReader::new(server.stdout.take().unwrap()).lines();
+    let address = address.next_line().await.unwrap().unwrap();
+    let address = address.parse().unwrap();
+    let load = async {
         loop {
             crate::client::request(address, "GET", "/media/a.gif", &[]).await;
         }
-    });
-    let waiting = std::sync::Arc::clone(&server);
-    let words = tokio::task::spawn_blocking(move || waiting.wait_for_log("memory grows"));
-    let words = words.await.unwrap();
-    load.abort();
+    };
+    let mut log = BufReader::new(server.stderr.take().unwrap()).lines();
+    let words = async {
+        loop {
+            let line = log.next_line().await.unwrap();
+            let line = line.expect("the server logs until it is killed");
+            if line.contains("memory grows") {
+                break line;
+            }
+        }
+    };
+    let words = tokio::select! {
+        words = words => words,
+        () = load => String::new(),
+    };
     println!("{words}");
     words
 }
@@ -472,7 +486,9 @@ async fn words_on_a_leak(leak: &str) -> String {
 async fn leak_drill_a_forgotten_token_is_named_with_its_route_and_kind() {
     let words = words_on_a_leak("token").await;
     assert!(
-        words.contains("route /media/*.gif ended") && words.contains("buffers"),
+        words.contains("route /media/*.gif:")
+            && words.contains("leaked")
+            && words.contains("buffers"),
         "{words}"
     );
 }
@@ -481,7 +497,9 @@ async fn leak_drill_a_forgotten_token_is_named_with_its_route_and_kind() {
 async fn leak_drill_a_kept_body_is_named_with_its_route_and_kind() {
     let words = words_on_a_leak("body").await;
     assert!(
-        words.contains("route /media/*.gif ended") && words.contains("socket"),
+        words.contains("route /media/*.gif:")
+            && words.contains("leaked")
+            && words.contains("socket"),
         "{words}"
     );
 }
@@ -489,8 +507,8 @@ async fn leak_drill_a_kept_body_is_named_with_its_route_and_kind() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn leak_drill_a_buffer_beside_the_ledger_is_named_with_its_route() {
     let words = words_on_a_leak("buffer").await;
-    assert!(words.contains("unexplained 100 %"), "{words}");
-    assert!(words.contains("route /media/*.gif served"), "{words}");
+    assert!(words.contains("100 % unattributed"), "{words}");
+    assert!(words.contains("route /media/*.gif:"), "{words}");
 }
 
 #[tokio::test]
@@ -501,9 +519,9 @@ async fn the_admin_listener_tells_what_is_held_and_by_whom() {
     let (client, status) = stalled(address(&server), "/media/big.mp4").await;
     assert_eq!(status, Some(200));
     let memory = until(&server, |memory| bytes(memory, "/kernel/socket_bytes") > 0).await;
-    assert_eq!(bytes(&memory, "/live/bodies"), 1);
+    assert_eq!(bytes(&memory, "/in_use/response_bodies"), 1);
     assert_eq!(
-        bytes(&memory, "/live/stores"),
+        bytes(&memory, "/in_use/instances"),
         0,
         "the instance is freed before the body"
     );
@@ -523,9 +541,9 @@ async fn the_admin_listener_tells_what_is_held_and_by_whom() {
     );
     let metrics = String::from_utf8(metrics.await).unwrap();
     for line in [
-        "millpond_live{what=\"bodies\"} 1",
-        "millpond_requests_total{end=\"completed\"} 0",
-        "millpond_bound_bytes ",
+        "millpond_in_use{resource=\"response_bodies\"} 1",
+        r#"millpond_requests_total{outcome="completed",method="GET",code="2xx"} 0"#,
+        "millpond_memory_limit_bytes ",
         "millpond_ledger_bytes{kind=\"socket\"} ",
         "# EOF",
     ] {
@@ -535,13 +553,13 @@ async fn the_admin_listener_tells_what_is_held_and_by_whom() {
     until(&server, nothing_is_held).await;
     // A report on request, whole, and the process goes on: the original was killed by that signal.
     server.signal(Signal::USR2);
-    let line = server.wait_for_log("a report was written");
+    let line = server.wait_for_log("report written");
     let path = line.split("path=").nth(1).unwrap().trim();
     let report: Value = serde_json::from_str(&fs::read_to_string(path).unwrap()).unwrap();
     assert!(report["allocator"].as_str().unwrap().contains("jemalloc"));
-    assert_eq!(bytes(&report, "/memory/ended/aborted"), 1);
+    assert_eq!(bytes(&report, "/memory/outcomes/aborted"), 1);
     fs::remove_file(Path::new(path)).unwrap();
-    assert_eq!(bytes(&server.ask("/memory"), "/ended/aborted"), 1);
+    assert_eq!(bytes(&server.ask("/memory"), "/outcomes/aborted"), 1);
 }
 
 #[tokio::test]
@@ -551,9 +569,9 @@ async fn connections_beyond_what_memory_carries_wait_for_a_place() {
     fs::write(folder.path().join("a.txt"), "a").unwrap();
     let server = Server::start(
         folder.path(),
-        &[&ADMIN[..], &["--memory", "160MiB"]].concat(),
+        &[&ADMIN[..], &["--memory-limit", "160MiB"]].concat(),
     );
-    let places = bytes(&server.ask("/memory"), "/bound/connections");
+    let places = bytes(&server.ask("/memory"), "/memory_limit/connections");
     let mut held = Vec::new();
     for _ in 0..places {
         held.push(TcpStream::connect(address(&server)).await.unwrap());
@@ -581,9 +599,9 @@ async fn idle_connections_of_http_2_make_way_for_a_new_one() {
     let folder = tempfile::tempdir().unwrap();
     let server = Server::start(
         folder.path(),
-        &[&ADMIN[..], &["--memory", "160MiB"]].concat(),
+        &[&ADMIN[..], &["--memory-limit", "160MiB"]].concat(),
     );
-    let places = bytes(&server.ask("/memory"), "/bound/connections_bytes") / EACH_BYTES;
+    let places = bytes(&server.ask("/memory"), "/memory_limit/connections_bytes") / EACH_BYTES;
     let mut held = Vec::new();
     // The last ones find no room.
     for _ in 0..places + 2 {
@@ -632,7 +650,7 @@ async fn a_large_window_is_given_back_without_a_watch() {
 #[test]
 fn too_little_memory_is_one_clear_line() {
     let output = std::process::Command::new(env!("CARGO_BIN_EXE_millpond"))
-        .args(["serve", ".", "--memory", "8MiB"])
+        .args(["serve", ".", "--memory-limit", "8MiB"])
         .output()
         .unwrap();
     let stderr = String::from_utf8(output.stderr).unwrap();
@@ -641,5 +659,5 @@ fn too_little_memory_is_one_clear_line() {
         (Some(2), 1),
         "{stderr}"
     );
-    assert!(stderr.contains("raise --memory to"), "{stderr}");
+    assert!(stderr.contains("raise --memory-limit to"), "{stderr}");
 }

@@ -5,7 +5,7 @@ use crate::host::{Host, Setup, with};
 use crate::hosts::{installed, root};
 use crate::instance;
 use crate::server::Server;
-use millpond::{End, Limits, Source};
+use millpond::{Limits, Outcome, Source};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
@@ -63,7 +63,7 @@ async fn a_guest_in_python_that_misbehaves_is_ended_while_others_go_on() {
     let component = component.to_str().unwrap();
     let guests = root().join("tests/guests/python");
     let build = "componentize-py -d ../../../wit -w media-guest componentize --stub-wasi -p . \
-                 -p ../../../host/starters/python misbehaving -o";
+                 -p ../../../host/cli/starters/python misbehaving -o";
     run(&guests, &format!("{build} {component}"));
     let host = misbehaving(component).await;
     assert_ended(&host, "/endless-loop", 503, "Request took too long").await;
@@ -134,7 +134,7 @@ impl NewGuest {
     fn request_memory(&self) -> &str {
         let (_, rest) = self
             .commands("Run")
-            .split_once("--request-memory ")
+            .split_once("--request-memory-limit ")
             .unwrap();
         rest.split_ascii_whitespace().next().unwrap()
     }
@@ -142,7 +142,7 @@ impl NewGuest {
     /// What the README says is the least.
     fn least_request_memory(&self) -> &str {
         let (before, _) = self.readme.split_once("` is the least").unwrap();
-        before.rsplit_once("`--request-memory ").unwrap().1
+        before.rsplit_once("`--request-memory-limit ").unwrap().1
     }
 
     async fn assert_is_as_its_readme_says(&self) {
@@ -153,7 +153,8 @@ impl NewGuest {
 
     fn assert_serves(&self) {
         let component = self.component();
-        let inspect = |memory: &str| millpond(&["inspect", &component, "--request-memory", memory]);
+        let inspect =
+            |memory: &str| millpond(&["inspect", &component, "--request-memory-limit", memory]);
         let least = self.least_request_memory();
         assert_succeeds(&inspect(least), &["inspect", least]);
         let size: bytesize::ByteSize = least.parse().unwrap();
@@ -165,12 +166,12 @@ impl NewGuest {
             Some(2),
             "{less} are enough: {stderr}"
         );
-        assert!(stderr.contains("raise --request-memory"), "{stderr}");
+        assert!(stderr.contains("raise --request-memory-limit"), "{stderr}");
 
         let media = tempfile::tempdir().unwrap();
         fs::write(media.path().join("a b.gif"), b"GIF89a").unwrap();
         for memory in [self.request_memory(), least] {
-            let arguments = ["--component", &component, "--request-memory", memory];
+            let arguments = ["--component", &component, "--request-memory-limit", memory];
             let server = Server::start(media.path(), &arguments);
             let found = server.get("/media/a%20b.gif");
             assert!(found.starts_with("HTTP/1.1 200 "), "{}: {found}", self.lang);
@@ -412,7 +413,7 @@ async fn misbehaving(component: &str) -> Host {
 
 /// It gets that, while others are answered.
 async fn assert_ended(host: &Host, target: &str, status: u16, message: &str) {
-    let limited = host.accounts().ended(End::Limited);
+    let limited = host.accounts().ended(Outcome::Limited);
     let others = async {
         for _ in 0..20 {
             let response = host.get("/media/small.txt").await;
@@ -426,5 +427,9 @@ async fn assert_ended(host: &Host, target: &str, status: u16, message: &str) {
         "{target}"
     );
     host.accounts().idle().await;
-    assert_eq!(host.accounts().ended(End::Limited), limited + 1, "{target}");
+    assert_eq!(
+        host.accounts().ended(Outcome::Limited),
+        limited + 1,
+        "{target}"
+    );
 }

@@ -56,7 +56,7 @@ async fn run(program: &str, arguments: &[&str]) -> Output {
 }
 
 fn sample(name: &str) -> PathBuf {
-    let media = Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples/media");
+    let media = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../examples/media");
     media.join(name)
 }
 

@@ -5,12 +5,12 @@ use crate::client::{Response, request, reset};
 use crate::host::noise;
 use bytes::Bytes;
 use millpond::ledger::{Kind, LedgerHandle};
-use millpond::listener::{self, ConnectionLimits};
 use millpond::store::{
     Access, ContentId, Folder, Key, MediaObject, MediaStore, ObjectInfo, ObjectVariant, OpenError,
     ReadAt,
 };
-use millpond::{Accounts, Config, End, Limits, Millpond, Source};
+use millpond::{Accounts, Config, Limits, Millpond, Outcome, Source};
+use millpond_server::{ConnectionLimits, Server};
 use sha2::{Digest, Sha256};
 use std::collections::VecDeque;
 use std::fs;
@@ -105,9 +105,10 @@ async fn the_axum_example_has_its_own_routes_beside_media() {
     let metrics = String::from_utf8(metrics.body).unwrap();
     for line in [
         "visits_total 1\n",
-        "millpond_requests_total{end=\"completed\"} 3\n",
-        "millpond_request_duration_seconds_count{end=\"completed\"} 3\n",
-        "millpond_live{what=\"files\"} 0\n",
+        "millpond_requests_total{outcome=\"completed\",method=\"GET\",code=\"2xx\"} 2\n",
+        "millpond_requests_total{outcome=\"completed\",method=\"GET\",code=\"4xx\"} 1\n",
+        "millpond_request_duration_seconds_count{outcome=\"completed\"} 3\n",
+        "millpond_in_use{resource=\"files\"} 0\n",
         "# EOF",
     ] {
         assert!(metrics.contains(line), "{line}: {metrics}");
@@ -205,7 +206,7 @@ async fn downloads_aborted_inside_axum_leave_nothing() {
     accounts.idle().await;
     assert_eq!(accounts.survey().total().total(), 0);
     assert_eq!(millpond.budget().reserved_bytes(), 0);
-    assert_eq!(accounts.ended(End::Aborted), DOWNLOADS as u64);
+    assert_eq!(accounts.ended(Outcome::Aborted), DOWNLOADS as u64);
     assert_eq!(request(address, "GET", "/own", &[]).await.body, b"own");
     server.abort();
 }
@@ -278,12 +279,13 @@ async fn serve_from(store: impl MediaStore, source: Source) -> (Millpond, Socket
     config.mount_path = Some("/".parse().unwrap());
     // What a store is asked is not to depend on what it was asked before.
     let mut limits = Limits::default();
-    limits.reuse_bytes = 0;
+    limits.response_cache_bytes = 0;
     let millpond = Millpond::new(&source, store, &config, limits).unwrap();
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let (limits, stop) = (ConnectionLimits::default(), CancellationToken::new());
-    tokio::spawn(listener::serve(listener, millpond.clone(), limits, stop));
+    let server = Server::new(millpond.clone());
+    tokio::spawn(async move { server.serve(listener, limits, stop).await });
     (millpond, address)
 }
 
@@ -361,7 +363,7 @@ async fn a_store_that_gives_too_much_or_nothing_or_fails_ends_in_an_abort() {
         assert!(!response.whole, "{what}");
         assert!(content.starts_with(&response.body), "{what}");
         millpond.accounts().idle().await;
-        assert_eq!(millpond.accounts().ended(End::Failed), 1, "{what}");
+        assert_eq!(millpond.accounts().ended(Outcome::Failed), 1, "{what}");
         assert_eq!(millpond.budget().reserved_bytes(), 0, "{what}");
     }
 }
@@ -469,7 +471,7 @@ async fn a_client_that_leaves_while_a_store_is_slow_takes_its_work_along() {
         // With the next one behind it, which nobody reads yet.
         client.write_all(&head.repeat(2)).await.unwrap();
         is_asked.recv().await.unwrap();
-        assert_eq!(millpond.accounts().requests(), 1);
+        assert_eq!(millpond.accounts().in_use().requests(), 1);
         if opens {
             // The head draws a reset.
             drop(client);
@@ -477,7 +479,7 @@ async fn a_client_that_leaves_while_a_store_is_slow_takes_its_work_along() {
             reset(client);
         }
         millpond.accounts().idle().await;
-        assert_eq!(millpond.accounts().ended(End::Aborted), 1);
+        assert_eq!(millpond.accounts().ended(Outcome::Aborted), 1);
         assert_eq!(millpond.budget().reserved_bytes(), 0);
     }
 }

@@ -3,7 +3,7 @@
 use crate::client::Response;
 use crate::host::{Host, Setup, noise, with};
 use millpond::Limits;
-use millpond::store::Adder;
+use millpond::store::Importer;
 use std::fs;
 
 /// A host that looks at its files for each request, since these tests change them.
@@ -40,10 +40,10 @@ async fn an_equal_question_is_answered_alike_without_an_instance() {
         let first = host.request(method, target, &fields).await;
         // Once, so that the fields are known on which answers depend.
         host.request(method, target, &fields).await;
-        let before = host.accounts().reused();
+        let before = host.accounts().response_cache_hits();
         let again = host.request(method, target, &fields).await;
         assert_eq!(
-            host.accounts().reused(),
+            host.accounts().response_cache_hits(),
             before + 1,
             "{method} {target} {fields:?}"
         );
@@ -115,7 +115,7 @@ async fn what_becomes_private_is_not_given_again() {
     let png = noise(3000);
     let (id, of_variant) = (host.add(&png), host.add(b"RIFF\x10\0\0\0WEBPVP8 webp"));
     let folder = host.folder.path();
-    let adder = Adder::open(folder).unwrap();
+    let adder = Importer::open(folder).unwrap();
     let source = tempfile::NamedTempFile::new().unwrap();
     fs::write(source.path(), b"RIFF\x10\0\0\0WEBPVP8 webp").unwrap();
     let variant = adder.add(source.path(), |_| ()).unwrap();
@@ -141,10 +141,10 @@ async fn what_becomes_private_is_not_given_again() {
             assert_eq!(answer.status, *status, "{method} {target} {fields:?}");
         }
     }
-    assert!(host.accounts().reused() > 0);
+    assert!(host.accounts().response_cache_hits() > 0);
     fs::write(source.path(), &png).unwrap();
-    let adder = Adder::open(folder).unwrap().private();
-    assert!(adder.add(source.path(), |_| ()).unwrap().was_there);
+    let adder = Importer::open(folder).unwrap().private();
+    assert!(adder.add(source.path(), |_| ()).unwrap().already_present);
     for (method, target, fields, _) in &questions {
         for _ in 0..3 {
             let answer = host.request(method, target, fields).await;
@@ -173,7 +173,7 @@ async fn what_becomes_private_is_private_within_the_recheck_time() {
     }
     let source = tempfile::NamedTempFile::new().unwrap();
     fs::write(source.path(), &content).unwrap();
-    let adder = Adder::open(host.folder.path()).unwrap().private();
+    let adder = Importer::open(host.folder.path()).unwrap().private();
     adder.add(source.path(), |_| ()).unwrap();
     let narrowed = std::time::Instant::now();
     loop {
@@ -203,14 +203,14 @@ async fn equal_questions_at_once_are_asked_once() {
         assert_eq!(response.status, 200);
         assert_eq!(response.body, noise(1000));
     }
-    assert_eq!(host.accounts().reused(), CLIENTS as u64 - 1);
+    assert_eq!(host.accounts().response_cache_hits(), CLIENTS as u64 - 1);
     host.accounts().idle().await;
 }
 
 #[tokio::test]
 async fn where_it_is_off_each_request_is_asked() {
     let host = Host::start_with(Setup {
-        limits: with(|limits: &mut Limits| limits.reuse_bytes = 0),
+        limits: with(|limits: &mut Limits| limits.response_cache_bytes = 0),
         ..Setup::default()
     })
     .await;
@@ -218,14 +218,14 @@ async fn where_it_is_off_each_request_is_asked() {
     for _ in 0..3 {
         assert_eq!(host.get(&media).await.body, noise(1000));
     }
-    assert_eq!(host.accounts().reused(), 0);
+    assert_eq!(host.accounts().response_cache_hits(), 0);
 }
 
 /// What is remembered of made-up targets is bounded, and so is what it is charged as.
 #[tokio::test]
 async fn made_up_targets_do_not_make_it_grow() {
     let host = Host::start_with(Setup {
-        limits: with(|limits: &mut Limits| limits.reuse_bytes = 64 * 1024),
+        limits: with(|limits: &mut Limits| limits.response_cache_bytes = 64 * 1024),
         ..Setup::default()
     })
     .await;

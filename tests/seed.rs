@@ -66,7 +66,7 @@ async fn r1_media_by_id_with_validators() {
 
 #[tokio::test]
 async fn r2_not_media_without_a_sound_record_is_served_to_nobody() {
-    let host = Host::start().await;
+    let host = Host::start_looking_each_time().await;
     let id = host.add(b"private");
     let target = format!("/api/media/{id}");
     let record = host.folder.path().join(id.record_path());
@@ -222,7 +222,7 @@ async fn s4_a_read_error_is_told_or_seen() {
     let received = first.len() + rest.len();
     assert!(ended.is_err() || received < 64 << 20, "{received} bytes");
     host.accounts().idle().await;
-    assert_eq!(host.accounts().ended(millpond::End::Failed), 1);
+    assert_eq!(host.accounts().ended(millpond::Outcome::Failed), 1);
 }
 
 #[tokio::test]
@@ -259,7 +259,7 @@ async fn s6_not_an_open_file_for_each_disconnect() {
     clients.join_all().await;
     host.accounts().idle().await;
     let accounts = host.accounts();
-    assert_eq!(accounts.ended(millpond::End::Aborted), CLIENTS as u64);
+    assert_eq!(accounts.ended(millpond::Outcome::Aborted), CLIENTS as u64);
     // The one that is kept for whoever comes next.
     assert!(open_files_in(host.folder.path()) <= 1);
     assert_eq!(

@@ -113,9 +113,9 @@ fn a_second_signal_ends_it_at_once_and_the_log_says_so() {
         .unwrap();
     busy.read_exact(&mut [0]).unwrap();
     server.signal(Signal::TERM);
-    server.wait_for_log("running answers are let end");
+    server.wait_for_log("waiting for in-flight responses");
     server.signal(Signal::TERM);
     let (code, log) = server.wait();
     assert_eq!(code, Some(1), "{log}");
-    assert!(log.contains("stopping at once"), "{log}");
+    assert!(log.contains("shutting down now"), "{log}");
 }

@@ -3,8 +3,8 @@
 use crate::client::status;
 use crate::host::{Host, Setup};
 use crate::server::Server;
-use millpond::End;
-use millpond::tls::Certificate;
+use millpond::Outcome;
+use millpond_server::tls::Certificate;
 use std::fs;
 use std::io;
 use std::net::SocketAddr;
@@ -175,7 +175,7 @@ async fn a_file_that_shrinks_while_it_is_sent_ends_its_answer_only() {
     let received = first.len() + rest.len();
     assert!(ended.is_err() || received < LENGTH, "{received} bytes");
     host.accounts().idle().await;
-    assert_eq!(host.accounts().ended(End::Failed), 1);
+    assert_eq!(host.accounts().ended(Outcome::Failed), 1);
     let good = b"GET /media/big.bin HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n";
     assert_eq!(status(&raw(&identity, host.address, good).await), Some(200));
 }
@@ -218,7 +218,7 @@ async fn plain_http_is_refused_in_words_and_nothing_of_it_is_answered() {
         assert!(answer.ends_with(told), "{answer}");
         assert!(answer.contains("connection: close\r\n"), "{answer}");
         host.accounts().idle().await;
-        assert_eq!(host.accounts().ended(End::Refused), number);
+        assert_eq!(host.accounts().ended(Outcome::Rejected), number);
     }
     let good = format!("{head}connection: close\r\n\r\n");
     let answer = raw(&identity, host.address, good.as_bytes()).await;
@@ -247,13 +247,13 @@ async fn a_renewed_certificate_is_shown_without_a_restart() {
 
     fs::write(identity.key_file(), "no key").unwrap();
     server.signal(rustix::process::Signal::HUP);
-    let line = server.wait_for_log("the one before stays");
+    let line = server.wait_for_log("the previous one stays");
     assert!(line.contains("there is no private key in"), "{line}");
     assert!(identity.connect(address, &[]).await.is_ok());
 
     identity.renew();
     server.signal(rustix::process::Signal::HUP);
-    server.wait_for_log("the certificate was renewed");
+    server.wait_for_log("certificate reloaded");
     assert!(identity.connect(address, &[]).await.is_ok());
     // Who was connected stays so.
     let head = b"GET /media/a.txt HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n";

@@ -17,7 +17,7 @@ pub(crate) fn add(millpond: &Path, files: &[PathBuf], store: &Path) -> Result<Ve
     let output = Command::new(millpond)
         .arg("add")
         .args(files)
-        .arg("--to")
+        .arg("--store")
         .arg(store)
         .arg("--json")
         .output()

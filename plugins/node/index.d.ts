@@ -19,9 +19,9 @@ export interface Middleware {
 }
 
 /** How a request ended. */
-export type End = 'completed' | 'aborted' | 'refused' | 'limited' | 'failed';
+export type Outcome = 'completed' | 'aborted' | 'rejected' | 'limited' | 'failed';
 
-export interface Figures extends Record<End, number> {
+export interface Figures extends Record<Outcome, number> {
   /** Files that are open for answers, and for digests that are being computed. */
   openFiles: number;
   /** Requests whose answers have not ended. */
@@ -34,7 +34,7 @@ export interface Options extends Settings {
   /** Requests in flight at one time; one more gets 503. 1000. */
   maxRequests?: number;
   /** Milliseconds in which a client has to take 64 KiB of an answer, or it is cut off. 120000. */
-  stallMs?: number;
+  sendTimeoutMs?: number;
   /** The client's address, IPv4 or IPv6 in text: what signatures are bound to. That of the connection. */
   client?: (request: IncomingMessage) => string | undefined;
   /** Gets one line for each request that was cut off, met a limit or failed. Standard error. */

@@ -15,9 +15,9 @@ class CopyComponent(BuildHookInterface):  # type: ignore[type-arg]
             return
         root = Path(self.root)
         packaged = "src/millpond/media-serve.wasm"
-        for found in (root.parent.parent / "host/component/media-serve.wasm", root / packaged):
+        for found in (root.parent.parent / "host/millpond/component/media-serve.wasm", root / packaged):
             if found.is_file():
                 target = packaged if self.target_name == "sdist" else "millpond/media-serve.wasm"
                 build_data["force_include"][str(found)] = target
                 return
-        raise FileNotFoundError("there is no host/component/media-serve.wasm to build from")
+        raise FileNotFoundError("there is no host/millpond/component/media-serve.wasm to build from")

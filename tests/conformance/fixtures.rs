@@ -2,7 +2,7 @@
 
 use super::table::{self, Common, Settings};
 use crate::host::noise;
-use millpond::store::{Adder, ContentId};
+use millpond::store::{ContentId, Importer};
 use millpond_format::{settings, signature};
 use millpond_guest::config::SANDBOX;
 use millpond_guest::{
@@ -61,8 +61,8 @@ impl Fixtures {
     /// Puts them where a host serves from.
     pub(crate) fn put_into(&self, folder: &Path) {
         let adder = |access| match access {
-            Access::Public => Adder::open(folder).unwrap(),
-            Access::Private => Adder::open(folder).unwrap().private(),
+            Access::Public => Importer::open(folder).unwrap(),
+            Access::Private => Importer::open(folder).unwrap().private(),
         };
         let mut stored = BTreeMap::new();
         for fixture in self.objects.values() {

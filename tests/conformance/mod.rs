@@ -50,7 +50,7 @@ async fn the_component_in_this_process_answers_as_the_table_says() {
     for exchange in &exchanges {
         let component = components.with(&exchange.settings);
         answers.push(component.ask(&exchange.request).await);
-        assert_eq!(component.accounts().reused(), 0);
+        assert_eq!(component.accounts().response_cache_hits(), 0);
     }
     assert_all(&exchanges, answers);
 }
@@ -69,9 +69,9 @@ async fn answers_that_are_given_again_are_as_the_table_says() {
         for exchange in &exchanges {
             let component = components.with(&exchange.settings);
             first.push(component.ask(&exchange.request).await);
-            let before = component.accounts().reused();
+            let before = component.accounts().response_cache_hits();
             second.push(component.ask(&exchange.request).await);
-            let is_reused = component.accounts().reused() > before;
+            let is_reused = component.accounts().response_cache_hits() > before;
             let is_signed = exchange.request.target.contains("signature=");
             assert!(!(is_reused && is_signed), "{}", exchange.name);
             reused += usize::from(is_reused);
@@ -186,7 +186,7 @@ fn not_natively_only(exchanges: Vec<Exchange>) -> Vec<Exchange> {
 }
 
 fn table() -> (Table, Fixtures) {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/conformance");
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/conformance");
     let table = Table::read(&folder).unwrap_or_else(|error| panic!("{error}"));
     let fixtures = Fixtures::new(&table.common);
     (table, fixtures)

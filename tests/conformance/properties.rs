@@ -4,7 +4,7 @@ use super::exchange::{Request, Response};
 use super::fixtures::{Fixtures, Item};
 use super::ways::{self, Component};
 use crate::host::noise;
-use millpond::End;
+use millpond::Outcome;
 use millpond_format::settings::Settings;
 use millpond_format::signature;
 use millpond_guest::{Imports, Key, SettingsError, StoreError};
@@ -86,8 +86,8 @@ fn no_fields_make_the_component_fail() {
         Ok(())
     });
     result.unwrap();
-    assert_eq!(component.accounts().ended(End::Failed), 0);
-    assert_eq!(component.accounts().ended(End::Limited), 0);
+    assert_eq!(component.accounts().ended(Outcome::Failed), 0);
+    assert_eq!(component.accounts().ended(Outcome::Limited), 0);
 }
 
 fn find(bytes: &[u8], wanted: &[u8]) -> Option<usize> {

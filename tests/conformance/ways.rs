@@ -8,11 +8,11 @@ use crate::host::{Host, Setup};
 use bytes::Bytes;
 use http_body_util::{BodyExt, Empty};
 use millpond::store::Folder;
-use millpond::tls::Certificate;
 use millpond::{Accounts, Config, Millpond};
 use millpond_guest as guest;
 use millpond_guest::Part;
 use millpond_guest::{Imports, Timestamp};
+use millpond_server::tls::Certificate;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -74,7 +74,7 @@ impl<'a> Components<'a> {
 impl Component {
     pub(crate) fn new(fixtures: &Fixtures, settings: &Settings, reuse_bytes: usize) -> Self {
         let mut setup = Setup::default();
-        setup.limits.reuse_bytes = reuse_bytes;
+        setup.limits.response_cache_bytes = reuse_bytes;
         let folder = tempfile::tempdir().unwrap();
         fixtures.put_into(folder.path());
         let millpond = Millpond::new(

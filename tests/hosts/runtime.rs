@@ -103,7 +103,7 @@ impl Runtime {
                     .arg(folder);
                 if let Some(path) = &path {
                     command.arg("--component").arg(path);
-                    command.args(["--request-memory", "3MiB"]);
+                    command.args(["--request-memory-limit", "3MiB"]);
                 }
                 (command, None)
             }),
@@ -381,7 +381,7 @@ pub(crate) fn component_path(name: &str) -> PathBuf {
 }
 
 pub(crate) fn root() -> PathBuf {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
     root.canonicalize().unwrap()
 }
 

@@ -10,7 +10,7 @@ pub(crate) fn run(root: &Path, command: &str, arguments: &[String]) -> Result<()
         "compare" => "dist",
         _ => "release",
     };
-    let build = ["build", "--profile", profile, "--package", "millpond"];
+    let build = ["build", "--profile", profile, "--package", "millpond-cli"];
     cargo(root, &build, &[])?;
     let run = [
         "run",

@@ -67,7 +67,7 @@ const COMPOSITIONS: [Composition; 4] = [
     },
 ];
 
-const GUEST: &str = "host/component/media-serve.wasm";
+const GUEST: &str = "host/millpond/component/media-serve.wasm";
 const FOLDER: &str = "components/store.wasm";
 
 const MEDIA_SERVE: &str = "millpond:media/media-serve@0.2.0";

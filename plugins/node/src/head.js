@@ -1,4 +1,4 @@
-// A request's head: whether it is one that gets an answer (`host/src/connection/head.rs`), and how the guest is given it.
+// A request's head: whether it is one that gets an answer (`host/server/src/http1/head.rs`), and how the guest is given it.
 
 import { CONTENT_BYTES, FIELDS_BYTES, FIELD_LINES, TARGET_BYTES } from './limits.js';
 
@@ -29,7 +29,7 @@ export function originForm(url) {
 
 /**
  * A target as it is logged: without what would let a reader of the log in, such as a signature or a password. The same
- * as in `host/src/ledger/record.rs`.
+ * as in `host/ledger/src/access_log.rs`.
  * @param {string} url
  */
 export function logged(url) {

@@ -8,7 +8,7 @@ export const REQUESTS = 1000;
 export const PIECE_BYTES = 64 * 1024;
 
 /** Milliseconds in which a client has to take one piece, unless told otherwise: players rest for a minute and more. */
-export const STALL_MS = 120_000;
+export const SEND_TIMEOUT_MS = 120_000;
 
 /** Longest request target, in bytes (RFC 9110 section 4.1 asks for 8000 at least): 414 beyond. */
 export const TARGET_BYTES = 8 * 1024;

@@ -5,7 +5,7 @@ import { Accounts } from './accounts.js';
 import { Folder } from './folder.js';
 import { Instances, LimitReached } from './guest.js';
 import { Refused, hasContent, logged, originForm, readHead } from './head.js';
-import { REQUESTS, STALL_MS } from './limits.js';
+import { REQUESTS, SEND_TIMEOUT_MS } from './limits.js';
 import { FileSlice } from './open-file.js';
 import { check } from './response.js';
 import { send } from './sending.js';
@@ -19,8 +19,14 @@ import { Settings } from './settings.js';
  * @returns {import('../index.js').Middleware}
  */
 export function middlewareOf(guest, root, options) {
-  const { maxRequests = REQUESTS, stallMs = STALL_MS, client = addressOf, log = logLine, ...given } = options;
-  for (const [option, value] of Object.entries({ maxRequests, stallMs })) {
+  const {
+    maxRequests = REQUESTS,
+    sendTimeoutMs = SEND_TIMEOUT_MS,
+    client = addressOf,
+    log = logLine,
+    ...given
+  } = options;
+  for (const [option, value] of Object.entries({ maxRequests, sendTimeoutMs })) {
     if (!Number.isInteger(value) || value < 1) throw new TypeError(`${option}: a whole number from 1 on`);
   }
   const settings = new Settings(given);
@@ -32,7 +38,7 @@ export function middlewareOf(guest, root, options) {
   const middleware = (request, response, next) => {
     if (next && !isServed(originForm(request.url ?? ''))) return next();
     accounts.begin();
-    /** @type {import('../index.js').End} */
+    /** @type {import('../index.js').Outcome} */
     let end = 'completed';
     let answer;
     try {
@@ -40,7 +46,7 @@ export function middlewareOf(guest, root, options) {
       answer = answerTo(request);
     } catch (error) {
       end = endOf(error);
-      if (end !== 'refused') log(`${request.method} ${logged(request.url ?? '')}: ${error}`);
+      if (end !== 'rejected') log(`${request.method} ${logged(request.url ?? '')}: ${error}`);
       answer = answerOf(error);
     }
     // Node looks for the next request behind this one's content, which nobody here has read.
@@ -49,7 +55,7 @@ export function middlewareOf(guest, root, options) {
     send(response, answer, {
       accounts,
       end,
-      stallMs,
+      sendTimeoutMs,
       failed: () => answerOf(new ReadFailed()),
       log: (why) => log(`${request.method} ${logged(request.url ?? '')}: ${why}`),
     });
@@ -92,9 +98,9 @@ function routesAt(mountPath) {
     target.startsWith(`${mountPath}?`);
 }
 
-/** @param {unknown} error @returns {import('../index.js').End} */
+/** @param {unknown} error @returns {import('../index.js').Outcome} */
 function endOf(error) {
-  if (error instanceof Refused) return 'refused';
+  if (error instanceof Refused) return 'rejected';
   return error instanceof LimitReached ? 'limited' : 'failed';
 }
 

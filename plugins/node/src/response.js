@@ -1,4 +1,4 @@
-// Validation of the guest's response (`host/src/instance/response.rs`).
+// Validation of the guest's response (`host/millpond/src/engine/media/response.rs`).
 
 import { LimitReached } from './guest.js';
 import { ITEM_BYTES, LIFTED_BYTES } from './limits.js';

@@ -20,8 +20,8 @@ export function send(response, answer, context) {
 /**
  * @typedef {object} Context
  * @property {import('./accounts.js').Accounts} accounts
- * @property {import('../index.js').End} end how it ends if it is sent whole
- * @property {number} stallMs
+ * @property {import('../index.js').Outcome} end how it ends if it is sent whole
+ * @property {number} sendTimeoutMs
  * @property {() => import('./response.js').Checked} failed the answer where the first read fails
  * @property {(message: string) => void} log
  */
@@ -32,7 +32,7 @@ class Sending {
   #context;
   #parts;
   #remaining;
-  /** How it ends if it is sent whole. @type {import('../index.js').End} */
+  /** How it ends if it is sent whole. @type {import('../index.js').Outcome} */
   #how;
   #held = 0;
   #buffer = NOTHING;
@@ -63,7 +63,7 @@ class Sending {
     this.#response.once('close', () => this.#end('aborted'));
     this.#stopWatching = watch(socket, () => this.#end('aborted'));
     const stalled = () => this.#cut('limited', 'the client takes too little');
-    this.#stall = setTimeout(stalled, this.#context.stallMs).unref();
+    this.#stall = setTimeout(stalled, this.#context.sendTimeoutMs).unref();
     this.#next();
   }
 
@@ -130,7 +130,7 @@ class Sending {
 
   /**
    * Ends it for all to see: a body that is short of its length never looks whole.
-   * @param {import('../index.js').End} how
+   * @param {import('../index.js').Outcome} how
    * @param {string} why
    */
   #cut(how, why) {
@@ -139,7 +139,7 @@ class Sending {
     this.#response.destroy();
   }
 
-  /** @param {import('../index.js').End} how */
+  /** @param {import('../index.js').Outcome} how */
   #end(how) {
     if (this.#hasEnded) return;
     this.#hasEnded = true;

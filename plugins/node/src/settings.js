@@ -1,4 +1,4 @@
-// The guest's settings, validated: `wit/settings.wit` (`host/src/config.rs`).
+// The guest's settings, validated: `wit/settings.wit` (`host/millpond/src/config.rs`).
 
 /** @typedef {import('../dist/interfaces/millpond-media-settings.js').Settings} SettingsRecord */
 /** @typedef {import('../dist/interfaces/millpond-media-settings.js').SigningKey} SigningKey */

@@ -297,6 +297,6 @@ test('heads that get no answer of the guest', async (t) => {
     assert.ok('error' in JSON.parse(String(answer.body)));
     assert.equal(answer.fields.get('connection'), 'close');
   }
-  assert.equal(middleware.figures().refused, 7);
+  assert.equal(middleware.figures().rejected, 7);
   await assertIdle(middleware);
 });

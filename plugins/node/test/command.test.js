@@ -36,8 +36,8 @@ test('it serves, tells its figures, and ends when told', async (t) => {
   command.kill('SIGUSR1');
   command.kill('SIGUSR2');
   const { value: figures } = await lines.next();
-  const { completed, refused, openFiles } = JSON.parse(figures);
-  assert.deepEqual({ completed, refused, openFiles }, { completed: 2, refused: 1, openFiles: 0 });
+  const { completed, rejected, openFiles } = JSON.parse(figures);
+  assert.deepEqual({ completed, rejected, openFiles }, { completed: 2, rejected: 1, openFiles: 0 });
 
   command.kill('SIGTERM');
   assert.deepEqual(await once(command, 'exit'), [0, null]);

@@ -142,7 +142,7 @@ test('a first read that fails is a 500', async (t) => {
     const context = {
       accounts,
       end: /** @type {const} */ ('completed'),
-      stallMs: 60_000,
+      sendTimeoutMs: 60_000,
       failed,
       log: () => {},
     };
@@ -155,7 +155,7 @@ test('a first read that fails is a 500', async (t) => {
 });
 
 test('a client that takes nothing is cut off', async (t) => {
-  const { root, port, middleware } = await hostOf(t, { stallMs: 100, log: () => {} });
+  const { root, port, middleware } = await hostOf(t, { sendTimeoutMs: 100, log: () => {} });
   write(root, 'large.bin', noise(LARGE_BYTES));
   const socket = connect(port, '127.0.0.1');
   socket.on('error', () => {});

@@ -101,7 +101,7 @@ def test_one_request_too_many_is_told_to_come_again(media: Path) -> None:
                 whole.append(read(client))
         assert [len(answer.body) for answer in whole] == [LARGE_BYTES, LARGE_BYTES]
         assert served.ask("/media/small.txt").status == 200
-        assert served.figures()["refused"] == 1
+        assert served.figures()["rejected"] == 1
 
 
 def scope(path: str) -> MutableMapping[str, Any]:
@@ -125,7 +125,7 @@ def test_a_client_that_stalls_is_given_up(media: Path) -> None:
         if message["type"] == "http.response.body":
             await never()
 
-    with AsgiApp(media, limits=Limits(stall_seconds=0.01)) as app:
+    with AsgiApp(media, limits=Limits(send_timeout_seconds=0.01)) as app:
         for path in ("/media/noise.bin", "/media/small.txt"):
             with pytest.raises(ClientStalled):
                 asyncio.run(app(scope(path), never, stalls))

@@ -123,7 +123,7 @@ def test_heads_that_are_too_large(served: Served) -> None:
     assert served.ask("/media/small.txt", "x-a: " + "a" * 17_000).status == 431
     assert served.ask("/media/small.txt", *(f"x-{number}: a" for number in range(101))).status == 431
     # wsgiref has a limit of its own on the number of lines.
-    assert served.figures()["refused"] in (2, 3)
+    assert served.figures()["rejected"] in (2, 3)
 
 
 def test_all_is_given_back(served: Served) -> None:
@@ -136,7 +136,7 @@ def test_all_is_given_back(served: Served) -> None:
         "buffer_bytes": 0,
         "completed": 6,
         "aborted": 0,
-        "refused": 0,
+        "rejected": 0,
         "limited": 0,
         "failed": 0,
     }

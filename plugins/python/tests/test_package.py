@@ -18,7 +18,7 @@ from wasmtime import _bindings
 from millpond import SettingError, Settings, _values
 from millpond._application import embedded, origin_form, without_mount
 
-COMPONENT = REPOSITORY / "host/component/media-serve.wasm"
+COMPONENT = REPOSITORY / "host/millpond/component/media-serve.wasm"
 PACKAGE = Path(__file__).resolve().parents[1]
 
 

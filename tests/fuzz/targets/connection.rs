@@ -7,9 +7,9 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use millpond::listener::{self, ConnectionLimits};
 use millpond::store::Folder;
-use millpond::{Config, End, Limits, Millpond, Source};
+use millpond::{Config, Limits, Millpond, Outcome, Source};
+use millpond_server::{ConnectionLimits, Server};
 use std::net::SocketAddr;
 use std::sync::LazyLock;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -28,7 +28,7 @@ fuzz_target!(|bytes: &[u8]| {
     let sent = [bytes, GOOD].concat();
     let received = HOST.exchange(&sent);
     let accounts = HOST.millpond.accounts();
-    assert_eq!(accounts.ended(End::Failed), 0, "the component failed");
+    assert_eq!(accounts.ended(Outcome::Failed), 0, "the component failed");
     if sent.starts_with(PREFACE) {
         // What comes is HTTP/2, or nothing.
         return;
@@ -74,12 +74,11 @@ impl Host {
         let address = listener
             .local_addr()
             .expect("a bound socket has an address");
-        runtime.spawn(listener::serve(
-            listener,
-            millpond.clone(),
-            ConnectionLimits::default(),
-            CancellationToken::new(),
-        ));
+        let server = Server::new(millpond.clone());
+        runtime.spawn(async move {
+            let (limits, stop) = (ConnectionLimits::default(), CancellationToken::new());
+            server.serve(listener, limits, stop).await;
+        });
         drop(_entered);
         Host {
             runtime,

@@ -1,6 +1,6 @@
 // The starter, with two targets that never come to an end: one takes time, the other memory.
 
-import { mediaServe as starter } from '../../../host/starters/javascript/guest.js';
+import { mediaServe as starter } from '../../../host/cli/starters/javascript/guest.js';
 
 export const mediaServe = {
   handle(request) {

@@ -17,7 +17,7 @@ struct Released {
 
 const RELEASED: [Released; 8] = [
     Released {
-        component: "host/component/media-serve.wasm",
+        component: "host/millpond/component/media-serve.wasm",
         crates: &["millpond-media-serve"],
     },
     Released {

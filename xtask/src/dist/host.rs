@@ -35,7 +35,7 @@ pub(super) fn make(release: &Release) -> Result<()> {
     let subject = sbom::Subject {
         name: "millpond",
         kind: sbom::Kind::Program,
-        crates: &["millpond"],
+        crates: &["millpond-cli"],
         target: &release.triple,
     };
     let listed = sbom::write(release, &subject, &folder.join(format!("{name}.cdx.json")))?;
@@ -65,7 +65,13 @@ fn build(release: &Release) -> Result<PathBuf> {
     let status = run(release
         .command("cargo")
         .args(["auditable", "build", "--locked", "--profile", "dist"])
-        .args(["--package", "millpond", "--bin", "millpond", "--target-dir"])
+        .args([
+            "--package",
+            "millpond-cli",
+            "--bin",
+            "millpond",
+            "--target-dir",
+        ])
         .arg(&target_dir)
         .env(
             "CARGO_ENCODED_RUSTFLAGS",

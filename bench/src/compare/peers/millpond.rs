@@ -16,7 +16,7 @@ struct Millpond {
     has_tls: bool,
 }
 
-/// One that has `--reuse` is measured with it and without; one that has it not, makes every answer anew.
+/// Measures a program with its response cache and without. One without `--response-cache` has no cache.
 pub(super) fn settings(program: &Path) -> Result<Settings> {
     let help = Command::new(program).args(["serve", "--help"]).output();
     let help = help.with_context(|| {
@@ -26,7 +26,10 @@ pub(super) fn settings(program: &Path) -> Result<Settings> {
         )
     })?;
     let help = String::from_utf8_lossy(&help.stdout);
-    let (reuses, has_tls) = (help.contains("--reuse"), help.contains("--tls-cert"));
+    let (reuses, has_tls) = (
+        help.contains("--response-cache"),
+        help.contains("--tls-cert"),
+    );
     let version = version(program, "--version")?;
     let setting = |series, option| -> Box<dyn Peer> {
         Box::new(Millpond {
@@ -40,10 +43,10 @@ pub(super) fn settings(program: &Path) -> Result<Settings> {
     Ok(if reuses {
         vec![
             setting(Series::Millpond, &[]),
-            setting(Series::MillpondFresh, &["--reuse", "off"]),
+            setting(Series::MillpondFresh, &["--response-cache", "off"]),
         ]
     } else {
-        eprintln!("this millpond has no --reuse: every answer of it is a fresh one");
+        eprintln!("this millpond has no --response-cache: it runs the component for every request");
         vec![setting(Series::MillpondFresh, &[])]
     })
 }

@@ -83,7 +83,7 @@ def _options() -> argparse.Namespace:
     )
     parser.add_argument("--component", metavar="FILE", help="a component of your own")
     for name in _LIMITS:
-        of_type = float if name == "stall_seconds" else int
+        of_type = float if name == "send_timeout_seconds" else int
         default = getattr(Limits(), name)
         parser.add_argument(f"--{name.replace('_', '-')}", type=of_type, metavar="N", help=f"{default}")
     options = parser.parse_args()

@@ -15,7 +15,7 @@ from typing import Final, Self
 from ._folder import Folder
 from ._guest import Answer, Guest, GuestFailed, GuestLimited, WitRequest
 from ._response import check
-from .figures import Accounts, End, Figures
+from .figures import Accounts, Figures, Outcome
 from .limits import FIELD_LINES, FIELDS_BYTES, TARGET_BYTES, Limits
 from .settings import Settings
 
@@ -75,7 +75,7 @@ class Application:
 
     def refuse(self) -> Answer:
         """The answer to a request for which there is no room."""
-        self.accounts.end("refused", was_in_flight=False)
+        self.accounts.end("rejected", was_in_flight=False)
         return _error(503, "Server is busy")
 
 
@@ -84,7 +84,7 @@ class Request:
 
     def __init__(self, application: Application) -> None:
         self._application = application
-        self._because: End | None = None
+        self._because: Outcome | None = None
         self._has_ended = False
 
     def answer(self, method: str, target: str, fields: list[tuple[str, bytes]], client: str | None) -> Answer:
@@ -93,10 +93,10 @@ class Request:
         Failures are responses with an error status.
         """
         if len(target) > TARGET_BYTES:
-            self._because = "refused"
+            self._because = "rejected"
             answer = _error(414, "Target too long")
         elif _sum(fields) > FIELDS_BYTES or len(fields) > FIELD_LINES:
-            self._because = "refused"
+            self._because = "rejected"
             answer = _error(431, "Header fields too large")
         else:
             head = WitRequest(method, target, fields, time.time_ns(), secrets.randbits(64), client)
@@ -105,7 +105,7 @@ class Request:
             answer.close()
         return answer
 
-    def end(self, end: End) -> None:
+    def end(self, end: Outcome) -> None:
         """Ends the request. The first call counts, and an earlier failure takes precedence over its argument."""
         if not self._has_ended:
             self._has_ended = True

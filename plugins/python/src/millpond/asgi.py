@@ -12,7 +12,7 @@ from ._application import Application, Request, origin_form, without_mount
 from ._folder import Slice
 from ._guest import Answer
 from ._response import length_of
-from .figures import End
+from .figures import Outcome
 from .limits import PIECE_BYTES
 
 Message = MutableMapping[str, Any]
@@ -68,7 +68,7 @@ class AsgiApp(Application):
             request.end("failed")
             raise
         body = _Body(self, answer)
-        end: End = "failed"
+        end: Outcome = "failed"
         try:
             end = "completed" if await self._send(body, receive, send) else "aborted"
         except (ClientStalled, asyncio.CancelledError):
@@ -115,7 +115,7 @@ class AsgiApp(Application):
         :raises ClientStalled: when that is for too long not the case.
         """
         try:
-            async with asyncio.timeout(self.limits.stall_seconds):
+            async with asyncio.timeout(self.limits.send_timeout_seconds):
                 await send(message)
         except TimeoutError as timeout:
             raise ClientStalled("the client takes too little") from timeout

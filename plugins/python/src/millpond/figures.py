@@ -6,7 +6,7 @@ import threading
 from dataclasses import dataclass, field
 from typing import Literal, TypedDict
 
-End = Literal["completed", "aborted", "refused", "limited", "failed"]
+Outcome = Literal["completed", "aborted", "rejected", "limited", "failed"]
 """How a request ended: its answer went out whole; the client left, or took too little; there was no room, or its head
 was too large; it met a limit; something failed."""
 
@@ -21,7 +21,7 @@ class Figures(TypedDict):
     buffer_bytes: int
     completed: int
     aborted: int
-    refused: int
+    rejected: int
     limited: int
     failed: int
 
@@ -37,7 +37,7 @@ class Accounts:
             buffer_bytes=0,
             completed=0,
             aborted=0,
-            refused=0,
+            rejected=0,
             limited=0,
             failed=0,
         )
@@ -62,7 +62,7 @@ class Accounts:
             self._figures["requests_in_flight"] += 1
             return True
 
-    def end(self, end: End, *, was_in_flight: bool) -> None:
+    def end(self, end: Outcome, *, was_in_flight: bool) -> None:
         """Counts how a request ended."""
         with self._lock:
             self._figures[end] += 1

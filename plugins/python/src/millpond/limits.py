@@ -77,5 +77,5 @@ class Limits:
     threads: int = 8
     """Threads in which the ASGI application runs instances and reads what is not in the page cache."""
 
-    stall_seconds: float = 120.0
+    send_timeout_seconds: float = 120.0
     """How long the server may take to accept one piece of an ASGI body before the client is given up."""

@@ -1,0 +1,49 @@
+//! Reads again while the server runs what can be: the certificate's files.
+
+use crate::signals::Asked;
+use millpond_server::tls::Certificate;
+use std::time::Duration;
+use tokio::time::timeout;
+
+/// How often the certificate's files are read again. Renewals come weeks ahead, so this is soon enough, and two small
+/// files cost nothing.
+const PERIOD: Duration = Duration::from_secs(5);
+
+/// Names the settings that SIGHUP does not change.
+const KEPT: &str = "options, configuration and component change with a restart only";
+
+/// Reads the certificate's files again from time to time, and at once when SIGHUP comes, for as long as the runtime runs.
+/// A fault of theirs is logged once, and again for each SIGHUP. Each SIGHUP is answered by one line in the log.
+pub(crate) fn follow(certificate: Option<Certificate>, mut asked: Asked) {
+    tokio::spawn(async move {
+        let Some(certificate) = certificate else {
+            loop {
+                asked.next().await;
+                tracing::info!("SIGHUP: there is no certificate to reload; {KEPT}");
+            }
+        };
+        let mut told = String::new();
+        loop {
+            let is_asked = timeout(PERIOD, asked.next()).await.is_ok();
+            let certificate = certificate.clone();
+            let reload = tokio::task::spawn_blocking(move || certificate.reload());
+            let error = match reload.await {
+                Ok(Ok(is_new)) => {
+                    if is_asked {
+                        let what = if is_new { "reloaded" } else { "unchanged" };
+                        tracing::info!("SIGHUP: certificate {what}; {KEPT}");
+                    } else if is_new {
+                        tracing::info!("certificate reloaded");
+                    }
+                    String::new()
+                }
+                Ok(Err(error)) => format!("{:#}", anyhow::Error::from(error)),
+                Err(error) => error.to_string(),
+            };
+            if !error.is_empty() && (is_asked || error != told) {
+                tracing::error!(%error, "cannot reload the certificate; the previous one stays in use");
+            }
+            told = error;
+        }
+    });
+}

@@ -1,0 +1,66 @@
+//! `millpond check`.
+
+use crate::common::{progress_bar, readable};
+use anyhow::{Context, Result};
+use clap::Args;
+use millpond::store::{Corruption, Finding, check};
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+#[derive(Debug, Args)]
+pub(crate) struct Check {
+    /// Folder of the store.
+    #[arg(value_name = "DIR", env = "MILLPOND_DIR")]
+    dir: PathBuf,
+}
+
+impl Check {
+    pub(crate) fn run(self) -> Result<ExitCode> {
+        let context = || format!("cannot check the folder {}", self.dir.display());
+        let bar = progress_bar(stored_bytes(&self.dir));
+        let (mut sound, mut sound_bytes, mut damaged) = (0_u64, 0_u64, 0_u64);
+        let (mut left, mut left_bytes) = (0_u64, 0_u64);
+        let found = |finding: Finding| {
+            match &finding.damage {
+                None => {
+                    sound += 1;
+                    sound_bytes += finding.size;
+                }
+                Some(Corruption::LeftBehind) => {
+                    left += 1;
+                    left_bytes += finding.size;
+                }
+                Some(_) => damaged += 1,
+            }
+            if let Some(damage) = finding.damage {
+                bar.suspend(|| eprintln!("{}: {damage}", finding.path.display()));
+            }
+        };
+        let checked = check(&self.dir, |bytes| bar.inc(bytes), found);
+        bar.finish_and_clear();
+        checked.with_context(context)?;
+        let left_behind = match left {
+            0 => String::new(),
+            _ => format!(", {left} left behind ({})", readable(left_bytes)),
+        };
+        writeln!(
+            io::stdout(),
+            "{sound} sound ({}), {damaged} damaged{left_behind}",
+            readable(sound_bytes)
+        )?;
+        Ok(ExitCode::from(u8::from(damaged + left > 0)))
+    }
+}
+
+/// About how much there is to read, for the bar; what cannot be read is told by the check itself.
+fn stored_bytes(dir: &Path) -> u64 {
+    walkdir::WalkDir::new(dir)
+        .min_depth(2)
+        .max_depth(2)
+        .into_iter()
+        .filter_map(|entry| entry.ok()?.metadata().ok())
+        .filter(std::fs::Metadata::is_file)
+        .map(|metadata| metadata.len())
+        .sum()
+}

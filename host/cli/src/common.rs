@@ -1,0 +1,48 @@
+//! Parts that several subcommands have in common: sizes, keys, progress, and the description of stored media.
+
+use anyhow::{Context, Result};
+use bytesize::ByteSize;
+use millpond::config::SigningKeys;
+use millpond::store::{ContentId, Record};
+
+/// Keys for signed URLs, from the environment: a command line is seen by everybody on the machine.
+pub(crate) fn signing_keys() -> Result<Option<SigningKeys>> {
+    const VARIABLE: &str = "MILLPOND_SIGNING_KEYS";
+    let Ok(text) = std::env::var(VARIABLE) else {
+        return Ok(None);
+    };
+    Ok(Some(SigningKeys::parse(&text).context(VARIABLE)?))
+}
+
+/// Describes stored media in JSON, as far as every command tells it alike.
+pub(crate) fn described(id: &ContentId, record: &Record) -> serde_json::Value {
+    serde_json::json!({
+        "id": id.to_string(),
+        "path": format!("/api/media/{id}"),
+        "type": record.media_type,
+        "size": record.size,
+        "access": record.access,
+    })
+}
+
+/// A size as people write it: `1MiB`, `64k`.
+pub(crate) fn readable(bytes: u64) -> String {
+    ByteSize(bytes).display().iec().to_string()
+}
+
+/// A size that was given to an option, in bytes.
+pub(crate) fn bytes(size: ByteSize, option: &str) -> Result<usize> {
+    usize::try_from(size.as_u64())
+        .with_context(|| format!("{option} is more than this machine can address"))
+}
+
+/// A progress bar over that many bytes; it shows on a terminal only.
+pub(crate) fn progress_bar(total_bytes: u64) -> indicatif::ProgressBar {
+    let template =
+        "{msg:24!} {wide_bar} {binary_bytes}/{binary_total_bytes} {binary_bytes_per_sec}";
+    let bar = indicatif::ProgressBar::new(total_bytes);
+    if let Ok(style) = indicatif::ProgressStyle::with_template(template) {
+        bar.set_style(style);
+    }
+    bar
+}

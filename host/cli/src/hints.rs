@@ -1,0 +1,33 @@
+//! Names the option of the command that changes a limit, after an error of the library about that limit.
+
+use anyhow::{Error, anyhow};
+use millpond::ComponentError;
+use millpond_server::LimitRateTooLow;
+
+/// Adds the option to raise if a memory limit is too low.
+pub(crate) fn of_component(error: ComponentError) -> Error {
+    match &error {
+        ComponentError::ExceedsLimits { needs_bytes, .. } => {
+            let least = needs_bytes.div_ceil(1024);
+            anyhow!("{error}; raise --request-memory-limit to {least}KiB at least")
+        }
+        ComponentError::TooLittleMemory(too_little) => {
+            let least = too_little.least_bytes.div_ceil(1024 * 1024);
+            anyhow!("{error}; raise --memory-limit to {least}MiB at least")
+        }
+        _ => error.into(),
+    }
+}
+
+/// Adds the options to change if the limit rate is too low.
+pub(crate) fn of_limit_rate(error: LimitRateTooLow) -> Error {
+    match &error {
+        LimitRateTooLow::Rate { minimum, .. } => {
+            anyhow!("{error}; raise --limit-rate to {minimum} at least or lower --min-send-rate")
+        }
+        LimitRateTooLow::SendTimeout { minimum, .. } => {
+            anyhow!("{error}; raise --send-timeout to {minimum:?} at least")
+        }
+        _ => error.into(),
+    }
+}

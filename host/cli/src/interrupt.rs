@@ -1,0 +1,93 @@
+//! Ends `millpond add` at a signal, without leaving temporary files.
+
+use anyhow::{Context, Result};
+use millpond::store::Importer;
+use std::io;
+use std::process;
+use std::sync::Arc;
+use tokio::runtime::Builder;
+
+/// Removes the temporary files of an adder and ends the process, when a signal asks for that: SIGINT, SIGTERM or SIGHUP,
+/// elsewhere than on Unix Ctrl-C. The exit code is 128 and the signal's number, as a shell has it.
+///
+/// It happens on a thread of its own, since the command may be waiting for a pipe or a disk.
+pub(crate) fn on_interrupt(adder: Arc<Importer>) -> Result<()> {
+    let runtime = Builder::new_current_thread().enable_io().build();
+    let runtime = runtime.context("cannot wait for signals")?;
+    let guard = runtime.enter();
+    let mut signals = Signals::new().context("cannot wait for signals")?;
+    drop(guard);
+    let wait = move || {
+        let number = runtime.block_on(signals.next());
+        let _abandoned = adder.abandon();
+        process::exit(128 + number)
+    };
+    let thread = std::thread::Builder::new().name("signals".into());
+    thread.spawn(wait).context("cannot start a thread")?;
+    Ok(())
+}
+
+#[cfg(unix)]
+struct Signals(Vec<(i32, tokio::signal::unix::Signal)>);
+
+#[cfg(unix)]
+impl Signals {
+    /// A signal that was ignored when the process began, as `nohup` has it, stays so.
+    fn new() -> io::Result<Self> {
+        use tokio::signal::unix::{SignalKind, signal};
+        let mut signals = Vec::new();
+        for kind in [
+            SignalKind::interrupt(),
+            SignalKind::terminate(),
+            SignalKind::hangup(),
+        ] {
+            let number = kind.as_raw_value();
+            if !is_ignored(number) {
+                signals.push((number, signal(kind)?));
+            }
+        }
+        Ok(Signals(signals))
+    }
+
+    /// Waits for a signal, and returns its number.
+    async fn next(&mut self) -> i32 {
+        use std::future::poll_fn;
+        use std::task::Poll;
+        poll_fn(|context| {
+            let came = self.0.iter_mut().find_map(|(number, signal)| {
+                signal.poll_recv(context).is_ready().then_some(*number)
+            });
+            came.map_or(Poll::Pending, Poll::Ready)
+        })
+        .await
+    }
+}
+
+/// Whether a signal is ignored, as Linux tells in `/proc/self/status` (proc_pid_status(5)). On other systems none counts
+/// as ignored: the call that tells is not a safe one.
+#[cfg(unix)]
+fn is_ignored(number: i32) -> bool {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let mask = status
+        .lines()
+        .find_map(|line| u64::from_str_radix(line.strip_prefix("SigIgn:")?.trim(), 16).ok());
+    mask.is_some_and(|mask| mask & 1 << (number - 1) != 0)
+}
+
+#[cfg(not(unix))]
+struct Signals;
+
+#[cfg(not(unix))]
+impl Signals {
+    fn new() -> io::Result<Self> {
+        Ok(Signals)
+    }
+
+    async fn next(&mut self) -> i32 {
+        const INTERRUPT: i32 = 2;
+        if tokio::signal::ctrl_c().await.is_err() {
+            std::future::pending::<()>().await;
+        }
+        INTERRUPT
+    }
+}

@@ -1,0 +1,347 @@
+//! Addresses to listen on, as `--listen` and `--admin` take them, and the sockets there.
+
+use anyhow::{Context, Result, ensure};
+use millpond_server::Listener;
+use std::fmt;
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::path::PathBuf;
+use std::str::FromStr;
+use tokio::net::{TcpListener, lookup_host};
+
+/// An address to listen on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum ListenAddress {
+    /// A port, on one address or on all.
+    Tcp { host: Host, port: u16 },
+    /// A UNIX domain socket.
+    Unix(PathBuf),
+}
+
+/// Which of the machine's addresses.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Host {
+    /// All of them.
+    Any,
+    One(IpAddr),
+    /// Those of that name.
+    Named(String),
+}
+
+/// The text is no address to listen on.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("an address is HOST:PORT, :PORT for all addresses, PORT for 127.0.0.1, or unix:PATH")]
+pub(crate) struct NotAnAddress;
+
+impl FromStr for ListenAddress {
+    type Err = NotAnAddress;
+
+    fn from_str(text: &str) -> Result<Self, NotAnAddress> {
+        if let Some(path) = text.strip_prefix("unix:") {
+            let is_path = !path.is_empty() && cfg!(unix);
+            return is_path
+                .then(|| ListenAddress::Unix(path.into()))
+                .ok_or(NotAnAddress);
+        }
+        let (host, port) = match text.rsplit_once(':') {
+            None => (Host::One(Ipv4Addr::LOCALHOST.into()), text),
+            Some((host, port)) => (host.parse()?, port),
+        };
+        // A sign is none of a port's.
+        if !port.bytes().all(|byte| byte.is_ascii_digit()) {
+            return Err(NotAnAddress);
+        }
+        let port = port.parse().map_err(|_| NotAnAddress)?;
+        Ok(ListenAddress::Tcp { host, port })
+    }
+}
+
+impl FromStr for Host {
+    type Err = NotAnAddress;
+
+    fn from_str(text: &str) -> Result<Self, NotAnAddress> {
+        if matches!(text, "" | "*") {
+            return Ok(Host::Any);
+        }
+        if let Some(inside) = text.strip_prefix('[') {
+            let address = inside.strip_suffix(']').ok_or(NotAnAddress)?;
+            let address: Ipv6Addr = address.parse().map_err(|_| NotAnAddress)?;
+            return Ok(Host::One(address.into()));
+        }
+        if let Ok(address) = text.parse::<Ipv4Addr>() {
+            return Ok(Host::One(address.into()));
+        }
+        let is_name = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '.' | '_');
+        // Digits and dots alone are a malformed address, and no name.
+        let has_letter = text.contains(|c: char| c.is_ascii_alphabetic());
+        if has_letter && text.chars().all(is_name) {
+            Ok(Host::Named(text.to_owned()))
+        } else {
+            Err(NotAnAddress)
+        }
+    }
+}
+
+impl fmt::Display for ListenAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            ListenAddress::Unix(path) => write!(f, "unix:{}", path.display()),
+            ListenAddress::Tcp { host, port } => match host {
+                Host::Any => write!(f, ":{port}"),
+                Host::One(address) => SocketAddr::new(*address, *port).fmt(f),
+                Host::Named(name) => write!(f, "{name}:{port}"),
+            },
+        }
+    }
+}
+
+/// A socket that accepts connections, and what is to be told of it.
+#[derive(Debug)]
+pub(crate) struct MemoryPlan {
+    pub(crate) listener: Listener,
+    pub(crate) place: Place,
+}
+
+/// Where a socket is.
+#[derive(Debug)]
+pub(crate) enum Place {
+    Tcp(SocketAddr),
+    /// The file goes when this does.
+    Unix(SocketFile),
+}
+
+impl ListenAddress {
+    /// The sockets of that address: one, or one for each address of a name.
+    ///
+    /// # Errors
+    /// When the address cannot be had.
+    pub(crate) async fn bind(&self) -> Result<Vec<MemoryPlan>> {
+        match self {
+            ListenAddress::Unix(path) => Ok(vec![bind_unix(path)?]),
+            ListenAddress::Tcp { .. } => {
+                let listeners = self.bind_tcp().await?.into_iter();
+                listeners
+                    .map(|listener| {
+                        Ok(MemoryPlan {
+                            place: Place::Tcp(listener.local_addr()?),
+                            listener: Listener::Tcp(listener),
+                        })
+                    })
+                    .collect()
+            }
+        }
+    }
+
+    /// The same for those who take TCP only.
+    ///
+    /// # Errors
+    /// As [`ListenAddress::bind`].
+    pub(crate) async fn bind_tcp(&self) -> Result<Vec<TcpListener>> {
+        let ListenAddress::Tcp { host, port } = self else {
+            anyhow::bail!("cannot listen on {self}: a TCP port is needed");
+        };
+        let addresses = match host {
+            Host::One(address) => vec![(*address, *port).into()],
+            // One socket for both families, where there are both.
+            Host::Any => {
+                let both = (Ipv6Addr::UNSPECIFIED, *port);
+                match TcpListener::bind(both).await {
+                    Ok(listener) => return Ok(vec![listener]),
+                    Err(error) if is_no_address(&error) => {
+                        vec![(Ipv4Addr::UNSPECIFIED, *port).into()]
+                    }
+                    Err(error) => return Err(error).context(format!("cannot listen on {self}")),
+                }
+            }
+            Host::Named(name) => addresses_of(name, *port)
+                .await
+                .with_context(|| format!("cannot listen on {self}"))?,
+        };
+        self.bind_all(addresses).await
+    }
+
+    /// Those that this machine has, of which there has to be one.
+    async fn bind_all(&self, addresses: Vec<SocketAddr>) -> Result<Vec<TcpListener>> {
+        let mut listeners = Vec::new();
+        let mut missing = None;
+        for address in addresses {
+            match TcpListener::bind(address).await {
+                Ok(listener) => listeners.push(listener),
+                Err(error) if is_no_address(&error) => missing = Some(error),
+                Err(error) => return Err(error).context(format!("cannot listen on {self}")),
+            }
+        }
+        match missing {
+            Some(error) if listeners.is_empty() => {
+                Err(error).context(format!("cannot listen on {self}"))
+            }
+            _ => Ok(listeners),
+        }
+    }
+}
+
+/// The addresses of a name, each once; one where any free port will do, since each would have another.
+async fn addresses_of(name: &str, port: u16) -> io::Result<Vec<SocketAddr>> {
+    let mut addresses: Vec<SocketAddr> = Vec::new();
+    for address in lookup_host((name, port)).await? {
+        if !addresses.contains(&address) {
+            addresses.push(address);
+        }
+    }
+    if port == 0 {
+        addresses.truncate(1);
+    }
+    if addresses.is_empty() {
+        return Err(io::Error::new(
+            io::ErrorKind::NotFound,
+            "the name has no address",
+        ));
+    }
+    Ok(addresses)
+}
+
+/// Whether it is an address, or a family of addresses, that this machine has not.
+fn is_no_address(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::AddrNotAvailable | io::ErrorKind::Unsupported
+    ) || is_unknown_family(error)
+}
+
+#[cfg(unix)]
+fn is_unknown_family(error: &io::Error) -> bool {
+    let unknown = rustix::io::Errno::AFNOSUPPORT.raw_os_error();
+    error.raw_os_error() == Some(unknown)
+}
+
+#[cfg(not(unix))]
+fn is_unknown_family(_error: &io::Error) -> bool {
+    false
+}
+
+/// A socket in the file system.
+#[cfg(unix)]
+fn bind_unix(path: &std::path::Path) -> Result<MemoryPlan> {
+    use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
+    use std::os::unix::net::UnixStream;
+    /// Lets its owner and its group connect: a proxy on the same machine is one of those.
+    const MODE: u32 = 0o660;
+    let said = || format!("cannot listen on unix:{}", path.display());
+    if let Ok(found) = path.symlink_metadata() {
+        ensure!(
+            found.file_type().is_socket(),
+            "cannot listen on unix:{}: the path exists and is not a socket",
+            path.display()
+        );
+        // One that a server left which was killed answers nobody.
+        let refused = UnixStream::connect(path);
+        let is_stale =
+            matches!(&refused, Err(error) if error.kind() == io::ErrorKind::ConnectionRefused);
+        ensure!(
+            is_stale,
+            "cannot listen on unix:{}: another server listens there",
+            path.display()
+        );
+        std::fs::remove_file(path).with_context(said)?;
+    }
+    let listener = tokio::net::UnixListener::bind(path).with_context(said)?;
+    let mode = std::fs::Permissions::from_mode(MODE);
+    std::fs::set_permissions(path, mode).with_context(said)?;
+    let made = path.symlink_metadata().with_context(said)?;
+    let file = SocketFile {
+        path: path.to_owned(),
+        id: (made.dev(), made.ino()),
+    };
+    Ok(MemoryPlan {
+        listener: Listener::Unix(listener),
+        place: Place::Unix(file),
+    })
+}
+
+#[cfg(not(unix))]
+fn bind_unix(path: &std::path::Path) -> Result<MemoryPlan> {
+    anyhow::bail!(
+        "cannot listen on unix:{}: this system has no UNIX domain sockets",
+        path.display()
+    )
+}
+
+/// The file of a UNIX domain socket. It is removed when this is dropped, unless another server has put its own there.
+#[derive(Debug)]
+pub(crate) struct SocketFile {
+    pub(crate) path: PathBuf,
+    /// Device and number of the file.
+    #[cfg(unix)]
+    id: (u64, u64),
+}
+
+#[cfg(unix)]
+impl Drop for SocketFile {
+    fn drop(&mut self) {
+        use std::os::unix::fs::MetadataExt;
+        let found = self.path.symlink_metadata();
+        if found.is_ok_and(|found| (found.dev(), found.ino()) == self.id) {
+            // The next start finds that nobody answers there, and replaces it.
+            let _ = std::fs::remove_file(&self.path);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    fn tcp(host: Host, port: u16) -> Result<ListenAddress, NotAnAddress> {
+        Ok(ListenAddress::Tcp { host, port })
+    }
+
+    #[test]
+    fn addresses_are_read_as_they_are_written_elsewhere() {
+        let one = |address: &str| Host::One(address.parse().unwrap());
+        let named = |name: &str| Host::Named(name.to_owned());
+        for (text, expected) in [
+            ("127.0.0.1:8080", tcp(one("127.0.0.1"), 8080)),
+            ("[::1]:0", tcp(one("::1"), 0)),
+            ("[::]:80", tcp(one("::"), 80)),
+            ("localhost:8080", tcp(named("localhost"), 8080)),
+            ("media-1.example:80", tcp(named("media-1.example"), 80)),
+            (":8080", tcp(Host::Any, 8080)),
+            ("*:8080", tcp(Host::Any, 8080)),
+            ("8080", tcp(one("127.0.0.1"), 8080)),
+            (
+                "unix:/run/a b.sock",
+                Ok(ListenAddress::Unix("/run/a b.sock".into())),
+            ),
+        ] {
+            assert_eq!(text.parse(), expected, "{text}");
+        }
+        for text in [
+            "",
+            ":",
+            "localhost",
+            "a:",
+            "::1:80",
+            "[::1]",
+            "[a]:80",
+            "1.2.3:80",
+            "a:65536",
+            "a:-1",
+            "a:+1",
+            "a b:80",
+            "http://a:80",
+            "unix:",
+            "a/b:80",
+            "256.0.0.1:80",
+        ] {
+            assert_eq!(text.parse::<ListenAddress>(), Err(NotAnAddress), "{text}");
+        }
+    }
+
+    #[test]
+    fn an_address_is_shown_as_it_is_read() {
+        for text in ["127.0.0.1:80", "[::1]:80", "localhost:80", ":80", "unix:/a"] {
+            assert_eq!(text.parse::<ListenAddress>().unwrap().to_string(), text);
+        }
+    }
+}

@@ -1,0 +1,347 @@
+//! The log, on standard error, and what is printed at the start: neither makes a request wait for whoever reads it.
+
+use crate::line::{Clock, Line};
+use clap::ValueEnum;
+use millpond::memory_plan::PROGRAM_BYTES;
+use millpond_server::CLIENT_TABLES_BYTES;
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
+use prometheus_client::metrics::counter::ConstCounter;
+use std::ffi::OsString;
+use std::fmt;
+use std::io::{self, IsTerminal, Write};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::{Receiver, channel};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+use tracing_subscriber::fmt::MakeWriter;
+
+/// Lines of the command's log that wait for whoever reads them, in bytes: those of some 5,000 requests. Further ones are
+/// dropped and counted, since no request waits for its line to be read.
+const LOG_BYTES: usize = 1024 * 1024;
+
+// The memory plan sets aside the lines, as much again for the queue that they wait in and for what the allocator rounds
+// up, and the tables of clients.
+const _: () = assert!(2 * LOG_BYTES + CLIENT_TABLES_BYTES <= PROGRAM_BYTES);
+
+/// Format of the log.
+#[derive(Debug, Clone, Copy, ValueEnum)]
+pub(crate) enum LogFormat {
+    /// One line of text per event.
+    Text,
+    /// One JSON object per line.
+    Json,
+}
+
+/// Lowest level that is logged.
+#[derive(Debug, Clone, Copy, ValueEnum)]
+pub(crate) enum LogLevel {
+    /// All events, with one line for each request.
+    Info,
+    /// Warnings and errors, and requests that were rejected, limited or failed.
+    Warn,
+}
+
+impl From<LogLevel> for tracing::Level {
+    fn from(level: LogLevel) -> Self {
+        match level {
+            LogLevel::Info => tracing::Level::INFO,
+            LogLevel::Warn => tracing::Level::WARN,
+        }
+    }
+}
+
+/// The running log. When it is dropped, the lines that wait are written, for as long as a second.
+#[derive(Debug)]
+pub(crate) struct Log {
+    queue: Arc<Queue>,
+    /// Is closed when the last line has been written.
+    has_ended: Receiver<()>,
+}
+
+impl Drop for Log {
+    fn drop(&mut self) {
+        const LONGEST: Duration = Duration::from_secs(1);
+        self.queue.end();
+        // Whoever reads it may be stuck.
+        let _ = self.has_ended.recv_timeout(LONGEST);
+    }
+}
+
+impl Log {
+    /// Logs to standard error from here on, on a thread of its own: lines wait in a queue of [`LOG_BYTES`], and those
+    /// that find no room in it are dropped and counted.
+    ///
+    /// # Errors
+    /// When there cannot be such a thread.
+    pub(crate) fn start(format: LogFormat, level: LogLevel) -> io::Result<Self> {
+        let (lines, log) = queue(io::stderr())?;
+        let subscriber = tracing_subscriber::fmt()
+            .with_writer(lines)
+            // It would tell of a failure on standard error, and end the request where that is closed.
+            .log_internal_errors(false)
+            .with_ansi(is_coloured(
+                io::stderr().is_terminal(),
+                std::env::var_os("NO_COLOR"),
+            ))
+            .with_max_level(tracing::Level::from(level));
+        match format {
+            LogFormat::Text => subscriber.event_format(Line::new()).init(),
+            LogFormat::Json => {
+                // `target` is a field of the access log.
+                let subscriber = subscriber.json().flatten_event(true).with_target(false);
+                subscriber.with_timer(Clock).init();
+            }
+        }
+        Ok(log)
+    }
+
+    /// Counts the lines that were dropped, for `/metrics`.
+    pub(crate) fn dropped(&self) -> Box<dyn Collector> {
+        Box::new(Dropped(Arc::clone(&self.queue)))
+    }
+}
+
+/// Whether lines are coloured: on a terminal, unless somebody does not want it (<https://no-color.org>).
+fn is_coloured(is_terminal: bool, no_color: Option<OsString>) -> bool {
+    is_terminal && no_color.is_none_or(|value| value.is_empty())
+}
+
+/// Prints on a thread of its own: whoever should read it may be stuck, or have gone, and neither is a reason not to
+/// serve.
+pub(crate) fn announce(text: String) -> io::Result<()> {
+    std::thread::Builder::new()
+        .name("millpond-announcement".into())
+        .spawn(move || {
+            let _ = io::stdout().write_all(text.as_bytes());
+        })?;
+    Ok(())
+}
+
+/// How long lines are gathered before they are written. To wake the writer for each costs more than the line does.
+const GATHERED: Duration = Duration::from_millis(5);
+
+/// What waits to be written, and how many lines do not wait any more because they never will be.
+#[derive(Debug, Default)]
+struct Queue {
+    lines: Mutex<Waiting>,
+    arrived: Condvar,
+    dropped_lines: AtomicU64,
+}
+
+#[derive(Debug, Default)]
+struct Waiting {
+    bytes: Vec<u8>,
+    /// What the writer has taken and not yet written, in bytes.
+    taken_bytes: usize,
+    /// The writer has nothing to do.
+    is_awaited: bool,
+    has_ended: bool,
+}
+
+impl Queue {
+    fn waiting(&self) -> MutexGuard<'_, Waiting> {
+        self.lines.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn enter(&self, line: &[u8]) {
+        let mut waiting = self.waiting();
+        if waiting.bytes.len() + waiting.taken_bytes + line.len() > LOG_BYTES {
+            self.dropped_lines.fetch_add(1, Ordering::Relaxed);
+            return;
+        }
+        waiting.bytes.extend_from_slice(line);
+        if std::mem::take(&mut waiting.is_awaited) {
+            self.arrived.notify_one();
+        }
+    }
+
+    /// What waits, once something does; `None` once nothing will. What is given for it takes what comes next.
+    fn take(&self, empty: Vec<u8>) -> Option<Vec<u8>> {
+        let mut waiting = self.waiting();
+        waiting.taken_bytes = 0;
+        while waiting.bytes.is_empty() {
+            if waiting.has_ended {
+                return None;
+            }
+            waiting.is_awaited = true;
+            waiting = self
+                .arrived
+                .wait(waiting)
+                .unwrap_or_else(PoisonError::into_inner);
+            if !waiting.has_ended {
+                let more = self.arrived.wait_timeout(waiting, GATHERED);
+                waiting = more.unwrap_or_else(PoisonError::into_inner).0;
+            }
+        }
+        waiting.taken_bytes = waiting.bytes.len();
+        Some(std::mem::replace(&mut waiting.bytes, empty))
+    }
+
+    fn write_on(&self, mut writer: impl Write) {
+        /// A buffer that has grown beyond what a busy server needs is not kept.
+        const KEPT_BYTES: usize = LOG_BYTES / 8;
+        let mut empty = Vec::new();
+        while let Some(mut lines) = self.take(empty) {
+            let mut rest = lines.as_slice();
+            while !rest.is_empty() {
+                match writer.write(rest) {
+                    Ok(count @ 1..) => rest = rest.get(count..).unwrap_or_default(),
+                    Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                    // Whoever read it has gone, most likely. There is nobody left to tell.
+                    Ok(_) | Err(_) => {
+                        let lines = rest.split_inclusive(|byte| *byte == b'\n').count();
+                        self.dropped_lines
+                            .fetch_add(lines as u64, Ordering::Relaxed);
+                        break;
+                    }
+                }
+            }
+            lines.clear();
+            lines.shrink_to(KEPT_BYTES);
+            empty = lines;
+        }
+    }
+
+    fn end(&self) {
+        self.waiting().has_ended = true;
+        self.arrived.notify_all();
+    }
+}
+
+/// A queue, and the thread that writes what is in it.
+fn queue(writer: impl Write + Send + 'static) -> io::Result<(Lines, Log)> {
+    let queue = Arc::<Queue>::default();
+    let (of_writer, (ended, has_ended)) = (Arc::clone(&queue), channel());
+    std::thread::Builder::new()
+        .name("millpond-log".into())
+        .spawn(move || {
+            of_writer.write_on(writer);
+            drop(ended);
+        })?;
+    let log = Log {
+        queue: Arc::clone(&queue),
+        has_ended,
+    };
+    Ok((Lines(queue), log))
+}
+
+/// The queue's entrance. A whole line is written at a time.
+#[derive(Debug, Clone)]
+struct Lines(Arc<Queue>);
+
+impl Write for Lines {
+    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
+        self.0.enter(line);
+        Ok(line.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl<'a> MakeWriter<'a> for Lines {
+    type Writer = Lines;
+
+    fn make_writer(&'a self) -> Lines {
+        self.clone()
+    }
+}
+
+/// The count of lines that were dropped, as a metric.
+#[derive(Debug)]
+struct Dropped(Arc<Queue>);
+
+impl Collector for Dropped {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
+        let dropped = ConstCounter::new(self.0.dropped_lines.load(Ordering::Relaxed));
+        let help = "Log lines dropped because standard error was read too slowly.";
+        let name = "millpond_log_dropped_lines";
+        let metric = encoder.encode_descriptor(name, help, None, dropped.metric_type())?;
+        dropped.encode(metric)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use std::sync::mpsc::Sender;
+
+    /// A reader that takes a line only when it is told to.
+    struct Slow {
+        take: Receiver<()>,
+        taken: Arc<Mutex<Vec<u8>>>,
+    }
+
+    impl Write for Slow {
+        fn write(&mut self, line: &[u8]) -> io::Result<usize> {
+            // Once the other end is gone, it takes everything.
+            let _ = self.take.recv();
+            self.taken.lock().unwrap().extend_from_slice(line);
+            Ok(line.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    fn slow() -> (Slow, Sender<()>, Arc<Mutex<Vec<u8>>>) {
+        let (go, take) = channel();
+        let taken = Arc::default();
+        let reader = Slow {
+            take,
+            taken: Arc::clone(&taken),
+        };
+        (reader, go, taken)
+    }
+
+    #[test]
+    fn what_nobody_takes_is_bounded_and_counted_and_the_rest_is_written_at_the_end() {
+        for length in [1, 100, 1000, LOG_BYTES] {
+            let (reader, go, taken) = slow();
+            let (mut lines, log) = queue(reader).unwrap();
+            let line = vec![b'x'; length];
+            let room = LOG_BYTES / length;
+            for _ in 0..room + 3 {
+                lines.write_all(&line).unwrap();
+            }
+            let queue = Arc::clone(&log.queue);
+            assert_eq!(queue.dropped_lines.load(Ordering::Relaxed), 3, "{length}");
+            drop(go);
+            drop(log);
+            assert_eq!(taken.lock().unwrap().len(), room * length);
+            assert!(queue.waiting().bytes.is_empty());
+        }
+    }
+
+    #[test]
+    fn nobody_gets_colours_who_does_not_want_them() {
+        assert!(is_coloured(true, None));
+        assert!(is_coloured(true, Some("".into())));
+        assert!(!is_coloured(true, Some("1".into())));
+        assert!(!is_coloured(false, None));
+    }
+
+    #[test]
+    fn a_line_larger_than_the_queue_is_dropped() {
+        let (mut lines, log) = queue(io::sink()).unwrap();
+        lines.write_all(&vec![b'x'; LOG_BYTES + 1]).unwrap();
+        assert_eq!(log.queue.dropped_lines.load(Ordering::Relaxed), 1);
+    }
+
+    #[test]
+    fn lines_for_a_reader_that_has_gone_are_counted_and_do_no_harm() {
+        let (reader, writer) = io::pipe().unwrap();
+        drop(reader);
+        let (mut lines, log) = queue(writer).unwrap();
+        let queue = Arc::clone(&log.queue);
+        for _ in 0..10 {
+            lines.write_all(b"a line\n").unwrap();
+        }
+        drop(log);
+        assert_eq!(queue.dropped_lines.load(Ordering::Relaxed), 10);
+    }
+}

@@ -1,0 +1,291 @@
+//! The access log: one entry for each request, from its head to its outcome.
+
+use crate::ledger::{Ledger, Owner};
+use crate::outcome::Outcome;
+use crate::registry::{Accounts, EndedRequest};
+use crate::route::Route;
+use http::StatusCode;
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+/// The entry of one request, logged when it is dropped. Without an outcome the request was aborted: only the client that
+/// waits for a response can make the connection drop its future or its body.
+#[derive(Debug)]
+pub struct AccessLogEntry {
+    method: http::Method,
+    target: String,
+    status: Option<StatusCode>,
+    body_bytes: u64,
+    peak_guest_bytes: usize,
+    cache: Option<CacheStatus>,
+    outcome: Option<Outcome>,
+    error: Option<String>,
+    accounts: Arc<Accounts>,
+    route: Arc<Route>,
+    ledger: Ledger,
+}
+
+/// How the response cache took part in a request (RFC 9211). Absent if the request did not get that far.
+#[derive(Debug, Clone, Copy)]
+enum CacheStatus {
+    Hit,
+    Miss,
+}
+
+impl fmt::Display for CacheStatus {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            CacheStatus::Hit => "hit",
+            CacheStatus::Miss => "miss",
+        })
+    }
+}
+
+/// The `tracing` target of the one event that there is for each request, when it has ended.
+pub const ACCESS_LOG: &str = "millpond::access";
+
+/// Longest piece of a target that is logged, in bytes.
+const LOGGED_TARGET_BYTES: usize = 1024;
+
+impl AccessLogEntry {
+    /// The entry of a request whose head is complete, with a ledger of that limit. The target is in origin-form, or empty
+    /// if it has no path.
+    #[must_use]
+    pub fn new(
+        method: &http::Method,
+        target: &str,
+        accounts: Arc<Accounts>,
+        limit_bytes: usize,
+    ) -> Self {
+        let route = accounts.route(target);
+        let owner = Owner::Request {
+            method: method.clone(),
+            route: Arc::clone(&route),
+        };
+        let ledger = Ledger::new(accounts.ledgers(), owner, limit_bytes);
+        AccessLogEntry::on(ledger, route, method, target, accounts)
+    }
+
+    /// The same where there is a ledger already, of a request for that route.
+    #[must_use]
+    pub fn on(
+        ledger: Ledger,
+        route: Arc<Route>,
+        method: &http::Method,
+        target: &str,
+        accounts: Arc<Accounts>,
+    ) -> Self {
+        route.requests.fetch_add(1, Ordering::Relaxed);
+        let target = if target.is_empty() { "*" } else { target };
+        AccessLogEntry {
+            ledger,
+            route,
+            method: method.clone(),
+            target: target[..target.floor_char_boundary(LOGGED_TARGET_BYTES)].to_owned(),
+            status: None,
+            body_bytes: 0,
+            peak_guest_bytes: 0,
+            cache: None,
+            outcome: None,
+            error: None,
+            accounts,
+        }
+    }
+
+    /// What the request holds.
+    #[must_use]
+    pub fn ledger(&self) -> &Ledger {
+        &self.ledger
+    }
+
+    /// The route that its target follows.
+    #[must_use]
+    pub fn route(&self) -> &Arc<Route> {
+        &self.route
+    }
+
+    /// The response's head was made, with that status.
+    pub fn answered(&mut self, status: StatusCode) {
+        self.status = Some(status);
+    }
+
+    /// So many bytes of the body were sent.
+    pub fn sent(&mut self, bytes: usize) {
+        self.body_bytes += bytes as u64;
+    }
+
+    /// The most that the guest's memories and tables took together, in bytes.
+    pub fn guest_took(&mut self, peak_bytes: usize) {
+        self.peak_guest_bytes = peak_bytes;
+    }
+
+    /// The response comes from the response cache.
+    pub fn cache_hit(&mut self) {
+        self.cache = Some(CacheStatus::Hit);
+        self.accounts.count_response_cache_hit();
+    }
+
+    /// The component is asked for the response.
+    pub fn cache_miss(&mut self) {
+        self.cache = Some(CacheStatus::Miss);
+    }
+
+    /// Sets the outcome. The first one counts.
+    pub fn finish(&mut self, outcome: Outcome) {
+        self.outcome.get_or_insert(outcome);
+    }
+
+    /// Sets the outcome, with the error that led to it.
+    pub fn finish_with(&mut self, outcome: Outcome, error: impl Into<String>) {
+        if self.outcome.is_none() {
+            self.outcome = Some(outcome);
+            self.error = Some(error.into());
+        }
+    }
+}
+
+impl Drop for AccessLogEntry {
+    fn drop(&mut self) {
+        let outcome = self.outcome.unwrap_or(Outcome::Aborted);
+        let duration = self.ledger.since().elapsed();
+        self.accounts.count_end(&EndedRequest {
+            outcome,
+            method: &self.method,
+            status: self.status,
+            body_bytes: self.body_bytes,
+            duration,
+            peak_bytes: self.ledger.peak_bytes(),
+        });
+        // The names stand once, here; the level is all that differs.
+        macro_rules! log {
+            ($level:ident) => {
+                tracing::$level!(
+                    target: ACCESS_LOG,
+                    method = %self.method,
+                    target = %Logged(&self.target),
+                    status = self.status.map(|status| status.as_u16()),
+                    body_bytes_sent = self.body_bytes,
+                    duration_us = micros(duration),
+                    outcome = %outcome,
+                    cache = self.cache.map(tracing::field::display),
+                    guest_peak_bytes = self.peak_guest_bytes,
+                    peak_bytes = self.ledger.peak_bytes(),
+                    error = self.error,
+                )
+            };
+        }
+        match outcome {
+            Outcome::Completed | Outcome::Aborted => log!(info),
+            Outcome::Rejected | Outcome::Limited => log!(warn),
+            Outcome::Failed => log!(error),
+        }
+    }
+}
+
+/// A target as it is logged: on one line, whatever a client puts into it, and without what would let a reader of the log
+/// in, such as a signature.
+struct Logged<'a>(&'a str);
+
+/// Stands in the log for a secret.
+const REDACTED: &str = "[redacted]";
+
+impl fmt::Display for Logged<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        use fmt::Write as _;
+        let Some((path, query)) = self.0.split_once('?') else {
+            return write_escaped(self.0, f);
+        };
+        write_escaped(path, f)?;
+        for (place, pair) in query.split('&').enumerate() {
+            f.write_char(if place == 0 { '?' } else { '&' })?;
+            match pair.split_once('=') {
+                Some((name, value)) if !value.is_empty() && is_secret(name) => {
+                    write_escaped(name, f)?;
+                    f.write_char('=')?;
+                    f.write_str(REDACTED)?;
+                }
+                _ => write_escaped(pair, f)?,
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Whether a query's parameter of that name is a secret: ours is `sig`; the others are those of signed URLs elsewhere
+/// (`X-Amz-Signature`, `access_token`), since a component may be anyone's.
+fn is_secret(name: &str) -> bool {
+    let ends_with = |word: &str| {
+        let start = name.len().checked_sub(word.len());
+        let end = start.and_then(|start| name.as_bytes().get(start..));
+        end.is_some_and(|end| end.eq_ignore_ascii_case(word.as_bytes()))
+    };
+    name.eq_ignore_ascii_case("sig")
+        || ["signature", "token", "password", "secret"]
+            .into_iter()
+            .any(ends_with)
+}
+
+fn write_escaped(text: &str, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    let is_plain = |byte: u8| byte.is_ascii_graphic() && !matches!(byte, b'"' | b'\'' | b'\\');
+    if text.bytes().all(is_plain) {
+        f.write_str(text)
+    } else {
+        fmt::Display::fmt(&text.escape_debug(), f)
+    }
+}
+
+fn micros(duration: Duration) -> u64 {
+    u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_target_is_logged_escaped() {
+        for target in [
+            "/a.gif?b=c&d",
+            "*",
+            "/a\"b",
+            "/a'b",
+            "/a\\b",
+            "/\u{e4}",
+            "/\n\u{1b}[1m",
+            "",
+        ] {
+            assert_eq!(
+                Logged(target).to_string(),
+                target.escape_debug().to_string()
+            );
+        }
+    }
+
+    #[test]
+    fn a_signature_that_can_be_used_is_not_logged() {
+        for (target, logged) in [
+            (
+                "/api/media/ab?exp=1&key=k1&ip=10.0.0.1&sig=c2VjcmV0",
+                "/api/media/ab?exp=1&key=k1&ip=10.0.0.1&sig=[redacted]",
+            ),
+            ("/a?sig=c2Vj&download=b", "/a?sig=[redacted]&download=b"),
+            (
+                "/a?sig=x&SIG=y&sig=\"z",
+                "/a?sig=[redacted]&SIG=[redacted]&sig=[redacted]",
+            ),
+            ("/a?sig=x=y?z&b", "/a?sig=[redacted]&b"),
+            (
+                "/a?X-Amz-Signature=x&access_token=y",
+                "/a?X-Amz-Signature=[redacted]&access_token=[redacted]",
+            ),
+            ("/a?\u{e4}=b&sig=x", "/a?\u{e4}=b&sig=[redacted]"),
+            ("/a?sig=", "/a?sig="),
+            ("/a?sig&sign=x&design=y&?&&", "/a?sig&sign=x&design=y&?&&"),
+            ("/sig=x/a", "/sig=x/a"),
+        ] {
+            assert_eq!(Logged(target).to_string(), logged);
+        }
+    }
+}

@@ -1,0 +1,89 @@
+//! Counts of what is in use now, by the charges that there are for it.
+
+use crate::kind::Kind;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use tokio::sync::Notify;
+
+/// What requests use now, by count.
+#[derive(Debug, Default)]
+pub struct InUse {
+    requests: AtomicUsize,
+    stores: AtomicUsize,
+    bodies: AtomicUsize,
+    files: AtomicUsize,
+    given_back: Notify,
+}
+
+impl InUse {
+    /// Requests that hold something, be it after their end.
+    #[must_use]
+    pub fn requests(&self) -> usize {
+        self.requests.load(Ordering::Acquire)
+    }
+
+    /// Stores alive now, each with the instance of one request.
+    #[must_use]
+    pub fn stores(&self) -> usize {
+        self.stores.load(Ordering::Acquire)
+    }
+
+    /// Response bodies alive now.
+    #[must_use]
+    pub fn bodies(&self) -> usize {
+        self.bodies.load(Ordering::Acquire)
+    }
+
+    /// Files open now for requests.
+    #[must_use]
+    pub fn files(&self) -> usize {
+        self.files.load(Ordering::Acquire)
+    }
+
+    /// Waits until no request holds anything.
+    pub async fn idle(&self) {
+        loop {
+            let given_back = self.given_back.notified();
+            if self.requests() + self.stores() + self.bodies() + self.files() == 0 {
+                return;
+            }
+            given_back.await;
+        }
+    }
+
+    pub(crate) fn count_request(&self) {
+        self.requests.fetch_add(1, Ordering::AcqRel);
+    }
+
+    pub(crate) fn uncount_request(&self) {
+        self.give_back(&self.requests);
+    }
+
+    /// Counts a charge of a kind of which there is one for each thing in use.
+    pub(crate) fn count(&self, kind: Kind) {
+        if let Some(count) = self.count_of(kind) {
+            count.fetch_add(1, Ordering::AcqRel);
+        }
+    }
+
+    pub(crate) fn uncount(&self, kind: Kind) {
+        if let Some(count) = self.count_of(kind) {
+            self.give_back(count);
+        }
+    }
+
+    /// Counts one less. The last one wakes those who wait for there to be none.
+    fn give_back(&self, count: &AtomicUsize) {
+        if count.fetch_sub(1, Ordering::AcqRel) == 1 {
+            self.given_back.notify_waiters();
+        }
+    }
+
+    fn count_of(&self, kind: Kind) -> Option<&AtomicUsize> {
+        match kind {
+            Kind::Instance => Some(&self.stores),
+            Kind::Response => Some(&self.bodies),
+            Kind::Files => Some(&self.files),
+            _ => None,
+        }
+    }
+}

@@ -1,0 +1,396 @@
+//! The account of one owner: whatever is held for it is a [`Charge`], a token that gives its bytes back when it is
+//! dropped, on whatever way the owner ends. A charge that would take a ledger past its limit is refused, so the limit
+//! bounds the sum of all kinds, not one of them.
+
+use crate::budget::Reservation;
+use crate::in_use::InUse;
+use crate::kind::{Balance, Kind};
+use crate::route::Route;
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
+use std::time::{Duration, Instant};
+
+/// Whose ledger it is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Owner {
+    /// A request, by its method and the pattern of its target.
+    Request {
+        /// The method.
+        method: http::Method,
+        /// Its route, as in `/api/media/:id`.
+        route: Arc<Route>,
+    },
+    /// A connection.
+    Connection,
+    /// The host itself, as in a probe.
+    Host,
+}
+
+/// The account of one request or connection. Its end is the owner's end: what is not given back by then is
+/// counted as unreturned until it is.
+#[derive(Debug)]
+pub struct Ledger {
+    entries: Arc<Entries>,
+}
+
+/// A charge would take a ledger past its limit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the request would hold more than {limit_bytes} bytes, with {kind}")]
+pub struct Exceeded {
+    /// What was to be charged.
+    pub kind: Kind,
+    /// The ledger's limit.
+    pub limit_bytes: usize,
+}
+
+/// What a ledger and its charges share.
+#[derive(Debug)]
+pub(crate) struct Entries {
+    id: u64,
+    owner: Owner,
+    since: Instant,
+    limit_bytes: usize,
+    total: AtomicUsize,
+    peak: AtomicUsize,
+    kinds: [AtomicUsize; Kind::ALL.len()],
+    ended: OnceLock<Instant>,
+    /// What was set aside of the budget; it goes back with the last charge, not with the ledger.
+    reservations: Mutex<Vec<Reservation>>,
+    ledgers: Arc<Ledgers>,
+}
+
+impl Ledger {
+    /// Opens a ledger for that owner among those of a host. Its charges may come to `limit_bytes` together.
+    #[must_use]
+    pub fn new(ledgers: &Arc<Ledgers>, owner: Owner, limit_bytes: usize) -> Self {
+        let entries = Arc::new(Entries {
+            id: ledgers.next_id.fetch_add(1, Ordering::Relaxed),
+            owner,
+            since: Instant::now(),
+            limit_bytes,
+            total: AtomicUsize::new(0),
+            peak: AtomicUsize::new(0),
+            kinds: Default::default(),
+            ended: OnceLock::new(),
+            reservations: Mutex::new(Vec::new()),
+            ledgers: Arc::clone(ledgers),
+        });
+        ledgers.enter(&entries);
+        Ledger { entries }
+    }
+
+    /// Charges bytes of a kind until the token is dropped.
+    ///
+    /// # Errors
+    /// [`Exceeded`], and nothing is charged, when the sum would pass the limit.
+    pub fn charge(&self, kind: Kind, bytes: usize) -> Result<Charge, Exceeded> {
+        self.handle().charge(kind, bytes)
+    }
+
+    /// A charge of nothing, which may grow.
+    #[must_use]
+    pub fn empty_charge(&self, kind: Kind) -> Charge {
+        self.handle().empty_charge(kind)
+    }
+
+    /// A handle for charging this ledger, for those who serve its owner and may outlive it.
+    #[must_use]
+    pub fn handle(&self) -> LedgerHandle {
+        LedgerHandle {
+            entries: Arc::clone(&self.entries),
+        }
+    }
+
+    /// Bytes held now, by kind.
+    #[must_use]
+    pub fn balance(&self) -> Balance {
+        self.entries.balance()
+    }
+
+    /// When it was begun.
+    #[must_use]
+    pub fn since(&self) -> Instant {
+        self.entries.since
+    }
+
+    /// The most that was held at one time, in bytes.
+    #[must_use]
+    pub fn peak_bytes(&self) -> usize {
+        self.entries.peak.load(Ordering::Relaxed)
+    }
+
+    /// Keeps what was set aside of the budget until the last charge has been given back.
+    pub fn keep(&self, reservation: Reservation) {
+        let reservations = &self.entries.reservations;
+        let mut reservations = reservations.lock().unwrap_or_else(PoisonError::into_inner);
+        reservations.push(reservation);
+    }
+}
+
+impl Drop for Ledger {
+    fn drop(&mut self) {
+        // Where nobody else has anything of it, it goes with this.
+        if Arc::strong_count(&self.entries) > 1 {
+            // It is set here and nowhere else.
+            let _ = self.entries.ended.set(Instant::now());
+        }
+    }
+}
+
+/// Charges a ledger without being its owner.
+#[derive(Debug, Clone)]
+pub struct LedgerHandle {
+    entries: Arc<Entries>,
+}
+
+impl LedgerHandle {
+    /// As [`Ledger::charge`].
+    ///
+    /// # Errors
+    /// As [`Ledger::charge`].
+    pub fn charge(&self, kind: Kind, bytes: usize) -> Result<Charge, Exceeded> {
+        let mut charge = self.empty_charge(kind);
+        charge.resize(bytes)?;
+        Ok(charge)
+    }
+
+    /// The route of the request that owns the ledger; none where a request does not.
+    #[must_use]
+    pub fn route(&self) -> Option<&Arc<Route>> {
+        match self.entries.owner() {
+            Owner::Request { route, .. } => Some(route),
+            Owner::Connection | Owner::Host => None,
+        }
+    }
+
+    /// Says that the owner has ended, for an owner that does not say so itself.
+    pub fn end(&self) {
+        // What was said first counts.
+        let _ = self.entries.ended.set(Instant::now());
+    }
+
+    /// As [`Ledger::empty_charge`].
+    #[must_use]
+    pub fn empty_charge(&self, kind: Kind) -> Charge {
+        self.entries.ledgers.in_use.count(kind);
+        Charge {
+            entries: Arc::clone(&self.entries),
+            kind,
+            bytes: 0,
+        }
+    }
+}
+
+impl Entries {
+    pub(crate) fn id(&self) -> u64 {
+        self.id
+    }
+
+    pub(crate) fn owner(&self) -> &Owner {
+        &self.owner
+    }
+
+    pub(crate) fn age(&self) -> Duration {
+        self.since.elapsed()
+    }
+
+    pub(crate) fn peak_bytes(&self) -> usize {
+        self.peak.load(Ordering::Relaxed)
+    }
+
+    /// How long ago the owner ended, if it has.
+    pub(crate) fn ended_ago(&self) -> Option<Duration> {
+        self.ended.get().map(Instant::elapsed)
+    }
+
+    pub(crate) fn balance(&self) -> Balance {
+        Balance(std::array::from_fn(|kind| {
+            self.kinds[kind].load(Ordering::Relaxed)
+        }))
+    }
+
+    fn add(&self, kind: Kind, bytes: usize) -> Result<(), Exceeded> {
+        let fits = |total: usize| {
+            let sum = total.checked_add(bytes)?;
+            (sum <= self.limit_bytes).then_some(sum)
+        };
+        let before = self
+            .total
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, fits)
+            .map_err(|_| Exceeded {
+                kind,
+                limit_bytes: self.limit_bytes,
+            })?;
+        self.peak.fetch_max(before + bytes, Ordering::Relaxed);
+        self.kinds[kind as usize].fetch_add(bytes, Ordering::Relaxed);
+        Ok(())
+    }
+
+    fn subtract(&self, kind: Kind, bytes: usize) {
+        self.kinds[kind as usize].fetch_sub(bytes, Ordering::Relaxed);
+        self.total.fetch_sub(bytes, Ordering::Relaxed);
+    }
+}
+
+impl Drop for Entries {
+    fn drop(&mut self) {
+        // Before it is said that nothing is held any more.
+        let reservations = self.reservations.get_mut();
+        reservations.unwrap_or_else(PoisonError::into_inner).clear();
+        self.ledgers.leave(self.id, &self.owner);
+    }
+}
+
+/// Bytes of one kind that are held on a ledger for as long as this token lives.
+#[derive(Debug)]
+pub struct Charge {
+    entries: Arc<Entries>,
+    kind: Kind,
+    bytes: usize,
+}
+
+impl Charge {
+    /// The bytes charged.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// Charges so many bytes from now on.
+    ///
+    /// # Errors
+    /// [`Exceeded`], and nothing changes, when the sum would pass the limit.
+    pub fn resize(&mut self, bytes: usize) -> Result<(), Exceeded> {
+        if bytes > self.bytes {
+            self.entries.add(self.kind, bytes - self.bytes)?;
+        } else {
+            self.entries.subtract(self.kind, self.bytes - bytes);
+        }
+        self.bytes = bytes;
+        Ok(())
+    }
+
+    /// A charge of nothing on the same ledger, of the same kind.
+    #[must_use]
+    pub fn empty_sibling(&self) -> Charge {
+        let entries = Arc::clone(&self.entries);
+        LedgerHandle { entries }.empty_charge(self.kind)
+    }
+
+    /// Charges so many more bytes.
+    ///
+    /// # Errors
+    /// As [`Charge::resize`].
+    pub fn grow(&mut self, bytes: usize) -> Result<(), Exceeded> {
+        self.resize(self.bytes.saturating_add(bytes))
+    }
+}
+
+impl Drop for Charge {
+    fn drop(&mut self) {
+        self.entries.subtract(self.kind, self.bytes);
+        self.entries.ledgers.in_use.uncount(self.kind);
+    }
+}
+
+/// The ledgers of one host that are open, or hold something after their owner's end.
+#[derive(Debug, Default)]
+pub struct Ledgers {
+    next_id: AtomicU64,
+    /// By number, so oldest first, in several maps so that cores seldom wait for each other.
+    live: [Mutex<BTreeMap<u64, Weak<Entries>>>; SHARDS],
+    in_use: InUse,
+}
+
+const SHARDS: usize = 16;
+
+impl Ledgers {
+    /// Counts of what is in use now.
+    #[must_use]
+    pub fn in_use(&self) -> &InUse {
+        &self.in_use
+    }
+
+    /// The live ledgers. They are dropped outside the maps' locks, since the last handle takes itself out.
+    pub(crate) fn live(&self) -> Vec<Arc<Entries>> {
+        let mut live = Vec::new();
+        for shard in &self.live {
+            let shard = shard.lock().unwrap_or_else(PoisonError::into_inner);
+            live.extend(shard.values().filter_map(Weak::upgrade));
+        }
+        live
+    }
+
+    fn enter(&self, entries: &Arc<Entries>) {
+        if let Owner::Request { .. } = entries.owner() {
+            self.in_use.count_request();
+        }
+        self.shard(entries.id())
+            .insert(entries.id(), Arc::downgrade(entries));
+    }
+
+    fn leave(&self, id: u64, owner: &Owner) {
+        self.shard(id).remove(&id);
+        if let Owner::Request { .. } = owner {
+            self.in_use.uncount_request();
+        }
+    }
+
+    fn shard(&self, id: u64) -> MutexGuard<'_, BTreeMap<u64, Weak<Entries>>> {
+        let shard = &self.live[id as usize % SHARDS];
+        shard.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use proptest::prelude::*;
+
+    fn ledger(ledgers: &Arc<Ledgers>, limit_bytes: usize) -> Ledger {
+        Ledger::new(ledgers, Owner::Connection, limit_bytes)
+    }
+
+    #[test]
+    fn the_limit_is_of_the_sum_of_all_kinds() {
+        let ledgers = Arc::default();
+        let ledger = ledger(&ledgers, 100);
+        let guest = ledger.charge(Kind::GuestMemory, 60).unwrap();
+        let mut buffer = ledger.charge(Kind::Buffers, 40).unwrap();
+        let refused = ledger.charge(Kind::Files, 1).unwrap_err();
+        assert_eq!((refused.kind, refused.limit_bytes), (Kind::Files, 100));
+        assert!(buffer.resize(41).is_err());
+        assert!(buffer.grow(usize::MAX).is_err());
+        assert_eq!(buffer.bytes(), 40, "a refusal changes nothing");
+        drop(guest);
+        buffer.grow(60).unwrap();
+        assert_eq!(ledger.balance().of(Kind::Buffers), 100);
+        drop(buffer);
+        assert_eq!((ledger.balance().total(), ledger.peak_bytes()), (0, 100));
+    }
+
+    proptest! {
+        #[test]
+        fn whatever_was_charged_the_end_is_zero(
+            steps in proptest::collection::vec((0..12_usize, 0..2000_usize, 0..2000_usize), 0..50)
+        ) {
+            let ledgers: Arc<Ledgers> = Arc::default();
+            let ledger = ledger(&ledgers, 10_000);
+            let mut charges = Vec::new();
+            for (kind, bytes, resized) in steps {
+                if let Ok(mut charge) = ledger.charge(Kind::ALL[kind], bytes) {
+                    let _ = charge.resize(resized);
+                    charges.push(charge);
+                }
+                let held: usize = charges.iter().map(Charge::bytes).sum();
+                prop_assert_eq!(ledger.balance().total(), held);
+                prop_assert!(held <= 10_000);
+            }
+            drop(charges);
+            prop_assert_eq!(ledger.balance().total(), 0);
+        }
+    }
+}

@@ -1,0 +1,389 @@
+//! Says once when memory begins to grow, and once when it has stopped.
+
+use super::sample::Sample;
+use super::trend::{Shape, Trend};
+use crate::kind::Kind;
+use crate::route::Route;
+use bytesize::ByteSize;
+use std::collections::HashMap;
+use std::collections::VecDeque;
+use std::fmt::Write;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, SystemTime};
+
+/// A stretch of time over which looks are compared, and the growth over it that is said.
+struct Window {
+    /// Every how many looks one is kept.
+    every: usize,
+    /// Looks before anything is said: what grows for less is a burst.
+    least_looks: usize,
+    /// Bytes a minute.
+    growth_bytes_per_minute: i64,
+}
+
+/// A minute, for what grows fast, and an hour, for what grows slowly.
+const WINDOWS: [Window; 2] = [
+    Window {
+        every: 1,
+        least_looks: 40,
+        growth_bytes_per_minute: 1024 * 1024,
+    },
+    Window {
+        every: 60,
+        least_looks: 30,
+        growth_bytes_per_minute: 64 * 1024,
+    },
+];
+
+/// Looks that a window has.
+const MOST_LOOKS: usize = 60;
+
+/// What is held for ended requests is said from so many bytes on: each connection's last piece may be on its way.
+const UNRETURNED_BYTES: usize = 64 * 1024;
+
+/// Looks without growth after which it is said to have ended.
+const QUIET_LOOKS: usize = 15;
+
+/// Bytes a request on the heap that name a route: less is what a connection's own buffers come to.
+const LEFT_BYTES_PER_REQUEST: i64 = 512;
+
+/// Remembers what was seen and what was said.
+pub(super) struct LeakDetector {
+    period: Duration,
+    /// So much comes to be unexplained at first traffic and stays: threads, queues, tables, each up to its own bound.
+    /// Growth is said once it has gone beyond.
+    warm_up_bytes: i64,
+    looks: usize,
+    past: [VecDeque<Look>; WINDOWS.len()],
+    growing: Option<Growing>,
+}
+
+/// What is compared between looks.
+#[derive(Clone)]
+struct Look {
+    at: SystemTime,
+    /// What the allocator gave out and no ledger explains.
+    unexplained_bytes: i64,
+    /// What is held for ended requests.
+    unreturned_bytes: i64,
+    /// By route: what was left on the heap so far, and requests so far.
+    routes: HashMap<Arc<str>, (i64, u64)>,
+}
+
+struct Growing {
+    since: SystemTime,
+    quiet_looks: usize,
+}
+
+impl LeakDetector {
+    pub(super) fn new(period: Duration, warm_up_bytes: usize) -> Self {
+        LeakDetector {
+            period,
+            warm_up_bytes: i64::try_from(warm_up_bytes).unwrap_or(i64::MAX),
+            looks: 0,
+            past: WINDOWS.map(|_| VecDeque::with_capacity(MOST_LOOKS)),
+            growing: None,
+        }
+    }
+
+    /// Takes one more look into account, and logs what is to be said.
+    pub(super) fn evaluate(&mut self, sighting: &Sample, routes: Vec<Arc<Route>>) {
+        match self.check(sighting, routes) {
+            Some(Alert::Grows(message)) => tracing::warn!(target: "millpond::monitor", "{message}"),
+            Some(Alert::Stopped(message)) => {
+                tracing::info!(target: "millpond::monitor", "{message}");
+            }
+            None => {}
+        }
+    }
+
+    fn check(&mut self, sighting: &Sample, routes: Vec<Arc<Route>>) -> Option<Alert> {
+        self.keep(Look {
+            at: SystemTime::now(),
+            unexplained_bytes: sighting.unexplained_bytes,
+            unreturned_bytes: sighting.survey.unreturned.total() as i64,
+            routes: routes
+                .into_iter()
+                .map(|route| {
+                    let left = route.heap_growth_bytes.load(Ordering::Relaxed);
+                    let requests = route.requests.load(Ordering::Relaxed);
+                    (Arc::clone(&route.pattern), (left, requests))
+                })
+                .collect(),
+        });
+        let is_warm = sighting.unexplained_bytes > self.warm_up_bytes;
+        let keeps_anything = sighting.survey.unreturned.total() >= UNRETURNED_BYTES;
+        let found = WINDOWS.iter().zip(&self.past).find_map(|(window, past)| {
+            let unexplained = self.trend(window, past, |look| look.unexplained_bytes)?;
+            let unreturned = self.trend(window, past, |look| look.unreturned_bytes)?;
+            let grows = |trend: &Trend| {
+                trend.shape == Shape::Linear
+                    && trend.slope_bytes_per_minute >= window.growth_bytes_per_minute
+            };
+            let since = past.front()?.at;
+            if keeps_anything && grows(&unreturned) {
+                let words = unreturned_words(sighting, &unreturned, &unexplained, since);
+                Some((since, words))
+            } else if is_warm && grows(&unexplained) {
+                Some((since, unexplained_words(past, &unexplained, since)))
+            } else {
+                None
+            }
+        });
+        let Some((since, words)) = found else {
+            return self.quiet();
+        };
+        if let Some(growing) = &mut self.growing {
+            growing.quiet_looks = 0;
+            return None;
+        }
+        self.growing = Some(Growing {
+            since,
+            quiet_looks: 0,
+        });
+        Some(Alert::Grows(words))
+    }
+
+    fn keep(&mut self, look: Look) {
+        for (window, past) in WINDOWS.iter().zip(&mut self.past) {
+            if self.looks.is_multiple_of(window.every) {
+                if past.len() == MOST_LOOKS {
+                    past.pop_front();
+                }
+                past.push_back(look.clone());
+            }
+        }
+        self.looks += 1;
+    }
+
+    /// The trend over a window, once it is long enough to have one.
+    fn trend(
+        &self,
+        window: &Window,
+        past: &VecDeque<Look>,
+        figure: impl Fn(&Look) -> i64,
+    ) -> Option<Trend> {
+        let figures: Vec<i64> = past.iter().map(figure).collect();
+        let distance = self.period * u32::try_from(window.every).unwrap_or(u32::MAX);
+        (figures.len() >= window.least_looks).then(|| Trend::of(&figures, distance))
+    }
+
+    fn quiet(&mut self) -> Option<Alert> {
+        let growing = self.growing.as_mut()?;
+        growing.quiet_looks += 1;
+        if growing.quiet_looks < QUIET_LOOKS {
+            return None;
+        }
+        let message = format!(
+            "memory has stopped growing, it had grown since {}",
+            clock(growing.since)
+        );
+        self.growing = None;
+        Some(Alert::Stopped(message))
+    }
+}
+
+/// For what no ledger explains, the routes whose requests left most on the heap meanwhile.
+fn unexplained_words(past: &VecDeque<Look>, trend: &Trend, since: SystemTime) -> String {
+    let mut words = growth_words(trend, 100, since);
+    let (Some(first), Some(last)) = (past.front(), past.back()) else {
+        return words;
+    };
+    let mut suspects: Vec<(&str, i64, i64)> = last
+        .routes
+        .iter()
+        .filter_map(|(pattern, (left, requests))| {
+            let (left_before, requests_before) =
+                first.routes.get(pattern).copied().unwrap_or_default();
+            let requests = i64::try_from(requests - requests_before).unwrap_or(i64::MAX);
+            let left = left - left_before;
+            (left >= LEFT_BYTES_PER_REQUEST * requests.max(1))
+                .then_some((&**pattern, left, requests))
+        })
+        .collect();
+    suspects.sort_unstable_by_key(|(_, left, _)| -left);
+    if suspects.is_empty() {
+        words += "; not allocated by a request";
+    }
+    for (pattern, left, requests) in suspects.iter().take(3) {
+        let each = left / (*requests).max(1);
+        let _ = write!(
+            words,
+            "; route {pattern}: {requests} requests left {} each on the heap outside their ledgers",
+            readable(each)
+        );
+    }
+    words
+}
+
+/// For what is held after its request's end, whose it is and of what kind.
+fn unreturned_words(
+    sighting: &Sample,
+    unreturned: &Trend,
+    unexplained: &Trend,
+    since: SystemTime,
+) -> String {
+    let share = |part: i64| {
+        let whole = unreturned.slope_bytes_per_minute + unexplained.slope_bytes_per_minute.max(0);
+        (100 * part.max(0)).checked_div(whole).unwrap_or(0)
+    };
+    let mut words = growth_words(unreturned, share(unexplained.slope_bytes_per_minute), since);
+    let mut routes: Vec<_> = sighting.survey.by_route.iter().collect();
+    routes.sort_unstable_by_key(|route| std::cmp::Reverse(route.unreturned.total()));
+    for route in routes
+        .iter()
+        .take(3)
+        .filter(|route| route.unreturned_requests > 0)
+    {
+        let each = route.unreturned.total() / route.unreturned_requests;
+        let mut kinds: Vec<(Kind, usize)> = route.unreturned.iter().collect();
+        kinds.sort_unstable_by_key(|(_, bytes)| std::cmp::Reverse(*bytes));
+        let kinds: Vec<String> = kinds
+            .iter()
+            .take(4)
+            .map(|(kind, bytes)| format!("{kind} {}", readable(*bytes as i64)))
+            .collect();
+        let _ = write!(
+            words,
+            "; route {}: {} ended requests leaked {} each ({})",
+            route.route.pattern,
+            route.unreturned_requests,
+            readable(each as i64),
+            kinds.join(", ")
+        );
+    }
+    words
+}
+
+fn growth_words(trend: &Trend, unexplained_percent: i64, since: SystemTime) -> String {
+    format!(
+        "memory grows {}/min, {}, {unexplained_percent} % unattributed, since {}",
+        readable(trend.slope_bytes_per_minute),
+        trend.shape,
+        clock(since)
+    )
+}
+
+enum Alert {
+    Grows(String),
+    Stopped(String),
+}
+
+fn readable(bytes: i64) -> String {
+    ByteSize(bytes.unsigned_abs()).display().si().to_string()
+}
+
+/// The time of day, in UTC.
+fn clock(at: SystemTime) -> String {
+    let text = humantime::format_rfc3339_seconds(at).to_string();
+    text.get(11..20).unwrap_or_default().to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use crate::process::ProcessMemory;
+    use crate::registry::Snapshot;
+
+    fn sighting(unexplained_bytes: i64) -> Sample {
+        Sample {
+            process: ProcessMemory::default(),
+            heap: None,
+            socket_bytes: 0,
+            survey: Snapshot::default(),
+            unexplained_bytes,
+            trend: Trend::of(&[], Duration::from_secs(1)),
+        }
+    }
+
+    const WARM_UP_BYTES: usize = 11 << 20;
+
+    fn alarm() -> LeakDetector {
+        LeakDetector::new(Duration::from_secs(1), WARM_UP_BYTES)
+    }
+
+    /// The second in which growth is said of a process that has so much unexplained in each.
+    fn said(seconds: i64, bytes: impl Fn(i64) -> i64) -> Option<i64> {
+        let mut alarm = alarm();
+        (0..seconds).find(|second| {
+            let verdict = alarm.check(&sighting(bytes(*second)), Vec::new());
+            matches!(verdict, Some(Alert::Grows(_)))
+        })
+    }
+
+    /// Once, the watch warned of growth a minute after first traffic.
+    #[test]
+    fn a_process_that_warms_up_does_not_grow() {
+        const MOST: i64 = WARM_UP_BYTES as i64;
+        for (most, start) in [(1_500_000, 0), (MOST, 0), (MOST, 45)] {
+            let since = |second: i64| (second - start).max(0);
+            // In a line over a minute, ever slower, and by steps.
+            let line = |second: i64| most.min(since(second) * most / 60);
+            let slower = |second: i64| most * since(second) / (since(second) + 20);
+            let steps = |second: i64| most * (since(second) / 10).min(6) / 6;
+            assert_eq!(said(150, line), None);
+            assert_eq!(said(150, slower), None);
+            assert_eq!(said(150, steps), None);
+        }
+        // Over most of an hour.
+        assert_eq!(said(2400, |second| MOST.min(second * MOST / 2200)), None);
+    }
+
+    /// The original's 340 MB a minute are said within a minute, and slower ones as soon as they are no warm-up.
+    #[test]
+    fn a_leak_is_said_while_it_is_young() {
+        const MB: i64 = 1_000_000;
+        for (bytes_per_minute, within) in
+            [(340 * MB, 60), (30 * MB, 60), (10 * MB, 90), (2 * MB, 400)]
+        {
+            for warmed_up in [0, 6 * MB] {
+                let leak =
+                    |second: i64| warmed_up.min(second * MB) + second * bytes_per_minute / 60;
+                let said = said(within + 1, leak);
+                assert!(
+                    said.is_some_and(|second| second <= within),
+                    "{bytes_per_minute} {said:?}"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn growth_is_said_once_and_its_end_once() {
+        let mut alarm = alarm();
+        let mut said = Vec::new();
+        let mut see = |bytes| match alarm.check(&sighting(bytes), Vec::new()) {
+            Some(Alert::Grows(message)) => said.push(message),
+            Some(Alert::Stopped(message)) => said.push(message),
+            None => {}
+        };
+        (0..30).for_each(|_| see(0));
+        (0..60).for_each(|second| see(second * 1_000_000));
+        (0..120).for_each(|_| see(60_000_000));
+        assert_eq!(said.len(), 2, "{said:?}");
+        assert!(said[0].starts_with("memory grows") && said[0].contains("100 % unattributed"));
+        assert!(said[1].starts_with("memory has stopped growing"));
+    }
+
+    #[test]
+    fn what_grows_slowly_is_said_within_the_hour() {
+        let mut alarm = alarm();
+        // 200 kB a minute: too little for a minute's window.
+        let said = (0..3600).find(|second| {
+            let verdict = alarm.check(&sighting(second * 200_000 / 60), Vec::new());
+            matches!(verdict, Some(Alert::Grows(_)))
+        });
+        assert!(said.is_some_and(|second| second >= 1740), "{said:?}");
+    }
+
+    #[test]
+    fn a_sawtooth_says_nothing() {
+        let mut alarm = alarm();
+        for second in 0..300 {
+            let verdict = alarm.check(&sighting(second % 20 * 5_000_000), Vec::new());
+            assert!(verdict.is_none(), "{second}");
+        }
+    }
+}

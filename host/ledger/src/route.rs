@@ -1,0 +1,162 @@
+//! The pattern that a target follows, so that what many requests did can be told of one route.
+//!
+//! The host knows nothing of media routes; a pattern is made of any path by its looks: what looks like an id is
+//! `:id`, a file name is `*` with its extension. There are never more than [`ROUTES`] of them.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicI64, AtomicU64};
+use std::sync::{Arc, PoisonError, RwLock};
+
+/// Most routes that are told apart; requests for further ones are told as `(other)`. It bounds what a client
+/// that makes up paths can make the host remember.
+pub const ROUTES: usize = 64;
+
+/// What is remembered of one route for as long as the process lives.
+#[derive(Debug)]
+pub struct Route {
+    /// Its pattern.
+    pub pattern: Arc<str>,
+    /// Requests so far.
+    pub requests: AtomicU64,
+    /// Bytes that the allocator gave out while such requests were served, less those that it got back.
+    pub heap_growth_bytes: AtomicI64,
+}
+
+impl PartialEq for Route {
+    fn eq(&self, other: &Self) -> bool {
+        self.pattern == other.pattern
+    }
+}
+
+impl Eq for Route {}
+
+/// The routes of one host.
+#[derive(Debug, Default)]
+pub(crate) struct Routes {
+    by_pattern: RwLock<HashMap<Arc<str>, Arc<Route>>>,
+}
+
+const OTHER: &str = "(other)";
+
+impl Routes {
+    /// The route of a path, without its query.
+    pub(crate) fn of(&self, path: &str) -> Arc<Route> {
+        let pattern = pattern(path);
+        {
+            let routes = self
+                .by_pattern
+                .read()
+                .unwrap_or_else(PoisonError::into_inner);
+            if let Some(route) = routes.get(pattern.as_str()) {
+                return Arc::clone(route);
+            }
+        }
+        let mut routes = self
+            .by_pattern
+            .write()
+            .unwrap_or_else(PoisonError::into_inner);
+        let name = if routes.len() < ROUTES {
+            pattern.as_str()
+        } else {
+            OTHER
+        };
+        let name: Arc<str> = name.into();
+        let route = routes.entry(Arc::clone(&name)).or_insert_with(|| {
+            Arc::new(Route {
+                pattern: name,
+                requests: AtomicU64::new(0),
+                heap_growth_bytes: AtomicI64::new(0),
+            })
+        });
+        Arc::clone(route)
+    }
+
+    pub(crate) fn all(&self) -> Vec<Arc<Route>> {
+        let routes = self
+            .by_pattern
+            .read()
+            .unwrap_or_else(PoisonError::into_inner);
+        routes.values().cloned().collect()
+    }
+}
+
+/// Segments that are told; deeper ones are `…`.
+const SEGMENTS: usize = 4;
+
+/// Longest segment that is told as it is.
+const SEGMENT_BYTES: usize = 24;
+
+fn pattern(path: &str) -> String {
+    let path = path.split_once('?').map_or(path, |(path, _)| path);
+    let mut pattern = String::with_capacity(40);
+    for (position, segment) in path.split('/').skip(1).enumerate() {
+        pattern.push('/');
+        if position == SEGMENTS {
+            pattern.push('…');
+            break;
+        }
+        match segment.rsplit_once('.') {
+            Some((_, extension)) if is_plain(extension) && extension.len() <= 5 => {
+                pattern.push_str("*.");
+                pattern.push_str(extension);
+            }
+            Some(_) => pattern.push('*'),
+            None if looks_like_an_id(segment) || !is_plain(segment) => pattern.push_str(":id"),
+            None => pattern.push_str(segment),
+        }
+    }
+    if pattern.is_empty() {
+        path.chars().take(1).collect()
+    } else {
+        pattern
+    }
+}
+
+fn is_plain(segment: &str) -> bool {
+    segment
+        .bytes()
+        .all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_'))
+}
+
+fn looks_like_an_id(segment: &str) -> bool {
+    let digits = segment.bytes().filter(u8::is_ascii_digit).count();
+    segment.len() > SEGMENT_BYTES || digits >= 4
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn patterns() {
+        let id = "0123456789abcdef".repeat(4);
+        for (path, expected) in [
+            (format!("/api/media/{id}"), "/api/media/:id"),
+            (format!("/api/media/{id}/info?x=1"), "/api/media/:id/info"),
+            ("/media/cats/cat-1.gif".into(), "/media/cats/*.gif"),
+            ("/media?id=a.gif".into(), "/media"),
+            ("/media/a.b.verylong".into(), "/media/*"),
+            ("/media/%00".into(), "/media/:id"),
+            ("/a/b/c/d/e/f".into(), "/a/b/c/d/…"),
+            ("/users/123456/x".into(), "/users/:id/x"),
+            ("/".into(), "/"),
+            ("*".into(), "*"),
+            (String::new(), ""),
+        ] {
+            assert_eq!(pattern(&path), expected, "{path}");
+        }
+    }
+
+    #[test]
+    fn made_up_paths_do_not_make_it_grow() {
+        let routes = Routes::default();
+        for a in b'a'..=b'z' {
+            for b in b'a'..=b'z' {
+                routes.of(&format!("/{}{}", char::from(a), char::from(b)));
+            }
+        }
+        assert_eq!(routes.all().len(), ROUTES + 1);
+        assert_eq!(&*routes.of("/another").pattern, OTHER);
+        assert_eq!(&*routes.of("/aa").pattern, "/aa");
+    }
+}

@@ -1,0 +1,508 @@
+//! Configuration of the guest, validated at the start: the settings of `wit/settings.wit`.
+
+use millpond_format::settings::{self, SIGNING_KEYS};
+use millpond_format::signature::Key;
+use serde::Deserialize;
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+/// Settings of the guest. Keys of the TOML file are the fields' names, with `-` for `_`. The guest has a default for each.
+///
+/// ```
+/// use millpond::Config;
+///
+/// let mut config = Config::default();
+/// assert_eq!(config.mount_path(), "/media");
+/// config.mount_path = Some("/files".parse()?);
+/// config.cors.origins = Some(vec!["https://a.example".parse()?]);
+/// config.cache.negative_ttl = Some("10s".to_owned().try_into()?);
+/// assert_eq!(config.mount_path(), "/files");
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
+#[non_exhaustive]
+pub struct Config {
+    /// Path under which named files are served. Default: `/media`.
+    pub mount_path: Option<MountPath>,
+    /// Cross-origin resource sharing.
+    pub cors: Cors,
+    /// Response headers.
+    pub headers: Headers,
+    /// Directives for caches.
+    pub cache: Cache,
+    /// Keys that sign URLs, by id.
+    pub signing_keys: SigningKeys,
+}
+
+/// Cross-origin resource sharing (Fetch section 3.2).
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
+#[non_exhaustive]
+pub struct Cors {
+    /// Origins whose pages may read responses, as in `https://a.example`. Default: every origin.
+    pub origins: Option<Vec<Origin>>,
+    /// Lifetime of a preflight response. Default: a day.
+    pub max_age: Option<Age>,
+}
+
+/// Values of response headers. An empty value omits the header.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
+#[non_exhaustive]
+pub struct Headers {
+    /// `Timing-Allow-Origin`. Default: `*`.
+    pub timing_allow_origin: Option<FieldText>,
+    /// `Cross-Origin-Resource-Policy`. Default: `cross-origin`.
+    pub cross_origin_resource_policy: Option<FieldText>,
+    /// `Content-Security-Policy` of types that can run scripts in a browser. Default: a sandbox.
+    pub content_security_policy: Option<FieldText>,
+}
+
+/// Directives for caches.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
+#[non_exhaustive]
+pub struct Cache {
+    /// `Cache-Control` of media by content id. Default: a year, immutable.
+    pub content: Option<FieldText>,
+    /// `Cache-Control` of named files. Default: `public, no-cache`.
+    pub files: Option<FieldText>,
+    /// Lifetime of the response that media does not exist. Default: 5 seconds.
+    pub negative_ttl: Option<Age>,
+}
+
+/// Path under which named files are served: `/`, or segments without a `/` at the end.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "String")]
+pub struct MountPath(Arc<str>);
+
+/// The text is no path to serve files under.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "a mount path begins with `/`, has no `?`, `#`, `%` or space, and is neither `/api/media`, where media \
+     is served by its content, nor beneath it"
+)]
+pub struct NotAPath;
+
+/// A web origin: scheme, host and port, nothing behind.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "String")]
+pub struct Origin(String);
+
+/// The text is no origin.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "an origin is `scheme://host` or `scheme://host:port`, in lower case, with nothing behind it"
+)]
+pub struct NotAnOrigin;
+
+/// A field's value (RFC 9110 section 5.5).
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "String")]
+pub struct FieldText(String);
+
+/// The text can be no field's value.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("a field's value is visible ASCII and spaces")]
+pub struct NotAFieldValue;
+
+/// A time in whole seconds, as in `5s`, `10m`, `1d`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "String")]
+pub struct Age(u32);
+
+/// The text is no time in whole seconds.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("a time is a number with a unit, as in `5s`, `10m` or `1d`")]
+pub struct NotAnAge;
+
+/// Keys that signed URLs are made with. They are shown by nothing: not by `Debug`, not by an error.
+#[derive(Clone, Default, Deserialize)]
+#[serde(try_from = "std::collections::BTreeMap<String, String>")]
+pub struct SigningKeys(Vec<Key>);
+
+/// A signing key cannot be used.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "a signing key has an id of letters, digits, `-` and `_`, and 16 bytes or more in hexadecimal"
+)]
+pub struct NotAKey;
+
+/// A configuration that cannot be used, and where it is wrong.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ConfigError {
+    /// The file cannot be read.
+    #[error("cannot read the configuration {}", path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// Something in it is wrong.
+    #[error("{}:{line}: {field}: {message}", path.display())]
+    Wrong {
+        /// The file.
+        path: PathBuf,
+        /// The line, counted from 1.
+        line: usize,
+        /// The field that stands there, or what else does.
+        field: String,
+        /// What is wrong with it.
+        message: String,
+    },
+}
+
+impl Config {
+    /// Reads a TOML file.
+    ///
+    /// # Errors
+    /// [`ConfigError`], which names file, line and field.
+    pub fn from_file(path: &Path) -> Result<Self, ConfigError> {
+        let text = std::fs::read_to_string(path).map_err(|source| ConfigError::Read {
+            path: path.to_owned(),
+            source,
+        })?;
+        toml::from_str(&text).map_err(|error| {
+            let start = error.span().map_or(0, |span| span.start);
+            let before = text.get(..start).unwrap_or_default();
+            let line = before.matches('\n').count() + 1;
+            let content = text.lines().nth(line - 1).unwrap_or_default();
+            let field = content.split('=').next().unwrap_or_default().trim();
+            // A value is not told: it may be a secret.
+            ConfigError::Wrong {
+                path: path.to_owned(),
+                line,
+                field: field.to_owned(),
+                message: error.message().trim().replace('\n', ", "),
+            }
+        })
+    }
+
+    /// Path under which named files are served.
+    #[must_use]
+    pub fn mount_path(&self) -> &str {
+        self.mount_path.as_ref().map_or("/media", MountPath::as_str)
+    }
+
+    /// Returns the settings for the guest.
+    pub(crate) fn settings(&self) -> Settings {
+        let text = |text: &Option<FieldText>| text.as_ref().map(|text| text.0.clone());
+        let seconds = |age: Option<Age>| age.map(|age| age.0);
+        let origins = self.cors.origins.as_ref();
+        let typed = settings::Settings {
+            mount_path: Some(self.mount_path().to_owned()),
+            cors_origins: origins
+                .map(|origins| origins.iter().map(|origin| origin.0.clone()).collect()),
+            cors_max_age_s: seconds(self.cors.max_age),
+            timing_allow_origin: text(&self.headers.timing_allow_origin),
+            cross_origin_resource_policy: text(&self.headers.cross_origin_resource_policy),
+            content_security_policy: text(&self.headers.content_security_policy),
+            cache_content: text(&self.cache.content),
+            cache_files: text(&self.cache.files),
+            negative_ttl_s: seconds(self.cache.negative_ttl),
+        };
+        let pairs = typed.to_pairs().into_iter();
+        Settings {
+            pairs: pairs.map(|(key, value)| (key.to_owned(), value)).collect(),
+            typed,
+            signing_keys: self.signing_keys.clone(),
+            has_told_of_no_key: AtomicBool::new(false),
+        }
+    }
+}
+
+/// The settings: typed for a guest of the interface, as text by key for a component of `wasi:http`.
+pub(crate) struct Settings {
+    typed: settings::Settings,
+    pairs: Vec<(String, String)>,
+    signing_keys: SigningKeys,
+    /// Whether the log has it that there is private media and no key.
+    has_told_of_no_key: AtomicBool,
+}
+
+impl Settings {
+    /// Settings without secrets.
+    pub(crate) fn typed(&self) -> &settings::Settings {
+        &self.typed
+    }
+
+    /// Keys that sign URLs.
+    pub(crate) fn signing_keys(&self) -> &[Key] {
+        &self.signing_keys.0
+    }
+
+    /// Settings without secrets, as text by key.
+    pub(crate) fn pairs(&self) -> &[(String, String)] {
+        &self.pairs
+    }
+
+    /// Returns a setting as text. It may be a secret.
+    pub(crate) fn get(&self, key: &str) -> Option<String> {
+        if key == SIGNING_KEYS {
+            return Some(self.signing_keys.to_text());
+        }
+        let found = self.pairs.iter().find(|(name, _)| name == key);
+        found.map(|(_, value)| value.clone())
+    }
+
+    /// Logs once that private media was requested while there is no key to sign URLs with.
+    pub(crate) fn asked_for_private(&self) {
+        if self.signing_keys.is_empty() && !self.has_told_of_no_key.swap(true, Ordering::Relaxed) {
+            tracing::warn!(
+                "private media was requested, but nobody can get it: there are no signing keys in the configuration"
+            );
+        }
+    }
+}
+
+impl SigningKeys {
+    /// Reads `<id>:<secret in hexadecimal>`, with a space or a comma between them.
+    ///
+    /// # Errors
+    /// [`NotAKey`].
+    pub fn parse(text: &str) -> Result<Self, NotAKey> {
+        settings::parse_signing_keys(text)
+            .map(SigningKeys)
+            .map_err(|_| NotAKey)
+    }
+
+    /// The key of that id, or the first one.
+    #[must_use]
+    pub fn find(&self, id: Option<&str>) -> Option<&Key> {
+        match id {
+            Some(id) => self.0.iter().find(|key| key.id() == id),
+            None => self.0.first(),
+        }
+    }
+
+    /// Whether there are none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    fn to_text(&self) -> String {
+        let keys = self.0.iter();
+        let keys: Vec<String> = keys.map(Key::to_text).collect();
+        keys.join(" ")
+    }
+}
+
+impl TryFrom<std::collections::BTreeMap<String, String>> for SigningKeys {
+    type Error = NotAKey;
+
+    fn try_from(keys: std::collections::BTreeMap<String, String>) -> Result<Self, NotAKey> {
+        keys.iter()
+            .map(|(id, secret)| Key::parse(&format!("{id}:{secret}")).ok_or(NotAKey))
+            .collect::<Result<_, _>>()
+            .map(SigningKeys)
+    }
+}
+
+impl PartialEq for SigningKeys {
+    fn eq(&self, other: &Self) -> bool {
+        self.to_text() == other.to_text()
+    }
+}
+
+impl Eq for SigningKeys {}
+
+impl fmt::Debug for SigningKeys {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_set().entries(self.0.iter().map(Key::id)).finish()
+    }
+}
+
+impl std::str::FromStr for MountPath {
+    type Err = NotAPath;
+
+    fn from_str(text: &str) -> Result<Self, NotAPath> {
+        let plain = |c: char| c.is_ascii_graphic() && !matches!(c, '?' | '#' | '%' | '\\');
+        if !text.starts_with('/') || !text.chars().all(plain) || text.contains("//") {
+            return Err(NotAPath);
+        }
+        let path = text.trim_end_matches('/');
+        // What lies there is looked for by its content, so that no file would ever be found.
+        if matches!(path.strip_prefix("/api/media"), Some(rest) if rest.is_empty() || rest.starts_with('/'))
+        {
+            return Err(NotAPath);
+        }
+        Ok(MountPath(if path.is_empty() { "/" } else { path }.into()))
+    }
+}
+
+impl TryFrom<String> for MountPath {
+    type Error = NotAPath;
+
+    fn try_from(text: String) -> Result<Self, NotAPath> {
+        text.parse()
+    }
+}
+
+impl MountPath {
+    /// The path.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl TryFrom<String> for Origin {
+    type Error = NotAnOrigin;
+
+    fn try_from(text: String) -> Result<Self, NotAnOrigin> {
+        let (scheme, authority) = text.split_once("://").ok_or(NotAnOrigin)?;
+        let is_plain =
+            |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || ".-+:[]".contains(c);
+        let fits = |part: &str| !part.is_empty() && part.chars().all(is_plain);
+        if fits(scheme) && fits(authority) {
+            Ok(Origin(text))
+        } else {
+            Err(NotAnOrigin)
+        }
+    }
+}
+
+impl std::str::FromStr for Origin {
+    type Err = NotAnOrigin;
+
+    fn from_str(text: &str) -> Result<Self, NotAnOrigin> {
+        text.to_owned().try_into()
+    }
+}
+
+impl TryFrom<String> for FieldText {
+    type Error = NotAFieldValue;
+
+    fn try_from(text: String) -> Result<Self, NotAFieldValue> {
+        let is_visible = |byte: u8| byte == b' ' || byte.is_ascii_graphic();
+        if text.bytes().all(is_visible) && text.trim() == text {
+            Ok(FieldText(text))
+        } else {
+            Err(NotAFieldValue)
+        }
+    }
+}
+
+impl TryFrom<String> for Age {
+    type Error = NotAnAge;
+
+    fn try_from(text: String) -> Result<Self, NotAnAge> {
+        let duration = humantime::parse_duration(&text).map_err(|_| NotAnAge)?;
+        u32::try_from(duration.as_secs())
+            .map(Age)
+            .map_err(|_| NotAnAge)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    fn read(text: &str) -> Result<Config, ConfigError> {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), text).unwrap();
+        Config::from_file(file.path())
+    }
+
+    #[test]
+    fn a_whole_configuration() {
+        let config = read(
+            "mount-path = \"/files/\"\n[cors]\norigins = [\"https://a.example\", \"http://b.example:81\"]\n\
+             max-age = \"10m\"\n[headers]\ncontent-security-policy = \"\"\n[cache]\nnegative-ttl = \"0s\"\n\
+             [signing-keys]\nk1 = \"000102030405060708090a0b0c0d0e0f\"\n",
+        )
+        .unwrap();
+        let settings = config.settings();
+        for (key, value) in [
+            ("mount-path", Some("/files")),
+            (
+                "cors-origins",
+                Some("https://a.example http://b.example:81"),
+            ),
+            ("cors-max-age", Some("600")),
+            ("content-security-policy", Some("")),
+            ("negative-ttl", Some("0")),
+            ("cache-files", None),
+            ("signing-keys", Some("k1:000102030405060708090a0b0c0d0e0f")),
+        ] {
+            assert_eq!(settings.get(key).as_deref(), value, "{key}");
+        }
+        assert!(
+            settings
+                .pairs()
+                .iter()
+                .all(|(key, _)| key != "signing-keys")
+        );
+        assert!(
+            !format!("{config:?}").contains("0001"),
+            "secrets are not shown"
+        );
+        assert_eq!(read("").unwrap(), Config::default());
+    }
+
+    #[test]
+    fn files_are_not_served_where_media_is_by_its_content() {
+        for text in ["/api/media", "/api/media/", "/api/media/files"] {
+            assert_eq!(text.parse::<MountPath>(), Err(NotAPath), "{text}");
+            let config = read(&format!("mount-path = \"{text}\""));
+            assert!(config.is_err(), "{text}");
+        }
+        for text in ["/", "/api", "/api/mediathek", "/media", "/v1/api/media"] {
+            assert!(text.parse::<MountPath>().is_ok(), "{text}");
+        }
+    }
+
+    #[test]
+    fn keys_may_have_commas_between_them() {
+        let secret = "000102030405060708090a0b0c0d0e0f";
+        for between in [" ", ",", ", ", "\n"] {
+            let keys = SigningKeys::parse(&format!("a:{secret}{between}b:{secret}")).unwrap();
+            assert_eq!(keys.to_text(), format!("a:{secret} b:{secret}"));
+        }
+    }
+
+    #[test]
+    fn what_is_wrong_is_said_with_line_and_field_and_no_secret() {
+        for (text, line, field, message) in [
+            ("mount-path = \"media\"", 1, "mount-path", "begins with `/`"),
+            ("\n[cors]\norigin = []", 3, "origin", "unknown field"),
+            ("[cors]\norigins = [\"*\"]", 2, "origins", "an origin is"),
+            ("[cors]\nmax-age = 5", 2, "max-age", "invalid type"),
+            (
+                "[cache]\nnegative-ttl = \"soon\"",
+                2,
+                "negative-ttl",
+                "a time is",
+            ),
+            ("[cache]\nfiles = \"a\\nb\"", 2, "files", "visible ASCII"),
+            ("x", 1, "x", ""),
+            (
+                "[signing-keys]\nk1 = \"5ec2e7\"",
+                1,
+                "[signing-keys]",
+                "a signing key",
+            ),
+        ] {
+            let error = read(text).unwrap_err();
+            let said = error.to_string();
+            let ConfigError::Wrong {
+                line: at,
+                field: of,
+                ..
+            } = error
+            else {
+                unreachable!("{said}");
+            };
+            assert_eq!((at, of.as_str()), (line, field), "{said}");
+            assert!(said.contains(message) && !said.contains("5ec2e7"), "{said}");
+            assert_eq!(said.lines().count(), 1, "{said}");
+        }
+    }
+}

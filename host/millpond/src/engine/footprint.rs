@@ -1,0 +1,539 @@
+//! What an instance of a component takes on the host's side: told from the component, before it is compiled.
+//!
+//! wasmtime keeps a record of each core instance on the heap, with a place for all that it imports and defines, and for
+//! each function that a table or another instance may have. A component with a language runtime in it has dozens of core
+//! instances and thousands of such functions. The engine refuses a component whose records are larger than what is told
+//! here ([`InstanceCost::records_bytes`]), so that what is charged is never less than what they are.
+
+use crate::engine::resource_limiter::{CORE_INSTANCES, TABLE_ELEMENT_BYTES};
+use std::collections::HashSet;
+use std::ops::AddAssign;
+use wasmparser::{
+    CanonicalFunction, ComponentAlias, ComponentExternalKind, ComponentInstance,
+    ComponentOuterAliasKind, ComponentType, ConstExpr, ElementItems, ElementKind, ExternalKind,
+    Instance, Operator, Parser, Payload, TableInit, TypeRef,
+};
+
+/// What a wasmtime store takes on the host's side before there is an instance in it, in bytes; what the instance takes
+/// depends on the component (`engine/footprint.rs`). Tests measure that both together are less.
+const STORE_BYTES: usize = 12 * 1024;
+
+/// The allocator gives as much as was asked for and a part of that, at most: its sizes are that far apart.
+const ALLOCATOR_SHARE: usize = 4;
+
+/// What an instance takes on the host's side.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) struct InstanceCost {
+    /// wasmtime's records: what it counts for `max_component_instance_size`, at most.
+    pub(crate) records_bytes: usize,
+    /// What hangs on the records.
+    beside_bytes: usize,
+    /// What its memories and tables have at the start; this is no part of the host's side.
+    pub(crate) begins_bytes: usize,
+}
+
+// What wasmtime keeps on a machine of 64 bits: in its records, by its `vmoffsets.rs` and `vmcomponent_offsets.rs`, and
+// beside them, as it was measured.
+
+/// A core instance without what is counted below: its state, the fixed part of its context, a function that begins it; its
+/// place in the store, and in the store's list of modules.
+const CORE_INSTANCE: InstanceCost = InstanceCost::host_side(288, 64);
+/// A function that is imported.
+const IMPORTED_FUNCTION: InstanceCost = InstanceCost::host_side(32, 0);
+/// A memory, table, global or tag that is imported.
+const IMPORT: InstanceCost = InstanceCost::host_side(24, 0);
+/// A global or tag that is defined.
+const DEFINITION: InstanceCost = InstanceCost::host_side(16, 0);
+/// A memory that is defined: two pointers to it, and how it is mapped.
+const MEMORY: InstanceCost = InstanceCost::host_side(24, 1024);
+/// A table that is defined.
+const TABLE: InstanceCost = InstanceCost::host_side(16, 512);
+/// A function that is more than called.
+const REFERRED_FUNCTION: InstanceCost = InstanceCost::host_side(32, 0);
+/// An element that waits for `table.init`.
+const PASSIVE_ELEMENT: InstanceCost = InstanceCost::host_side(0, 16);
+/// A segment of data.
+const DATA_SEGMENT: InstanceCost = InstanceCost::host_side(12, 0);
+/// The component without its parts.
+const COMPONENT: InstanceCost = InstanceCost::host_side(512, 512);
+/// A component instance: its flags, its tables of handles.
+const COMPONENT_INSTANCE: InstanceCost = InstanceCost::host_side(32, 512);
+/// A resource type: its destructor.
+const RESOURCE_TYPE: InstanceCost = InstanceCost::host_side(16, 0);
+/// A function of the canonical ABI: its trampoline, its lowering, what its options name.
+const CANONICAL: InstanceCost = InstanceCost::host_side(112, 0);
+/// A function by which components inside of a component may call each other: wasmtime makes a core instance for it, or
+/// for several of them, with some ten imports for each.
+const ADAPTER: InstanceCost = InstanceCost::host_side(288 + 10 * 32, 256);
+
+/// A memory's page is of 64 KiB, unless it says otherwise.
+const PAGE_LOG2: u32 = 16;
+
+impl InstanceCost {
+    /// Reads a component's sections, and adds up what its instances take.
+    ///
+    /// # Errors
+    /// Where it is no component that can be read.
+    pub(crate) fn of(component: &[u8]) -> wasmparser::Result<Self> {
+        let mut reader = Reader::default();
+        for payload in Parser::new(0).parse_all(component) {
+            reader.read(payload?)?;
+        }
+        Ok(reader.whole())
+    }
+
+    /// All of it, with the store and what the allocator rounds up, in bytes.
+    pub(crate) fn total_bytes(self) -> usize {
+        let sum = self.records_bytes.saturating_add(self.beside_bytes);
+        STORE_BYTES.saturating_add(sum.saturating_add(sum / ALLOCATOR_SHARE))
+    }
+
+    const fn host_side(records_bytes: usize, beside_bytes: usize) -> Self {
+        InstanceCost {
+            records_bytes,
+            beside_bytes,
+            begins_bytes: 0,
+        }
+    }
+
+    fn times(self, count: usize) -> Self {
+        InstanceCost {
+            records_bytes: self.records_bytes.saturating_mul(count),
+            beside_bytes: self.beside_bytes.saturating_mul(count),
+            begins_bytes: self.begins_bytes.saturating_mul(count),
+        }
+    }
+
+    fn max(self, other: Self) -> Self {
+        InstanceCost {
+            records_bytes: self.records_bytes.max(other.records_bytes),
+            beside_bytes: self.beside_bytes.max(other.beside_bytes),
+            begins_bytes: self.begins_bytes.max(other.begins_bytes),
+        }
+    }
+}
+
+impl AddAssign for InstanceCost {
+    fn add_assign(&mut self, other: Self) {
+        self.records_bytes = self.records_bytes.saturating_add(other.records_bytes);
+        self.beside_bytes = self.beside_bytes.saturating_add(other.beside_bytes);
+        self.begins_bytes = self.begins_bytes.saturating_add(other.begins_bytes);
+    }
+}
+
+/// A component as far as it was read.
+#[derive(Default)]
+struct Reader {
+    /// The component or module that is being read, and those that it lies in.
+    open: Vec<Definition>,
+    /// What the outermost one comes to.
+    whole: InstanceCost,
+    /// The largest module that was found.
+    largest: InstanceCost,
+    /// Something is instantiated that is not told here, as a module that is an argument.
+    is_partly_unknown: bool,
+}
+
+enum Definition {
+    Module(Module),
+    Component(Component),
+}
+
+/// A component, and what each instance of it takes.
+#[derive(Default)]
+struct Component {
+    footprint: InstanceCost,
+    /// By index; `None` for one that is not defined in this component or around it.
+    modules: Vec<Option<InstanceCost>>,
+    components: Vec<Option<InstanceCost>>,
+}
+
+/// A module, and what each instance of it takes.
+#[derive(Default)]
+struct Module {
+    footprint: InstanceCost,
+    /// Functions that are more than called: exported, in tables, in globals.
+    referred: HashSet<u32>,
+}
+
+impl Reader {
+    fn whole(self) -> InstanceCost {
+        let mut whole = self.whole;
+        if self.is_partly_unknown {
+            // No more than so many are allowed, whichever they are. What they begin with is seen when they do.
+            let mut unknown = self.largest.times(CORE_INSTANCES);
+            unknown.begins_bytes = 0;
+            whole += unknown;
+        }
+        whole
+    }
+
+    fn read(&mut self, payload: Payload<'_>) -> wasmparser::Result<()> {
+        if let Payload::Version { encoding, .. } = payload {
+            self.open.push(match encoding {
+                wasmparser::Encoding::Module => Definition::Module(Module::default()),
+                wasmparser::Encoding::Component => Definition::Component(Component::default()),
+            });
+            return Ok(());
+        }
+        if let Payload::End(_) = payload {
+            self.close();
+            return Ok(());
+        }
+        let is_inner = self.open.len() > 1;
+        match self.open.last_mut() {
+            Some(Definition::Module(module)) => module.read(payload),
+            Some(Definition::Component(_)) => self.read_in_component(payload, is_inner),
+            None => Ok(()),
+        }
+    }
+
+    /// The definition that is being read is whole: those around it may instantiate it.
+    fn close(&mut self) {
+        match self.open.pop() {
+            Some(Definition::Module(module)) => {
+                let footprint = module.whole();
+                self.largest = self.largest.max(footprint);
+                if let Some(Definition::Component(outer)) = self.open.last_mut() {
+                    outer.modules.push(Some(footprint));
+                }
+            }
+            Some(Definition::Component(component)) => {
+                let mut footprint = component.footprint;
+                footprint += COMPONENT_INSTANCE;
+                match self.open.last_mut() {
+                    Some(Definition::Component(outer)) => outer.components.push(Some(footprint)),
+                    _ => {
+                        self.whole = footprint;
+                        self.whole += COMPONENT;
+                    }
+                }
+            }
+            None => {}
+        }
+    }
+
+    fn read_in_component(
+        &mut self,
+        payload: Payload<'_>,
+        is_inner: bool,
+    ) -> wasmparser::Result<()> {
+        match payload {
+            Payload::InstanceSection(instances) => {
+                for instance in instances {
+                    if let Instance::Instantiate { module_index, .. } = instance? {
+                        self.instantiate(|component| &component.modules, module_index);
+                    }
+                }
+            }
+            Payload::ComponentInstanceSection(instances) => {
+                for instance in instances {
+                    if let ComponentInstance::Instantiate {
+                        component_index, ..
+                    } = instance?
+                    {
+                        self.instantiate(|component| &component.components, component_index);
+                    }
+                }
+            }
+            Payload::ComponentCanonicalSection(functions) => {
+                for function in functions {
+                    self.add(CANONICAL);
+                    if is_inner && matches!(function?, CanonicalFunction::Lower { .. }) {
+                        self.add(ADAPTER);
+                    }
+                }
+            }
+            Payload::ComponentTypeSection(types) => {
+                for ty in types {
+                    if let ComponentType::Resource { .. } = ty? {
+                        self.add(RESOURCE_TYPE);
+                    }
+                }
+            }
+            Payload::ComponentImportSection(imports) => {
+                for import in imports {
+                    self.define(import?.ty.kind(), None);
+                }
+            }
+            Payload::ComponentExportSection(exports) => {
+                for export in exports {
+                    let export = export?;
+                    let defined = self.defined(0, export.kind, export.index);
+                    self.define(export.kind, defined);
+                }
+            }
+            Payload::ComponentAliasSection(aliases) => {
+                for alias in aliases {
+                    match alias? {
+                        ComponentAlias::InstanceExport { kind, .. } => self.define(kind, None),
+                        ComponentAlias::Outer { kind, count, index } => {
+                            let kind = match kind {
+                                ComponentOuterAliasKind::CoreModule => {
+                                    ComponentExternalKind::Module
+                                }
+                                ComponentOuterAliasKind::Component => {
+                                    ComponentExternalKind::Component
+                                }
+                                ComponentOuterAliasKind::CoreType
+                                | ComponentOuterAliasKind::Type => continue,
+                            };
+                            let defined = self.defined(count, kind, index);
+                            self.define(kind, defined);
+                        }
+                        ComponentAlias::CoreInstanceExport { .. } => {}
+                    }
+                }
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    /// The component that is being read, or one around it.
+    fn component(&mut self, outward: u32) -> Option<&mut Component> {
+        let index = self
+            .open
+            .len()
+            .checked_sub(1)?
+            .checked_sub(usize::try_from(outward).ok()?)?;
+        match self.open.get_mut(index)? {
+            Definition::Component(component) => Some(component),
+            Definition::Module(_) => None,
+        }
+    }
+
+    fn add(&mut self, footprint: InstanceCost) {
+        if let Some(component) = self.component(0) {
+            component.footprint += footprint;
+        }
+    }
+
+    fn instantiate(&mut self, of: fn(&Component) -> &Vec<Option<InstanceCost>>, index: u32) {
+        let known = usize::try_from(index).ok().and_then(|index| {
+            let component = self.component(0)?;
+            *of(component).get(index)?
+        });
+        match known {
+            Some(footprint) => self.add(footprint),
+            None => self.is_partly_unknown = true,
+        }
+    }
+
+    fn defined(
+        &mut self,
+        outward: u32,
+        kind: ComponentExternalKind,
+        index: u32,
+    ) -> Option<InstanceCost> {
+        let component = self.component(outward)?;
+        let defined = match kind {
+            ComponentExternalKind::Module => &component.modules,
+            ComponentExternalKind::Component => &component.components,
+            _ => return None,
+        };
+        *defined.get(usize::try_from(index).ok()?)?
+    }
+
+    fn define(&mut self, kind: ComponentExternalKind, footprint: Option<InstanceCost>) {
+        let Some(component) = self.component(0) else {
+            return;
+        };
+        match kind {
+            ComponentExternalKind::Module => component.modules.push(footprint),
+            ComponentExternalKind::Component => component.components.push(footprint),
+            _ => {}
+        }
+    }
+}
+
+impl Module {
+    fn whole(mut self) -> InstanceCost {
+        self.footprint += CORE_INSTANCE;
+        self.footprint += REFERRED_FUNCTION.times(self.referred.len());
+        self.footprint
+    }
+
+    fn read(&mut self, payload: Payload<'_>) -> wasmparser::Result<()> {
+        match payload {
+            Payload::ImportSection(imports) => {
+                for import in imports.into_imports() {
+                    self.footprint += match import?.ty {
+                        TypeRef::Func(_) | TypeRef::FuncExact(_) => IMPORTED_FUNCTION,
+                        _ => IMPORT,
+                    };
+                }
+            }
+            Payload::TableSection(tables) => {
+                for table in tables {
+                    let table = table?;
+                    let elements = usize::try_from(table.ty.initial).unwrap_or(usize::MAX);
+                    self.footprint += TABLE;
+                    self.begin_with(elements.saturating_mul(TABLE_ELEMENT_BYTES));
+                    if let TableInit::Expr(value) = table.init {
+                        self.refer(&value)?;
+                    }
+                }
+            }
+            Payload::MemorySection(memories) => {
+                for memory in memories {
+                    let memory = memory?;
+                    let page_bytes = 1_u64.checked_shl(memory.page_size_log2.unwrap_or(PAGE_LOG2));
+                    let page_bytes = page_bytes.unwrap_or(u64::MAX);
+                    let bytes = memory.initial.saturating_mul(page_bytes);
+                    self.footprint += MEMORY;
+                    self.begin_with(usize::try_from(bytes).unwrap_or(usize::MAX));
+                }
+            }
+            Payload::TagSection(tags) => {
+                self.footprint += DEFINITION.times(count(tags.count()));
+            }
+            Payload::GlobalSection(globals) => {
+                for global in globals {
+                    self.footprint += DEFINITION;
+                    self.refer(&global?.init_expr)?;
+                }
+            }
+            Payload::ExportSection(exports) => {
+                for export in exports {
+                    let export = export?;
+                    if matches!(export.kind, ExternalKind::Func | ExternalKind::FuncExact) {
+                        self.referred.insert(export.index);
+                    }
+                }
+            }
+            Payload::ElementSection(segments) => {
+                for segment in segments {
+                    let segment = segment?;
+                    let elements = match segment.items {
+                        ElementItems::Functions(functions) => {
+                            let elements = functions.count();
+                            for function in functions {
+                                self.referred.insert(function?);
+                            }
+                            elements
+                        }
+                        ElementItems::Expressions(_, values) => {
+                            let elements = values.count();
+                            for value in values {
+                                self.refer(&value?)?;
+                            }
+                            elements
+                        }
+                    };
+                    if let ElementKind::Passive = segment.kind {
+                        self.footprint += PASSIVE_ELEMENT.times(count(elements));
+                    }
+                }
+            }
+            Payload::DataSection(segments) => {
+                self.footprint += DATA_SEGMENT.times(count(segments.count()));
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    fn begin_with(&mut self, bytes: usize) {
+        self.footprint.begins_bytes = self.footprint.begins_bytes.saturating_add(bytes);
+    }
+
+    /// Takes down the functions that a constant refers to.
+    fn refer(&mut self, constant: &ConstExpr<'_>) -> wasmparser::Result<()> {
+        for operator in constant.get_operators_reader() {
+            if let Operator::RefFunc { function_index } = operator? {
+                self.referred.insert(function_index);
+            }
+        }
+        Ok(())
+    }
+}
+
+fn count(count: u32) -> usize {
+    usize::try_from(count).unwrap_or(usize::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    fn footprint(component: &str) -> InstanceCost {
+        InstanceCost::of(&wat::parse_str(component).unwrap()).unwrap()
+    }
+
+    const MODULE: &str = r#"(core module $m
+        (memory 2)
+        (table 3 funcref)
+        (func $a (export "a") (export "b"))
+        (func $c)
+        (func $called_only)
+        (elem (i32.const 0) $a $c)
+        (global funcref (ref.func $c)))"#;
+
+    /// What one instance of [`MODULE`] takes.
+    fn instance() -> InstanceCost {
+        let mut instance = CORE_INSTANCE;
+        instance += MEMORY;
+        instance += TABLE;
+        instance += DEFINITION;
+        instance += REFERRED_FUNCTION.times(2);
+        instance.begins_bytes = 2 * 64 * 1024 + 3 * TABLE_ELEMENT_BYTES;
+        instance
+    }
+
+    fn whole(component_instances: usize, core_instances: usize) -> InstanceCost {
+        let mut whole = COMPONENT;
+        whole += COMPONENT_INSTANCE.times(component_instances);
+        whole += instance().times(core_instances);
+        whole
+    }
+
+    #[test]
+    fn a_module_counts_as_often_as_it_is_instantiated() {
+        let none = format!("(component {MODULE})");
+        assert_eq!(footprint(&none), whole(1, 0));
+        let two = format!(
+            "(component {MODULE} (core instance (instantiate $m)) (core instance (instantiate $m)))"
+        );
+        assert_eq!(footprint(&two), whole(1, 2));
+        let inner = format!(
+            "(component {MODULE}
+                (component $c
+                    (core instance (instantiate $m))
+                    (alias outer 1 $m (core module $n))
+                    (core instance (instantiate $n)))
+                (instance (instantiate $c))
+                (instance (instantiate $c)))"
+        );
+        assert_eq!(footprint(&inner), whole(3, 4));
+    }
+
+    #[test]
+    fn what_is_not_told_is_as_much_as_is_allowed() {
+        let component = format!(
+            "(component {MODULE}
+                (component $c (import \"m\" (core module $given)) (core instance (instantiate $given)))
+                (instance (instantiate $c (with \"m\" (core module $m)))))"
+        );
+        let mut expected = whole(2, 0);
+        expected += InstanceCost {
+            begins_bytes: 0,
+            ..instance().times(CORE_INSTANCES)
+        };
+        assert_eq!(footprint(&component), expected);
+    }
+
+    #[test]
+    fn sums_have_an_end_and_what_is_no_component_an_error() {
+        let mut component = String::from("(component $c0)");
+        for depth in 1..100 {
+            let instances = format!("(instance (instantiate $c{}))", depth - 1).repeat(8);
+            component = format!("(component $c{depth} {component} {instances})");
+        }
+        assert_eq!(footprint(&component).total_bytes(), usize::MAX);
+        assert!(InstanceCost::of(b"no component").is_err());
+        let pages = r#"(component (core module $m (memory i64 0xffffffffffff)) (core instance (instantiate $m)))"#;
+        assert_eq!(footprint(pages).begins_bytes, usize::MAX - 0xffff);
+    }
+}

@@ -1,0 +1,116 @@
+//! Stores whose instance cannot pass what its request may take, whatever component it is of: memory, handles, what the
+//! host copies out of it, CPU time.
+
+use crate::engine::pool::TICK;
+use crate::engine::resource_limiter::InstanceLimiter;
+use crate::limits::{Limit, Limits};
+use millpond_ledger::Kind;
+use std::sync::atomic::{AtomicU32, Ordering};
+use wasmtime::component::{ResourceTable, ResourceTableError};
+use wasmtime::{Engine, Store, UpdateDeadline};
+
+/// The state of such a store.
+pub(crate) trait Limited: 'static {
+    fn meter(&self) -> &InstanceLimiter;
+
+    fn meter_mut(&mut self) -> &mut InstanceLimiter;
+
+    fn cpu(&self) -> &CpuBudget;
+}
+
+/// A store with every limit set.
+pub(crate) fn store<T: Limited>(engine: &Engine, limits: &Limits, state: T) -> Store<T> {
+    let mut store = Store::new(engine, state);
+    store.limiter(|state| state.meter_mut());
+    store.set_hostcall_fuel(limits.lifted_bytes);
+    // An instance's own handles beside those of the table: one of each for every entry is plenty.
+    store.set_max_component_handles(2 * limits.handles);
+    store.set_epoch_deadline(1);
+    store.epoch_deadline_callback(|store| match store.data().cpu().spend_tick() {
+        true => Ok(UpdateDeadline::Yield(1)),
+        false => Err(Limit::Cpu.into()),
+    });
+    store
+}
+
+/// A table for the handles of such a store.
+pub(crate) fn table(limits: &Limits) -> ResourceTable {
+    let mut table = ResourceTable::new();
+    table.set_max_capacity(limits.handles);
+    table
+}
+
+/// CPU time that an instance has left, counted in the engine's ticks.
+pub(crate) struct CpuBudget {
+    ticks_left: AtomicU32,
+    ticks: u32,
+}
+
+impl CpuBudget {
+    pub(crate) fn new(limits: &Limits) -> Self {
+        let ticks = limits.cpu.as_nanos().div_ceil(TICK.as_nanos());
+        CpuBudget::of_ticks(u32::try_from(ticks).unwrap_or(u32::MAX))
+    }
+
+    fn of_ticks(ticks: u32) -> Self {
+        CpuBudget {
+            ticks_left: AtomicU32::new(ticks),
+            ticks,
+        }
+    }
+
+    /// Gives all of it again: what is asked of the instance next is another piece of work.
+    pub(crate) fn renew(&self) {
+        self.ticks_left.store(self.ticks, Ordering::Relaxed);
+    }
+
+    /// Takes one tick off, and says whether any is left.
+    fn spend_tick(&self) -> bool {
+        let spent = |ticks: u32| Some(ticks.saturating_sub(1));
+        let before = self
+            .ticks_left
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, spent);
+        before.is_ok_and(|ticks| ticks > 1)
+    }
+}
+
+/// Which limit, if any, a trap was the end of.
+pub(crate) fn limit_of(error: &wasmtime::Error, meter: &InstanceLimiter) -> Option<Limit> {
+    if let Some(limit) = error.downcast_ref::<Limit>() {
+        return Some(*limit);
+    }
+    if let Some(ResourceTableError::Full) = error.downcast_ref::<ResourceTableError>() {
+        return Some(Limit::Memory(Kind::Handles));
+    }
+    match error.downcast_ref::<wasmtime::Trap>() {
+        Some(wasmtime::Trap::StackOverflow) => return Some(Limit::Memory(Kind::Stack)),
+        Some(wasmtime::Trap::Interrupt) => return Some(Limit::Cpu),
+        _ => {}
+    }
+    // wasmtime keeps these kinds of error to itself; the tests of the hostile guests tell when it words
+    // them anew.
+    let said = error.root_cause().to_string();
+    if said.contains("fuel allocated for hostcalls") {
+        Some(Limit::Memory(Kind::Lifted))
+    } else if said.contains("store handle limit exceeded") {
+        Some(Limit::Memory(Kind::Handles))
+    } else if said.contains("resource limit exceeded") {
+        Some(Limit::Instances)
+    } else {
+        meter.met()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn cpu_time_is_spent_tick_by_tick_and_can_be_had_again() {
+        let cpu = CpuBudget::of_ticks(3);
+        let spent = || [(); 4].map(|()| cpu.spend_tick());
+        assert_eq!(spent(), [true, true, false, false]);
+        cpu.renew();
+        assert_eq!(spent(), [true, true, false, false]);
+    }
+}

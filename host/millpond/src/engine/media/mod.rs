@@ -1,0 +1,410 @@
+//! What an instance is given while it answers one request: its imports and its limits.
+
+pub(crate) mod response;
+
+use crate::config::Settings;
+use crate::engine::limited::{self, CpuBudget, Limited};
+use crate::engine::resource_limiter::{FixedCost, InstanceLimiter};
+use crate::limits::{Limit, Limits};
+use crate::store::{
+    self, Access, ContentId, DynMediaStore, MediaObject, MediaStream, ObjectInfo, ObjectVersion,
+    OpenError, TryRead, spawn_off_fiber,
+};
+use bytes::{Bytes, BytesMut};
+use millpond_format::timestamp_ns;
+use millpond_ledger::{Charge, Exceeded, Kind, Ledger, LedgerHandle};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use wasmtime::component::{HasSelf, Linker, Resource, ResourceTable};
+use wasmtime::{Engine, Store};
+use wasmtime_wasi_io::IoView;
+use wasmtime_wasi_io::poll::Pollable;
+use wasmtime_wasi_io::streams::{DynInputStream, InputStream, StreamError, StreamResult};
+
+pub(crate) use bindings::MediaGuestPre;
+pub(crate) use bindings::exports::millpond::media::media_serve as serve;
+use bindings::millpond::media::{media_store, settings};
+
+#[allow(missing_docs, unreachable_pub, clippy::all, clippy::pedantic)]
+mod bindings {
+    wasmtime::component::bindgen!({
+        path: "../../wit",
+        world: "media-guest",
+        imports: {
+            "millpond:media/media-store.open": async | trappable,
+            default: trappable,
+        },
+        exports: { default: async },
+        ownership: Borrowing { duplicate_if_necessary: true },
+        with: {
+            "wasi:io": wasmtime_wasi_io::bindings::wasi::io,
+            "millpond:media/media-store.object": crate::engine::media::ObjectResource,
+        },
+    });
+}
+
+/// The state of one request's store.
+pub(crate) struct StoreData {
+    meter: InstanceLimiter,
+    table: ResourceTable,
+    media: Arc<dyn DynMediaStore>,
+    settings: Arc<Settings>,
+    streams: Vec<IssuedStream>,
+    /// What the guest asked the store for, and what it was told; `None` where that is not known, or is too much.
+    opened: Option<Vec<Dependency>>,
+    cpu: CpuBudget,
+    ledger: LedgerHandle,
+}
+
+/// What a guest asked the store for, and what there was: the answer is made of it, and holds as long as that does.
+#[derive(Debug, Clone)]
+pub(crate) struct Dependency {
+    pub(crate) key: store::Key,
+    /// `None` where there was no such object.
+    pub(crate) info: Option<Arc<ObjectInfo>>,
+}
+
+/// Most that is remembered of what one guest opened: media and its variants are a few.
+const MAX_DEPENDENCIES: usize = 8;
+
+/// An object as a guest has it: `resource object` of `wit/media-store.wit`.
+#[allow(
+    unreachable_pub,
+    reason = "the bindings give it out under another name"
+)]
+pub struct ObjectResource {
+    object: MediaObject,
+    /// Its place among what was opened.
+    opened: usize,
+}
+
+/// A stream that was given to the guest.
+struct IssuedStream {
+    rep: u32,
+    /// Weak, since the guest may drop a stream and its handle then be another's.
+    unread: Weak<Mutex<MediaStream>>,
+    opened: usize,
+}
+
+impl StoreData {
+    /// Defines everything that the world `media-guest` imports, and nothing else.
+    pub(crate) fn add_to_linker(linker: &mut Linker<Self>) -> wasmtime::Result<()> {
+        wasmtime_wasi_io::add_to_linker_async(linker)?;
+        settings::add_to_linker::<_, HasSelf<_>>(linker, |state| state)?;
+        media_store::add_to_linker::<_, HasSelf<_>>(linker, |state| state)
+    }
+
+    /// A store for one request, with every limit set.
+    ///
+    /// # Errors
+    /// [`Exceeded`], when the request's ledger has no room for one.
+    pub(crate) fn store(
+        engine: &Engine,
+        constant: FixedCost,
+        limits: &Limits,
+        media: &Arc<dyn DynMediaStore>,
+        settings: &Arc<Settings>,
+        ledger: &Ledger,
+    ) -> Result<Store<Self>, Exceeded> {
+        let state = StoreData {
+            meter: InstanceLimiter::new(ledger, limits, constant)?,
+            table: limited::table(limits),
+            media: Arc::clone(media),
+            settings: Arc::clone(settings),
+            streams: Vec::new(),
+            opened: Some(Vec::new()),
+            cpu: CpuBudget::new(limits),
+            ledger: ledger.handle(),
+        };
+        Ok(limited::store(engine, limits, state))
+    }
+
+    /// What the guest asked the store for, in order; `None` where that is not all that its answer may depend on.
+    pub(crate) fn take_dependencies(&mut self) -> Option<Vec<Dependency>> {
+        self.opened.take()
+    }
+
+    /// Remembers what the guest was told, and says at which place.
+    fn record_dependency(&mut self, key: store::Key, info: Option<Arc<ObjectInfo>>) -> usize {
+        let Some(opened) = &mut self.opened else {
+            return usize::MAX;
+        };
+        let place = opened.len();
+        if place == MAX_DEPENDENCIES {
+            self.opened = None;
+            return usize::MAX;
+        }
+        opened.push(Dependency { key, info });
+        place
+    }
+
+    /// Takes out of the table what a handle stands for: the bytes that the guest has not read, and which of the opened
+    /// objects they are of. `None` when it is no stream of the store's.
+    pub(crate) fn take_stream(
+        &mut self,
+        handle: Resource<DynInputStream>,
+    ) -> Option<(MediaStream, usize)> {
+        let rep = handle.rep();
+        let given = self.streams.iter().rev().find(|given| given.rep == rep)?;
+        let (stream, opened) = (given.unread.upgrade()?, given.opened);
+        self.table.delete(handle).ok()?;
+        let stream = stream.lock().unwrap_or_else(PoisonError::into_inner);
+        Some((stream.clone(), opened))
+    }
+}
+
+impl Limited for StoreData {
+    fn meter(&self) -> &InstanceLimiter {
+        &self.meter
+    }
+
+    fn meter_mut(&mut self) -> &mut InstanceLimiter {
+        &mut self.meter
+    }
+
+    fn cpu(&self) -> &CpuBudget {
+        &self.cpu
+    }
+}
+
+impl IoView for StoreData {
+    fn table(&mut self) -> &mut ResourceTable {
+        &mut self.table
+    }
+}
+
+impl settings::Host for StoreData {
+    fn get(&mut self) -> wasmtime::Result<Result<settings::Settings, ()>> {
+        let settings = self.settings.typed();
+        Ok(Ok(settings::Settings {
+            mount_path: settings.mount_path.clone(),
+            cors_origins: settings.cors_origins.clone(),
+            cors_max_age_s: settings.cors_max_age_s,
+            timing_allow_origin: settings.timing_allow_origin.clone(),
+            cross_origin_resource_policy: settings.cross_origin_resource_policy.clone(),
+            content_security_policy: settings.content_security_policy.clone(),
+            cache_content: settings.cache_content.clone(),
+            cache_files: settings.cache_files.clone(),
+            negative_ttl_s: settings.negative_ttl_s,
+        }))
+    }
+
+    fn signing_keys(&mut self) -> wasmtime::Result<Result<Vec<settings::SigningKey>, ()>> {
+        let keys = self.settings.signing_keys().iter();
+        let keys = keys.map(|key| settings::SigningKey {
+            id: key.id().to_owned(),
+            secret: key.secret().to_owned(),
+        });
+        Ok(Ok(keys.collect()))
+    }
+}
+
+impl media_store::Host for StoreData {
+    async fn open(
+        &mut self,
+        key: media_store::Key,
+    ) -> wasmtime::Result<Result<Resource<ObjectResource>, media_store::ErrorCode>> {
+        let key = match key {
+            media_store::Key::Content(id) => {
+                self.meter.lift(id.len())?;
+                match id.parse::<ContentId>() {
+                    Ok(id) => store::Key::Content(id),
+                    Err(_) => return Ok(Err(media_store::ErrorCode::NotFound)),
+                }
+            }
+            media_store::Key::Named(name) => {
+                self.meter.lift(name.len())?;
+                match store::Key::named(name) {
+                    Some(key) => key,
+                    None => return Ok(Err(media_store::ErrorCode::NotFound)),
+                }
+            }
+        };
+        let opened = store::open(&self.media, &key, &self.ledger).await;
+        match opened.and_then(|object| visible(object, &key)) {
+            Ok(object) => {
+                if object.info().access == Access::Private {
+                    self.settings.asked_for_private();
+                }
+                let opened = self.record_dependency(key, Some(Arc::clone(object.shared_info())));
+                Ok(Ok(self.table.push(ObjectResource { object, opened })?))
+            }
+            Err(OpenError::NotFound) => {
+                self.record_dependency(key, None);
+                Ok(Err(media_store::ErrorCode::NotFound))
+            }
+            Err(error @ OpenError::Busy(_)) => {
+                tracing::warn!(%error, "cannot open media");
+                self.opened = None;
+                Ok(Err(media_store::ErrorCode::Busy))
+            }
+            Err(OpenError::Exceeded(exceeded)) => Err(Limit::from(exceeded).into()),
+            Err(error @ OpenError::Failed(_)) => {
+                tracing::error!(%error, "cannot open media");
+                self.opened = None;
+                Ok(Err(media_store::ErrorCode::Io(None)))
+            }
+        }
+    }
+}
+
+/// The object, where a guest may have it by that key. It asks for a signature where media is had by its content, and
+/// serves to everybody what is had by its name.
+pub(crate) fn visible(object: MediaObject, key: &store::Key) -> Result<MediaObject, OpenError> {
+    let is_name = matches!(key, store::Key::Named(_));
+    if is_name && object.info().access == Access::Private {
+        tracing::warn!("private media was requested by name and is hidden");
+        return Err(OpenError::NotFound);
+    }
+    Ok(object)
+}
+
+impl media_store::HostObject for StoreData {
+    fn info(&mut self, object: Resource<ObjectResource>) -> wasmtime::Result<media_store::Info> {
+        let info = self.table.get(&object)?.object.info();
+        Ok(media_store::Info {
+            length: info.length,
+            media_type: info.media_type.clone(),
+            modified: info.modified.and_then(timestamp_ns),
+            created: info.created.and_then(timestamp_ns),
+            digest: info.digest.map(|id| id.to_string()),
+            version: info.version.as_ref().map(|version| match version {
+                ObjectVersion::Strong(text) => media_store::Version::Strong(text.clone()),
+                ObjectVersion::Weak(text) => media_store::Version::Weak(text.clone()),
+            }),
+            access: match info.access {
+                Access::Public => media_store::Access::Public,
+                Access::Private => media_store::Access::Private,
+            },
+        })
+    }
+
+    fn variants(
+        &mut self,
+        object: Resource<ObjectResource>,
+    ) -> wasmtime::Result<Vec<media_store::VariantInfo>> {
+        let variants = self.table.get(&object)?.object.info().variants.iter();
+        Ok(variants
+            .map(|variant| media_store::VariantInfo {
+                key: match &variant.key {
+                    store::Key::Content(id) => media_store::Key::Content(id.to_string()),
+                    store::Key::Named(name) => media_store::Key::Named(name.clone()),
+                },
+                media_type: variant.media_type.clone(),
+                content_coding: variant.content_coding.clone(),
+            })
+            .collect())
+    }
+
+    fn read(
+        &mut self,
+        object: Resource<ObjectResource>,
+        offset: u64,
+        length: u64,
+    ) -> wasmtime::Result<Result<Resource<DynInputStream>, media_store::ReadError>> {
+        let object = self.table.get(&object)?;
+        let opened = object.opened;
+        let Ok(stream) = object.object.read(offset, length) else {
+            return Ok(Err(media_store::ReadError::OutOfBounds));
+        };
+        let unread = Arc::new(Mutex::new(stream));
+        let given = Arc::downgrade(&unread);
+        let stream: DynInputStream = Box::new(GuestStream {
+            unread,
+            ahead: Bytes::new(),
+            ahead_charge: self.ledger.empty_charge(Kind::Buffers),
+            failed: None,
+        });
+        let stream = self.table.push(stream)?;
+        self.streams.retain(|given| given.unread.strong_count() > 0);
+        self.streams.push(IssuedStream {
+            rep: stream.rep(),
+            unread: given,
+            opened,
+        });
+        Ok(Ok(stream))
+    }
+
+    fn drop(&mut self, object: Resource<ObjectResource>) -> wasmtime::Result<()> {
+        self.table.delete(object)?;
+        Ok(())
+    }
+}
+
+/// A stream of the store's as a guest sees it that reads it: most never do, and give it to the host as it is.
+struct GuestStream {
+    unread: Arc<Mutex<MediaStream>>,
+    /// What was read for the guest and not yet taken by it.
+    ahead: Bytes,
+    ahead_charge: Charge,
+    failed: Option<std::io::Error>,
+}
+
+/// Most bytes that a guest reads at a time.
+const GUEST_READ_BYTES: usize = 16 * 1024;
+
+impl GuestStream {
+    fn unread(&self) -> MutexGuard<'_, MediaStream> {
+        self.unread.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[async_trait::async_trait]
+impl Pollable for GuestStream {
+    async fn ready(&mut self) {
+        if !self.ahead.is_empty() || self.failed.is_some() || self.unread().remaining() == 0 {
+            return;
+        }
+        if let Err(exceeded) = self.ahead_charge.resize(GUEST_READ_BYTES) {
+            self.failed = Some(std::io::Error::other(exceeded));
+            return;
+        }
+        let unread = self.unread().clone();
+        let read = match unread {
+            MediaStream::File(slice) => {
+                let read = slice.spawn(|mut slice| {
+                    let mut buffer = BytesMut::new();
+                    slice.read(&mut buffer, GUEST_READ_BYTES)?;
+                    Ok(buffer.freeze())
+                });
+                read.await.flatten()
+            }
+            MediaStream::ChunkStream(pieces) => {
+                let read = spawn_off_fiber(pieces.read(GUEST_READ_BYTES));
+                let read = read.await.map_err(std::io::Error::other).flatten();
+                read.map(|(_, piece)| piece)
+            }
+        };
+        match read {
+            Ok(read) => self.ahead = read,
+            Err(error) => self.failed = Some(error),
+        }
+    }
+}
+
+#[async_trait::async_trait]
+impl InputStream for GuestStream {
+    fn read(&mut self, size: usize) -> StreamResult<Bytes> {
+        if let Some(error) = self.failed.take() {
+            return Err(StreamError::LastOperationFailed(error.into()));
+        }
+        let mut unread = self.unread.lock().unwrap_or_else(PoisonError::into_inner);
+        if unread.remaining() == 0 {
+            return Err(StreamError::Closed);
+        }
+        let size = size.min(GUEST_READ_BYTES);
+        if self.ahead.is_empty() {
+            let MediaStream::File(slice) = &mut *unread else {
+                return Ok(Bytes::new());
+            };
+            let mut buffer = BytesMut::new();
+            return match slice.try_read(&mut buffer, size) {
+                Ok(TryRead::Read) => Ok(buffer.freeze()),
+                Ok(TryRead::WouldBlock) => Ok(Bytes::new()),
+                Err(error) => Err(StreamError::LastOperationFailed(error.into())),
+            };
+        }
+        let taken = self.ahead.split_to(size.min(self.ahead.len()));
+        unread.skip(taken.len() as u64);
+        Ok(taken)
+    }
+}

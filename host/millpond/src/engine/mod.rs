@@ -1,0 +1,231 @@
+//! The engine: one for the process, with one component, compiled and linked before the first request.
+
+mod code_cache;
+pub(crate) mod component;
+mod footprint;
+pub(crate) mod limited;
+pub(crate) mod media;
+pub(crate) mod pool;
+pub(crate) mod resource_limiter;
+#[cfg(feature = "wasi-http")]
+pub(crate) mod wasi_http;
+
+use crate::config::{self, Settings};
+use crate::engine::component::{ComponentError, HttpVersion, Inspection, Source};
+use crate::engine::footprint::InstanceCost;
+use crate::engine::media::{MediaGuestPre, StoreData};
+use crate::engine::pool::{
+    GUEST_STACK_BYTES, KEEP_MEMORY_BYTES, KEEP_STACK_BYTES, STACK_BYTES, TICK,
+};
+use crate::engine::resource_limiter::FixedCost;
+use crate::engine::resource_limiter::{CORE_INSTANCES, TABLE_ELEMENT_BYTES};
+#[cfg(feature = "wasi-http")]
+use crate::engine::wasi_http::{Given, HttpGuest};
+use crate::error::one_line;
+use crate::limits::Limits;
+use std::path::Path;
+use std::sync::Arc;
+use std::thread;
+use wasmtime::component::{Component, Linker};
+use wasmtime::{Config, Engine, InstanceAllocationStrategy, PoolingAllocationConfig};
+
+/// An engine and a component that is ready to be instantiated.
+pub(crate) struct Runtime {
+    engine: Engine,
+    component: Component,
+    footprint: InstanceCost,
+    constant: FixedCost,
+    guest: Guest,
+}
+
+/// A component by what it exports, linked.
+pub(crate) enum Guest {
+    /// `millpond:media/media-serve`.
+    Media(MediaGuestPre<StoreData>),
+    /// `wasi:http`.
+    #[cfg(feature = "wasi-http")]
+    Http(HttpGuest),
+}
+
+impl Runtime {
+    /// Compiles a component and links it. Those for `wasi:http` are given the folder and the settings.
+    ///
+    /// # Errors
+    /// [`ComponentError`], in words for whoever gave the component.
+    pub(crate) fn new(
+        source: &Source,
+        limits: &Limits,
+        folder: Option<&Path>,
+        settings: &Arc<Settings>,
+    ) -> Result<Self, ComponentError> {
+        let http = component::http_version(source);
+        let footprint = component::footprint(source)?;
+        let constant = FixedCost::new(limits, footprint.total_bytes(), stacks(http));
+        // Compiling takes a while, so this is told before.
+        check_room(source, footprint, constant, http, limits)?;
+        let engine = Engine::new(&config(limits, http, footprint))
+            .map_err(|error| ComponentError::Engine(one_line(&error)))?;
+        let component = component::compile(&engine, source)?;
+        let unfit = |error: wasmtime::Error| ComponentError::HeadError {
+            name: source.name.clone(),
+            reason: one_line(&error),
+        };
+        let guest = match http {
+            None => link(&engine, &component).map(Guest::Media),
+            #[cfg(feature = "wasi-http")]
+            Some(version) => {
+                let given = Given::new(folder, settings)
+                    .map_err(|error| ComponentError::Engine(one_line(&error)))?;
+                HttpGuest::link(&engine, &component, version, given).map(Guest::Http)
+            }
+            #[cfg(not(feature = "wasi-http"))]
+            Some(_) => {
+                let _ = (folder, settings);
+                Err(wasmtime::Error::msg(
+                    "it is for wasi:http, and this program was built without the feature wasi-http",
+                ))
+            }
+        };
+        let guest = guest.map_err(unfit)?;
+        let runtime = Runtime {
+            engine,
+            component,
+            footprint,
+            constant,
+            guest,
+        };
+        tick(&runtime.engine)?;
+        Ok(runtime)
+    }
+
+    /// What there is to tell of the component.
+    pub(crate) fn inspect(&self, source: &Source) -> Inspection {
+        Inspection::of(&self.component, source, self.footprint)
+    }
+
+    /// What each store takes.
+    pub(crate) fn constant(&self) -> FixedCost {
+        self.constant
+    }
+
+    pub(crate) fn engine(&self) -> &Engine {
+        &self.engine
+    }
+
+    pub(crate) fn guest(&self) -> &Guest {
+        &self.guest
+    }
+}
+
+impl Source {
+    /// Compiles the component, checks that it can be served from, and tells what it is.
+    ///
+    /// # Errors
+    /// [`ComponentError`]: all but `Read` and `TooLarge`.
+    pub fn inspect(&self, limits: &Limits) -> Result<Inspection, ComponentError> {
+        let settings = Arc::new(config::Config::default().settings());
+        Ok(Runtime::new(self, limits, None, &settings)?.inspect(self))
+    }
+}
+
+/// Whether an instance has room to begin.
+fn check_room(
+    source: &Source,
+    footprint: InstanceCost,
+    constant: FixedCost,
+    http: Option<HttpVersion>,
+    limits: &Limits,
+) -> Result<(), ComponentError> {
+    #[cfg(feature = "wasi-http")]
+    let buffers_bytes = http.map_or(0, |_| wasi_http::HTTP_BUFFERS_BYTES);
+    #[cfg(not(feature = "wasi-http"))]
+    let buffers_bytes = http.map_or(0, |_| 0);
+    let needs_bytes = constant
+        .bytes()
+        .saturating_add(footprint.begins_bytes)
+        .saturating_add(buffers_bytes);
+    if needs_bytes <= limits.request_memory_bytes {
+        return Ok(());
+    }
+    Err(ComponentError::ExceedsLimits {
+        name: source.name.clone(),
+        needs_bytes,
+        limit_bytes: limits.request_memory_bytes,
+    })
+}
+
+fn link(engine: &Engine, component: &Component) -> wasmtime::Result<MediaGuestPre<StoreData>> {
+    let mut linker = Linker::new(engine);
+    StoreData::add_to_linker(&mut linker)?;
+    linker
+        .instantiate_pre(component)
+        .and_then(MediaGuestPre::new)
+}
+
+/// How many stacks an instance has: a task of WASI 0.3 has one of its own beside that of whoever asks it.
+fn stacks(http: Option<HttpVersion>) -> u32 {
+    match http {
+        Some(HttpVersion::P3) => 2,
+        _ => 1,
+    }
+}
+
+/// Most address space that the pool keeps for one table, in bytes.
+const TABLE_BYTES: usize = 8 * 1024 * 1024;
+
+fn config(limits: &Limits, http: Option<HttpVersion>, footprint: InstanceCost) -> Config {
+    let instances = u32::try_from(limits.concurrent_instances).unwrap_or(u32::MAX);
+    // Each memory and each table of the pool has address space of its own, so it holds enough for components with a few
+    // of them; where one has more, requests that find none left are told to come again. Those for `wasi:http` are
+    // composed as a rule, and live longer.
+    let (parts, kept) = match http {
+        None => (instances.saturating_mul(4), 1),
+        Some(_) => (instances.saturating_mul(16), 4),
+    };
+    let per_component = u32::try_from(CORE_INSTANCES).unwrap_or(u32::MAX);
+    let mut pool = PoolingAllocationConfig::new();
+    pool.total_component_instances(instances)
+        // What is charged for an instance is no less than what it takes, or else it is refused.
+        .max_component_instance_size(footprint.records_bytes)
+        .max_core_instance_size(footprint.records_bytes)
+        // These are counted, and nothing is kept for them.
+        .total_core_instances(instances.saturating_mul(per_component))
+        .total_memories(parts.max(per_component))
+        .total_tables(parts.max(per_component))
+        .total_stacks(instances.saturating_mul(stacks(http)))
+        .table_elements(limits.request_memory_bytes.min(TABLE_BYTES) / TABLE_ELEMENT_BYTES)
+        .max_core_instances_per_component(per_component)
+        .max_memories_per_component(per_component)
+        .max_tables_per_component(per_component)
+        .max_memories_per_module(per_component)
+        .max_tables_per_module(per_component)
+        .linear_memory_keep_resident(KEEP_MEMORY_BYTES / kept)
+        .async_stack_keep_resident(KEEP_STACK_BYTES / kept)
+        .table_keep_resident(KEEP_STACK_BYTES / kept);
+    let mut config = Config::new();
+    config
+        .allocation_strategy(InstanceAllocationStrategy::Pooling(pool))
+        .epoch_interruption(true)
+        .max_wasm_stack(GUEST_STACK_BYTES)
+        .async_stack_size(STACK_BYTES);
+    // Costs time in each call, and only tasks of WASI 0.3 have a use for it.
+    #[cfg(feature = "wasi-http")]
+    config.concurrency_support(http == Some(HttpVersion::P3));
+    config
+}
+
+/// Starts the ticker. It ends with the engine.
+fn tick(engine: &Engine) -> Result<(), ComponentError> {
+    let weak = engine.weak();
+    thread::Builder::new()
+        .name("millpond-ticker".into())
+        .spawn(move || {
+            while let Some(engine) = weak.upgrade() {
+                engine.increment_epoch();
+                drop(engine);
+                thread::sleep(TICK);
+            }
+        })
+        .map_err(|error| ComponentError::Engine(format!("cannot start a thread: {error}")))?;
+    Ok(())
+}

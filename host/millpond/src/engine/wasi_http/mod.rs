@@ -1,0 +1,471 @@
+//! Components for `wasi:http`: the same limits as a guest of the interface, but an instance that lives as long as
+//! its answer, since it moves the body itself.
+//!
+//! Such a component is given the folder, read-only, as its one preopened directory; the settings in its environment
+//! and by `wasi:config/store`; clocks and random numbers; and no network. Its body is taken one piece at a time, and
+//! while the client takes none, the instance does not run.
+
+mod files;
+mod state;
+
+use crate::body::ChunkSource;
+use crate::config::Settings;
+use crate::engine::component::HttpVersion;
+use crate::engine::limited::limit_of;
+use crate::engine::limited::{self, CpuBudget};
+use crate::engine::resource_limiter::{FixedCost, InstanceLimiter, Told};
+use crate::error::RequestError;
+use crate::head_size::FIELDS_BYTES;
+use crate::limits::{Limit, Limits};
+use bytes::Bytes;
+use http::{Request, Response, Uri};
+use http_body::{Body, Frame};
+use http_body_util::Empty;
+use millpond_format::settings::{SIGNING_KEYS, variable};
+use millpond_ledger::{Exceeded, Kind, Ledger};
+pub(crate) use state::HttpState;
+use state::{HTTP_PIECE_BYTES, Hooks, config};
+use std::fmt;
+use std::future::Future;
+use std::path::Path;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+use tokio::sync::{OwnedSemaphorePermit, oneshot};
+use tokio::time::{Sleep, sleep};
+use wasmtime::component::{Component, HasSelf, Linker};
+use wasmtime::error::Context as _;
+use wasmtime::{Engine, Store};
+use wasmtime_wasi::filesystem::WasiFilesystemCtx;
+use wasmtime_wasi::{FsPerms, WasiCtx};
+use wasmtime_wasi_http::handler::{Proxy, ProxyPre};
+use wasmtime_wasi_http::p2::bindings::http::types::{ErrorCode, Scheme};
+use wasmtime_wasi_http::{WasiBody, WasiHttpCtx, WasiHttpView};
+
+/// What lies between component and connection while a component for `wasi:http` moves a body, in bytes: two pieces that were
+/// written and one on its way. What it reads of files is charged as it is read, a piece at most for each stream.
+pub(crate) const HTTP_BUFFERS_BYTES: usize = 3 * HTTP_PIECE_BYTES;
+
+/// A component for `wasi:http`, linked.
+pub(crate) struct HttpGuest {
+    proxy: Arc<ProxyPre<HttpState>>,
+    given: Given,
+}
+
+/// What every instance is given, made ready once.
+pub(crate) struct Given {
+    /// The folder, open.
+    folder: WasiFilesystemCtx,
+    environment: Vec<(String, String)>,
+    settings: Arc<Settings>,
+}
+
+impl Given {
+    /// The folder as the one preopened directory, read-only, and the settings.
+    ///
+    /// # Errors
+    /// When the folder cannot be opened.
+    pub(crate) fn new(folder: Option<&Path>, settings: &Arc<Settings>) -> wasmtime::Result<Self> {
+        let mut wasi = WasiCtx::builder();
+        if let Some(folder) = folder {
+            wasi.preopened_dir(folder, "/media", FsPerms::ReadOnly)
+                .with_context(|| format!("cannot open {}", folder.display()))?;
+        }
+        Ok(Given {
+            folder: wasi.build().filesystem().clone(),
+            environment: environment(settings),
+            settings: Arc::clone(settings),
+        })
+    }
+}
+
+impl HttpGuest {
+    pub(crate) fn link(
+        engine: &Engine,
+        component: &Component,
+        version: HttpVersion,
+        given: Given,
+    ) -> wasmtime::Result<Self> {
+        let mut linker = Linker::<HttpState>::new(engine);
+        config::add_to_linker::<_, HasSelf<_>>(&mut linker, |state| state)?;
+        wasmtime_wasi::p2::add_to_linker_async(&mut linker)?;
+        files::add_to_linker(&mut linker)?;
+        wasmtime_wasi_http::p2::add_only_http_to_linker_async(&mut linker)?;
+        if version == HttpVersion::P3 {
+            wasmtime_wasi::p3::add_to_linker(&mut linker)?;
+            wasmtime_wasi_http::p3::add_to_linker(&mut linker)?;
+        }
+        let instance = linker.instantiate_pre(component)?;
+        let proxy = match version {
+            HttpVersion::P2 => {
+                ProxyPre::P2(wasmtime_wasi_http::p2::bindings::ProxyPre::new(instance)?)
+            }
+            HttpVersion::P3 => {
+                ProxyPre::P3(wasmtime_wasi_http::p3::bindings::ServicePre::new(instance)?)
+            }
+        };
+        Ok(HttpGuest {
+            proxy: Arc::new(proxy),
+            given,
+        })
+    }
+
+    /// Whether an instance can be made.
+    pub(crate) async fn probe(&self, store: &mut Store<HttpState>) -> wasmtime::Result<()> {
+        self.proxy.instantiate_async(store).await.map(drop)
+    }
+
+    /// Asks a fresh instance, and returns once it has given the head of its answer.
+    ///
+    /// # Errors
+    /// [`RequestError`], when it gives none.
+    pub(crate) async fn ask(
+        &self,
+        mut store: Store<HttpState>,
+        head: &http::request::Parts,
+        place: OwnedSemaphorePermit,
+        wall: Duration,
+    ) -> Result<Response<StreamingInstance>, RequestError> {
+        let cpu = Arc::clone(&store.data().cpu);
+        let told = store.data_mut().meter.tell();
+        let (say_head, mut head_said) = oneshot::channel();
+        let (over, is_over) = oneshot::channel();
+        let mut run = self.run(store, request(head), say_head, is_over);
+        let first = async {
+            tokio::select! {
+                biased;
+                ended = &mut run => Err(ended),
+                head = &mut head_said => Ok(head),
+            }
+        };
+        let first = tokio::time::timeout(wall, first).await;
+        let (response, run) = match first {
+            Err(_) => return Err(RequestError::Limited(Limit::Wall)),
+            // The instance may be done with a small answer by the time that its head is looked at.
+            Ok(Err(ended)) => {
+                ended?;
+                (head_said.try_recv().ok(), None)
+            }
+            Ok(Ok(head)) => (head.ok(), Some(run)),
+        };
+        let response = response.ok_or_else(|| failed(&told, RequestError::NoAnswer))?;
+        let response = response.map_err(|code| failed(&told, RequestError::OfHttp(code)))?;
+        Ok(response.map(|body| StreamingInstance {
+            run,
+            told,
+            body,
+            over: Some(over),
+            cpu,
+            patience: ChunkTimeout::new(wall),
+            _place: place,
+        }))
+    }
+
+    /// Runs an instance to its end.
+    fn run(
+        &self,
+        mut store: Store<HttpState>,
+        request: Request<WasiBody>,
+        say_head: oneshot::Sender<HeadOrNot>,
+        is_over: oneshot::Receiver<()>,
+    ) -> Run {
+        let proxy = Arc::clone(&self.proxy);
+        Box::pin(async move {
+            let ran = async {
+                match proxy.instantiate_async(&mut store).await? {
+                    Proxy::P2(proxy) => run_p2(&mut store, &proxy, request, say_head).await,
+                    Proxy::P3(service) => {
+                        run_p3(&mut store, service, request, say_head, is_over).await
+                    }
+                }
+            };
+            let ran: wasmtime::Result<()> = ran.await;
+            let meter = &store.data().meter;
+            ran.map_err(|error| RequestError::of_trap(&error, limit_of(&error, meter)))
+        })
+    }
+
+    /// A store for one request, with every limit set.
+    ///
+    /// # Errors
+    /// [`Exceeded`], when the request has no room for one.
+    pub(crate) fn store(
+        &self,
+        engine: &Engine,
+        constant: FixedCost,
+        limits: &Limits,
+        ledger: &Ledger,
+    ) -> Result<Store<HttpState>, Exceeded> {
+        let given = &self.given;
+        let mut wasi = WasiCtx::builder().envs(&given.environment).build();
+        wasi.filesystem().clone_from(&given.folder);
+        let mut http = WasiHttpCtx::new();
+        http.set_field_size_limit(FIELDS_BYTES);
+        let state = HttpState {
+            meter: InstanceLimiter::new(ledger, limits, constant)?,
+            table: limited::table(limits),
+            wasi,
+            http,
+            hooks: Hooks,
+            settings: Arc::clone(&given.settings),
+            cpu: Arc::new(CpuBudget::new(limits)),
+            ledger: ledger.handle(),
+            _buffers: ledger.charge(Kind::Buffers, HTTP_BUFFERS_BYTES)?,
+        };
+        Ok(limited::store(engine, limits, state))
+    }
+}
+
+/// The settings as the store component reads them.
+fn environment(settings: &Settings) -> Vec<(String, String)> {
+    let keys = settings.get(SIGNING_KEYS).filter(|keys| !keys.is_empty());
+    let keys = keys.map(|keys| (SIGNING_KEYS.to_owned(), keys));
+    let all = settings.pairs().iter().cloned().chain(keys);
+    all.map(|(key, value)| (variable(&key), value)).collect()
+}
+
+type HeadOrNot = Result<Response<WasiBody>, String>;
+
+type Run = Pin<Box<dyn Future<Output = Result<(), RequestError>> + Send>>;
+
+/// A request as the component is given it: its content is not.
+fn request(head: &http::request::Parts) -> Request<WasiBody> {
+    use http_body_util::BodyExt;
+    let mut request = Request::new(Empty::new().map_err(|never| match never {}).boxed_unsync());
+    *request.method_mut() = head.method.clone();
+    *request.headers_mut() = head.headers.clone();
+    *request.uri_mut() = head.uri.clone();
+    // Every request of `wasi:http` has an authority, and one of HTTP/1.0 may have none.
+    let has_host = head.headers.contains_key(http::header::HOST);
+    if head.uri.authority().is_none() && !has_host {
+        let mut parts = head.uri.clone().into_parts();
+        parts.scheme = Some(http::uri::Scheme::HTTP);
+        parts.authority = Some(http::uri::Authority::from_static("localhost"));
+        if let Ok(uri) = Uri::from_parts(parts) {
+            *request.uri_mut() = uri;
+        }
+    }
+    request
+}
+
+async fn run_p2(
+    store: &mut Store<HttpState>,
+    proxy: &wasmtime_wasi_http::p2::bindings::Proxy,
+    request: Request<WasiBody>,
+    say_head: oneshot::Sender<HeadOrNot>,
+) -> wasmtime::Result<()> {
+    let mut http = store.data_mut().http();
+    let request = http.new_incoming_request(Scheme::Http, request)?;
+    let out = http.new_response_outparam_from_callback(move |head| {
+        // Nobody waits for it once the client has gone.
+        let _ = say_head.send(head.map_err(|code: ErrorCode| format!("{code:?}")));
+    })?;
+    proxy
+        .wasi_http_incoming_handler()
+        .call_handle(store, request, out)
+        .await
+}
+
+async fn run_p3(
+    store: &mut Store<HttpState>,
+    service: wasmtime_wasi_http::p3::bindings::Service,
+    request: Request<WasiBody>,
+    say_head: oneshot::Sender<HeadOrNot>,
+    is_over: oneshot::Receiver<()>,
+) -> wasmtime::Result<()> {
+    let (request, _read) = wasmtime_wasi_http::p3::Request::from_http(&mut Hooks, request);
+    store
+        .run_concurrent(async |store| {
+            let response = match service.handle(store, request).await? {
+                Ok(response) => response,
+                Err(code) => {
+                    let _ = say_head.send(Err(format!("{code:?}")));
+                    return Ok(());
+                }
+            };
+            let (transmitted, is_transmitted) = oneshot::channel::<()>();
+            let response = store.with(|store| {
+                response.into_http(store, async {
+                    // Whether it was sent or given up: either way the component need wait no longer.
+                    let _ = is_transmitted.await;
+                    Ok(())
+                })
+            })?;
+            let _ = say_head.send(Ok(response));
+            let _ = is_over.await;
+            drop(transmitted);
+            Ok(())
+        })
+        .await?
+}
+
+/// An instance that has given the head of its answer and goes on to give the body. It runs as the body is polled, and
+/// dropped, it is gone at once with all that it held.
+pub(crate) struct StreamingInstance {
+    /// None once the instance has ended well.
+    run: Option<Run>,
+    told: Arc<Told>,
+    body: WasiBody,
+    over: Option<oneshot::Sender<()>>,
+    cpu: Arc<CpuBudget>,
+    patience: ChunkTimeout,
+    _place: OwnedSemaphorePermit,
+}
+
+impl ChunkSource for StreamingInstance {
+    fn peak_guest_bytes(&self) -> usize {
+        self.told.peak_guest_bytes()
+    }
+
+    fn poll_chunk(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, RequestError>>> {
+        loop {
+            if let Some(run) = &mut self.run
+                && let Poll::Ready(ended) = run.as_mut().poll(cx)
+            {
+                self.run = None;
+                ended?;
+            }
+            let frame = match Pin::new(&mut self.body).poll_frame(cx) {
+                Poll::Ready(frame) => frame,
+                Poll::Pending => {
+                    ready!(self.patience.poll(cx));
+                    return Poll::Ready(Some(Err(RequestError::Limited(Limit::Wall))));
+                }
+            };
+            match frame.map(|frame| frame.map(Frame::into_data)) {
+                Some(Ok(Ok(piece))) => {
+                    self.cpu.renew();
+                    // Counted from when the next one is waited for: until then the client may take its time.
+                    self.patience.sleep = None;
+                    return Poll::Ready(Some(Ok(piece)));
+                }
+                // Trailers: media has none.
+                Some(Ok(Err(_))) => {}
+                Some(Err(error)) => {
+                    let error = RequestError::OfHttp(error.to_string());
+                    return Poll::Ready(Some(Err(failed(&self.told, error))));
+                }
+                None => {
+                    if let Some(over) = self.over.take() {
+                        let _ = over.send(());
+                    }
+                    return Poll::Ready(None);
+                }
+            }
+        }
+    }
+}
+
+/// Why an instance gave no answer, or not all of it. One that is refused memory seldom says so: it gives up in a way of its
+/// own, which tells less than the limit that it met.
+fn failed(told: &Told, error: RequestError) -> RequestError {
+    told.met().map_or(error, RequestError::Limited)
+}
+
+impl fmt::Debug for StreamingInstance {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("StreamingInstance")
+            .field("has_ended", &self.run.is_none())
+            .finish_non_exhaustive()
+    }
+}
+
+/// How long an instance may take to the next piece.
+struct ChunkTimeout {
+    time: Duration,
+    sleep: Option<Pin<Box<Sleep>>>,
+}
+
+impl ChunkTimeout {
+    fn new(time: Duration) -> Self {
+        ChunkTimeout { time, sleep: None }
+    }
+
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let time = self.time;
+        let sleep = self.sleep.get_or_insert_with(|| Box::pin(sleep(time)));
+        sleep.as_mut().poll(cx)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use http_body_util::BodyExt;
+    use tokio::sync::Semaphore;
+
+    /// A body of one piece that never ends.
+    struct OnePiece(Option<Bytes>);
+
+    impl Body for OnePiece {
+        type Data = Bytes;
+        type Error = wasmtime_wasi_http::Error;
+
+        fn poll_frame(
+            mut self: Pin<&mut Self>,
+            _cx: &mut Context<'_>,
+        ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
+            match self.0.take() {
+                Some(piece) => Poll::Ready(Some(Ok(Frame::data(piece)))),
+                None => Poll::Pending,
+            }
+        }
+    }
+
+    /// Once, the log had `HTTP protocol error` for it.
+    #[tokio::test]
+    async fn an_instance_that_had_no_room_ends_by_its_limit_whatever_it_says() {
+        struct Broken;
+        impl Body for Broken {
+            type Data = Bytes;
+            type Error = wasmtime_wasi_http::Error;
+
+            fn poll_frame(
+                self: Pin<&mut Self>,
+                _cx: &mut Context<'_>,
+            ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
+                Poll::Ready(Some(Err(Self::Error::HttpProtocolError)))
+            }
+        }
+        let mut running = StreamingInstance {
+            body: Broken.boxed_unsync(),
+            ..one_piece(Duration::from_secs(10))
+        };
+        let ended = std::future::poll_fn(|cx| running.poll_chunk(cx)).await;
+        assert!(matches!(ended, Some(Err(RequestError::OfHttp(_)))));
+        let limit = Limit::Memory(Kind::Buffers);
+        running.told.meet(limit);
+        let ended = std::future::poll_fn(|cx| running.poll_chunk(cx)).await;
+        assert!(matches!(ended, Some(Err(RequestError::Limited(met))) if met == limit));
+    }
+
+    /// An instance that runs for ever and gives one piece.
+    fn one_piece(wall: Duration) -> StreamingInstance {
+        let body = OnePiece(Some(Bytes::from_static(b"piece")));
+        StreamingInstance {
+            run: Some(Box::pin(std::future::pending())),
+            told: Arc::default(),
+            body: body.boxed_unsync(),
+            over: None,
+            cpu: Arc::new(CpuBudget::new(&Limits::default())),
+            patience: ChunkTimeout::new(wall),
+            _place: Arc::new(Semaphore::new(1)).try_acquire_owned().unwrap(),
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_component_that_gives_nothing_for_too_long_is_ended() {
+        let wall = Duration::from_secs(10);
+        let mut running = one_piece(wall);
+        let mut next = async || std::future::poll_fn(|cx| running.poll_chunk(cx)).await;
+        assert_eq!(next().await.unwrap().unwrap(), "piece");
+        // The client took its time: that is not the component's.
+        tokio::time::advance(10 * wall).await;
+        let waited = tokio::time::Instant::now();
+        let ended = next().await.unwrap();
+        assert!(matches!(ended, Err(RequestError::Limited(Limit::Wall))));
+        assert!(waited.elapsed() >= wall);
+    }
+}

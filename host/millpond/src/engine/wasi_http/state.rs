@@ -1,0 +1,116 @@
+//! The state of the store of an instance for `wasi:http`.
+
+use crate::config::Settings;
+use crate::engine::limited::{CpuBudget, Limited};
+use crate::engine::resource_limiter::InstanceLimiter;
+use http::{Request, Response};
+use millpond_ledger::{Charge, LedgerHandle};
+use std::future::Future;
+use std::sync::Arc;
+use wasmtime::component::ResourceTable;
+use wasmtime_wasi::{WasiCtx, WasiCtxView, WasiView};
+use wasmtime_wasi_http::{
+    RequestOptions, WasiBody, WasiHttpCtx, WasiHttpCtxView, WasiHttpHooks, WasiHttpView,
+};
+
+pub(super) use bindings::wasi::config::store as config;
+
+#[allow(missing_docs, unreachable_pub, clippy::all, clippy::pedantic)]
+mod bindings {
+    wasmtime::component::bindgen!({
+        path: "../../components/wit/p2/deps/config.wit",
+        world: "wasi:config/imports",
+        imports: { default: trappable },
+    });
+}
+
+/// Most bytes that a component for `wasi:http` writes to its body at a time: half as much makes a large file take half as
+/// long again.
+pub(crate) const HTTP_PIECE_BYTES: usize = 64 * 1024;
+
+/// The state of one request's store.
+pub(crate) struct HttpState {
+    pub(super) meter: InstanceLimiter,
+    pub(super) table: ResourceTable,
+    pub(super) wasi: WasiCtx,
+    pub(super) http: WasiHttpCtx,
+    pub(super) hooks: Hooks,
+    pub(super) settings: Arc<Settings>,
+    /// Until the next piece of the body is due.
+    pub(super) cpu: Arc<CpuBudget>,
+    pub(super) ledger: LedgerHandle,
+    /// What lies between the component and the connection.
+    pub(super) _buffers: Charge,
+}
+
+impl Limited for HttpState {
+    fn meter(&self) -> &InstanceLimiter {
+        &self.meter
+    }
+
+    fn meter_mut(&mut self) -> &mut InstanceLimiter {
+        &mut self.meter
+    }
+
+    fn cpu(&self) -> &CpuBudget {
+        &self.cpu
+    }
+}
+
+impl WasiView for HttpState {
+    fn ctx(&mut self) -> WasiCtxView<'_> {
+        WasiCtxView {
+            ctx: &mut self.wasi,
+            table: &mut self.table,
+        }
+    }
+}
+
+impl WasiHttpView for HttpState {
+    fn http(&mut self) -> WasiHttpCtxView<'_> {
+        WasiHttpCtxView {
+            ctx: &mut self.http,
+            table: &mut self.table,
+            hooks: &mut self.hooks,
+        }
+    }
+}
+
+impl config::Host for HttpState {
+    fn get(&mut self, key: String) -> wasmtime::Result<Result<Option<String>, config::Error>> {
+        Ok(Ok(self.settings.get(&key)))
+    }
+
+    fn get_all(&mut self) -> wasmtime::Result<Result<Vec<(String, String)>, config::Error>> {
+        Ok(Ok(self.settings.pairs().to_vec()))
+    }
+}
+
+/// Nothing is sent anywhere, and pieces are small.
+pub(super) struct Hooks;
+
+impl WasiHttpHooks for Hooks {
+    fn send_request(
+        &mut self,
+        _request: Request<WasiBody>,
+        _options: Option<RequestOptions>,
+        _sent: Box<dyn Future<Output = Result<(), wasmtime_wasi_http::Error>> + Send>,
+    ) -> Sending {
+        Box::new(async { Err(wasmtime_wasi_http::Error::HttpRequestDenied) })
+    }
+
+    fn p2_outgoing_body_chunk_size(&mut self) -> usize {
+        HTTP_PIECE_BYTES
+    }
+
+    fn p3_outgoing_body_chunk_size(&mut self) -> usize {
+        HTTP_PIECE_BYTES
+    }
+}
+
+type Sent = (
+    Response<WasiBody>,
+    Box<dyn Future<Output = Result<(), wasmtime_wasi_http::Error>> + Send>,
+);
+
+type Sending = Box<dyn Future<Output = Result<Sent, wasmtime_wasi_http::Error>> + Send>;

@@ -1,0 +1,142 @@
+//! Failures of one request: how it ends by each, and the status that its client gets.
+
+use crate::downstream::Rejection;
+use crate::head_size::HeadTooLarge;
+use crate::limits::Limit;
+use http::StatusCode;
+use http::header::{HeaderName, HeaderValue};
+use millpond_ledger::{Exceeded, Outcome, Overloaded};
+use std::borrow::Cow;
+
+/// Why a request gets no answer of the guest's, or not all of it.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum RequestError {
+    #[error(transparent)]
+    HeadTooLarge(#[from] HeadTooLarge),
+    #[error(transparent)]
+    Rejected(#[from] Rejection),
+    #[error(transparent)]
+    Overloaded(#[from] Overloaded),
+    #[error("all instances are in use")]
+    NoPlace,
+    #[error("limit reached: {0}")]
+    Limited(Limit),
+    #[error("the component trapped: {0}")]
+    Trapped(String),
+    #[error("the component's response is invalid: {0}")]
+    Invalid(#[from] InvalidResponse),
+    #[error("the component returned no response")]
+    NoAnswer,
+    #[error("the component returned an error: {0}")]
+    OfHttp(String),
+}
+
+impl From<Exceeded> for RequestError {
+    fn from(exceeded: Exceeded) -> Self {
+        RequestError::Limited(exceeded.into())
+    }
+}
+
+impl RequestError {
+    /// Why a call into an instance failed, and which limit that was the end of, if it was one.
+    pub(crate) fn of_trap(error: &wasmtime::Error, limit: Option<Limit>) -> Self {
+        if error.is::<wasmtime::PoolConcurrencyLimitError>() {
+            return RequestError::NoPlace;
+        }
+        match limit {
+            Some(limit) => RequestError::Limited(limit),
+            None => RequestError::Trapped(one_line(error)),
+        }
+    }
+
+    /// How the request ends by it.
+    pub(crate) fn outcome(&self) -> Outcome {
+        match self {
+            RequestError::HeadTooLarge(_)
+            | RequestError::Rejected(_)
+            | RequestError::Overloaded(_)
+            | RequestError::NoPlace => Outcome::Rejected,
+            RequestError::Limited(_) => Outcome::Limited,
+            RequestError::Trapped(_)
+            | RequestError::Invalid(_)
+            | RequestError::NoAnswer
+            | RequestError::OfHttp(_) => Outcome::Failed,
+        }
+    }
+
+    /// Whether the connection ends with the response.
+    pub(crate) fn closes(&self) -> bool {
+        matches!(self, RequestError::Rejected(rejection) if rejection.closes)
+    }
+
+    /// The status, and what a client is told: what to do about it, and nothing of the host's inside.
+    pub(crate) fn status(&self) -> (StatusCode, Cow<'static, str>) {
+        let (status, message) = match self {
+            RequestError::HeadTooLarge(HeadTooLarge::Target) => {
+                (StatusCode::URI_TOO_LONG, "Target too long")
+            }
+            RequestError::HeadTooLarge(HeadTooLarge::Fields) => (
+                StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
+                "Header fields too large",
+            ),
+            RequestError::Rejected(rejection) => (rejection.status, rejection.message),
+            RequestError::Overloaded(_) | RequestError::NoPlace => {
+                (StatusCode::SERVICE_UNAVAILABLE, "Server is busy")
+            }
+            RequestError::Limited(limit) if limit.is_transient() => {
+                (StatusCode::SERVICE_UNAVAILABLE, "Request took too long")
+            }
+            RequestError::Limited(limit) => {
+                let message = format!("Request limit reached: {limit}");
+                return (StatusCode::INTERNAL_SERVER_ERROR, message.into());
+            }
+            RequestError::Trapped(_)
+            | RequestError::Invalid(_)
+            | RequestError::NoAnswer
+            | RequestError::OfHttp(_) => {
+                (StatusCode::INTERNAL_SERVER_ERROR, "Media component failed")
+            }
+        };
+        (status, message.into())
+    }
+
+    /// When to come again, where that makes sense (RFC 9110 section 10.2.3).
+    pub(crate) fn retry_after_seconds(&self) -> Option<u64> {
+        match self {
+            RequestError::Rejected(rejection) => rejection.retry_after_seconds,
+            _ => (self.status().0 == StatusCode::SERVICE_UNAVAILABLE).then_some(1),
+        }
+    }
+}
+
+/// A guest's answer that cannot be sent.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum InvalidResponse {
+    #[error("status {0} is not a final status")]
+    Status(u16),
+    #[error("the field name {0:?} is malformed")]
+    FieldName(String),
+    #[error("the value of the field {0} is malformed")]
+    FieldValue(HeaderName),
+    #[error("the field {0} is reserved for the connection")]
+    ConnectionField(HeaderName),
+    #[error("too many fields")]
+    TooManyFields,
+    #[error("a body part is not a stream of the store")]
+    ForeignStream,
+    #[error("a body part declares {promised} bytes and has {has}")]
+    PartLength { promised: u64, has: u64 },
+    #[error("Content-Length is {promised:?} and the body has {has} bytes")]
+    ContentLength { promised: HeaderValue, has: u64 },
+    #[error("status {0} allows no content")]
+    ContentNotAllowed(StatusCode),
+}
+
+/// An error and its causes in one line.
+pub(crate) fn one_line(error: &wasmtime::Error) -> String {
+    let causes: Vec<String> = error
+        .chain()
+        .map(|cause| cause.to_string().trim().replace('\n', " "))
+        .collect();
+    causes.join(": ")
+}

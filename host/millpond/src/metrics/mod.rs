@@ -1,0 +1,344 @@
+//! The metrics of `/metrics`, in the OpenMetrics text format. `docs/reference/metrics.md` lists them.
+
+mod process;
+
+pub use process::register_process;
+
+use crate::service::Millpond;
+use millpond_ledger::monitor::{Monitor, Sample};
+use millpond_ledger::{Kind, Observer, Outcome, Snapshot};
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::{DescriptorEncoder, EncodeLabelSet, EncodeMetric, text};
+use prometheus_client::metrics::MetricType;
+use prometheus_client::metrics::counter::ConstCounter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::ConstGauge;
+use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
+use prometheus_client::registry::{Registry, Unit};
+use std::fmt;
+use std::time::Duration;
+
+/// Registers the metrics of one host in a program's own registry: everything that the admin listener's `/metrics` has
+/// under names that begin with `millpond_`.
+///
+/// Without a watch, the metrics that the memory monitor samples are left out: memory of the process, of its allocator
+/// and of the kernel, and memory that no ledger accounts for. They cover the whole process, the program's own memory
+/// included. [`register_process`] adds the standard metrics of a process.
+///
+/// The registry keeps the host alive. Registering one host again costs nothing more. Two hosts in one registry need a
+/// sub-registry each, with a label to tell them apart.
+///
+/// ```
+/// use millpond::metrics::register;
+/// use millpond::store::Folder;
+/// use millpond::{Config, Limits, Millpond, Source};
+/// use prometheus_client::encoding::text::encode;
+/// use prometheus_client::registry::Registry;
+///
+/// let folder = Folder::open("../../examples/media".as_ref())?;
+/// let config = Config::default();
+/// let millpond = Millpond::new(&Source::embedded(), folder, &config, Limits::default())?;
+/// let mut registry = Registry::default();
+/// register(&mut registry, &millpond, None);
+/// let mut text = String::new();
+/// encode(&mut text, &registry)?;
+/// let completed = r#"millpond_requests_total{outcome="completed",method="GET",code="2xx"} 0"#;
+/// assert!(text.contains(completed));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+pub fn register(registry: &mut Registry, millpond: &Millpond, watch: Option<&Monitor>) {
+    let registry = registry.sub_registry_with_prefix("millpond");
+    let ended = millpond.accounts().observe_once::<Ended>();
+    registry.register_with_unit(
+        "request_duration",
+        "Time from the end of a request's head to its outcome, in seconds",
+        Unit::Seconds,
+        ended.duration.clone(),
+    );
+    registry.register_with_unit(
+        "request_peak",
+        "Maximum memory that a request held at one time, in bytes",
+        Unit::Bytes,
+        ended.peak.clone(),
+    );
+    registry.register_collector(Box::new(Now {
+        millpond: millpond.clone(),
+        watch: watch.cloned(),
+    }));
+}
+
+/// Media type of the text that [`encode`] returns.
+pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+
+/// The registry as text.
+pub fn encode(registry: &Registry) -> Result<String, fmt::Error> {
+    let mut encoded = String::new();
+    text::encode(&mut encoded, registry)?;
+    Ok(encoded)
+}
+
+/// Histograms of ended requests. A host has them once, however many registries show them.
+#[derive(Debug, Clone)]
+struct Ended {
+    duration: Family<OutcomeLabel, Histogram>,
+    peak: Family<OutcomeLabel, Histogram>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct OutcomeLabel {
+    outcome: &'static str,
+}
+
+impl Default for Ended {
+    fn default() -> Self {
+        Ended {
+            // From 50 microseconds to 50 minutes, and from 4 KiB to 256 MiB.
+            duration: Family::new_with_constructor(|| {
+                Histogram::new(exponential_buckets(0.000_05, 4.0, 14))
+            }),
+            peak: Family::new_with_constructor(|| {
+                Histogram::new(exponential_buckets(4096.0, 4.0, 9))
+            }),
+        }
+    }
+}
+
+impl Observer for Ended {
+    fn ended(&self, outcome: Outcome, duration: Duration, peak_bytes: usize) {
+        let label = OutcomeLabel {
+            outcome: outcome.name(),
+        };
+        self.duration
+            .get_or_create(&label)
+            .observe(duration.as_secs_f64());
+        self.peak.get_or_create(&label).observe(peak_bytes as f64);
+    }
+}
+
+/// Metrics that are read when `/metrics` is asked for.
+#[derive(Debug)]
+struct Now {
+    millpond: Millpond,
+    watch: Option<Monitor>,
+}
+
+impl Collector for Now {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
+        let accounts = self.millpond.accounts();
+        let seen = self.watch.as_ref().map(Monitor::last);
+        let survey = match &seen {
+            Some(seen) => seen.survey.clone(),
+            None => accounts.survey(),
+        };
+        self.encode_build_info(&mut encoder)?;
+        self.encode_requests(&mut encoder)?;
+        counter(
+            &mut encoder,
+            "response_body",
+            "Bytes of response bodies sent, for requests that have ended.",
+            Some(&Unit::Bytes),
+            accounts.response_body_bytes(),
+        )?;
+        counter(
+            &mut encoder,
+            "response_cache_hits",
+            "Requests answered from the response cache.",
+            None,
+            accounts.response_cache_hits(),
+        )?;
+        let total = survey.total();
+        labelled(
+            &mut encoder,
+            "ledger",
+            "Memory that requests and connections hold, by kind, in bytes.",
+            Some(&Unit::Bytes),
+            "kind",
+            Kind::ALL.map(|kind| (kind.name(), total.of(kind))),
+        )?;
+        let cache = self.millpond.cache_bytes();
+        labelled(
+            &mut encoder,
+            "cache",
+            "Memory of the caches of open files and of responses, in bytes.",
+            Some(&Unit::Bytes),
+            "cache",
+            [("files", cache.files), ("responses", cache.responses)],
+        )?;
+        labelled(
+            &mut encoder,
+            "in_use",
+            "Requests, connections, instances, response bodies and files that exist now.",
+            None,
+            "resource",
+            [
+                ("requests", survey.live_requests),
+                ("connections", survey.live_connections),
+                ("instances", accounts.in_use().stores()),
+                ("response_bodies", accounts.in_use().bodies()),
+                ("files", accounts.in_use().files()),
+            ],
+        )?;
+        let mut gauges = self.gauges(&survey);
+        if let Some(seen) = &seen {
+            gauges.extend(sampled_gauges(seen));
+        }
+        for (name, help, unit, value) in gauges {
+            let value = ConstGauge::new(value);
+            let metric =
+                encoder.encode_descriptor(name, help, unit.as_ref(), value.metric_type())?;
+            value.encode(metric)?;
+        }
+        Ok(())
+    }
+}
+
+/// Name, help, unit and value of a gauge.
+type Gauge = (&'static str, &'static str, Option<Unit>, i64);
+
+impl Now {
+    fn encode_build_info(&self, encoder: &mut DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
+        let sha256 = self.millpond.component().sha256.as_str();
+        let labels = [
+            ("version", env!("CARGO_PKG_VERSION")),
+            ("component_sha256", sha256),
+        ];
+        let help = "Version of millpond, and digest of the component that answers.";
+        // A gauge, since the Prometheus text format has no type for it.
+        let (name, metric_type) = ("build_info", MetricType::Gauge);
+        let mut family = encoder.encode_descriptor(name, help, None, metric_type)?;
+        ConstGauge::new(1).encode(family.encode_family(&labels)?)
+    }
+
+    /// Series of GET are there from the start, so that a first failure is seen as an increase. Other methods follow with
+    /// their first request.
+    fn encode_requests(&self, encoder: &mut DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
+        let help = "Requests that have ended, by outcome, method and class of the status code.";
+        let mut family = encoder.encode_descriptor("requests", help, None, MetricType::Counter)?;
+        for requests in self.millpond.accounts().request_counts() {
+            if requests.count == 0 && requests.method != "GET" {
+                continue;
+            }
+            let labels = [
+                ("outcome", requests.outcome.name()),
+                ("method", requests.method),
+                ("code", requests.code),
+            ];
+            ConstCounter::new(requests.count).encode(family.encode_family(&labels)?)?;
+        }
+        Ok(())
+    }
+
+    /// Gauges that the host knows by itself.
+    fn gauges(&self, survey: &Snapshot) -> Vec<Gauge> {
+        let budget = self.millpond.budget();
+        vec![
+            (
+                "memory_limit",
+                "Maximum memory of the process, including what the kernel holds for it, in bytes.",
+                Some(Unit::Bytes),
+                wide(self.millpond.bound().bound_bytes),
+            ),
+            (
+                "memory_reserved",
+                "Memory that responses in progress have reserved, in bytes.",
+                Some(Unit::Bytes),
+                wide(budget.reserved_bytes()),
+            ),
+            (
+                "memory_reservable",
+                "Maximum memory that responses in progress may reserve, in bytes.",
+                Some(Unit::Bytes),
+                wide(budget.total_bytes()),
+            ),
+            (
+                "admission_queue_length",
+                "Requests that wait for memory or for an instance.",
+                None,
+                wide(budget.waiting()),
+            ),
+            (
+                "leaked",
+                "Memory still held for requests and connections that have ended, in bytes.",
+                Some(Unit::Bytes),
+                wide(survey.unreturned.total()),
+            ),
+        ]
+    }
+}
+
+/// Gauges that the memory monitor samples.
+fn sampled_gauges(seen: &Sample) -> [Gauge; 6] {
+    let process = &seen.process;
+    let heap = seen.heap.unwrap_or_default();
+    [
+        (
+            "process_anonymous",
+            "Resident anonymous memory of the process, in bytes.",
+            Some(Unit::Bytes),
+            wide(process.anonymous_bytes),
+        ),
+        (
+            "process_file",
+            "Resident memory of the process that is mapped from files, in bytes.",
+            Some(Unit::Bytes),
+            wide(process.file_bytes),
+        ),
+        (
+            "heap_allocated",
+            "Memory that the program has allocated, in bytes.",
+            Some(Unit::Bytes),
+            wide(heap.allocated_bytes),
+        ),
+        (
+            "heap_resident",
+            "Resident memory of the allocator, in bytes.",
+            Some(Unit::Bytes),
+            wide(heap.resident_bytes),
+        ),
+        (
+            "heap_unattributed",
+            "Allocated memory beyond that at the start, the ledgers and the caches, in bytes.",
+            Some(Unit::Bytes),
+            seen.unexplained_bytes,
+        ),
+        (
+            "sockets",
+            "Memory that the kernel holds for open connections, in bytes.",
+            Some(Unit::Bytes),
+            wide(seen.socket_bytes),
+        ),
+    ]
+}
+
+/// A value as a gauge has it.
+fn wide(value: impl TryInto<i64>) -> i64 {
+    value.try_into().unwrap_or(i64::MAX)
+}
+
+fn counter(
+    encoder: &mut DescriptorEncoder<'_>,
+    name: &str,
+    help: &str,
+    unit: Option<&Unit>,
+    value: u64,
+) -> Result<(), fmt::Error> {
+    let value = ConstCounter::new(value);
+    value.encode(encoder.encode_descriptor(name, help, unit, value.metric_type())?)
+}
+
+/// Encodes a gauge with one label.
+fn labelled<const N: usize>(
+    encoder: &mut DescriptorEncoder<'_>,
+    name: &str,
+    help: &str,
+    unit: Option<&Unit>,
+    label: &str,
+    gauges: [(&'static str, usize); N],
+) -> Result<(), fmt::Error> {
+    let mut family = encoder.encode_descriptor(name, help, unit, MetricType::Gauge)?;
+    for (value, number) in gauges {
+        let number = ConstGauge::new(wide(number));
+        number.encode(family.encode_family(&[(label, value)])?)?;
+    }
+    Ok(())
+}

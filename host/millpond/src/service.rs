@@ -1,0 +1,638 @@
+//! The service: the life of one request, from its head to its body, as one function with its phases in order.
+
+use crate::body::{MediaBody, Part};
+use crate::cache::{Lookup, ResponseCache, StoredResponse};
+use crate::config::{Config, Settings};
+use crate::downstream::{Downstream, Exchange};
+use crate::engine::component::{ComponentError, Inspection, Source};
+use crate::engine::limited::{Limited, limit_of};
+use crate::engine::media::response::{self, Checked};
+use crate::engine::media::{MediaGuestPre, StoreData, serve};
+use crate::engine::pool::POOL_SLOT_BYTES;
+use crate::engine::resource_limiter::InstanceLimiter;
+#[cfg(feature = "wasi-http")]
+use crate::engine::wasi_http::{HttpGuest, HttpState};
+use crate::engine::{Guest, Runtime};
+use crate::error::RequestError;
+use crate::head_size::{self, held_by_fields, held_by_request, target};
+use crate::limits::{Limit, Limits};
+use crate::memory_plan::{ALLOCATOR_PART, ANSWER_BYTES, MemoryPlan, PROGRAM_BYTES, RESPONSE_BYTES};
+use crate::store::{DynMediaStore, MediaStore};
+use bytes::Bytes;
+use http::header::{self, HeaderName, HeaderValue};
+use http::{Method, Request, Response};
+use millpond_format::timestamp_ns;
+use millpond_ledger::monitor::MemorySources;
+use millpond_ledger::{
+    AccessLogEntry, Accounts, Budget, Charge, Exceeded, Kind, Ledger, Overloaded, Owner, heap,
+    process,
+};
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::SystemTime;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::{Instant, timeout, timeout_at};
+
+/// Longest wait for room.
+const ADMISSION_WAIT: std::time::Duration = std::time::Duration::from_secs(1);
+
+/// A host with one component and one store of media, as a `tower` service: `http` requests in, `http` responses out.
+///
+/// Cloning is cheap and shares everything. The embedder serves the responses to the end or drops them; a
+/// dropped response, or a dropped response future, frees all that the request held, at once. What a request's
+/// content holds is not read: the embedder sees to it that the next request is not looked for in it.
+///
+/// It answers `/api/media/<id>` and what lies beneath [`Config::mount_path`]; a router that takes a prefix off the path
+/// before it asks sees to it that these are left. It needs a tokio runtime with a timer.
+///
+/// ```
+/// use http_body_util::BodyExt;
+/// use millpond::store::Folder;
+/// use millpond::{Config, Limits, Millpond, Source};
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let folder = Folder::open("../../examples/media".as_ref())?;
+/// let config = Config::default();
+/// let millpond = Millpond::new(&Source::embedded(), folder, &config, Limits::default())?;
+///
+/// let request = http::Request::get("/media/pond.png").header("range", "bytes=1-3").body(())?;
+/// let response = millpond.serve(request).await;
+/// assert_eq!(response.status(), 206);
+/// assert_eq!(response.headers()["content-type"], "image/png");
+/// assert_eq!(response.into_body().collect().await?.to_bytes(), "PNG");
+///
+/// // Now that the answer has ended, no request holds anything.
+/// millpond.accounts().idle().await;
+/// assert_eq!(millpond.accounts().survey().total().total(), 0);
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone)]
+pub struct Millpond {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    runtime: Runtime,
+    inspection: Inspection,
+    media: Arc<dyn DynMediaStore>,
+    settings: Arc<Settings>,
+    limits: Limits,
+    accounts: Arc<Accounts>,
+    bound: MemoryPlan,
+    budget: Arc<Budget>,
+    instances: Arc<Semaphore>,
+    /// None where each request is answered by an instance.
+    reuse: Option<ResponseCache>,
+}
+
+/// No instance can be made, and why.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("no instance of the component can be made: {0}")]
+pub struct ProbeError(String);
+
+impl Millpond {
+    /// Compiles the component and makes everything ready for the first request. It takes some tens of milliseconds the
+    /// first time, and blocks.
+    ///
+    /// # Errors
+    /// [`ComponentError`], when the component cannot be served from.
+    pub fn new(
+        source: &Source,
+        store: impl MediaStore,
+        config: &Config,
+        limits: Limits,
+    ) -> Result<Self, ComponentError> {
+        let settings = Arc::new(config.settings());
+        let runtime = Runtime::new(source, &limits, store.folder(), &settings)?;
+        // What the process has by now, its component compiled, is what it has without a request.
+        let own_bytes = process::own_bytes() + PROGRAM_BYTES;
+        let files = process::open_files_limit();
+        let store_bytes = store.kept_bytes().most;
+        let bound =
+            MemoryPlan::partition(limits.memory_bytes, own_bytes, store_bytes, files, &limits)?;
+        let reuse_bytes = bound.kept_bytes - store_bytes;
+        // The other half is for whoever does not wait.
+        store.limit_waiting(bound.instances / 2);
+        Ok(Millpond {
+            shared: Arc::new(Shared {
+                inspection: runtime.inspect(source),
+                runtime,
+                media: Arc::new(store),
+                settings,
+                limits,
+                accounts: Arc::default(),
+                bound,
+                budget: Arc::new(Budget::new(bound.answers_bytes)),
+                instances: Arc::new(Semaphore::new(bound.instances)),
+                reuse: (reuse_bytes > 0).then(|| ResponseCache::new(reuse_bytes)),
+            }),
+        })
+    }
+
+    /// The component that is served from.
+    #[must_use]
+    pub fn component(&self) -> &Inspection {
+        &self.shared.inspection
+    }
+
+    /// The limits of each request.
+    #[must_use]
+    pub fn limits(&self) -> &Limits {
+        &self.shared.limits
+    }
+
+    /// The bound of the whole process, and what it is made of.
+    #[must_use]
+    pub fn bound(&self) -> &MemoryPlan {
+        &self.shared.bound
+    }
+
+    /// Memory of the caches now.
+    #[must_use]
+    pub fn cache_bytes(&self) -> CacheBytes {
+        CacheBytes {
+            files: self.shared.media.kept_bytes().now,
+            responses: self.shared.reuse.as_ref().map_or(0, ResponseCache::bytes),
+        }
+    }
+
+    /// Why the store can open nothing just now, if that is so ([`MediaStore::unavailable`]).
+    #[must_use]
+    pub fn store_unavailable(&self) -> Option<String> {
+        self.shared.media.unavailable()
+    }
+
+    /// What answers in progress reserve from.
+    #[must_use]
+    pub fn budget(&self) -> &Arc<Budget> {
+        &self.shared.budget
+    }
+
+    /// What requests hold right now, and how the ended ones ended.
+    #[must_use]
+    pub fn accounts(&self) -> &Arc<Accounts> {
+        &self.shared.accounts
+    }
+
+    /// Makes an instance as for a request and frees it again, without asking it anything: what tells before
+    /// the first request that there can be one.
+    ///
+    /// # Errors
+    /// [`ProbeError`], when the component traps at its start, meets a limit, or finds no room.
+    pub async fn probe(&self) -> Result<(), ProbeError> {
+        let shared = &self.shared;
+        let limits = &shared.limits;
+        let ledger = Ledger::new(
+            shared.accounts.ledgers(),
+            Owner::Host,
+            limits.request_memory_bytes,
+        );
+        let unready = |error: RequestError| ProbeError(error.to_string());
+        let trapped = |error: wasmtime::Error, meter: &InstanceLimiter| {
+            unready(RequestError::of_trap(&error, limit_of(&error, meter)))
+        };
+        let too_slow = |_| unready(RequestError::Limited(Limit::Wall));
+        match shared.runtime.guest() {
+            Guest::Media(guest) => {
+                let store = shared.store(&ledger);
+                let mut store = store.map_err(|error| unready(error.into()))?;
+                let made = timeout(limits.wall, guest.instantiate_async(&mut store)).await;
+                let made = made.map_err(too_slow)?;
+                made.map_err(|error| trapped(error, store.data().meter()))?;
+            }
+            #[cfg(feature = "wasi-http")]
+            Guest::Http(guest) => {
+                let store = shared.http_store(guest, &ledger);
+                let mut store = store.map_err(|error| unready(error.into()))?;
+                let made = timeout(limits.wall, guest.probe(&mut store)).await;
+                let made = made.map_err(too_slow)?;
+                made.map_err(|error| trapped(error, store.data().meter()))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Answers one request.
+    pub async fn serve<B>(&self, request: Request<B>) -> Response<MediaBody> {
+        let (head, _content) = request.into_parts();
+        let accounts = Arc::clone(&self.shared.accounts);
+        let limit_bytes = self.shared.limits.request_memory_bytes;
+        let target = head.uri.path_and_query();
+        let target = target.map_or("", |target| target.as_str());
+        let mut record = AccessLogEntry::new(&head.method, target, accounts, limit_bytes);
+        // On a connection of ours, what the kernel keeps for the response is the request's too.
+        let exchange = head.extensions.get::<Exchange>();
+        let mut downstream = exchange.map(|Exchange(exchange)| {
+            Arc::clone(exchange).begin_response(record.route(), &record.ledger().handle())
+        });
+        let mut is_last = downstream
+            .as_ref()
+            .is_some_and(|downstream| downstream.is_last());
+        let (mut response, charge) = match self
+            .shared
+            .answer(&head, downstream.as_deref_mut(), &mut record)
+            .await
+        {
+            Ok(answered) => answered,
+            Err(error) => {
+                record.finish_with(error.outcome(), error.to_string());
+                is_last |= error.closes();
+                let response = error_response(&error);
+                let mut charge = record.ledger().empty_charge(Kind::Response);
+                // It is small, and has to be told even where there is no room for it.
+                let _ = charge.resize(response_bytes(&response));
+                (response, charge)
+            }
+        };
+        if is_last {
+            let close = HeaderValue::from_static("close");
+            response.headers_mut().insert(header::CONNECTION, close);
+        }
+        if head.method == Method::HEAD {
+            response.body_mut().clear();
+        }
+        record.answered(response.status());
+        response.map(|parts| MediaBody::new(parts, charge, downstream, record))
+    }
+}
+
+impl Millpond {
+    /// Answers a request from the cache, if that needs nothing to be waited for. `None` otherwise: the request goes the
+    /// usual way then, as if nobody had looked. `head_bytes` are the bytes that the request's head takes.
+    pub fn try_cached<'a, L: Iterator<Item = &'a [u8]>>(
+        &self,
+        method: &Method,
+        target: &str,
+        lines: impl Fn(&HeaderName) -> L,
+        head_bytes: usize,
+    ) -> Option<CachedResponse> {
+        let shared = &self.shared;
+        let reuse = shared.reuse.as_ref()?;
+        let cache_key = reuse.cache_key(method, target, lines)?;
+        let answer = reuse.lookup_now(&cache_key)?;
+        let written = answer.written()?;
+        let room = shared.budget.try_reserve(ANSWER_BYTES)?;
+        let accounts = Arc::clone(&shared.accounts);
+        let (route, method_) = (Arc::clone(answer.route()), method.clone());
+        let owner = Owner::Request {
+            method: method_,
+            route,
+        };
+        let limit_bytes = shared.limits.request_memory_bytes;
+        let ledger = Ledger::new(accounts.ledgers(), owner, limit_bytes);
+        let charge = |kind, bytes| ledger.charge(kind, bytes).ok();
+        let of_head = charge(Kind::Head, head_bytes)?;
+        let of_response = charge(Kind::Response, written.response_bytes())?;
+        let parts = answer.parts_now(&shared.media, &ledger.handle())?.ok()?;
+        let content = written.content(parts, method)?;
+        let of_content = charge(Kind::Buffers, content.len())?;
+        // Until here nothing was counted; from here on it is answered.
+        ledger.keep(room);
+        let route = Arc::clone(answer.route());
+        let mut record = AccessLogEntry::on(ledger, route, method, target, accounts);
+        record.cache_hit();
+        record.answered(answer.status());
+        Some(CachedResponse {
+            head: written.head(),
+            content,
+            record,
+            _charges: [of_head, of_response, of_content],
+        })
+    }
+}
+
+/// A response from the cache, as it is written to a connection of HTTP/1.1.
+#[derive(Debug)]
+pub struct CachedResponse {
+    /// Its status line and fields, each with its end, but for `Date` and the empty line.
+    pub head: Bytes,
+    /// Its content.
+    pub content: Bytes,
+    /// The entry of its request in the access log.
+    pub record: AccessLogEntry,
+    _charges: [Charge; 3],
+}
+
+/// Memory of the caches, in bytes. It is kept between requests and belongs to none.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize)]
+#[non_exhaustive]
+pub struct CacheBytes {
+    /// The store's open files, with their metadata and the content of small ones.
+    pub files: usize,
+    /// The response cache.
+    pub responses: usize,
+}
+
+impl CacheBytes {
+    /// The sum.
+    #[must_use]
+    pub fn total(&self) -> usize {
+        self.files + self.responses
+    }
+}
+
+impl std::fmt::Debug for Millpond {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Millpond")
+            .field("component", &self.shared.inspection.name)
+            .field("limits", &self.shared.limits)
+            .field("bound", &self.shared.bound)
+            .finish_non_exhaustive()
+    }
+}
+
+/// What a response takes beside the files that it is made of, in bytes.
+fn response_bytes(response: &Response<Vec<Part>>) -> usize {
+    let parts = response.body().iter().map(|part| match part {
+        Part::Bytes(bytes) => size_of::<Part>() + bytes.len(),
+        Part::Stream(_) | Part::StreamingInstance { .. } => size_of::<Part>(),
+    });
+    held_by_fields(response.headers()) + parts.sum::<usize>()
+}
+
+impl Shared {
+    async fn answer(
+        &self,
+        head: &http::request::Parts,
+        downstream: Option<&mut (dyn Downstream + 'static)>,
+        record: &mut AccessLogEntry,
+    ) -> Result<(Response<Vec<Part>>, Charge), RequestError> {
+        head_size::check(head)?;
+        let mut client = None;
+        if let Some(downstream) = downstream {
+            downstream.admit(head)?;
+            client = Some(downstream.client(&head.headers));
+        }
+        let _head = record.ledger().charge(Kind::Head, held_by_request(head))?;
+        let deadline = Instant::now() + self.limits.wall;
+
+        match self.runtime.guest() {
+            Guest::Media(guest) => {
+                let mut guard = None;
+                if let Some(reuse) = &self.reuse
+                    && let Some(cache_key) =
+                        reuse.cache_key(&head.method, target(head), |name| lines(head, name))
+                {
+                    match reuse.look_up(&cache_key, self.limits.wall).await {
+                        Lookup::Hit(answer) => {
+                            match self.answer_again(&answer, deadline, record).await? {
+                                Some(answered) => return Ok(answered),
+                                None => reuse.invalidate(&cache_key, &answer),
+                            }
+                        }
+                        Lookup::Miss(first) => guard = Some(first),
+                        Lookup::Bypass => {}
+                    }
+                }
+                let is_first = guard.is_some();
+                // In a box, so that an answer which is given again does not move the state of all this about.
+                let asked = Box::pin(async {
+                    let place = self.admit(record).await?;
+                    self.ask(guest, head, client, place, (deadline, is_first), record)
+                        .await
+                });
+                let asked = asked.await;
+                let (answered, reusable) = match asked {
+                    Ok((response, charge, reusable)) => (Ok((response, charge)), reusable),
+                    // Others are to find out for themselves, and not one after the other.
+                    Err(error) => (Err(error), None),
+                };
+                if let Some(guard) = guard {
+                    guard.fill(reusable);
+                }
+                answered
+            }
+            #[cfg(feature = "wasi-http")]
+            Guest::Http(guest) => {
+                let asked = Box::pin(async {
+                    let place = self.admit(record).await?;
+                    self.ask_http(guest, head, place, record).await
+                });
+                asked.await
+            }
+        }
+    }
+
+    /// Admission: room for the answer, for as long as it lasts, and a place for an instance.
+    async fn admit(&self, record: &AccessLogEntry) -> Result<OwnedSemaphorePermit, RequestError> {
+        let admitted = self
+            .budget
+            .admit(ANSWER_BYTES, &self.instances, ADMISSION_WAIT)
+            .await;
+        let (room, place) = admitted?;
+        record.ledger().keep(room);
+        Ok(place)
+    }
+
+    /// Gives an answer again, without an instance. `None` where it does not hold any more.
+    async fn answer_again(
+        &self,
+        answer: &StoredResponse,
+        deadline: Instant,
+        record: &mut AccessLogEntry,
+    ) -> Result<Option<(Response<Vec<Part>>, Charge)>, RequestError> {
+        let room = self.budget.reserve(ANSWER_BYTES, ADMISSION_WAIT).await?;
+        let ledger = record.ledger().handle();
+        let revalidate = match answer.try_revalidate(&self.media, &ledger) {
+            Some(revalidate) => revalidate,
+            None => {
+                let revalidate = Box::pin(answer.revalidate(&self.media, &ledger));
+                let revalidate = timeout_at(deadline, revalidate).await;
+                revalidate.map_err(|_| RequestError::Limited(Limit::Wall))?
+            }
+        };
+        // What the store says of it, it may say to the guest.
+        let Ok(response) = revalidate else {
+            return Ok(None);
+        };
+        record.ledger().keep(room);
+        record.cache_hit();
+        let charge = self.make_room(&response, record.ledger())?;
+        Ok(Some((response, charge)))
+    }
+
+    /// Asks a fresh instance, which is gone by the time that its answer is sent. `is_first` when others may be given the
+    /// same answer.
+    async fn ask(
+        &self,
+        guest: &MediaGuestPre<StoreData>,
+        head: &http::request::Parts,
+        client: Option<IpAddr>,
+        place: OwnedSemaphorePermit,
+        (deadline, is_first): (Instant, bool),
+        record: &mut AccessLogEntry,
+    ) -> Result<(Response<Vec<Part>>, Charge, Option<StoredResponse>), RequestError> {
+        record.cache_miss();
+        let mut store = self.store(record.ledger())?;
+        let fields: Vec<(&str, &[u8])> = head
+            .headers
+            .iter()
+            .map(|(name, value)| (name.as_str(), value.as_bytes()))
+            .collect();
+        let client = client.map(|client| client.to_string());
+        let cache_key = serve::Request {
+            method: head.method.as_str(),
+            path_with_query: target(head),
+            headers: &fields,
+            received: timestamp_ns(SystemTime::now()).unwrap_or(u64::MAX),
+            random: rand::random(),
+            client: client.as_deref(),
+        };
+        let called = timeout_at(deadline, async {
+            let guest = guest.instantiate_async(&mut store).await?;
+            let guest = guest.millpond_media_media_serve();
+            guest.call_handle(&mut store, cache_key).await
+        })
+        .await;
+        record.guest_took(store.data().meter().peak_guest_bytes());
+        let answer = match called {
+            Ok(Ok(answer)) => answer,
+            Ok(Err(error)) => {
+                let limit = limit_of(&error, store.data().meter());
+                return Err(RequestError::of_trap(&error, limit));
+            }
+            Err(_) => return Err(RequestError::Limited(Limit::Wall)),
+        };
+
+        // The handles leave the instance; then it is freed, before the first byte of the body moves.
+        let checked = response::check(answer, &head.method, is_first, store.data_mut())?;
+        let Checked { response, recipe } = checked;
+        let route = record.route();
+        let reusable = recipe.and_then(|recipe| {
+            StoredResponse::of(
+                recipe,
+                response.status(),
+                response.headers(),
+                Arc::clone(route),
+            )
+        });
+        let lifted = store.data_mut().meter_mut().lift(response_bytes(&response));
+        lifted.map_err(RequestError::Limited)?;
+        let charge = self.make_room(&response, record.ledger())?;
+        drop(store);
+        drop(place);
+        Ok((response, charge, reusable))
+    }
+
+    /// Asks a fresh instance of a component for `wasi:http`, which sends its answer itself and keeps its place
+    /// meanwhile.
+    #[cfg(feature = "wasi-http")]
+    async fn ask_http(
+        &self,
+        guest: &HttpGuest,
+        head: &http::request::Parts,
+        place: OwnedSemaphorePermit,
+        record: &mut AccessLogEntry,
+    ) -> Result<(Response<Vec<Part>>, Charge), RequestError> {
+        record.cache_miss();
+        let store = self.http_store(guest, record.ledger())?;
+        let answer = guest.ask(store, head, place, self.limits.wall).await?;
+        let (answer, running) = answer.into_parts();
+        response::check_http(&answer.headers)?;
+        let parts = match response::promised_length(&answer, &head.method) {
+            Some(0) => Vec::new(),
+            length => {
+                let running = Box::new(running);
+                vec![Part::StreamingInstance { running, length }]
+            }
+        };
+        let response = Response::from_parts(answer, parts);
+        let charge = self.make_room(&response, record.ledger())?;
+        Ok((response, charge))
+    }
+
+    #[cfg(feature = "wasi-http")]
+    fn http_store(
+        &self,
+        guest: &HttpGuest,
+        ledger: &Ledger,
+    ) -> Result<wasmtime::Store<HttpState>, Exceeded> {
+        guest.store(
+            self.runtime.engine(),
+            self.runtime.constant(),
+            &self.limits,
+            ledger,
+        )
+    }
+
+    fn store(&self, ledger: &Ledger) -> Result<wasmtime::Store<StoreData>, Exceeded> {
+        let (engine, constant) = (self.runtime.engine(), self.runtime.constant());
+        let (limits, media) = (&self.limits, &self.media);
+        StoreData::store(engine, constant, limits, media, &self.settings, ledger)
+    }
+
+    /// Charges what the guest made to the request's ledger, and reserves of the budget what of it is more than each
+    /// answer has room for.
+    fn make_room(
+        &self,
+        response: &Response<Vec<Part>>,
+        ledger: &Ledger,
+    ) -> Result<Charge, RequestError> {
+        let bytes = response_bytes(response);
+        let charge = ledger.charge(Kind::Response, bytes)?;
+        if bytes > RESPONSE_BYTES {
+            let beyond = self.budget.try_reserve(bytes - RESPONSE_BYTES);
+            ledger.keep(beyond.ok_or(Overloaded::TooLong(std::time::Duration::ZERO))?);
+        }
+        Ok(charge)
+    }
+}
+
+/// The lines of a field, in their order.
+fn lines<'a>(
+    head: &'a http::request::Parts,
+    name: &HeaderName,
+) -> impl Iterator<Item = &'a [u8]> + use<'a> {
+    head.headers.get_all(name).iter().map(HeaderValue::as_bytes)
+}
+
+/// The response to a request that failed: JSON with an `error`.
+fn error_response(error: &RequestError) -> Response<Vec<Part>> {
+    let (status, message) = error.status();
+    let json = serde_json::json!({ "error": message }).to_string();
+    let length = json.len();
+    let mut response = Response::new(vec![Part::Bytes(Bytes::from(json))]);
+    *response.status_mut() = status;
+    let fields = response.headers_mut();
+    fields.insert(
+        header::CONTENT_TYPE,
+        HeaderValue::from_static("application/json"),
+    );
+    fields.insert(header::CONTENT_LENGTH, length.into());
+    fields.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    fields.insert(
+        header::X_CONTENT_TYPE_OPTIONS,
+        HeaderValue::from_static("nosniff"),
+    );
+    if let Some(seconds) = error.retry_after_seconds() {
+        fields.insert(header::RETRY_AFTER, seconds.into());
+    }
+    response
+}
+
+impl MemorySources for Millpond {
+    fn accounts(&self) -> &Accounts {
+        &self.shared.accounts
+    }
+
+    fn cached_bytes(&self) -> usize {
+        self.cache_bytes().total()
+    }
+
+    fn socket_bytes(&self) -> usize {
+        0
+    }
+
+    /// Without an allocator's figures the process's own memory stands for them, which has the pool of instances in it, and
+    /// what the allocator keeps.
+    fn warm_up_bytes(&self) -> usize {
+        let bound = self.bound();
+        let beside_bytes = match heap::installed() {
+            Some(_) => 0,
+            None => bound.instances * POOL_SLOT_BYTES + bound.bound_bytes / ALLOCATOR_PART,
+        };
+        process::THREADS_BYTES + PROGRAM_BYTES + beside_bytes
+    }
+}

@@ -1,0 +1,137 @@
+//! Digests of named files: computed once, and kept for as long as the file stays as it is.
+//!
+//! Content-addressed media has its digest for a name. A named file's costs reading it. That of a small one is computed at
+//! once, which takes less than to have it done; for a larger one no request waits, and the first are answered without.
+
+use super::file_slice::read_at;
+use super::thread_pool::ThreadPool;
+use super::version::FileVersion;
+use quick_cache::sync::Cache;
+use sha2::{Digest, Sha256};
+use std::fs::File;
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+/// Digests that are kept, of some 100 bytes each.
+const KEPT: usize = 10_000;
+
+/// Largest file that is read for its digest, in bytes.
+const LARGEST_BYTES: u64 = 64 * 1024 * 1024;
+
+/// Bytes read at a time.
+const READ_BYTES: usize = 64 * 1024;
+
+/// The digests of one folder's named files. Clones share them.
+#[derive(Clone)]
+pub(super) struct Digests {
+    kept: Arc<Cache<FileVersion, [u8; 32]>>,
+    /// One file is read at a time, and one of each file system that may not answer; others have their turn when they are
+    /// asked for again.
+    is_busy: Arc<AtomicBool>,
+}
+
+impl std::fmt::Debug for Digests {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Digests")
+            .field("kept", &self.kept.len())
+            .finish()
+    }
+}
+
+impl Digests {
+    pub(super) fn new() -> Self {
+        Digests {
+            kept: Arc::new(Cache::new(KEPT)),
+            is_busy: Arc::default(),
+        }
+    }
+
+    /// The SHA-256 of that version, if it is known.
+    pub(super) fn known(&self, version: &FileVersion) -> Option<[u8; 32]> {
+        self.kept.get(version)
+    }
+
+    /// The SHA-256 of a small file's bytes, which were read just now. `None` where the file has changed meanwhile. It is
+    /// kept where the version tells it from every other.
+    pub(super) fn of_bytes(
+        &self,
+        bytes: &[u8],
+        file: &File,
+        version: FileVersion,
+        is_settled: bool,
+    ) -> Option<[u8; 32]> {
+        let digest = Sha256::digest(bytes).into();
+        if !is_still(file, &version) {
+            return None;
+        }
+        if is_settled {
+            self.kept.insert(version, digest);
+        }
+        Some(digest)
+    }
+
+    /// Whether the digest of a file of that length will be known once it has been asked for.
+    pub(super) fn will_know(&self, length: u64) -> bool {
+        length <= LARGEST_BYTES
+    }
+
+    /// Sees to it that the digest of a settled version will be known. It is read on those threads, or else on one of the
+    /// runtime's: whoever reads a store without a runtime does without digests.
+    pub(super) fn learn(&self, version: FileVersion, file: &File, threads: Option<&ThreadPool>) {
+        let is_busy = threads.map_or(&self.is_busy, ThreadPool::is_digesting);
+        let runtime = tokio::runtime::Handle::try_current();
+        if threads.is_none() && runtime.is_err() || is_busy.swap(true, Ordering::AcqRel) {
+            return;
+        }
+        let busy = Busy(Arc::clone(is_busy));
+        let Ok(file) = file.try_clone() else {
+            return;
+        };
+        let digests = self.clone();
+        let learn = move || {
+            let _busy = busy;
+            if let Ok(digest) = digest(&file, version.length())
+                && is_still(&file, &version)
+            {
+                digests.kept.insert(version, digest);
+            }
+        };
+        match (threads, runtime) {
+            (Some(threads), _) => threads.detach(learn),
+            (None, Ok(runtime)) => drop(runtime.spawn_blocking(learn)),
+            (None, Err(_)) => {}
+        }
+    }
+}
+
+/// A file is being read for its digest, until this is dropped.
+struct Busy(Arc<AtomicBool>);
+
+impl Drop for Busy {
+    fn drop(&mut self) {
+        self.0.store(false, Ordering::Release);
+    }
+}
+
+/// Whether a file is of that version still.
+fn is_still(file: &File, version: &FileVersion) -> bool {
+    let metadata = file.metadata().ok();
+    metadata.as_ref().and_then(FileVersion::of) == Some(*version)
+}
+
+/// Reads by place, since others read by the same handle's position.
+fn digest(file: &File, length: u64) -> io::Result<[u8; 32]> {
+    let mut hash = Sha256::new();
+    let mut buffer = vec![0; READ_BYTES];
+    let mut offset = 0;
+    while offset < length {
+        let count = read_at(file, &mut buffer, offset)?;
+        if count == 0 {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        hash.update(&buffer[..count]);
+        offset += count as u64;
+    }
+    Ok(hash.finalize().into())
+}

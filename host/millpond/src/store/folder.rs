@@ -1,0 +1,780 @@
+//! Opens what a key names, and never anything outside the folder.
+
+use super::digest_cache::Digests;
+use super::file_slice::{self, MediaFile, SMALL_BYTES};
+use super::keeper::{self, Maintained};
+use super::media_store::{
+    CacheUsage, Key, MediaObject, MediaStore, ObjectInfo, ObjectVariant, ObjectVersion, OpenError,
+};
+use super::open_file_cache::{CachedFile, KEPT_BYTES, MISSING_BYTES, OpenFileCache};
+use super::root::{FileSystem, NotHere, Root};
+use super::thread_pool::{Blocking, ThreadPool, ThreadPools};
+use super::unreadable;
+use super::version::FileVersion;
+use arc_swap::ArcSwap;
+use millpond_format::charset::with_charset;
+use millpond_format::{Access, ContentId, RECORD_BYTES, Record};
+use millpond_format::{names, version};
+use millpond_ledger::LedgerHandle;
+use millpond_ledger::heap;
+use std::cell::RefCell;
+use std::fs::File;
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant, SystemTime};
+
+/// A folder of media, opened once: whatever is asked for is looked up beneath that handle and cannot leave
+/// it, be it by `..`, by an absolute path or through a symbolic link (`cap-std` and `openat2` resolve beneath the root).
+///
+/// What was opened stays open for a while, up to 4 MiB and 1,024 files in all, and is given again as long as the folder
+/// holds the same. That is looked at again after [`RECHECK`], so for as long a change may go unseen, be it that there is
+/// something now where there was nothing. Elsewhere than on Linux no file is kept.
+///
+/// A thread of its own looks each second where the folder's path leads, so that another folder which comes to lie there is
+/// served from then on, and closes files that were deleted or that nobody asks for.
+///
+/// On Linux a file system that may not answer (of a network, or of another process through FUSE) is asked on threads of its
+/// own only. There are 16 of them for each, and as many opens may wait; further ones are [`OpenError::Busy`].
+///
+/// Cloning is cheap and shares the handle.
+#[derive(Debug, Clone)]
+pub struct Folder(Arc<Shared>);
+
+/// What clones of a folder share.
+#[derive(Debug)]
+struct Shared {
+    /// Where the folder was said to be: another one may come to lie there.
+    given: PathBuf,
+    /// Its real path at the start.
+    path: PathBuf,
+    root: ArcSwap<Root>,
+    pools: ThreadPools,
+    digests: Digests,
+    kept: OpenFileCache,
+    lookup: Mutex<Lookup>,
+}
+
+/// What came of looking up where the folder's path leads.
+#[derive(Debug, Default)]
+struct Lookup {
+    /// When it was begun, if it has not ended.
+    begun: Option<Instant>,
+    /// Why there is no folder.
+    failed: Option<String>,
+}
+
+/// How long the folder may take to be looked up until it is said that it does not answer.
+const LOOKUP: Duration = Duration::from_secs(5);
+
+/// For how long a change in a folder may go unseen, unless told otherwise: less than anybody notices, and long enough that
+/// a file which is asked for thousands of times a second is not looked at as often.
+pub const RECHECK: Duration = Duration::from_millis(10);
+
+impl Folder {
+    /// Opens the folder.
+    ///
+    /// # Errors
+    /// When there is no such folder, or it cannot be read.
+    pub fn open(path: &Path) -> io::Result<Self> {
+        let pools = ThreadPools::new();
+        let root = Root::open(path, &pools)?;
+        let shared = Arc::new(Shared {
+            given: std::path::absolute(path)?,
+            path: root.path().to_owned(),
+            root: ArcSwap::from_pointee(root),
+            pools,
+            digests: Digests::new(),
+            kept: OpenFileCache::new(RECHECK),
+            lookup: Mutex::default(),
+        });
+        keeper::begin(&shared)?;
+        Ok(Folder(shared))
+    }
+
+    /// The same folder, whose files are looked at again after that time; with zero, for each request.
+    #[must_use]
+    pub fn with_open_file_cache_valid(self, recheck: Duration) -> Self {
+        self.0.kept.set_recheck(recheck);
+        self
+    }
+
+    /// Opens an object for whoever has that ledger, which is charged for as long as it is open. It blocks on the file
+    /// system, so it is no call for an async thread; [`MediaStore::open`] is.
+    ///
+    /// # Errors
+    /// [`OpenError`].
+    pub fn open_object(&self, key: &Key, ledger: &LedgerHandle) -> Result<MediaObject, OpenError> {
+        let root = self.0.root.load_full();
+        self.0.look_for(&root, key, &Anywhere(&root), ledger)
+    }
+
+    /// Opens an object on threads that may wait for whatever it lies on.
+    async fn open_on(
+        &self,
+        threads: &ThreadPool,
+        key: &Key,
+        ledger: &LedgerHandle,
+    ) -> Result<MediaObject, OpenError> {
+        let (folder, key, ledger) = (self.clone(), key.clone(), ledger.clone());
+        let route = ledger.route().cloned();
+        let open = move || folder.open_object(&key, &ledger);
+        let opened = threads.open(heap::counted(route, open));
+        let opened = opened.map_err(|full| OpenError::Busy(io::Error::other(full)))?;
+        opened.await.map_err(OpenError::Failed)?
+    }
+}
+
+impl Maintained for Shared {
+    /// Looks up where the folder's path leads, and takes what lies there from now on. It waits for whatever that is.
+    fn look_up_root(&self) {
+        self.lookup().begun = Some(Instant::now());
+        let root = self.root.load_full();
+        let found = root.is_at(&self.given).and_then(|is_same| {
+            let new = (!is_same).then(|| Root::open(&self.given, &self.pools));
+            new.transpose()
+        });
+        let failed = match found {
+            Ok(None) => None,
+            Ok(Some(new)) => {
+                tracing::info!(folder = %self.given.display(), "the media folder was replaced by another one");
+                self.root.store(Arc::new(new));
+                self.kept.clear();
+                None
+            }
+            Err(error) => Some(format!("cannot open the media folder: {error}")),
+        };
+        let mut lookup = self.lookup();
+        lookup.begun = None;
+        if failed.is_some() && lookup.failed.is_none() {
+            let error = failed.as_deref().unwrap_or_default();
+            tracing::error!(folder = %self.given.display(), "{error}");
+        }
+        lookup.failed = failed;
+    }
+
+    /// Closes kept files that are no more what lay at their paths, and ones that nobody has asked for in so long.
+    fn close_unneeded(&self, unused: Duration) {
+        self.kept.close_unneeded(&self.root.load(), unused);
+    }
+}
+
+impl Shared {
+    fn lookup(&self) -> MutexGuard<'_, Lookup> {
+        self.lookup.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn look_for(
+        &self,
+        root: &Root,
+        key: &Key,
+        opener: &impl Opener,
+        ledger: &LedgerHandle,
+    ) -> Result<MediaObject, OpenError> {
+        let looked_ns = self.kept.now_ns();
+        match self.find(root, key, opener) {
+            Ok(found) => self.keep(key, found, ledger),
+            Err(error) => {
+                if matches!(error, OpenError::NotFound) {
+                    self.kept.missed(key, looked_ns);
+                }
+                Err(error)
+            }
+        }
+    }
+
+    /// Gives what was found to a request, and keeps it for others.
+    fn keep(
+        &self,
+        key: &Key,
+        found: Found,
+        ledger: &LedgerHandle,
+    ) -> Result<MediaObject, OpenError> {
+        let Found {
+            file,
+            threads,
+            info,
+            seen,
+        } = found;
+        let info = Arc::new(info);
+        let file = MediaFile::new(file, info.length).on(threads);
+        let file = match seen {
+            Some(seen) => {
+                let file = Arc::new(file.with_bytes());
+                let object = CachedFile::new(Arc::clone(&file), Arc::clone(&info), seen);
+                self.kept.insert(key.clone(), object);
+                file
+            }
+            None => Arc::new(file),
+        };
+        Ok(MediaObject::of_open_file(file, info, ledger)?)
+    }
+
+    fn find(&self, root: &Root, key: &Key, opener: &impl Opener) -> Result<Found, OpenError> {
+        match key {
+            Key::Content(id) => Self::find_content(id, opener),
+            Key::Named(name) => self.find_named(root, name, opener),
+        }
+    }
+
+    fn find_content(id: &ContentId, opener: &impl Opener) -> Result<Found, OpenError> {
+        let mut json = Vec::new();
+        let record = open_file(&id.record_path(), opener)?;
+        opener.read(&record, RECORD_BYTES, &mut json)?;
+        let of_record = record.to_be_kept();
+        let record = Record::parse(&json).ok_or(OpenError::NotFound)?;
+        let content = open_file(&id.path(), opener)?;
+        if content.length != record.size {
+            return Err(OpenError::NotFound);
+        }
+        let info = ObjectInfo {
+            length: content.length,
+            media_type: record.media_type,
+            modified: content.modified,
+            created: Some(record.created),
+            digest: Some(*id),
+            version: None,
+            access: record.access,
+            variants: record
+                .variants
+                .into_iter()
+                .map(|variant| ObjectVariant {
+                    key: Key::Content(variant.id),
+                    media_type: variant.media_type,
+                    content_coding: variant.content_coding,
+                })
+                .collect(),
+        };
+        let seen = of_record.zip(content.to_be_kept());
+        Ok(Found {
+            file: content.file,
+            threads: content.file_system.threads,
+            info,
+            seen: seen.map(|(of_record, of_content)| {
+                vec![(id.record_path(), of_record), (id.path(), of_content)]
+            }),
+        })
+    }
+
+    fn find_named(
+        &self,
+        root: &Root,
+        name: &str,
+        opener: &impl Opener,
+    ) -> Result<Found, OpenError> {
+        if !names::is_served(name) {
+            return Err(OpenError::NotFound);
+        }
+        let path = Path::new(name);
+        let media_type = names::media_type(name);
+        // That no other form of it lies beside it is seen by the folder being the same, so that is looked at first.
+        let parent = path.parent().unwrap_or(Path::new(""));
+        let has_siblings = names::siblings(name, media_type).next().is_some();
+        let of_parent = || root.look(parent).filter(FileVersion::is_settled);
+        let of_parent = has_siblings.then(of_parent);
+        let named = open_file(path, opener)?;
+        let read = |offset, into: &mut [u8]| opener.read_at(&named.file, into, offset);
+        let media_type = with_charset(media_type, named.length, read)?;
+        let mut variants = Vec::new();
+        for sibling in names::siblings(name, &media_type) {
+            if opener.has_file(Path::new(&sibling.name))? {
+                variants.push(ObjectVariant {
+                    key: Key::Named(sibling.name),
+                    media_type: sibling.media_type,
+                    content_coding: sibling.content_coding.map(str::to_owned),
+                });
+            }
+        }
+        let digest = self.digest(&named, opener)?;
+        let seen = match (named.to_be_kept(), of_parent) {
+            // The digest will be known soon; then it is part of what is told.
+            _ if digest.is_none() && self.digests.will_know(named.length) => None,
+            (Some(version), None) => Some(vec![(path.to_owned(), version)]),
+            (Some(version), Some(Some(of_parent))) => Some(vec![
+                (path.to_owned(), version),
+                (parent.to_owned(), of_parent),
+            ]),
+            _ => None,
+        };
+        let info = ObjectInfo {
+            length: named.length,
+            media_type,
+            modified: named.modified,
+            created: None,
+            version: named.object_version(digest.as_ref()),
+            digest: digest.map(ContentId::from_digest),
+            access: Access::Public,
+            variants,
+        };
+        Ok(Found {
+            file: named.file,
+            threads: named.file_system.threads,
+            info,
+            seen,
+        })
+    }
+
+    /// The digest of a named file, where it is known. That of a small one always is, unless it changes just now.
+    fn digest(&self, named: &Opened, opener: &impl Opener) -> Result<Option<[u8; 32]>, OpenError> {
+        let Some(version) = named.version else {
+            return Ok(None);
+        };
+        if let Some(known) = self.digests.known(&version) {
+            return Ok(Some(known));
+        }
+        if named.is_small() {
+            let mut bytes = Vec::new();
+            opener.read(named, named.length, &mut bytes)?;
+            let digest = || {
+                let digests = &self.digests;
+                digests.of_bytes(&bytes, &named.file, version, named.is_settled)
+            };
+            return Ok((bytes.len() as u64 == named.length).then(digest).flatten());
+        }
+        if named.is_settled && self.digests.will_know(named.length) {
+            let threads = named.file_system.threads.as_ref();
+            self.digests.learn(version, &named.file, threads);
+        }
+        Ok(None)
+    }
+}
+
+/// An object that was found, and what has to stay as it is for the same one to be found again. `None` where the next state
+/// of something could not be told from this one.
+struct Found {
+    file: File,
+    threads: Option<ThreadPool>,
+    info: ObjectInfo,
+    seen: Option<Vec<(PathBuf, FileVersion)>>,
+}
+
+/// A regular file that was opened.
+struct Opened {
+    file: File,
+    file_system: FileSystem,
+    length: u64,
+    modified: Option<SystemTime>,
+    version: Option<FileVersion>,
+    /// Whether every later version will be another. It was asked before anything was read.
+    is_settled: bool,
+}
+
+impl Opened {
+    /// Its version, where the file may stay open for others: whether it is the same still has to be told at once.
+    fn to_be_kept(&self) -> Option<FileVersion> {
+        let may_be_kept = self.is_settled && self.file_system.threads.is_none();
+        self.version.filter(|_| may_be_kept)
+    }
+
+    /// Whether its digest is computed when it is opened.
+    fn is_small(&self) -> bool {
+        const _: () = assert!(SMALL_BYTES as u64 == version::DIGEST_BYTES);
+        self.length <= version::DIGEST_BYTES
+    }
+
+    /// What tells its bytes from all others that had its name. A small file's digest does, which other machines with the
+    /// same file have too. A larger one's comes to be known while clients have its tag already, so that is never of it.
+    fn object_version(&self, digest: Option<&[u8; 32]>) -> Option<ObjectVersion> {
+        match digest.filter(|_| self.is_small()) {
+            Some(digest) => Some(ObjectVersion::Strong(version::text(digest))),
+            None => Some(
+                self.version?
+                    .to_object_version(self.is_settled && !self.is_small()),
+            ),
+        }
+    }
+}
+
+/// Opens a regular file.
+fn open_file(path: &Path, opener: &impl Opener) -> Result<Opened, OpenError> {
+    let (file, file_system) = opener.open(path)?;
+    let metadata = file.metadata().map_err(open_error)?;
+    if !metadata.is_file() {
+        return Err(OpenError::NotFound);
+    }
+    let version = FileVersion::of(&metadata);
+    let is_settled = version.as_ref().is_some_and(FileVersion::is_settled);
+    Ok(Opened {
+        version,
+        is_settled: is_settled && file_system.tells_changes,
+        length: metadata.len(),
+        modified: metadata.modified().ok(),
+        file,
+        file_system,
+    })
+}
+
+/// A way of opening what lies beneath the root.
+trait Opener {
+    fn open(&self, path: &Path) -> Result<(File, FileSystem), OpenError>;
+
+    /// Whether there is a regular file.
+    fn has_file(&self, path: &Path) -> Result<bool, OpenError>;
+
+    /// Reads a file from its beginning, `most_bytes` at most.
+    fn read(&self, file: &Opened, most_bytes: u64, into: &mut Vec<u8>) -> Result<(), OpenError>;
+
+    /// Reads a file from an offset on, and returns how many bytes there were.
+    fn read_at(&self, file: &File, into: &mut [u8], offset: u64) -> Result<usize, OpenError>;
+}
+
+/// Waits for whatever a file lies on.
+struct Anywhere<'a>(&'a Root);
+
+impl Opener for Anywhere<'_> {
+    fn open(&self, path: &Path) -> Result<(File, FileSystem), OpenError> {
+        self.0.file_anywhere(path).map_err(|error| {
+            unreadable::tell(path, &error);
+            open_error(error)
+        })
+    }
+
+    fn has_file(&self, path: &Path) -> Result<bool, OpenError> {
+        Ok(self.0.has_file_anywhere(path))
+    }
+
+    fn read(&self, file: &Opened, most_bytes: u64, into: &mut Vec<u8>) -> Result<(), OpenError> {
+        let read = (&file.file).take(most_bytes).read_to_end(into);
+        read.map_err(open_error)?;
+        Ok(())
+    }
+
+    fn read_at(&self, file: &File, into: &mut [u8], offset: u64) -> Result<usize, OpenError> {
+        file_slice::read_at(file, into, offset).map_err(open_error)
+    }
+}
+
+/// Waits for a disk of this machine at most. Where a path leads to another file system, each function fails, and that file
+/// system's threads are remembered.
+struct Here<'a> {
+    root: &'a Root,
+    elsewhere: RefCell<Option<ThreadPool>>,
+}
+
+impl Here<'_> {
+    fn not_here(&self, error: NotHere) -> OpenError {
+        match error {
+            NotHere::Failed(error) => open_error(error),
+            NotHere::Elsewhere(threads) => {
+                self.elsewhere.replace(Some(threads));
+                would_block()
+            }
+        }
+    }
+}
+
+impl Opener for Here<'_> {
+    fn open(&self, path: &Path) -> Result<(File, FileSystem), OpenError> {
+        self.root.file_here(path).map_err(|error| {
+            if let NotHere::Failed(error) = &error {
+                unreadable::tell(path, error);
+            }
+            self.not_here(error)
+        })
+    }
+
+    fn has_file(&self, path: &Path) -> Result<bool, OpenError> {
+        self.root
+            .has_file_here(path)
+            .map_err(|error| self.not_here(error))
+    }
+
+    fn read(&self, file: &Opened, most_bytes: u64, into: &mut Vec<u8>) -> Result<(), OpenError> {
+        Anywhere(self.root).read(file, most_bytes, into)
+    }
+
+    fn read_at(&self, file: &File, into: &mut [u8], offset: u64) -> Result<usize, OpenError> {
+        Anywhere(self.root).read_at(file, into, offset)
+    }
+}
+
+/// Takes what the kernel has in memory, and does not wait: for what it has not, each function fails with
+/// [`io::ErrorKind::WouldBlock`], and for what it does not tell.
+struct Now<'a>(&'a Root);
+
+impl Opener for Now<'_> {
+    fn open(&self, path: &Path) -> Result<(File, FileSystem), OpenError> {
+        self.0.file_now(path).map_err(|error| match error.kind() {
+            io::ErrorKind::NotFound => OpenError::NotFound,
+            // Whoever may wait finds out what it is.
+            _ => would_block(),
+        })
+    }
+
+    fn has_file(&self, path: &Path) -> Result<bool, OpenError> {
+        self.0.has_file_now(path).map_err(|_| would_block())
+    }
+
+    fn read(&self, file: &Opened, most_bytes: u64, into: &mut Vec<u8>) -> Result<(), OpenError> {
+        let length = file.length.min(most_bytes);
+        into.resize(usize::try_from(length).unwrap_or(0), 0);
+        match file_slice::try_read_at(&file.file, into, 0) {
+            Ok(count) if count == into.len() => Ok(()),
+            _ => Err(would_block()),
+        }
+    }
+
+    fn read_at(&self, file: &File, into: &mut [u8], offset: u64) -> Result<usize, OpenError> {
+        file_slice::try_read_at(file, into, offset).map_err(|_| would_block())
+    }
+}
+
+fn would_block() -> OpenError {
+    OpenError::Busy(io::ErrorKind::WouldBlock.into())
+}
+
+impl MediaStore for Folder {
+    async fn open(&self, key: &Key, ledger: &LedgerHandle) -> Result<MediaObject, OpenError> {
+        let root = self.0.root.load_full();
+        if let Some(threads) = root.threads() {
+            return self.open_on(threads, key, ledger).await;
+        }
+        let here = {
+            let (folder, key, ledger) = (self.clone(), key.clone(), ledger.clone());
+            let route = ledger.route().cloned();
+            let open = move || {
+                let here = Here {
+                    root: &root,
+                    elsewhere: RefCell::default(),
+                };
+                let opened = folder.0.look_for(&root, &key, &here, &ledger);
+                match here.elsewhere.into_inner() {
+                    Some(threads) => Err(threads),
+                    None => Ok(opened),
+                }
+            };
+            Blocking::Runtime(tokio::task::spawn_blocking(heap::counted(route, open)))
+        };
+        match here.await.map_err(OpenError::Failed)? {
+            Ok(opened) => opened,
+            Err(threads) => self.open_on(&threads, key, ledger).await,
+        }
+    }
+
+    fn try_open(&self, key: &Key, ledger: &LedgerHandle) -> Option<Result<MediaObject, OpenError>> {
+        let shared = &*self.0;
+        let root = shared.root.load();
+        if let Some(kept) = shared.kept.get(&root, key) {
+            let (file, info) = (Arc::clone(&kept.file), Arc::clone(&kept.info));
+            return Some(MediaObject::of_open_file(file, info, ledger).map_err(OpenError::from));
+        }
+        if shared.kept.is_missing(key) {
+            return Some(Err(OpenError::NotFound));
+        }
+        match shared.look_for(&root, key, &Now(&root), ledger) {
+            // Whoever may wait finds out what it is.
+            Err(OpenError::Busy(_) | OpenError::Failed(_)) => None,
+            looked_for => Some(looked_for),
+        }
+    }
+
+    fn kept_bytes(&self) -> CacheUsage {
+        CacheUsage {
+            now: self.0.kept.bytes(),
+            most: KEPT_BYTES + MISSING_BYTES,
+        }
+    }
+
+    fn folder(&self) -> Option<&Path> {
+        Some(&self.0.path)
+    }
+
+    fn unavailable(&self) -> Option<String> {
+        let lookup = self.0.lookup();
+        let hangs = lookup.begun.is_some_and(|begun| begun.elapsed() > LOOKUP);
+        let hangs = hangs.then(|| "the media folder does not answer".to_owned());
+        hangs.or_else(|| lookup.failed.clone())
+    }
+
+    fn runs_on_fiber_stack(&self) -> bool {
+        true
+    }
+
+    fn limit_waiting(&self, opens: usize) {
+        self.0.pools.limit_opens(opens);
+    }
+}
+
+fn open_error(error: io::Error) -> OpenError {
+    #[cfg(unix)]
+    if let Some(code) = error.raw_os_error() {
+        use rustix::io::Errno;
+        return match Errno::from_raw_os_error(code) {
+            // The last where a folder on the way was renamed again and again.
+            Errno::MFILE | Errno::NFILE | Errno::NOMEM | Errno::AGAIN => OpenError::Busy(error),
+            Errno::IO | Errno::STALE | Errno::TIMEDOUT => OpenError::Failed(error),
+            // No entry, no permission, a folder on the way that is none, too many links, a name too long:
+            // to a visitor there is no such object, and to tell which it was would be to tell too much.
+            _ => OpenError::NotFound,
+        };
+    }
+    match error.kind() {
+        io::ErrorKind::NotFound | io::ErrorKind::PermissionDenied => OpenError::NotFound,
+        io::ErrorKind::OutOfMemory => OpenError::Busy(error),
+        // `cap-std` refuses an escape without an error of the system's.
+        _ if error.raw_os_error().is_none() => OpenError::NotFound,
+        _ => OpenError::Failed(error),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use millpond_ledger::Accounts;
+    use millpond_ledger::{Ledger, Owner};
+    use std::fs;
+
+    fn folder() -> (tempfile::TempDir, Folder) {
+        let root = tempfile::tempdir().unwrap();
+        fs::create_dir(root.path().join("media")).unwrap();
+        fs::write(root.path().join("secret.txt"), "secret").unwrap();
+        let media = root.path().join("media");
+        fs::write(media.join("a.gif"), "GIF89a").unwrap();
+        fs::write(media.join(".env"), "secret").unwrap();
+        fs::create_dir(media.join("b")).unwrap();
+        fs::write(media.join("b/c d.mp4"), "").unwrap();
+        let folder = Folder::open(&media).unwrap();
+        (root, folder)
+    }
+
+    fn ledger() -> (Arc<Accounts>, Ledger) {
+        let accounts: Arc<Accounts> = Arc::default();
+        let ledger = Ledger::new(accounts.ledgers(), Owner::Connection, usize::MAX);
+        (accounts, ledger)
+    }
+
+    fn open(folder: &Folder, name: &str) -> Result<MediaObject, OpenError> {
+        folder.open_object(&Key::Named(name.into()), &ledger().1.handle())
+    }
+
+    #[test]
+    fn files_by_name() {
+        let (_root, folder) = folder();
+        let (accounts, ledger) = ledger();
+        let open = |name: &str| {
+            let key = Key::Named(name.into());
+            folder.open_object(&key, &ledger.handle()).unwrap()
+        };
+        let gif = open("a.gif");
+        assert_eq!(gif.info().length, 6);
+        assert_eq!(gif.info().media_type, "image/gif");
+        let mp4 = open("b/c d.mp4");
+        assert_eq!(mp4.info().length, 0);
+        assert_eq!(mp4.info().media_type, "video/mp4");
+        assert_eq!(accounts.in_use().files(), 2);
+        drop((gif, mp4));
+        assert_eq!(
+            (accounts.in_use().files(), ledger.balance().total()),
+            (0, 0)
+        );
+    }
+
+    #[test]
+    fn nothing_outside_the_root_or_hidden_is_opened() {
+        let (_root, folder) = folder();
+        let long = "a".repeat(5000);
+        for name in [
+            "../secret.txt",
+            "b/../../secret.txt",
+            "/etc/passwd",
+            "b/../a.gif",
+            "./a.gif",
+            "b//c d.mp4",
+            "a.gif/",
+            "a.gif/x",
+            "b",
+            "",
+            ".",
+            "..",
+            ".env",
+            "a.gif\0",
+            &long,
+        ] {
+            let result = open(&folder, name);
+            assert!(matches!(result, Err(OpenError::NotFound)), "{name:.40}");
+        }
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_link_is_followed_within_the_root_only() {
+        use std::os::unix::fs::symlink;
+        let (root, folder) = folder();
+        let media = root.path().join("media");
+        symlink("a.gif", media.join("inside.gif")).unwrap();
+        symlink("../secret.txt", media.join("relative")).unwrap();
+        symlink(root.path().join("secret.txt"), media.join("absolute")).unwrap();
+        symlink("..", media.join("up")).unwrap();
+        symlink("loop", media.join("loop")).unwrap();
+        assert!(open(&folder, "inside.gif").is_ok());
+        for name in ["relative", "absolute", "up/secret.txt", "loop"] {
+            let result = open(&folder, name);
+            assert!(matches!(result, Err(OpenError::NotFound)), "{name}");
+        }
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_named_pipe_is_no_object_and_does_not_hang() {
+        let (root, folder) = folder();
+        let pipe = root.path().join("media/pipe");
+        rustix::fs::mknodat(
+            rustix::fs::CWD,
+            &pipe,
+            rustix::fs::FileType::Fifo,
+            rustix::fs::Mode::RUSR | rustix::fs::Mode::WUSR,
+            0,
+        )
+        .unwrap();
+        assert!(matches!(open(&folder, "pipe"), Err(OpenError::NotFound)));
+    }
+
+    #[test]
+    fn content_is_not_served_by_name() {
+        let (root, folder) = folder();
+        let id = "ab".repeat(32);
+        let inside = root.path().join("media/ab");
+        fs::create_dir(&inside).unwrap();
+        fs::write(inside.join(&id), "secret").unwrap();
+        fs::write(inside.join(format!("{id}.json")), "{}").unwrap();
+        for name in [format!("ab/{id}"), format!("ab/{id}.json")] {
+            let result = open(&folder, &name);
+            assert!(matches!(result, Err(OpenError::NotFound)), "{name}");
+        }
+    }
+
+    #[test]
+    fn seed_r2_content_without_a_sound_record_is_not_served() {
+        let (root, folder) = folder();
+        let id: ContentId = "ab".repeat(32).parse().unwrap();
+        let media = root.path().join("media");
+        fs::create_dir(media.join("ab")).unwrap();
+        fs::write(media.join(id.path()), "12345").unwrap();
+        let (_accounts, ledger) = ledger();
+        let opens = || {
+            folder
+                .open_object(&Key::Content(id), &ledger.handle())
+                .is_ok()
+        };
+        assert!(!opens(), "no record");
+        let record = |size: u64, access: &str| {
+            format!(
+                r#"{{"media_type":"image/gif","size":{size},"created":"2026-01-02T03:04:05Z","access":"{access}"}}"#
+            )
+        };
+        for (json, served) in [
+            (String::new(), false),
+            (record(5, "public")[1..].to_owned(), false),
+            (record(5, "secret"), false),
+            (record(6, "public"), false),
+            (" ".repeat(20_000) + &record(5, "public"), false),
+            (record(5, "public"), true),
+            // To whoever shows a right to it, which is the guest's to see.
+            (record(5, "private"), true),
+        ] {
+            fs::write(media.join(id.record_path()), &json).unwrap();
+            assert_eq!(opens(), served, "{json:.80}");
+        }
+    }
+}

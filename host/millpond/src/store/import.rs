@@ -1,0 +1,598 @@
+//! Adds files to a store by their content: visible only when whole and described.
+
+use super::file_slice::read_at;
+use super::incoming::{Incoming, StoreLock, Temporary, make_folder};
+use super::markup;
+use super::record::read_record;
+use file_format::FileFormat;
+use millpond_format::charset::with_charset;
+use millpond_format::{Access, ContentId, MAX_VARIANTS, Record, Variant};
+use sha2::{Digest, Sha256};
+use std::collections::HashSet;
+use std::fs::{self, File};
+use std::io::{self, Read, Write};
+use std::path::{Path, PathBuf};
+use std::time::SystemTime;
+
+pub use super::incoming::Abandoned;
+
+/// Adds files to one store. Any number of threads and processes may add to the same store at the same time.
+#[derive(Debug)]
+pub struct Importer {
+    root: PathBuf,
+    incoming: Incoming,
+    access: Access,
+}
+
+/// A file that is in the store now.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Imported {
+    /// Its address.
+    pub id: ContentId,
+    /// Its record: the one that it had, where it was there before.
+    pub record: Record,
+    /// Whether the same content was in the store already.
+    pub already_present: bool,
+    /// Access that its record had before; `None` where it had no record. Of a record that could not be understood nobody
+    /// can tell, so that counts as private.
+    pub access_before: Option<Access>,
+    /// Variants of it that were public and are private now, because it is.
+    pub narrowed_variants: Vec<ContentId>,
+}
+
+/// Media that everybody may have now.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Published {
+    /// Its record.
+    pub record: Record,
+    /// Access that it had before.
+    pub access_before: Access,
+    /// Variants of it that are private still.
+    pub private_variants: Vec<ContentId>,
+}
+
+/// Why a file was not added.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ImportError {
+    /// The file cannot be read.
+    #[error("cannot read {}", path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// It is no file that ends: a folder, a device, a socket.
+    #[error("cannot add {}: it is {kind}", path.display())]
+    NotAFile {
+        /// The path that was given.
+        path: PathBuf,
+        /// What lies there, as in "a block device".
+        kind: &'static str,
+    },
+    /// The store cannot be written.
+    #[error("cannot write to the store {}", path.display())]
+    Write {
+        /// The store's root, or a file in it.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// A variant's original is not in the store.
+    #[error("there is no media {0} in the store; add it first")]
+    NoOriginal(ContentId),
+    /// The media that was named is not in the store, or its record cannot be understood.
+    #[error("there is no media {0} in the store")]
+    NotFound(ContentId),
+    /// A media has as many variants as it may have.
+    #[error("the media {0} has {MAX_VARIANTS} variants already")]
+    TooManyVariants(ContentId),
+}
+
+/// Bytes copied and hashed at a time.
+const COPY_BYTES: usize = 256 * 1024;
+
+impl Importer {
+    /// Opens a store to add to, making the folder where there is none. Temporary files that an interrupted process
+    /// left in it are removed.
+    ///
+    /// # Errors
+    /// [`ImportError::Write`].
+    pub fn open(root: &Path) -> Result<Self, ImportError> {
+        let root = root.to_owned();
+        let incoming = Incoming::open(&root).map_err(write_error(&root))?;
+        Ok(Importer {
+            root,
+            incoming,
+            access: Access::Public,
+        })
+    }
+
+    /// Adds for those only who show a signature. What is in the store already becomes private too, with its variants.
+    #[must_use]
+    pub fn private(mut self) -> Self {
+        self.access = Access::Private;
+        self
+    }
+
+    /// Adds a file, or all that comes through a named pipe. The content is copied under a temporary name, hashed on
+    /// the way, synced, and renamed to its address. Its record is written last, so that nobody is served what is
+    /// not described. Content that is there already stays as it is, with its first record; its access may become
+    /// narrower, and never wider. `progress` is told the bytes of each step.
+    ///
+    /// # Errors
+    /// [`ImportError`].
+    pub fn add(&self, path: &Path, progress: impl FnMut(u64)) -> Result<Imported, ImportError> {
+        let metadata = fs::metadata(path).map_err(read_error(path))?;
+        // Before it is opened: a device may do something at that, and a socket cannot be opened at all.
+        if let Some(kind) = kind_without_end(&metadata, IsOpen::No) {
+            let path = path.to_owned();
+            return Err(ImportError::NotAFile { path, kind });
+        }
+        let source = File::open(path).map_err(read_error(path))?;
+        self.add_open_file(source, path, progress)
+    }
+
+    /// Adds what an open file, pipe or socket gives from where it stands to its end, as [`add`](Self::add) does.
+    /// `name` is what errors call it.
+    ///
+    /// # Errors
+    /// [`ImportError`].
+    pub fn add_open_file(
+        &self,
+        mut source: File,
+        name: &Path,
+        mut progress: impl FnMut(u64),
+    ) -> Result<Imported, ImportError> {
+        let metadata = source.metadata().map_err(read_error(name))?;
+        if let Some(kind) = kind_without_end(&metadata, IsOpen::Yes) {
+            let path = name.to_owned();
+            return Err(ImportError::NotAFile { path, kind });
+        }
+        let not_written = write_error(&self.root);
+        let content = {
+            let lock = self.lock()?;
+            self.incoming.create(&lock).map_err(&not_written)?
+        };
+        let mut hash = Sha256::new();
+        let mut size = 0;
+        let mut buffer = vec![0; COPY_BYTES];
+        loop {
+            let count = match source.read(&mut buffer) {
+                Ok(0) => break,
+                Ok(count) => count,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                Err(error) => return Err(read_error(name)(error)),
+            };
+            let piece = &buffer[..count];
+            hash.update(piece);
+            content.as_file().write_all(piece).map_err(&not_written)?;
+            size += count as u64;
+            progress(count as u64);
+        }
+        let id = ContentId::from_digest(hash.finalize().into());
+        if !self.has_content(&id, size) {
+            // Here, where nobody waits for it: a disk may take minutes.
+            content.as_file().sync_all().map_err(&not_written)?;
+        }
+        let lock = self.lock()?;
+        let found = self.find(&id)?;
+        let access_before = match &found {
+            Found::Nothing => None,
+            Found::Damaged => Some(Access::Private),
+            Found::Record(record) => Some(record.access),
+        };
+        let mut added = match found {
+            Found::Record(record) if record.size == size && self.has_content(&id, size) => {
+                Imported {
+                    id,
+                    record,
+                    already_present: true,
+                    access_before,
+                    narrowed_variants: Vec::new(),
+                }
+            }
+            found => {
+                let record = Record {
+                    media_type: sniff(content.path()).map_err(read_error(content.path()))?,
+                    size,
+                    created: SystemTime::now(),
+                    // What was private stays so: this is no word to make it public.
+                    access: match (self.access, access_before) {
+                        (Access::Private, _) | (_, Some(Access::Private)) => Access::Private,
+                        (Access::Public, _) => Access::Public,
+                    },
+                    variants: match found {
+                        Found::Record(record) => record.variants,
+                        Found::Nothing | Found::Damaged => Vec::new(),
+                    },
+                };
+                let path = self.root.join(id.path());
+                make_folder(path.parent().unwrap_or(&self.root))
+                    .and_then(|()| content.as_file().sync_all())
+                    .and_then(|()| self.write(&lock, &id, &record, Some(content)))
+                    .map_err(write_error(&path))?;
+                Imported {
+                    id,
+                    record,
+                    already_present: false,
+                    access_before,
+                    narrowed_variants: Vec::new(),
+                }
+            }
+        };
+        if self.access == Access::Private {
+            added.narrowed_variants = self.narrow(&lock, id)?;
+            added.narrowed_variants.retain(|narrowed| *narrowed != id);
+            added.record.access = Access::Private;
+        }
+        Ok(added)
+    }
+
+    /// Records that one media is another one's variant: the same in another format, or compressed. A variant of private
+    /// media becomes private, with its own variants; returns all that was public before.
+    ///
+    /// # Errors
+    /// [`ImportError::NoOriginal`], [`ImportError::TooManyVariants`], [`ImportError::Read`], [`ImportError::Write`].
+    pub fn add_variant(
+        &self,
+        original: &ContentId,
+        variant: &Imported,
+        content_coding: Option<String>,
+    ) -> Result<Vec<ContentId>, ImportError> {
+        let lock = self.lock()?;
+        let Found::Record(mut record) = self.find(original)? else {
+            return Err(ImportError::NoOriginal(*original));
+        };
+        record.variants.retain(|other| other.id != variant.id);
+        if record.variants.len() == MAX_VARIANTS {
+            return Err(ImportError::TooManyVariants(*original));
+        }
+        record.variants.push(Variant {
+            id: variant.id,
+            // Compressed, it is what the original is; the coding says how.
+            media_type: match content_coding {
+                Some(_) => record.media_type.clone(),
+                None => variant.record.media_type.clone(),
+            },
+            content_coding,
+        });
+        let narrowed = match record.access {
+            Access::Private => self.narrow(&lock, variant.id)?,
+            Access::Public => Vec::new(),
+        };
+        self.change(&lock, original, &record)?;
+        Ok(narrowed)
+    }
+
+    /// Access of an original to which a variant is to be added.
+    ///
+    /// # Errors
+    /// [`ImportError::NoOriginal`], [`ImportError::Read`].
+    pub fn access_of_original(&self, id: &ContentId) -> Result<Access, ImportError> {
+        match self.find(id)? {
+            Found::Record(record) => Ok(record.access),
+            Found::Nothing | Found::Damaged => Err(ImportError::NoOriginal(*id)),
+        }
+    }
+
+    /// Makes media public. Its variants keep their access, and each needs this call for itself.
+    ///
+    /// # Errors
+    /// [`ImportError::NotFound`], [`ImportError::Read`], [`ImportError::Write`].
+    pub fn publish(&self, id: &ContentId) -> Result<Published, ImportError> {
+        let lock = self.lock()?;
+        let mut record = match self.find(id)? {
+            Found::Record(record) if self.has_content(id, record.size) => record,
+            _ => return Err(ImportError::NotFound(*id)),
+        };
+        let access_before = record.access;
+        if access_before == Access::Private {
+            record.access = Access::Public;
+            self.change(&lock, id, &record)?;
+        }
+        let mut private_variants = Vec::new();
+        for variant in &record.variants {
+            if let Found::Record(found) = self.find(&variant.id)?
+                && found.access == Access::Private
+            {
+                private_variants.push(variant.id);
+            }
+        }
+        Ok(Published {
+            record,
+            access_before,
+            private_variants,
+        })
+    }
+
+    /// Removes the temporary files of all that is being added just now: for a program that is about to end because of a
+    /// signal. While the returned value is held nothing is added.
+    pub fn abandon(&self) -> Abandoned<'_> {
+        self.incoming.abandon()
+    }
+
+    /// Makes media private, with its variants and theirs; returns what was public before.
+    fn narrow(&self, lock: &StoreLock, id: ContentId) -> Result<Vec<ContentId>, ImportError> {
+        let mut narrowed = Vec::new();
+        // Variants may name each other.
+        let mut reached = HashSet::from([id]);
+        let mut left = vec![id];
+        while let Some(id) = left.pop() {
+            // What has no sound record is served to nobody.
+            let Found::Record(mut record) = self.find(&id)? else {
+                continue;
+            };
+            let variants = record.variants.iter().map(|variant| variant.id);
+            left.extend(variants.filter(|variant| reached.insert(*variant)));
+            if record.access == Access::Public {
+                record.access = Access::Private;
+                self.change(lock, &id, &record)?;
+                narrowed.push(id);
+            }
+        }
+        Ok(narrowed)
+    }
+
+    fn lock(&self) -> Result<StoreLock, ImportError> {
+        self.incoming.lock().map_err(write_error(&self.root))
+    }
+
+    /// Whether the content is there, as far as its length tells.
+    fn has_content(&self, id: &ContentId, size: u64) -> bool {
+        let metadata = fs::metadata(self.root.join(id.path()));
+        metadata.is_ok_and(|metadata| metadata.is_file() && metadata.len() == size)
+    }
+
+    fn find(&self, id: &ContentId) -> Result<Found, ImportError> {
+        match read_record(&self.root, id) {
+            Ok(Some(record)) => Ok(Found::Record(record)),
+            Ok(None) => Ok(Found::Damaged),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Found::Nothing),
+            Err(error) => Err(read_error(&self.root.join(id.record_path()))(error)),
+        }
+    }
+
+    /// Replaces a record.
+    fn change(&self, lock: &StoreLock, id: &ContentId, record: &Record) -> Result<(), ImportError> {
+        let changed = self.write(lock, id, record, None);
+        changed.map_err(write_error(&self.root.join(id.record_path())))
+    }
+
+    /// Puts a record into its place, after the content where there is some to be placed.
+    fn write(
+        &self,
+        lock: &StoreLock,
+        id: &ContentId,
+        record: &Record,
+        content: Option<Temporary<'_>>,
+    ) -> io::Result<()> {
+        let (path, record_path) = (self.root.join(id.path()), self.root.join(id.record_path()));
+        let description = self.incoming.create(lock)?;
+        serde_json::to_writer(description.as_file(), record)?;
+        description.as_file().sync_all()?;
+        match content {
+            Some(content) => {
+                let files = [(content, &*path), (description, &*record_path)];
+                self.incoming.place(lock, files)?;
+            }
+            None => self.incoming.place(lock, [(description, &*record_path)])?,
+        }
+        sync_folder(path.parent().unwrap_or(&self.root))
+    }
+}
+
+/// Record of an id, as it lies in the store.
+enum Found {
+    Nothing,
+    /// A record that cannot be understood.
+    Damaged,
+    Record(Record),
+}
+
+/// Whether a file is open already.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum IsOpen {
+    Yes,
+    No,
+}
+
+/// What it is that has no end, or cannot be opened; `None` for files, pipes, and sockets that are open.
+fn kind_without_end(metadata: &fs::Metadata, is_open: IsOpen) -> Option<&'static str> {
+    let file_type = metadata.file_type();
+    if file_type.is_dir() {
+        return Some("a folder");
+    }
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::FileTypeExt;
+        if file_type.is_char_device() {
+            return Some("a character device");
+        }
+        if file_type.is_block_device() {
+            return Some("a block device");
+        }
+        if file_type.is_socket() && is_open == IsOpen::No {
+            return Some("a socket");
+        }
+    }
+    #[cfg(not(unix))]
+    let _ = is_open;
+    None
+}
+
+/// Media type by what the content is, never by what it is called.
+fn sniff(path: &Path) -> io::Result<String> {
+    let file = File::open(path)?;
+    let mut beginning = Vec::new();
+    (&file)
+        .take(markup::LOOKED_AT_BYTES)
+        .read_to_end(&mut beginning)?;
+    let format = FileFormat::from_file(path)?;
+    let media_type = markup::media_type(&beginning).unwrap_or_else(|| format.media_type());
+    let length = file.metadata()?.len();
+    with_charset(media_type, length, |offset, into| {
+        read_at(&file, into, offset)
+    })
+}
+
+/// Makes a rename outlast a power cut.
+fn sync_folder(folder: &Path) -> io::Result<()> {
+    #[cfg(unix)]
+    File::open(folder)?.sync_all()?;
+    #[cfg(not(unix))]
+    let _ = folder;
+    Ok(())
+}
+
+fn read_error(path: &Path) -> impl Fn(io::Error) -> ImportError {
+    let path = path.to_owned();
+    move |source| ImportError::Read {
+        path: path.clone(),
+        source,
+    }
+}
+
+fn write_error(path: &Path) -> impl Fn(io::Error) -> ImportError {
+    let path = path.to_owned();
+    move |source| ImportError::Write {
+        path: path.clone(),
+        source,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use crate::store::{Folder, Key};
+    use millpond_ledger::{Ledger, Owner};
+    use std::sync::Arc;
+
+    fn ledger() -> Ledger {
+        Ledger::new(&Arc::default(), Owner::Connection, usize::MAX)
+    }
+
+    fn store_with(content: &[u8], name: &str) -> (tempfile::TempDir, PathBuf, Importer) {
+        let root = tempfile::tempdir().unwrap();
+        let source = root.path().join(name);
+        fs::write(&source, content).unwrap();
+        let adder = Importer::open(&root.path().join("store")).unwrap();
+        (root, source, adder)
+    }
+
+    fn left_behind(adder: &Importer) -> Vec<std::ffi::OsString> {
+        let entries = fs::read_dir(adder.root.join(".incoming")).unwrap();
+        let names = entries.map(|entry| entry.unwrap().file_name());
+        names.filter(|name| name != "lock").collect()
+    }
+
+    #[test]
+    fn what_is_added_is_served_under_its_digest() {
+        let (_root, source, adder) = store_with(b"GIF89a\x01\x00\x01\x00\x00\x00\x00;", "x.bin");
+        let mut told = 0;
+        let added = adder.add(&source, |bytes| told += bytes).unwrap();
+        assert_eq!(
+            (told, added.record.size, added.already_present),
+            (14, 14, false)
+        );
+        assert_eq!(added.record.media_type, "image/gif");
+        let folder = Folder::open(&adder.root).unwrap();
+        let object = folder
+            .open_object(&Key::Content(added.id), &ledger().handle())
+            .unwrap();
+        assert_eq!(object.info().media_type, "image/gif");
+        let left = left_behind(&adder);
+        assert!(left.is_empty(), "{left:?}");
+    }
+
+    #[test]
+    fn the_type_is_sniffed_not_taken_from_the_name() {
+        let (_root, source, adder) = store_with(b"<!DOCTYPE html><html></html>", "cat.gif");
+        let added = adder.add(&source, |_| ()).unwrap();
+        assert_eq!(added.record.media_type, "text/html; charset=utf-8");
+    }
+
+    #[test]
+    fn svg_behind_a_comment_was_stored_as_text() {
+        let svg = b"\n<!-- by hand -->\n<svg xmlns='http://www.w3.org/2000/svg'/>";
+        let (_root, source, adder) = store_with(svg, "x.bin");
+        let added = adder.add(&source, |_| ()).unwrap();
+        assert_eq!(added.record.media_type, "image/svg+xml");
+    }
+
+    #[test]
+    fn seed_r4_the_same_content_again_keeps_its_first_record() {
+        let (_root, source, adder) = store_with(b"\x89PNG\r\n\x1a\n", "x.png");
+        let first = adder.add(&source, |_| ()).unwrap();
+        let second = adder.add(&source, |_| ()).unwrap();
+        assert!(second.already_present);
+        assert_eq!(second.record, first.record);
+    }
+
+    #[test]
+    fn damaged_content_is_put_right_by_adding_it_again() {
+        let (_root, source, adder) = store_with(b"\x89PNG\r\n\x1a\n", "x.png");
+        let added = adder.add(&source, |_| ()).unwrap();
+        for path in [added.id.path(), added.id.record_path()] {
+            fs::write(adder.root.join(path), "").unwrap();
+            assert!(!adder.add(&source, |_| ()).unwrap().already_present);
+            let folder = Folder::open(&adder.root).unwrap();
+            assert!(
+                folder
+                    .open_object(&Key::Content(added.id), &ledger().handle())
+                    .is_ok()
+            );
+        }
+    }
+
+    #[test]
+    fn of_two_that_add_the_same_at_once_the_one_that_adds_it_as_private_counts() {
+        let root = tempfile::tempdir().unwrap();
+        let store = root.path().join("store");
+        for round in 0..50 {
+            let source = root.path().join("source");
+            fs::write(&source, format!("round {round}")).unwrap();
+            let adders = [
+                Importer::open(&store).unwrap(),
+                Importer::open(&store).unwrap().private(),
+            ];
+            let ids = std::thread::scope(|scope| {
+                let add = |adder: &Importer| adder.add(&source, |_| ()).unwrap().id;
+                let threads = adders
+                    .each_ref()
+                    .map(|adder| scope.spawn(move || add(adder)));
+                threads.map(|thread| thread.join().unwrap())
+            });
+            let record = read_record(&store, &ids[0]).unwrap().unwrap();
+            assert_eq!(record.access, Access::Private, "round {round}");
+        }
+    }
+
+    #[test]
+    fn media_that_are_variants_of_each_other_become_private_together() {
+        let (_root, source, adder) = store_with(b"first", "x");
+        let first = adder.add(&source, |_| ()).unwrap();
+        fs::write(&source, "second").unwrap();
+        let second = adder.add(&source, |_| ()).unwrap();
+        for (original, variant) in [(&first, &second), (&second, &first)] {
+            let narrowed = adder.add_variant(&original.id, variant, None).unwrap();
+            assert_eq!(narrowed, []);
+        }
+        let narrowed = adder.private().add(&source, |_| ()).unwrap();
+        assert_eq!(narrowed.access_before, Some(Access::Public));
+        assert_eq!(narrowed.record.access, Access::Private);
+        assert_eq!(narrowed.narrowed_variants, [first.id]);
+    }
+
+    #[test]
+    fn a_file_that_cannot_be_read_leaves_nothing() {
+        let (root, _source, adder) = store_with(b"", "x");
+        let error = adder.add(&root.path().join("none"), |_| ()).unwrap_err();
+        assert!(matches!(error, ImportError::Read { .. }));
+        assert!(left_behind(&adder).is_empty());
+    }
+}

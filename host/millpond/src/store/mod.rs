@@ -1,0 +1,40 @@
+//! Where media lies (`media-store` of the interface): a [`Folder`], or whatever else is a [`MediaStore`].
+//!
+//! In a folder, files are had by their names and by their content. Content-addressed media lies at `<root>/<ab>/<id>`,
+//! where `id` is the lower-case hexadecimal SHA-256 of the bytes and `ab` its first two digits; a record in JSON lies
+//! beside it at `<root>/<ab>/<id>.json`.
+
+mod chunks;
+mod digest_cache;
+mod file_slice;
+mod folder;
+mod import;
+mod incoming;
+mod keeper;
+mod markup;
+mod media_store;
+#[cfg(target_os = "linux")]
+mod mounts;
+mod open_file_cache;
+mod record;
+mod root;
+mod thread_pool;
+mod unreadable;
+mod verify;
+mod version;
+
+pub use chunks::ReadAt;
+pub use file_slice::{FileRange, OpenFile, has_shrunk};
+pub use folder::{Folder, RECHECK};
+pub use import::{Abandoned, ImportError, Imported, Importer, Published};
+pub use media_store::{
+    CacheUsage, Key, MediaObject, MediaStore, ObjectInfo, ObjectVariant, ObjectVersion, OpenError,
+};
+pub use millpond_format::{Access, ContentId, MAX_VARIANTS, ParseContentIdError, Record, Variant};
+pub use verify::{Corruption, Finding, check};
+
+pub(crate) use chunks::ReadChunk;
+pub(crate) use file_slice::{FileSlice, SMALL_BYTES, TryRead, read_at, try_read_at};
+pub(crate) use media_store::{DynMediaStore, MediaStream, open, spawn_off_fiber};
+pub(crate) use open_file_cache::KEPT_FILES_PART;
+pub(crate) use thread_pool::Blocking;

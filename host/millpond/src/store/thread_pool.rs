@@ -1,0 +1,355 @@
+//! Threads that wait for a file system, in a pool of its own for each: whichever of them hangs, the others go on.
+
+use std::collections::{HashMap, VecDeque};
+use std::fmt;
+use std::future::Future;
+use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, ready};
+use std::thread;
+use std::time::Duration;
+use tokio::sync::oneshot;
+use tokio::task::JoinHandle;
+
+/// The pools of one folder, by the device number of the file system. Clones share them.
+#[derive(Debug, Clone)]
+pub(super) struct ThreadPools(Arc<Pools>);
+
+/// Threads for one file system. Clones share them. They begin as they are needed, and end when nothing is left to do.
+#[derive(Clone)]
+pub(crate) struct ThreadPool(Arc<Pool>);
+
+/// As many opens of one file system are under way as may be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the file system does not answer: {0} files are being opened")]
+pub(crate) struct Full(usize);
+
+/// Most threads of one pool. A file system that is asked over a network answers so many at a time in good time.
+const THREADS: usize = 16;
+
+/// Most opens of one file system that are under way, unless told otherwise: those on threads, and as many that wait.
+const OPENS: usize = 2 * THREADS;
+
+/// Most pools of one folder. File systems beyond share the last one.
+const POOLS: usize = 16;
+
+/// Stack of a thread, in bytes: paths and one buffer.
+const STACK_BYTES: usize = 256 * 1024;
+
+/// How long a thread waits for something to do.
+const IDLE: Duration = Duration::from_secs(10);
+
+#[derive(Debug)]
+struct Pools {
+    by_device: Mutex<HashMap<u64, ThreadPool>>,
+    most_opens: Arc<AtomicUsize>,
+}
+
+struct Pool {
+    state: Mutex<State>,
+    came: Condvar,
+    most_opens: Arc<AtomicUsize>,
+    /// Whether a file is being read for its digest.
+    is_digesting: Arc<AtomicBool>,
+}
+
+#[derive(Default)]
+struct State {
+    waiting: VecDeque<Work>,
+    threads: usize,
+    idle_threads: usize,
+    opens: usize,
+}
+
+type Work = Box<dyn FnOnce() + Send>;
+
+impl ThreadPools {
+    pub(super) fn new() -> Self {
+        ThreadPools(Arc::new(Pools {
+            by_device: Mutex::default(),
+            most_opens: Arc::new(AtomicUsize::new(OPENS)),
+        }))
+    }
+
+    /// Sets how many opens of one file system may be under way. Each of them keeps its request's instance waiting.
+    pub(super) fn limit_opens(&self, most: usize) {
+        let most = most.clamp(1, OPENS);
+        self.0.most_opens.store(most, Ordering::Relaxed);
+    }
+
+    /// The pool of a file system.
+    pub(super) fn of(&self, device: u64) -> ThreadPool {
+        /// No file system's.
+        const OTHERS: u64 = u64::MAX;
+        let by_device = self.0.by_device.lock();
+        let mut by_device = by_device.unwrap_or_else(PoisonError::into_inner);
+        if let Some(pool) = by_device.get(&device) {
+            return pool.clone();
+        }
+        by_device.retain(|_, pool| pool.is_used());
+        let is_last = by_device.len() + 1 >= POOLS;
+        let device = if is_last { OTHERS } else { device };
+        let new = || ThreadPool::new(Arc::clone(&self.0.most_opens));
+        by_device.entry(device).or_insert_with(new).clone()
+    }
+}
+
+impl ThreadPool {
+    fn new(most_opens: Arc<AtomicUsize>) -> Self {
+        ThreadPool(Arc::new(Pool {
+            state: Mutex::default(),
+            came: Condvar::new(),
+            most_opens,
+            is_digesting: Arc::default(),
+        }))
+    }
+
+    /// Whether anybody holds it, or it has something to do.
+    fn is_used(&self) -> bool {
+        // One is the map's; a thread has one too, until it has been idle for long.
+        Arc::strong_count(&self.0) > 1
+    }
+
+    /// Opens something on a thread of the pool. Whoever does not wait for the end any more leaves the work undone, where it
+    /// has not begun.
+    ///
+    /// # Errors
+    /// [`Full`].
+    pub(super) fn open<T: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> Result<Blocking<T>, Full> {
+        let mut state = self.0.state();
+        let most = self.0.most_opens.load(Ordering::Relaxed);
+        if state.opens >= most {
+            return Err(Full(state.opens));
+        }
+        state.opens += 1;
+        let under_way = OpenUnderWay(Arc::clone(&self.0));
+        let (tell, told) = oneshot::channel();
+        let work = move || {
+            let _under_way = under_way;
+            if !tell.is_closed() {
+                let _ = tell.send(work());
+            }
+        };
+        self.run(state, Box::new(work));
+        Ok(Blocking::Pool(told))
+    }
+
+    /// Does something for a file that is open, on a thread of the pool. Each open file has one thing to do at a time, so
+    /// that these have no bound of their own.
+    pub(super) fn spawn<T: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> Blocking<T> {
+        let (tell, told) = oneshot::channel();
+        let work = move || {
+            if !tell.is_closed() {
+                let _ = tell.send(work());
+            }
+        };
+        self.run(self.0.state(), Box::new(work));
+        Blocking::Pool(told)
+    }
+
+    /// Does something that nobody waits for, as closing a file is.
+    pub(super) fn detach(&self, work: impl FnOnce() + Send + 'static) {
+        self.run(self.0.state(), Box::new(work));
+    }
+
+    /// Whether a file of that file system is being read for its digest.
+    pub(super) fn is_digesting(&self) -> &Arc<AtomicBool> {
+        &self.0.is_digesting
+    }
+
+    fn run(&self, mut state: MutexGuard<'_, State>, work: Work) {
+        state.waiting.push_back(work);
+        if state.idle_threads >= state.waiting.len() {
+            self.0.came.notify_one();
+            return;
+        }
+        if state.threads >= THREADS {
+            return;
+        }
+        state.threads += 1;
+        let has_others = state.threads > 1;
+        drop(state);
+        let pool = Arc::clone(&self.0);
+        let thread = thread::Builder::new().name("millpond-files".into());
+        let begun = thread.stack_size(STACK_BYTES).spawn(move || pool.serve());
+        if let Err(error) = begun {
+            let mut state = self.0.state();
+            state.threads -= 1;
+            // Another thread will come to it; without one nobody would, and dropping the work tells so.
+            if !has_others {
+                let undone = std::mem::take(&mut state.waiting);
+                drop(state);
+                drop(undone);
+            }
+            tracing::warn!(%error, "cannot start a file system thread");
+        }
+    }
+}
+
+impl Pool {
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Does what there is to do, on the thread that calls it, until nothing comes for a while.
+    fn serve(&self) {
+        let mut state = self.state();
+        loop {
+            if let Some(work) = state.waiting.pop_front() {
+                drop(state);
+                // Dropped by a panic, the work tells whoever waits for it.
+                let _ = catch_unwind(AssertUnwindSafe(work));
+                state = self.state();
+                continue;
+            }
+            state.idle_threads += 1;
+            let waited = self.came.wait_timeout(state, IDLE);
+            let (woken, timeout) = waited.unwrap_or_else(PoisonError::into_inner);
+            state = woken;
+            state.idle_threads -= 1;
+            if timeout.timed_out() && state.waiting.is_empty() {
+                state.threads -= 1;
+                return;
+            }
+        }
+    }
+}
+
+impl fmt::Debug for ThreadPool {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let state = self.0.state();
+        f.debug_struct("ThreadPool")
+            .field("threads", &state.threads)
+            .field("waiting", &state.waiting.len())
+            .field("opens", &state.opens)
+            .finish()
+    }
+}
+
+/// An open that is counted, be it on a thread or waiting for one.
+struct OpenUnderWay(Arc<Pool>);
+
+impl Drop for OpenUnderWay {
+    fn drop(&mut self) {
+        self.0.state().opens -= 1;
+    }
+}
+
+/// Work on a thread that may wait, and what comes of it.
+#[derive(Debug)]
+pub(crate) enum Blocking<T> {
+    /// On one of the runtime's, for what has a disk of this machine at most to wait for.
+    Runtime(JoinHandle<T>),
+    /// On one of a file system's own.
+    Pool(oneshot::Receiver<T>),
+}
+
+impl<T> Future for Blocking<T> {
+    /// An error where the work panicked, or no thread could be had.
+    type Output = io::Result<T>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<T>> {
+        Poll::Ready(match self.get_mut() {
+            Blocking::Runtime(task) => ready!(Pin::new(task).poll(cx)).map_err(io::Error::other),
+            Blocking::Pool(told) => ready!(Pin::new(told).poll(cx))
+                .map_err(|_| io::Error::other("the thread ended without a result")),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::panic, clippy::unwrap_used)]
+    use super::*;
+    use std::sync::mpsc;
+
+    /// Work that ends when it is told to, and says when it has begun.
+    fn hanging() -> (
+        impl FnOnce() + Send + 'static,
+        mpsc::Receiver<()>,
+        mpsc::Sender<()>,
+    ) {
+        let (begin, begun) = mpsc::channel();
+        let (release, released) = mpsc::channel::<()>();
+        let work = move || {
+            begin.send(()).unwrap();
+            let _ = released.recv();
+        };
+        (work, begun, release)
+    }
+
+    #[tokio::test]
+    async fn a_file_system_that_hangs_holds_its_own_threads_only_and_goes_on_when_it_answers() {
+        let pools = ThreadPools::new();
+        let mut hanging_opens = Vec::new();
+        for _ in 0..OPENS {
+            let (work, begun, release) = hanging();
+            let open = pools.of(1).open(work).unwrap();
+            hanging_opens.push((open, begun, release));
+        }
+        // As many have begun as there are threads; the others wait, and no further one may.
+        for (_, begun, _) in &hanging_opens[..THREADS] {
+            begun.recv().unwrap();
+        }
+        assert!(hanging_opens[THREADS].1.try_recv().is_err());
+        assert_eq!(pools.of(1).open(|| ()).unwrap_err(), Full(OPENS));
+        assert_eq!(pools.of(2).open(|| 7).unwrap().await.unwrap(), 7);
+        // What its open files have to do waits too, without a bound.
+        let read = pools.of(1).spawn(|| 8);
+        for (open, _, release) in hanging_opens {
+            drop(release);
+            open.await.unwrap();
+        }
+        assert_eq!(read.await.unwrap(), 8);
+        assert_eq!(pools.of(1).open(|| 9).unwrap().await.unwrap(), 9);
+    }
+
+    #[tokio::test]
+    async fn work_that_nobody_waits_for_any_more_is_not_begun() {
+        let pools = ThreadPools::new();
+        pools.limit_opens(1);
+        let pool = pools.of(1);
+        let mut releases = Vec::new();
+        for _ in 0..THREADS {
+            let (work, begun, release) = hanging();
+            pool.detach(work);
+            begun.recv().unwrap();
+            releases.push(release);
+        }
+        let (begin, begun) = mpsc::channel();
+        let given_up = pool.open(move || begin.send(())).unwrap();
+        assert_eq!(pool.open(|| ()).unwrap_err(), Full(1));
+        drop(given_up);
+        let after = pool.spawn(|| ());
+        drop(releases);
+        after.await.unwrap();
+        assert!(begun.recv().is_err());
+    }
+
+    #[tokio::test]
+    async fn a_panic_is_the_works_own_failure() {
+        let pool = ThreadPools::new().of(1);
+        let panicked = pool.open(|| panic!("as the test wants")).unwrap();
+        assert!(panicked.await.is_err());
+        assert_eq!(pool.open(|| 1).unwrap().await.unwrap(), 1);
+    }
+
+    #[test]
+    fn there_are_so_many_pools_at_most() {
+        let pools = ThreadPools::new();
+        let held: Vec<_> = (0..1000).map(|device| pools.of(device)).collect();
+        assert_eq!(pools.0.by_device.lock().unwrap().len(), POOLS);
+        drop(held);
+        pools.of(2000);
+        assert_eq!(pools.0.by_device.lock().unwrap().len(), 1);
+    }
+}

@@ -1,0 +1,254 @@
+//! Verifies a store: every file against its id, every record against its file.
+
+use super::incoming::left_behind;
+use super::record::{open_regular, read_record};
+use millpond_format::ContentId;
+use sha2::{Digest, Sha256};
+use std::fs;
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
+
+/// What one entry of a store turned out to be.
+#[derive(Debug)]
+#[non_exhaustive]
+pub struct Finding {
+    /// Its path, from the store's root.
+    pub path: PathBuf,
+    /// Its length, in bytes.
+    pub size: u64,
+    /// What is wrong with it; none when it is sound.
+    pub damage: Option<Corruption>,
+}
+
+/// What is wrong with an entry of a store.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Corruption {
+    /// The content is not what its id says.
+    #[error("the content has another digest: {0}")]
+    Digest(ContentId),
+    /// Its record is missing.
+    #[error("the record is missing")]
+    NoRecord,
+    /// Its record cannot be understood, or tells another size.
+    #[error("the record is damaged")]
+    Record,
+    /// A record describes content that is not there.
+    #[error("the content of the record is missing")]
+    NoContent,
+    /// A variant that a record names is not there.
+    #[error("the variant {0} is not in the store")]
+    NoVariant(ContentId),
+    /// A temporary file of an interrupted process. It is served to nobody, and takes space.
+    #[error("left behind by an interrupted add; the next add removes it")]
+    LeftBehind,
+    /// It cannot be read, so a server of the same user cannot serve it.
+    #[error("cannot be read: {0}")]
+    Read(#[from] io::Error),
+}
+
+/// Goes through a store and tells each finding, with what the user who runs it may not read. Named files, and hidden
+/// ones but for temporary files of an interrupted process, are passed over. `progress` is told the bytes of each step.
+///
+/// # Errors
+/// When the store's root cannot be listed.
+pub fn check(
+    root: &Path,
+    mut progress: impl FnMut(u64),
+    mut found: impl FnMut(Finding),
+) -> io::Result<()> {
+    let mut tell = |path: &Path, size: u64, damage: Option<Corruption>| {
+        let path = path.to_owned();
+        found(Finding { path, size, damage });
+    };
+    match left_behind(root) {
+        Ok(left) => {
+            // An empty one may have been made just now.
+            for (path, size) in left.into_iter().filter(|(_, size)| *size > 0) {
+                let path = path.strip_prefix(root).unwrap_or(&path);
+                tell(path, size, Some(Corruption::LeftBehind));
+            }
+        }
+        // It is no part of what is served.
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {}
+        Err(error) => return Err(error),
+    }
+    for folder in sorted_entries(root)? {
+        if !is_content_folder(&folder) {
+            continue;
+        }
+        let folder = Path::new(&folder);
+        let names = match sorted_entries(&root.join(folder)) {
+            Ok(names) => names,
+            // A named file that is called as a folder may be.
+            Err(error) if error.kind() == io::ErrorKind::NotADirectory => continue,
+            Err(error) => {
+                tell(folder, 0, Some(Corruption::Read(error)));
+                continue;
+            }
+        };
+        for name in names {
+            let path = folder.join(&name);
+            let record_of = name.strip_suffix(".json");
+            let Ok(id) = record_of.unwrap_or(&name).parse::<ContentId>() else {
+                continue;
+            };
+            if record_of.is_some() {
+                for damage in check_record(root, &id) {
+                    tell(&path, 0, Some(damage));
+                }
+            } else {
+                let (size, damage) = check_content(root, &id, &mut progress);
+                tell(&path, size, damage);
+            }
+        }
+    }
+    Ok(())
+}
+
+/// What of a record cannot be told by looking at its content: that this is missing, or variants of it.
+fn check_record(root: &Path, id: &ContentId) -> Vec<Corruption> {
+    let is_missing = |id: &ContentId| {
+        let metadata = fs::metadata(root.join(id.path()));
+        metadata.is_err_and(|error| error.kind() == io::ErrorKind::NotFound)
+    };
+    if is_missing(id) {
+        return vec![Corruption::NoContent];
+    }
+    // One that cannot be read or understood is told with its content.
+    let Ok(Some(record)) = read_record(root, id) else {
+        return Vec::new();
+    };
+    let variants = record.variants.iter().map(|variant| variant.id);
+    variants
+        .filter(is_missing)
+        .map(Corruption::NoVariant)
+        .collect()
+}
+
+fn check_content(
+    root: &Path,
+    id: &ContentId,
+    progress: &mut impl FnMut(u64),
+) -> (u64, Option<Corruption>) {
+    let (size, digest) = match digest(&root.join(id.path()), progress) {
+        Ok(read) => read,
+        Err(error) => return (0, Some(Corruption::Read(error))),
+    };
+    if digest != *id {
+        return (size, Some(Corruption::Digest(digest)));
+    }
+    let damage = match read_record(root, id) {
+        Ok(Some(record)) if record.size == size => None,
+        Ok(_) => Some(Corruption::Record),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Some(Corruption::NoRecord),
+        Err(error) => Some(Corruption::Read(error)),
+    };
+    (size, damage)
+}
+
+fn digest(path: &Path, progress: &mut impl FnMut(u64)) -> io::Result<(u64, ContentId)> {
+    let mut file = open_regular(path)?;
+    let mut hash = Sha256::new();
+    let mut size = 0;
+    let mut buffer = vec![0; 256 * 1024];
+    loop {
+        match file.read(&mut buffer) {
+            Ok(0) => return Ok((size, ContentId::from_digest(hash.finalize().into()))),
+            Ok(count) => {
+                hash.update(&buffer[..count]);
+                size += count as u64;
+                progress(count as u64);
+            }
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+/// The names in a folder that are text, in order.
+fn sorted_entries(folder: &Path) -> io::Result<Vec<String>> {
+    let mut names = Vec::new();
+    for entry in fs::read_dir(folder)? {
+        if let Ok(name) = entry?.file_name().into_string() {
+            names.push(name);
+        }
+    }
+    names.sort_unstable();
+    Ok(names)
+}
+
+fn is_content_folder(name: &str) -> bool {
+    name.len() == 2 && name.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'))
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use crate::store::Importer;
+
+    fn findings(root: &Path) -> Vec<(PathBuf, Option<String>)> {
+        let mut findings = Vec::new();
+        let found = |finding: Finding| {
+            findings.push((
+                finding.path,
+                finding.damage.map(|damage| damage.to_string()),
+            ));
+        };
+        check(root, |_| (), found).unwrap();
+        findings
+    }
+
+    #[test]
+    fn every_kind_of_damage_is_found() {
+        let root = tempfile::tempdir().unwrap();
+        let store = root.path().join("store");
+        let adder = Importer::open(&store).unwrap();
+        let source = root.path().join("source");
+        let add = |content: &str| {
+            fs::write(&source, content).unwrap();
+            adder.add(&source, |_| ()).unwrap().id
+        };
+        let sound = add("sound");
+        fs::write(store.join("named.gif"), "").unwrap();
+        fs::create_dir_all(store.join("zz")).unwrap();
+        assert_eq!(findings(&store), [(sound.path(), None)]);
+
+        let changed = add("changed");
+        fs::write(store.join(changed.path()), "Changed").unwrap();
+        let unrecorded = add("unrecorded");
+        fs::remove_file(store.join(unrecorded.record_path())).unwrap();
+        let garbled = add("garbled");
+        fs::write(store.join(garbled.record_path()), "{").unwrap();
+        let lost = add("lost");
+        fs::remove_file(store.join(lost.path())).unwrap();
+        let original = add("original");
+        fs::write(&source, "variant").unwrap();
+        let variant = adder.add(&source, |_| ()).unwrap();
+        adder.add_variant(&original, &variant, None).unwrap();
+        fs::remove_file(store.join(variant.id.path())).unwrap();
+        fs::remove_file(store.join(variant.id.record_path())).unwrap();
+        let endless = add("endless");
+        fs::write(store.join(endless.record_path()), [b' '; 20_000]).unwrap();
+        fs::write(store.join("ad"), "a named file").unwrap();
+
+        let mut damages: Vec<_> = findings(&store);
+        damages.retain(|(_, damage)| damage.is_some());
+        for (path, message) in [
+            (changed.path(), "another digest"),
+            (unrecorded.path(), "record is missing"),
+            (garbled.path(), "record is damaged"),
+            (lost.record_path(), "missing"),
+            (original.record_path(), "the variant"),
+            (endless.path(), "record is damaged"),
+        ] {
+            let position = damages.iter().position(|(found, damage)| {
+                *found == path && damage.as_deref().unwrap().contains(message)
+            });
+            assert!(position.is_some(), "{message}");
+            damages.remove(position.unwrap());
+        }
+        assert!(damages.is_empty(), "{damages:?}");
+    }
+}

@@ -1,0 +1,140 @@
+//! What tells one state of a file from another.
+
+use super::media_store::ObjectVersion;
+use millpond_format::version;
+use sha2::{Digest, Sha256};
+use std::fs::Metadata;
+use std::time::{Duration, SystemTime};
+
+/// What the file system tells of a file or folder: if that is the same, so is what it holds.
+///
+/// The change time is part of it, since a modification time can be set back by whoever writes the file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) struct FileVersion {
+    device: u64,
+    inode: u64,
+    length: u64,
+    modified: Timestamp,
+    changed: Timestamp,
+}
+
+/// Seconds since 1970, and nanoseconds.
+type Timestamp = (i64, i64);
+
+impl FileVersion {
+    /// The version of what was looked at; `None` where the system does not tell enough.
+    #[cfg(unix)]
+    #[allow(
+        clippy::unnecessary_wraps,
+        reason = "other systems tell no change time"
+    )]
+    pub(super) fn of(metadata: &Metadata) -> Option<Self> {
+        use std::os::unix::fs::MetadataExt;
+        Some(FileVersion {
+            device: metadata.dev(),
+            inode: metadata.ino(),
+            length: metadata.len(),
+            modified: (metadata.mtime(), metadata.mtime_nsec()),
+            changed: (metadata.ctime(), metadata.ctime_nsec()),
+        })
+    }
+
+    #[cfg(not(unix))]
+    pub(super) fn of(_metadata: &Metadata) -> Option<Self> {
+        None
+    }
+
+    /// Length in bytes.
+    pub(super) fn length(&self) -> u64 {
+        self.length
+    }
+
+    /// Whether every later change would be told from this one. File systems have the time of a clock that ticks, so two
+    /// changes within a tick look alike. What is read after this was asked is of this version, or the next look differs.
+    pub(super) fn is_settled(&self) -> bool {
+        /// The longest tick in use is of 10 ms.
+        const TICKS: Duration = Duration::from_millis(20);
+        let seconds = u64::try_from(self.changed.0).unwrap_or(0);
+        let nanos = u32::try_from(self.changed.1).unwrap_or(0);
+        let changed = SystemTime::UNIX_EPOCH.checked_add(Duration::new(seconds, nanos));
+        let age = changed.and_then(|changed| changed.elapsed().ok());
+        age.is_some_and(|age| age > TICKS)
+    }
+
+    /// The version as the interface has it: strong where it is settled. The device is left out, since its number may be
+    /// another one when the file system is mounted again. A weak one is never the text of a strong one.
+    pub(super) fn to_object_version(self, is_settled: bool) -> ObjectVersion {
+        let mut hash = Sha256::new();
+        hash.update([u8::from(is_settled)]);
+        hash.update(self.inode.to_be_bytes());
+        hash.update(self.length.to_be_bytes());
+        for (seconds, nanos) in [self.modified, self.changed] {
+            hash.update(seconds.to_be_bytes());
+            hash.update(nanos.to_be_bytes());
+        }
+        let text = version::text(&hash.finalize().into());
+        match is_settled {
+            true => ObjectVersion::Strong(text),
+            false => ObjectVersion::Weak(text),
+        }
+    }
+}
+
+#[cfg(target_os = "linux")]
+impl From<&rustix::fs::Stat> for FileVersion {
+    #[allow(clippy::unnecessary_cast, reason = "the types differ by architecture")]
+    fn from(stat: &rustix::fs::Stat) -> Self {
+        FileVersion {
+            device: stat.st_dev as u64,
+            inode: stat.st_ino as u64,
+            length: stat.st_size as u64,
+            modified: (stat.st_mtime as i64, stat.st_mtime_nsec as i64),
+            changed: (stat.st_ctime as i64, stat.st_ctime_nsec as i64),
+        }
+    }
+}
+
+#[cfg(all(test, unix))]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use std::fs::{self, File};
+    use std::path::Path;
+
+    fn settled(path: &Path) -> FileVersion {
+        loop {
+            let version = FileVersion::of(&fs::metadata(path).unwrap()).unwrap();
+            if version.is_settled() {
+                return version;
+            }
+            std::thread::yield_now();
+        }
+    }
+
+    /// What editors of tags do, and deploys by rename of files with one modification time for all.
+    #[test]
+    fn contents_of_one_length_and_modification_time_were_one_version() {
+        let folder = tempfile::tempdir().unwrap();
+        let (path, other) = (folder.path().join("a"), folder.path().join("b"));
+        let write = |path: &Path, content: &str| {
+            fs::write(path, content).unwrap();
+            let file = File::options().write(true).open(path).unwrap();
+            file.set_modified(SystemTime::UNIX_EPOCH).unwrap();
+        };
+        write(&path, "first ");
+        write(&other, "second");
+        let first = settled(&path);
+        settled(&other);
+        write(&path, "in situ");
+        write(&path, "edited");
+        let edited = settled(&path);
+        fs::rename(&other, &path).unwrap();
+        let renamed = settled(&path);
+        assert_eq!(first.modified, renamed.modified);
+        for (one, another) in [(first, edited), (edited, renamed), (first, renamed)] {
+            assert_ne!(one, another);
+            assert_ne!(one.to_object_version(true), another.to_object_version(true));
+        }
+        assert_eq!(renamed, settled(&path));
+    }
+}

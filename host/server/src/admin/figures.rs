@@ -1,0 +1,150 @@
+//! The figures of `/memory` and `/requests`, in JSON. Their names follow the metrics'.
+
+use millpond::ledger::{Balance, Kind, Outcome};
+use millpond::monitor::{Sample, Trend};
+use millpond::{CacheBytes, Millpond};
+use serde::Serialize;
+use std::collections::BTreeMap;
+
+/// Memory of the process, and the part of it that is accounted for. All figures but counts are bytes.
+#[derive(Debug, Serialize)]
+pub(super) struct Memory {
+    memory_limit_bytes: usize,
+    memory_limit: millpond::MemoryPlan,
+    process: Process,
+    kernel: Kernel,
+    ledger: LedgerSum,
+    budget: BudgetUse,
+    cache_bytes: CacheBytes,
+    heap_unattributed_bytes: i64,
+    trend: Trend,
+    requests_total: u64,
+    response_cache_hits: u64,
+    response_body_bytes: u64,
+    outcomes: BTreeMap<&'static str, u64>,
+    in_use: InUse,
+}
+
+#[derive(Debug, Serialize)]
+struct Process {
+    anonymous_bytes: u64,
+    file_bytes: u64,
+    high_water_bytes: u64,
+    allocated_bytes: Option<u64>,
+    active_bytes: Option<u64>,
+    allocator_resident_bytes: Option<u64>,
+}
+
+#[derive(Debug, Serialize)]
+struct Kernel {
+    socket_bytes: usize,
+}
+
+#[derive(Debug, Serialize)]
+struct LedgerSum {
+    requests: usize,
+    connections: usize,
+    leaked_bytes: usize,
+    total_bytes: usize,
+    by_kind: BTreeMap<&'static str, usize>,
+}
+
+#[derive(Debug, Serialize)]
+struct BudgetUse {
+    reserved_bytes: usize,
+    total_bytes: usize,
+    waiting: usize,
+}
+
+#[derive(Debug, Serialize)]
+struct InUse {
+    instances: usize,
+    response_bodies: usize,
+    files: usize,
+}
+
+impl Memory {
+    pub(super) fn of(millpond: &Millpond, seen: &Sample) -> Self {
+        let accounts = millpond.accounts();
+        let total = seen.survey.total();
+        let outcomes: BTreeMap<&'static str, u64> = Outcome::ALL
+            .map(|outcome| (outcome.name(), accounts.ended(outcome)))
+            .into();
+        Memory {
+            memory_limit_bytes: millpond.bound().bound_bytes,
+            memory_limit: *millpond.bound(),
+            process: Process {
+                anonymous_bytes: seen.process.anonymous_bytes,
+                file_bytes: seen.process.file_bytes,
+                high_water_bytes: seen.process.high_water_bytes,
+                allocated_bytes: seen.heap.map(|heap| heap.allocated_bytes),
+                active_bytes: seen.heap.map(|heap| heap.active_bytes),
+                allocator_resident_bytes: seen.heap.map(|heap| heap.resident_bytes),
+            },
+            kernel: Kernel {
+                socket_bytes: seen.socket_bytes,
+            },
+            ledger: LedgerSum {
+                requests: seen.survey.live_requests,
+                connections: seen.survey.live_connections,
+                leaked_bytes: seen.survey.unreturned.total(),
+                total_bytes: total.total(),
+                by_kind: by_kind(&total),
+            },
+            budget: BudgetUse {
+                reserved_bytes: millpond.budget().reserved_bytes(),
+                total_bytes: millpond.budget().total_bytes(),
+                waiting: millpond.budget().waiting(),
+            },
+            cache_bytes: millpond.cache_bytes(),
+            heap_unattributed_bytes: seen.unexplained_bytes,
+            trend: seen.trend,
+            requests_total: outcomes.values().sum::<u64>() + seen.survey.live_requests as u64,
+            response_cache_hits: accounts.response_cache_hits(),
+            response_body_bytes: accounts.response_body_bytes(),
+            outcomes,
+            in_use: InUse {
+                instances: accounts.in_use().stores(),
+                response_bodies: accounts.in_use().bodies(),
+                files: accounts.in_use().files(),
+            },
+        }
+    }
+}
+
+fn by_kind(balance: &Balance) -> BTreeMap<&'static str, usize> {
+    Kind::ALL.map(|kind| (kind.name(), balance.of(kind))).into()
+}
+
+/// One live request.
+#[derive(Debug, Serialize)]
+pub(super) struct LiveRequest {
+    id: u64,
+    method: String,
+    route: String,
+    age_ms: u64,
+    total_bytes: usize,
+    peak_bytes: usize,
+    by_kind: BTreeMap<&'static str, usize>,
+    has_ended: bool,
+}
+
+/// The requests that hold something, oldest first, at most so many.
+pub(super) fn requests(millpond: &Millpond, most: usize) -> Vec<LiveRequest> {
+    let live = millpond.accounts().live_requests(most).into_iter();
+    live.map(|request| LiveRequest {
+        id: request.id,
+        method: request.method.to_string(),
+        route: request.route.pattern.to_string(),
+        age_ms: u64::try_from(request.age.as_millis()).unwrap_or(u64::MAX),
+        total_bytes: request.balance.total(),
+        peak_bytes: request.peak_bytes,
+        by_kind: request
+            .balance
+            .iter()
+            .map(|(kind, bytes)| (kind.name(), bytes))
+            .collect(),
+        has_ended: request.has_ended,
+    })
+    .collect()
+}

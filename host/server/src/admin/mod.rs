@@ -1,0 +1,158 @@
+//! What the process tells of itself to those who run it, on a listener of its own.
+
+mod figures;
+mod report;
+
+pub use report::write_report;
+
+use bytes::Bytes;
+use http::{Method, Request, Response, StatusCode, header};
+use http_body_util::Full;
+use hyper::body::Incoming;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use millpond::monitor::Monitor;
+use millpond::{Millpond, metrics};
+use prometheus_client::registry::Registry;
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::net::TcpListener;
+use tokio::sync::Semaphore;
+use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
+
+/// Connections of the admin listener at one time.
+const CONNECTIONS: usize = 16;
+
+/// How long one of them may last.
+const CONNECTION_TIME: Duration = Duration::from_secs(60);
+
+/// Most live requests that are listed.
+const REQUESTS: usize = 10_000;
+
+/// Answers about one host.
+#[derive(Debug, Clone)]
+pub struct Admin {
+    millpond: Millpond,
+    watch: Monitor,
+    metrics: Arc<Registry>,
+    stopping: CancellationToken,
+}
+
+impl Admin {
+    /// Answers about that host, as that watch sees it. It is not ready any more once `stopping` is cancelled.
+    #[must_use]
+    pub fn new(millpond: Millpond, watch: Monitor, stopping: CancellationToken) -> Self {
+        Admin::with_metrics(Registry::default(), millpond, watch, stopping)
+    }
+
+    /// As [`Admin::new`], with a registry of the program's own metrics: `/metrics` has them too, before the host's.
+    #[must_use]
+    pub fn with_metrics(
+        mut registry: Registry,
+        millpond: Millpond,
+        watch: Monitor,
+        stopping: CancellationToken,
+    ) -> Self {
+        metrics::register_process(&mut registry);
+        metrics::register(&mut registry, &millpond, Some(&watch));
+        Admin {
+            metrics: Arc::new(registry),
+            millpond,
+            watch,
+            stopping,
+        }
+    }
+
+    /// Serves until the process ends.
+    pub async fn serve(self, listener: TcpListener) {
+        let places = Arc::new(Semaphore::new(CONNECTIONS));
+        loop {
+            let Ok(place) = Arc::clone(&places).acquire_owned().await else {
+                return;
+            };
+            let Ok((stream, _)) = listener.accept().await else {
+                // Out of files most likely; whoever asks will ask again.
+                tokio::time::sleep(Duration::from_millis(50)).await;
+                continue;
+            };
+            let admin = self.clone();
+            tokio::spawn(async move {
+                let service = service_fn(|request: Request<Incoming>| {
+                    let response = admin.answer(request.method(), request.uri().path());
+                    async { Ok::<_, Infallible>(response) }
+                });
+                let connection = hyper::server::conn::http1::Builder::new()
+                    .timer(TokioTimer::new())
+                    .half_close(true)
+                    .serve_connection(TokioIo::new(stream), service);
+                // Whoever asks too long, or goes away, may ask again.
+                let _ = timeout(CONNECTION_TIME, connection).await;
+                drop(place);
+            });
+        }
+    }
+
+    /// Answers one request.
+    #[must_use]
+    pub fn answer(&self, method: &Method, path: &str) -> Response<Full<Bytes>> {
+        if !matches!(*method, Method::GET | Method::HEAD) {
+            return text(StatusCode::METHOD_NOT_ALLOWED, "only GET and HEAD\n");
+        }
+        match path {
+            "/healthz" => text(StatusCode::OK, "ok\n"),
+            "/readyz" => match self.unready() {
+                None => text(StatusCode::OK, "ready\n"),
+                Some(reason) => text(StatusCode::SERVICE_UNAVAILABLE, reason),
+            },
+            "/memory" => json(&figures::Memory::of(&self.millpond, &self.watch.last())),
+            "/requests" => json(&figures::requests(&self.millpond, REQUESTS)),
+            "/metrics" => match metrics::encode(&self.metrics) {
+                Ok(metrics) => respond(StatusCode::OK, metrics::CONTENT_TYPE, metrics),
+                Err(_) => text(StatusCode::INTERNAL_SERVER_ERROR, "cannot write metrics\n"),
+            },
+            _ => text(
+                StatusCode::NOT_FOUND,
+                "not found, try /metrics, /healthz, /readyz, /memory or /requests\n",
+            ),
+        }
+    }
+
+    fn unready(&self) -> Option<String> {
+        if self.stopping.is_cancelled() {
+            return Some("shutting down\n".into());
+        }
+        if let Some(reason) = self.millpond.store_unavailable() {
+            return Some(reason + "\n");
+        }
+        let seen = self.watch.last();
+        let held = seen.process.resident_bytes() as usize + seen.socket_bytes;
+        (held > self.millpond.bound().bound_bytes).then(|| "over the memory limit\n".into())
+    }
+}
+
+fn text(status: StatusCode, text: impl Into<String>) -> Response<Full<Bytes>> {
+    respond(status, "text/plain; charset=utf-8", text.into())
+}
+
+fn json(value: &impl serde::Serialize) -> Response<Full<Bytes>> {
+    match serde_json::to_string_pretty(value) {
+        Ok(json) => respond(StatusCode::OK, "application/json", json + "\n"),
+        Err(error) => text(StatusCode::INTERNAL_SERVER_ERROR, error.to_string()),
+    }
+}
+
+fn respond(status: StatusCode, media_type: &'static str, content: String) -> Response<Full<Bytes>> {
+    let mut response = Response::new(Full::new(Bytes::from(content)));
+    *response.status_mut() = status;
+    let media_type = http::HeaderValue::from_static(media_type);
+    response
+        .headers_mut()
+        .insert(header::CONTENT_TYPE, media_type);
+    let no_store = http::HeaderValue::from_static("no-store");
+    response
+        .headers_mut()
+        .insert(header::CACHE_CONTROL, no_store);
+    response
+}

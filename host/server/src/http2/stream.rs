@@ -1,0 +1,152 @@
+//! One stream of an HTTP/2 connection: its room, its clock, and the bytes of its answer as they go.
+
+use crate::transport::connection::Connection;
+use crate::transport::send_window::{SMALLEST, Window};
+use crate::transport::timeouts::{Clock, StreamGuard};
+use bytes::{Buf, Bytes};
+use http::request::Parts;
+use http_body::{Body, Frame, SizeHint};
+use millpond::head_size::FIELD_OVERHEAD_BYTES;
+use millpond::ledger::{Charge, Kind, Reservation};
+use std::pin::Pin;
+use std::sync::{Arc, OnceLock};
+use std::task::{Context, Poll};
+
+/// What a stream of HTTP/2 takes beside what every request has reserved, in bytes: its future, its state, and a head of
+/// [`STREAM_HEAD_BYTES`]. A test measures that it is less.
+const STREAM_BYTES: usize = 16 * 1024;
+
+/// A head that has room in [`STREAM_BYTES`], in bytes, with [`FIELD_OVERHEAD_BYTES`] for each field; for a larger one
+/// more is reserved.
+const STREAM_HEAD_BYTES: usize = 4 * 1024;
+
+/// Bytes of a stream's answer that are read at a time when the connection's reader is fast.
+const STREAM_PIECE_BYTES: usize = 64 * 1024;
+
+/// A stream that has a request, until the last byte of its answer has gone.
+#[derive(Debug)]
+pub(crate) struct Stream {
+    pub(crate) connection: Arc<Connection>,
+    clock: Arc<Clock>,
+    _streaming: StreamGuard,
+    _state: Charge,
+    _room: Reservation,
+    /// What larger pieces take.
+    spare: OnceLock<Reservation>,
+}
+
+impl Stream {
+    /// A stream for the request with that head, if the budget has room for one more; else the client may ask again.
+    pub(crate) fn begin(connection: &Arc<Connection>, head: &Parts) -> Option<Arc<Self>> {
+        let bytes = STREAM_BYTES + held_by_head(head).saturating_sub(STREAM_HEAD_BYTES);
+        let room = connection.budget.try_reserve(bytes)?;
+        Some(Arc::new(Stream {
+            connection: Arc::clone(connection),
+            // The connection's clock before the stream's: when both are overdue, the connection is closed.
+            _streaming: StreamGuard::begin(connection.clock(), connection.left_bytes()),
+            clock: Arc::new(Clock::of_stream()),
+            // A connection's ledger has no limit.
+            _state: connection.ledger.charge(Kind::Connection, bytes).ok()?,
+            _room: room,
+            spare: OnceLock::new(),
+        }))
+    }
+
+    /// What ends the stream when its client takes too little of it, whatever the others do.
+    pub(crate) fn clock(&self) -> &Arc<Clock> {
+        &self.clock
+    }
+
+    /// How much may lie between the file and this stream. The connection has one reader for all its streams: what it
+    /// earns is theirs too, each for itself if there is room.
+    pub(crate) fn window(&self) -> Window {
+        let connection = self.connection.window();
+        if connection == SMALLEST {
+            return SMALLEST;
+        }
+        if self.spare.get().is_none() {
+            let beyond = STREAM_PIECE_BYTES - SMALLEST.piece_bytes;
+            if let Some(spare) = self.connection.budget.try_reserve_opportunistic(beyond) {
+                // Nobody else sets it: a stream has one body.
+                let _ = self.spare.set(spare);
+            }
+        }
+        let piece_bytes = match self.spare.get() {
+            Some(_) => STREAM_PIECE_BYTES,
+            None => SMALLEST.piece_bytes,
+        };
+        Window {
+            piece_bytes,
+            ..connection
+        }
+    }
+}
+
+impl Drop for Stream {
+    fn drop(&mut self) {
+        self.connection.leave_window();
+    }
+}
+
+fn held_by_head(head: &Parts) -> usize {
+    let target = head.uri.path().len() + head.uri.query().map_or(0, str::len);
+    let fields = head.headers.iter();
+    let fields =
+        fields.map(|(name, value)| name.as_str().len() + value.len() + FIELD_OVERHEAD_BYTES);
+    target + fields.sum::<usize>()
+}
+
+/// An answer's body on a stream, whose bytes are counted for the stream when the connection takes them.
+#[derive(Debug)]
+pub(crate) struct StreamBody<B> {
+    pub(crate) body: B,
+    pub(crate) stream: Arc<Stream>,
+}
+
+impl<B: Body<Data = Bytes> + Unpin> Body for StreamBody<B> {
+    type Data = StreamBytes;
+    type Error = B::Error;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<StreamBytes>, B::Error>>> {
+        let this = self.get_mut();
+        let counted = |bytes| StreamBytes {
+            bytes,
+            stream: Arc::clone(&this.stream),
+        };
+        let frame = Pin::new(&mut this.body).poll_frame(cx);
+        frame.map(|frame| frame.map(|frame| frame.map(|frame| frame.map_data(counted))))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+/// A piece of a stream's answer. The stream lasts at least as long as it does.
+#[derive(Debug)]
+pub(crate) struct StreamBytes {
+    bytes: Bytes,
+    stream: Arc<Stream>,
+}
+
+impl Buf for StreamBytes {
+    fn remaining(&self) -> usize {
+        self.bytes.remaining()
+    }
+
+    fn chunk(&self) -> &[u8] {
+        self.bytes.chunk()
+    }
+
+    fn advance(&mut self, count: usize) {
+        self.bytes.advance(count);
+        self.stream.clock.sent(count);
+    }
+}

@@ -1,0 +1,31 @@
+//! Listeners for a [`Millpond`](millpond::Millpond): HTTP/1.1 and HTTP/2, encrypted or not, whose connections are part of its memory plan.
+//!
+//! A [`Server`] accepts connections by any number of [`Listeners`] and ends those that make no progress
+//! ([`ConnectionLimits`]). [`admin`] tells what the process holds, on a listener of its own.
+
+#![deny(unsafe_code)]
+
+pub mod admin;
+mod client_limits;
+mod forwarded;
+mod http1;
+mod http2;
+mod incoming;
+mod limits;
+mod listener;
+mod protocol;
+mod slots;
+#[allow(unsafe_code)]
+mod sys;
+pub mod tls;
+mod transport;
+
+pub use client_limits::{CLIENT_TABLES_BYTES, ClientLimits, IpNet, Rate};
+pub use incoming::{Listener, Listeners};
+pub use limits::{ConnectionLimits, LimitRateTooLow};
+pub use listener::Server;
+
+/// The code in the README is compiled with the tests.
+#[cfg(doctest)]
+#[doc = include_str!("../../../README.md")]
+struct Readme;

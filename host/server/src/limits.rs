@@ -1,0 +1,100 @@
+//! Timeouts and rates of a connection, and limits per client.
+
+use crate::client_limits::ClientLimits;
+use millpond::rate_limit::PACE_PIECE;
+use std::time::Duration;
+
+/// Timeouts and rates of a connection, and limits per client.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct ConnectionLimits {
+    /// Maximum time from the first byte of a request's head to its last.
+    pub header_timeout: Duration,
+    /// Maximum time between the end of a response and the first byte of the next request.
+    pub keepalive_timeout: Duration,
+    /// Interval over which [`ConnectionLimits::min_send_bytes_per_second`] is measured while a response is being sent.
+    /// Players take a minute's worth at a time and rest, so two minutes are the least that tells.
+    pub send_timeout: Duration,
+    /// Minimum rate at which a client has to take a response, in bytes per second. A slower client is disconnected.
+    /// Bytes in this system's own buffers do not count as taken, where the system tells (Linux). The minimum of a
+    /// stream of HTTP/2 is a fraction of it, since all streams share one client.
+    pub min_send_bytes_per_second: u32,
+    /// Maximum time from the end of a request's head to the end of its response. `None` sets no maximum.
+    pub response_timeout: Option<Duration>,
+    /// Time that in-flight responses get to finish at a shutdown. Connections that are still busy are then closed.
+    pub shutdown_grace: Duration,
+    /// Limits per client, over all its connections.
+    pub clients: ClientLimits,
+}
+
+impl Default for ConnectionLimits {
+    fn default() -> Self {
+        ConnectionLimits {
+            header_timeout: Duration::from_secs(10),
+            keepalive_timeout: Duration::from_secs(75),
+            send_timeout: Duration::from_secs(120),
+            min_send_bytes_per_second: 1024,
+            response_timeout: None,
+            shutdown_grace: Duration::from_secs(10),
+            clients: ClientLimits::default(),
+        }
+    }
+}
+
+impl ConnectionLimits {
+    /// Checks that no client that the limit rate holds back is disconnected for being slow.
+    ///
+    /// # Errors
+    /// [`LimitRateTooLow`].
+    pub fn check(&self) -> Result<(), LimitRateTooLow> {
+        /// Pieces end beside the stretches that are measured, and no timer is exact.
+        const MARGIN: u32 = 2;
+        /// With less there would not be a byte for each piece.
+        const LEAST_RATE: u32 = 10;
+        let minimum = self.min_send_bytes_per_second.saturating_mul(MARGIN);
+        let minimum = minimum.max(LEAST_RATE);
+        match self.clients.limit_rate_bytes_per_second {
+            Some(rate) if rate.get() < minimum => Err(LimitRateTooLow::Rate {
+                limit_rate: rate.get(),
+                minimum,
+            }),
+            Some(_) if self.send_timeout < LEAST_SEND_TIMEOUT => {
+                Err(LimitRateTooLow::SendTimeout {
+                    send_timeout: self.send_timeout,
+                    minimum: LEAST_SEND_TIMEOUT,
+                })
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+/// The shortest time over which a response with a limited rate can be measured: ten of its pieces.
+const LEAST_SEND_TIMEOUT: Duration = PACE_PIECE.saturating_mul(10);
+
+/// A limit rate at which clients would be disconnected for being slow.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum LimitRateTooLow {
+    /// The rate is too near to the minimum send rate.
+    #[error(
+        "limit_rate_bytes_per_second is {limit_rate} and has to be {minimum} at least: \
+         a client that takes less than min_send_bytes_per_second is disconnected"
+    )]
+    Rate {
+        /// The limit rate, in bytes per second.
+        limit_rate: u32,
+        /// The lowest rate that is accepted.
+        minimum: u32,
+    },
+    /// Clients are measured over too short a time.
+    #[error(
+        "send_timeout is {send_timeout:?} and has to be {minimum:?} at least with a limit rate"
+    )]
+    SendTimeout {
+        /// The send timeout.
+        send_timeout: Duration,
+        /// The shortest timeout that is accepted.
+        minimum: Duration,
+    },
+}

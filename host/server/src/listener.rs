@@ -1,0 +1,409 @@
+//! Accepts connections, speaks HTTP/1.1 or HTTP/2 on them, encrypted or not, and ends those that make no progress.
+
+use crate::client_limits::Clients;
+use crate::incoming::{Incoming, Listeners};
+use crate::limits::ConnectionLimits;
+use crate::protocol::{HttpIo, Protocol};
+use crate::slots::{ConnectionSlots, Slot};
+use crate::tls::Certificate;
+use crate::transport::connection::{Connection, Connections, HTTP2_BYTES, LINGER, TLS_BYTES};
+use crate::transport::sockopt;
+use crate::transport::timeouts::TimeoutReason;
+use crate::{http1, http2};
+use millpond::ledger::heap::TrackAllocs;
+use millpond::ledger::{Accounts, Charge};
+use millpond::memory_plan::{CONNECTION_BYTES, RECEIVE_BYTES};
+use millpond::monitor::MemorySources;
+use millpond::{MediaService, Millpond};
+use std::io;
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::time::{sleep, timeout};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+/// A host behind listeners of this program's own.
+///
+/// Cloning is cheap and shares everything.
+#[derive(Debug, Clone)]
+pub struct Server<S = Millpond> {
+    service: S,
+    connections: Arc<Connections>,
+}
+
+impl<S: MediaService> Server<S> {
+    /// A server of the responses of that service: a [`Millpond`], or a program's own around one.
+    #[must_use]
+    pub fn new(service: S) -> Self {
+        Server {
+            service,
+            connections: Arc::default(),
+        }
+    }
+
+    /// The host.
+    #[must_use]
+    pub fn millpond(&self) -> &Millpond {
+        self.service.millpond()
+    }
+
+    /// Serves what comes in by one listener or several until `stop` is cancelled; then lets running answers end, for as
+    /// long as [`ConnectionLimits::shutdown_grace`], and returns. A program that sets a limit rate calls [`ConnectionLimits::check`]
+    /// first.
+    ///
+    /// A client that begins with the connection preface of HTTP/2 is answered in that: proxies do, which know already.
+    pub async fn serve(
+        &self,
+        listeners: impl Into<Listeners>,
+        limits: ConnectionLimits,
+        stop: CancellationToken,
+    ) {
+        let listening = Listening::new(self.clone(), None, limits, stop);
+        listening.serve(listeners.into()).await;
+    }
+
+    /// As [`Server::serve`], with TLS on every connection: HTTP/2 for clients that offer it by ALPN, and else HTTP/1.1.
+    ///
+    /// An encrypted connection takes more memory, so there are fewer places in the same [`MemoryPlan`](millpond::MemoryPlan).
+    pub async fn serve_tls(
+        &self,
+        listeners: impl Into<Listeners>,
+        certificate: Certificate,
+        limits: ConnectionLimits,
+        stop: CancellationToken,
+    ) {
+        let listening = Listening::new(self.clone(), Some(certificate), limits, stop);
+        listening.serve(listeners.into()).await;
+    }
+}
+
+impl<S: MediaService> MemorySources for Server<S> {
+    fn accounts(&self) -> &Accounts {
+        self.millpond().accounts()
+    }
+
+    fn cached_bytes(&self) -> usize {
+        self.millpond().cached_bytes()
+    }
+
+    fn socket_bytes(&self) -> usize {
+        let connections = self.connections.live();
+        let bytes = connections
+            .iter()
+            .map(|connection| connection.kernel_bytes());
+        bytes.sum()
+    }
+
+    fn warm_up_bytes(&self) -> usize {
+        self.millpond().warm_up_bytes()
+    }
+}
+
+/// What the connections of all listeners share.
+struct Listening<S> {
+    server: Server<S>,
+    certificate: Option<Certificate>,
+    limits: Arc<ConnectionLimits>,
+    clients: Arc<Clients>,
+    places: ConnectionSlots,
+    stop: CancellationToken,
+}
+
+impl<S: MediaService> Listening<S> {
+    fn new(
+        server: Server<S>,
+        certificate: Option<Certificate>,
+        limits: ConnectionLimits,
+        stop: CancellationToken,
+    ) -> Arc<Self> {
+        let tls_bytes = certificate.as_ref().map_or(0, |_| TLS_BYTES);
+        Arc::new(Listening {
+            clients: Clients::new(&limits.clients),
+            places: ConnectionSlots::new(
+                server.millpond().bound(),
+                CONNECTION_BYTES + tls_bytes,
+                &server.connections,
+            ),
+            limits: Arc::new(limits),
+            server,
+            certificate,
+            stop,
+        })
+    }
+
+    async fn serve(self: Arc<Self>, listeners: Listeners) {
+        // What clients send beyond their heads waits where it came from. Every connection inherits this.
+        for listener in listeners.all() {
+            if let Err(error) = sockopt::set_receive_bytes(listener, RECEIVE_BYTES) {
+                tracing::warn!(%error, "cannot set SO_RCVBUF on the listener");
+            }
+        }
+        let connections = TaskTracker::new();
+        let cut = CancellationToken::new();
+        while let Some((incoming, mut place)) = self.accept(&listeners).await {
+            let millpond = self.server.millpond();
+            let opened = Connection::open(
+                incoming,
+                &self.clients,
+                millpond.accounts(),
+                millpond.budget(),
+                self.places.wanted(),
+            );
+            let connection = match opened {
+                Ok(connection) => connection,
+                Err(error) => {
+                    tracing::debug!(%error, "connection closed before it was served");
+                    continue;
+                }
+            };
+            self.server.connections.enter(&connection);
+            let listening = Arc::clone(&self);
+            let cut = cut.clone();
+            connections.spawn(async move {
+                let tally = Arc::clone(connection.tally());
+                let served =
+                    TrackAllocs::new(tally, || listening.serve_one(&connection, &mut place));
+                tokio::select! {
+                    biased;
+                    () = served => {}
+                    () = connection.lost() => tracing::debug!("client disconnected"),
+                    () = cut.cancelled() => {}
+                }
+                connection.close();
+            });
+        }
+        drop(listeners);
+        connections.close();
+        if timeout(self.limits.shutdown_grace, connections.wait())
+            .await
+            .is_err()
+        {
+            tracing::warn!(
+                connections = connections.len(),
+                "shutdown grace is over: closing busy connections"
+            );
+            cut.cancel();
+            connections.wait().await;
+        }
+    }
+
+    /// The next connection, once there is a place for it; `None` when it is time to stop.
+    async fn accept(&self, listeners: &Listeners) -> Option<(Incoming, Slot)> {
+        // Before there is a place, so that nobody makes way for nobody.
+        let accepted = async {
+            loop {
+                match listeners.accept().await {
+                    Ok(incoming) => break incoming,
+                    Err(error) if is_about_one_connection(&error) => {}
+                    Err(error) => {
+                        tracing::warn!(%error, "cannot accept a connection, will try again");
+                        sleep(ACCEPT_PAUSE).await;
+                    }
+                }
+            }
+        };
+        tokio::select! {
+            biased;
+            () = self.stop.cancelled() => None,
+            taken = async {
+                let stream = accepted.await;
+                self.places.take().await.map(|place| (stream, place))
+            } => taken,
+        }
+    }
+
+    /// Serves one connection to its end.
+    async fn serve_one(&self, connection: &Arc<Connection>, place: &mut Slot) {
+        let overdue = connection.overdue(&self.limits);
+        let mut overdue = pin!(overdue);
+        let opened = tokio::select! {
+            opened = self.open(connection, place) => opened,
+            reason = overdue.as_mut() => return say_closed(reason),
+            () = self.stop.cancelled() => return,
+        };
+        let opened = match opened {
+            Ok(opened) => opened,
+            Err(error) => {
+                let what = match self.certificate {
+                    Some(_) => "TLS handshake failed",
+                    None => "connection error",
+                };
+                tracing::debug!(%error, "{what}");
+                return;
+            }
+        };
+        let stopping = self.stop.child_token();
+        let mut spoken = pin!(self.speak(connection, opened, &stopping));
+        let ended = tokio::select! {
+            // First, since a stream that stands still ends at the same moment as a connection of such streams.
+            biased;
+            reason = overdue => {
+                say_closed(reason);
+                if matches!(reason, TimeoutReason::Idle | TimeoutReason::Dismissed) {
+                    // The client is told so that it loses no request that it sends at this moment.
+                    stopping.cancel();
+                    let _ = timeout(LINGER, spoken).await;
+                }
+                return;
+            }
+            ended = spoken.as_mut() => ended,
+        };
+        let is_over = match ended {
+            Ok(()) => true,
+            Err(error) => {
+                // Each answer that was cut short has its own line in the log; this is for heads that were none.
+                tracing::debug!(%error, "connection error");
+                error.is_parse()
+            }
+        };
+        if is_over && !stopping.is_cancelled() {
+            connection.linger().await;
+        }
+    }
+
+    /// Makes a connection ready for HTTP, with the memory for that set aside and charged.
+    async fn open(&self, connection: &Arc<Connection>, place: &mut Slot) -> io::Result<Opened> {
+        let certificate = self.certificate.as_ref();
+        let tls = certificate.map(|_| connection.encrypt()).transpose()?;
+        let (plaintext, protocol) = HttpIo::open(connection, certificate).await?;
+        let http2 = match protocol {
+            Protocol::Http1 => None,
+            Protocol::Http2 => {
+                self.places.enlarge(place, HTTP2_BYTES).await;
+                Some(connection.multiplex()?)
+            }
+        };
+        Ok(Opened {
+            plaintext,
+            protocol,
+            _state: [tls, http2],
+        })
+    }
+
+    async fn speak(
+        &self,
+        connection: &Arc<Connection>,
+        opened: Opened,
+        stopping: &CancellationToken,
+    ) -> hyper::Result<()> {
+        let stopping = stopping.cancelled();
+        let (service, limits) = (&self.server.service, &self.limits);
+        match opened.protocol {
+            Protocol::Http1 => http1::serve(connection, opened.plaintext, service, stopping).await,
+            Protocol::Http2 => {
+                http2::serve(connection, opened.plaintext, service, limits, stopping).await
+            }
+        }
+    }
+}
+
+/// A connection that is ready for HTTP.
+struct Opened {
+    plaintext: HttpIo,
+    protocol: Protocol,
+    /// What TLS and HTTP/2 hold until it ends.
+    _state: [Option<Charge>; 2],
+}
+
+fn say_closed(reason: TimeoutReason) {
+    tracing::info!(%reason, "connection closed");
+}
+
+/// How long to wait when the system has no more files or memory to accept a connection with.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+/// Errors of `accept` that concern the connection that was to be accepted, and no other.
+fn is_about_one_connection(error: &io::Error) -> bool {
+    use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset};
+    matches!(
+        error.kind(),
+        ConnectionAborted | ConnectionRefused | ConnectionReset
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use millpond::store::Folder;
+    use millpond::{Config, Limits, Source};
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::{TcpListener, TcpStream};
+
+    /// A listener with so many places.
+    async fn listen(connections: usize) -> (std::net::SocketAddr, Millpond, tempfile::TempDir) {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join("big.bin"), vec![7; 16 << 20]).unwrap();
+        let store = Folder::open(folder.path()).unwrap();
+        let limits = Limits::default();
+        let millpond = Millpond::new(&Source::embedded(), store, &Config::default(), limits);
+        let millpond = millpond.unwrap();
+        let stop = CancellationToken::new();
+        let limits = ConnectionLimits::default();
+        let server = Server::new(millpond.clone());
+        let mut listening = Listening::new(server.clone(), None, limits, stop);
+        let mut bound = *millpond.bound();
+        bound.connections = connections;
+        Arc::get_mut(&mut listening).unwrap().places =
+            ConnectionSlots::new(&bound, CONNECTION_BYTES, &server.connections);
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        tokio::spawn(listening.serve(listener.into()));
+        (address, millpond, folder)
+    }
+
+    async fn ask(stream: &mut TcpStream, target: &str) {
+        let head = format!("GET {target} HTTP/1.1\r\nhost: a\r\n\r\n");
+        stream.write_all(head.as_bytes()).await.unwrap();
+    }
+
+    /// Asks for what there is not, and reads the answer, after which the connection is idle.
+    async fn ask_and_rest(stream: &mut TcpStream, millpond: &Millpond) {
+        ask(stream, "/none").await;
+        let mut answer = Vec::new();
+        while !answer.ends_with(b"}") {
+            assert_ne!(stream.read_buf(&mut answer).await.unwrap(), 0);
+        }
+        millpond.accounts().idle().await;
+    }
+
+    async fn is_closed(stream: &mut TcpStream) -> bool {
+        stream.read(&mut [0]).await.unwrap() == 0
+    }
+
+    /// Once, a new client waited until the time of the others was up.
+    #[tokio::test]
+    async fn the_one_that_has_been_idle_longest_makes_way_for_a_new_one() {
+        let (address, millpond, _folder) = listen(3).await;
+        let mut clients = Vec::new();
+        for _ in 0..3 {
+            let mut client = TcpStream::connect(address).await.unwrap();
+            ask_and_rest(&mut client, &millpond).await;
+            clients.push(client);
+        }
+        ask_and_rest(&mut clients[0], &millpond).await;
+        let mut new = TcpStream::connect(address).await.unwrap();
+        ask_and_rest(&mut new, &millpond).await;
+        assert!(is_closed(&mut clients[1]).await);
+        ask_and_rest(&mut clients[0], &millpond).await;
+        ask_and_rest(&mut clients[2], &millpond).await;
+        ask_and_rest(&mut new, &millpond).await;
+    }
+
+    #[tokio::test]
+    async fn a_busy_one_stays_and_makes_way_when_it_is_idle() {
+        let (address, millpond, _folder) = listen(1).await;
+        let mut busy = TcpStream::connect(address).await.unwrap();
+        ask(&mut busy, "/media/big.bin").await;
+        busy.read_exact(&mut [0]).await.unwrap();
+        let mut new = TcpStream::connect(address).await.unwrap();
+        ask(&mut new, "/none").await;
+        let mut answer = Vec::new();
+        busy.read_to_end(&mut answer).await.unwrap();
+        assert!(answer.ends_with(&[7; 16 << 20]), "it was let end");
+        new.read_exact(&mut [0; 12]).await.unwrap();
+        drop((busy, new));
+        millpond.accounts().idle().await;
+    }
+}

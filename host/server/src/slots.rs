@@ -1,0 +1,156 @@
+//! The places that connections take of the process's bound: one more only when there are memory and a file for it.
+//!
+//! Where there is no place, connections that are idle make way, those first that have been so longest. Their clients are
+//! told, as at the end of their time.
+
+use crate::transport::connection::{Connection, Connections};
+use crate::transport::wanted::{SlotWaiters, Waiting};
+use millpond::MemoryPlan;
+use millpond::ledger::{Budget, Reservation};
+use millpond::memory_plan::RECEIVE_BYTES;
+use std::future::{Future, ready};
+use std::pin::pin;
+use std::sync::{Arc, Weak};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+/// What is set aside for a listener's connections.
+#[derive(Debug, Clone)]
+pub(crate) struct ConnectionSlots {
+    count: Arc<Semaphore>,
+    memory: Arc<Budget>,
+    /// What each connection takes at its beginning.
+    each_bytes: usize,
+    connections: Arc<Connections>,
+    wanted: Arc<SlotWaiters>,
+}
+
+/// A connection's place, given back when it is dropped.
+#[derive(Debug)]
+pub(crate) struct Slot {
+    _one: OwnedSemaphorePermit,
+    reserved: Reservation,
+    /// The last field, so that what it tells of has happened.
+    _given_back: GivenBack,
+}
+
+impl ConnectionSlots {
+    /// Places for one listener's connections, which enter themselves there.
+    pub(crate) fn new(
+        bound: &MemoryPlan,
+        each_bytes: usize,
+        connections: &Arc<Connections>,
+    ) -> Self {
+        ConnectionSlots {
+            count: Arc::new(Semaphore::new(bound.connections)),
+            // A client that waits for its place is a socket already.
+            memory: Arc::new(Budget::new(
+                bound.connections_bytes.saturating_sub(RECEIVE_BYTES),
+            )),
+            each_bytes,
+            connections: Arc::clone(connections),
+            wanted: Arc::default(),
+        }
+    }
+
+    /// Who waits for one.
+    pub(crate) fn wanted(&self) -> &Arc<SlotWaiters> {
+        &self.wanted
+    }
+
+    /// A place, once there is one; `None` never comes as things are, since neither count is ever closed.
+    pub(crate) async fn take(&self) -> Option<Slot> {
+        let taken = async {
+            let one = Arc::clone(&self.count).acquire_owned().await.ok()?;
+            Some((one, self.memory.wait_for(self.each_bytes).await?))
+        };
+        let (one, reserved) = self.make_way_for(taken).await?;
+        Some(Slot {
+            _one: one,
+            reserved,
+            _given_back: GivenBack(Arc::clone(&self.wanted)),
+        })
+    }
+
+    /// Makes a place larger by so many bytes, once there is room. Whoever waits here has to be timed: those that have
+    /// places may wait for each other.
+    pub(crate) async fn enlarge(&self, place: &mut Slot, bytes: usize) {
+        if let Some(more) = self.make_way_for(self.memory.wait_for(bytes)).await {
+            place.reserved.merge(more);
+        }
+    }
+
+    /// Waits for room. Where there is none at once, idle connections are closed for it.
+    async fn make_way_for<T>(&self, room: impl Future<Output = T>) -> T {
+        let mut room = pin!(room);
+        tokio::select! {
+            biased;
+            room = room.as_mut() => return room,
+            () = ready(()) => {}
+        }
+        let _waiting = Waiting::begin(&self.wanted);
+        let mut leaving: Vec<Weak<Connection>> = Vec::new();
+        loop {
+            // One that has a request again stays.
+            leaving.retain(|connection| {
+                let connection = connection.upgrade();
+                connection.is_some_and(|connection| connection.clock().is_to_leave())
+            });
+            if leaving.is_empty() {
+                leaving = self.connections.dismiss_idle(&self.wanted);
+            }
+            tokio::select! {
+                biased;
+                room = room.as_mut() => return room,
+                () = self.wanted.notified() => {}
+            }
+        }
+    }
+}
+
+/// Tells who waits that there is room.
+#[derive(Debug)]
+struct GivenBack(Arc<SlotWaiters>);
+
+impl Drop for GivenBack {
+    fn drop(&mut self) {
+        self.0.changed();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use futures_util::FutureExt;
+
+    #[tokio::test]
+    async fn larger_connections_leave_room_for_fewer() {
+        const KIB: usize = 1024;
+        let limits = millpond::Limits::default();
+        let mut bound = MemoryPlan::partition(1 << 30, 0, 0, 1000, &limits).unwrap();
+        bound.connections = 4;
+        bound.connections_bytes = 8 * KIB + RECEIVE_BYTES;
+        let places = ConnectionSlots::new(&bound, 2 * KIB, &Arc::default());
+        let mut first = places.take().await.unwrap();
+        places.enlarge(&mut first, 3 * KIB).await;
+        let second = places.take().await.unwrap();
+        assert!(places.take().now_or_never().is_none(), "one KiB is left");
+        drop(first);
+        let rest: Vec<_> = [places.take().await, places.take().await].into();
+        assert!(rest.iter().all(Option::is_some));
+        let mut second = second;
+        assert!(
+            places
+                .enlarge(&mut second, 3 * KIB)
+                .now_or_never()
+                .is_none()
+        );
+        drop(rest);
+        assert!(
+            places
+                .enlarge(&mut second, 3 * KIB)
+                .now_or_never()
+                .is_some()
+        );
+    }
+}

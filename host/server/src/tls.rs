@@ -1,0 +1,362 @@
+//! TLS on a listener's connections: the certificate that clients are shown, and how it is read when it is renewed.
+
+use crate::transport::io::Socket;
+use sha2::{Digest, Sha256};
+use std::fmt;
+use std::fs::File;
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, PoisonError, RwLock};
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::rustls;
+use tokio_rustls::rustls::crypto::ring;
+use tokio_rustls::rustls::pki_types::pem::{self, PemObject};
+use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use tokio_rustls::rustls::server::{
+    ClientHello, NoServerSessionStorage, ResolvesServerCert, ServerConfig,
+};
+use tokio_rustls::rustls::sign::CertifiedKey;
+use tokio_rustls::server::TlsStream;
+
+/// Largest file with a certificate or a key, in bytes: a long chain has some ten thousand.
+const CERTIFICATE_FILE_BYTES: u64 = 256 * 1024;
+
+/// What TLS keeps of what is to be sent, in bytes: a frame of HTTP/2 with its head, which is a little more than one
+/// record, in two.
+const TLS_SEND_BYTES: usize = 20 * 1024;
+
+/// A certificate with its key, from two files, and what a connection needs to be encrypted with it: TLS 1.2 or 1.3, and
+/// in it HTTP/2 or HTTP/1.1 by ALPN (RFC 7301).
+///
+/// Cloning is cheap; all clones show the same certificate. No session is kept here: a client that comes back brings its
+/// own, encrypted (RFC 8446 section 4.6.1), and nothing can be sent before the handshake has ended.
+#[derive(Clone)]
+pub struct Certificate {
+    config: Arc<ServerConfig>,
+    files: Arc<Files>,
+    shown: Arc<Shown>,
+}
+
+/// What is wrong with a certificate or its key.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum CertificateError {
+    /// A file cannot be read.
+    #[error("cannot read {}", path.display())]
+    Unreadable {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// A file is larger than any certificate.
+    #[error("{} is no certificate or key: it is larger than {CERTIFICATE_FILE_BYTES} bytes", path.display())]
+    TooLarge {
+        /// The file.
+        path: PathBuf,
+    },
+    /// There is no certificate where one was looked for.
+    #[error("there is no certificate in {}: it has to be PEM, with a BEGIN CERTIFICATE line", path.display())]
+    NoCertificate {
+        /// The file.
+        path: PathBuf,
+    },
+    /// There is no key where one was looked for.
+    #[error(
+        "there is no private key in {}: it has to be PEM without a passphrase, with a BEGIN PRIVATE KEY line",
+        path.display()
+    )]
+    NoKey {
+        /// The file.
+        path: PathBuf,
+    },
+    /// A file has the form of PEM in part only.
+    #[error("{} is not sound PEM", path.display())]
+    Pem {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        source: pem::Error,
+    },
+    /// Both were read, and cannot be used together.
+    #[error("the certificate in {} cannot be used with the key in {}", certificate.display(), key.display())]
+    HeadError {
+        /// The certificate's file.
+        certificate: PathBuf,
+        /// The key's file.
+        key: PathBuf,
+        /// Why.
+        source: rustls::Error,
+    },
+}
+
+impl Certificate {
+    /// Reads a certificate, with those that lead from it to one that clients know, and its private key, both in PEM.
+    ///
+    /// # Errors
+    /// [`CertificateError`].
+    pub fn from_files(certificate: &Path, key: &Path) -> Result<Self, CertificateError> {
+        let files = Files {
+            certificate: certificate.to_owned(),
+            key: key.to_owned(),
+        };
+        let shown = Arc::new(Shown(RwLock::new(files.read()?)));
+        let config = server_config(&shown).map_err(|source| files.unfit(source))?;
+        Ok(Certificate {
+            config: Arc::new(config),
+            files: Arc::new(files),
+            shown,
+        })
+    }
+
+    /// Reads the files again. When they hold something else than before, connections that begin from now on are shown
+    /// that; says whether it is so. Blocks for as long as two small files take.
+    ///
+    /// # Errors
+    /// [`CertificateError`], and clients are shown what they were shown before.
+    pub fn reload(&self) -> Result<bool, CertificateError> {
+        let digest = self.files.digest()?;
+        let is_shown = |shown: &Pair| shown.digest == digest;
+        if is_shown(&self.shown.0.read().unwrap_or_else(PoisonError::into_inner)) {
+            return Ok(false);
+        }
+        let pair = self.files.read()?;
+        *self.shown.0.write().unwrap_or_else(PoisonError::into_inner) = pair;
+        Ok(true)
+    }
+
+    /// Makes a connection's handshake.
+    pub(crate) async fn accept(&self, socket: Socket) -> io::Result<TlsStream<Socket>> {
+        let acceptor = TlsAcceptor::from(Arc::clone(&self.config));
+        let bounded = |session: &mut rustls::ServerConnection| {
+            session.set_buffer_limit(Some(TLS_SEND_BYTES));
+        };
+        acceptor.accept_with(socket, bounded).await
+    }
+}
+
+impl fmt::Debug for Certificate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let files = &self.files;
+        f.debug_struct("Certificate")
+            .field("certificate", &files.certificate)
+            .field("key", &files.key)
+            .finish_non_exhaustive()
+    }
+}
+
+fn server_config(shown: &Arc<Shown>) -> Result<ServerConfig, rustls::Error> {
+    let builder = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()));
+    let builder = builder.with_safe_default_protocol_versions()?;
+    let resolver = Arc::clone(shown);
+    let mut config = builder
+        .with_no_client_auth()
+        .with_cert_resolver(resolver as Arc<dyn ResolvesServerCert>);
+    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+    config.session_storage = Arc::new(NoServerSessionStorage {});
+    config.ticketer = ring::Ticketer::new()?;
+    Ok(config)
+}
+
+/// Where certificate and key are.
+struct Files {
+    certificate: PathBuf,
+    key: PathBuf,
+}
+
+/// A certificate with its key, and a digest of the files that they were read from.
+struct Pair {
+    digest: [u8; 32],
+    key: Arc<CertifiedKey>,
+}
+
+impl Files {
+    fn read(&self) -> Result<Pair, CertificateError> {
+        let (certificate, key) = (read_whole(&self.certificate)?, read_whole(&self.key)?);
+        let certified = CertifiedKey::from_der(
+            self.chain(&certificate)?,
+            self.private_key(&key)?,
+            &ring::default_provider(),
+        );
+        Ok(Pair {
+            digest: digest(&certificate, &key),
+            key: Arc::new(certified.map_err(|source| self.unfit(source))?),
+        })
+    }
+
+    fn digest(&self) -> Result<[u8; 32], CertificateError> {
+        let (certificate, key) = (read_whole(&self.certificate)?, read_whole(&self.key)?);
+        Ok(digest(&certificate, &key))
+    }
+
+    fn chain(&self, text: &[u8]) -> Result<Vec<CertificateDer<'static>>, CertificateError> {
+        let path = || self.certificate.clone();
+        let chain: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(text).collect();
+        let chain = chain.map_err(|source| CertificateError::Pem {
+            path: path(),
+            source,
+        })?;
+        if chain.is_empty() {
+            return Err(CertificateError::NoCertificate { path: path() });
+        }
+        Ok(chain)
+    }
+
+    fn private_key(&self, text: &[u8]) -> Result<PrivateKeyDer<'static>, CertificateError> {
+        let path = self.key.clone();
+        PrivateKeyDer::from_pem_slice(text).map_err(|source| match source {
+            pem::Error::NoItemsFound => CertificateError::NoKey { path },
+            source => CertificateError::Pem { path, source },
+        })
+    }
+
+    fn unfit(&self, source: rustls::Error) -> CertificateError {
+        CertificateError::HeadError {
+            certificate: self.certificate.clone(),
+            key: self.key.clone(),
+            source,
+        }
+    }
+}
+
+fn read_whole(path: &Path) -> Result<Vec<u8>, CertificateError> {
+    let mut bytes = Vec::new();
+    let read = File::open(path).and_then(|file| {
+        let mut bounded = file.take(CERTIFICATE_FILE_BYTES + 1);
+        bounded.read_to_end(&mut bytes)
+    });
+    let path = path.to_owned();
+    match read {
+        Err(source) => Err(CertificateError::Unreadable { path, source }),
+        Ok(count) if count as u64 > CERTIFICATE_FILE_BYTES => {
+            Err(CertificateError::TooLarge { path })
+        }
+        Ok(_) => Ok(bytes),
+    }
+}
+
+fn digest(certificate: &[u8], key: &[u8]) -> [u8; 32] {
+    let mut hash = Sha256::new();
+    // The length keeps apart what the two files hold.
+    hash.update((certificate.len() as u64).to_be_bytes());
+    hash.update(certificate);
+    hash.update(key);
+    hash.finalize().into()
+}
+
+/// What clients are shown now.
+struct Shown(RwLock<Pair>);
+
+impl ResolvesServerCert for Shown {
+    fn resolve(&self, _hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        let pair = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        Some(Arc::clone(&pair.key))
+    }
+}
+
+impl fmt::Debug for Shown {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Shown")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use std::fs;
+
+    /// A folder with `cert.pem` and `key.pem`, and their paths.
+    struct Made {
+        _folder: tempfile::TempDir,
+        certificate: PathBuf,
+        key: PathBuf,
+    }
+
+    impl Made {
+        fn new() -> Self {
+            let folder = tempfile::tempdir().unwrap();
+            let made = Made {
+                certificate: folder.path().join("cert.pem"),
+                key: folder.path().join("key.pem"),
+                _folder: folder,
+            };
+            made.renew();
+            made
+        }
+
+        fn renew(&self) {
+            let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+            fs::write(&self.certificate, made.cert.pem()).unwrap();
+            fs::write(&self.key, made.signing_key.serialize_pem()).unwrap();
+        }
+
+        fn read(&self) -> Result<Certificate, CertificateError> {
+            Certificate::from_files(&self.certificate, &self.key)
+        }
+    }
+
+    fn shown(certificate: &Certificate) -> CertificateDer<'static> {
+        certificate.shown.0.read().unwrap().key.cert[0].clone()
+    }
+
+    #[test]
+    fn what_was_renewed_is_shown_once_it_is_whole() {
+        let made = Made::new();
+        let certificate = made.read().unwrap();
+        let first = shown(&certificate);
+        assert!(!certificate.reload().unwrap(), "nothing is new");
+
+        let key = fs::read(&made.key).unwrap();
+        made.renew();
+        let new_key = fs::read(&made.key).unwrap();
+        fs::write(&made.key, key).unwrap();
+        let error = certificate.reload().unwrap_err();
+        assert!(
+            matches!(error, CertificateError::HeadError { .. }),
+            "{error}"
+        );
+        assert_eq!(shown(&certificate), first, "the old one stays");
+
+        fs::write(&made.key, new_key).unwrap();
+        assert!(certificate.reload().unwrap());
+        assert_ne!(shown(&certificate), first);
+        assert!(!certificate.reload().unwrap());
+
+        fs::remove_file(&made.key).unwrap();
+        let error = certificate.reload().unwrap_err();
+        assert!(
+            matches!(error, CertificateError::Unreadable { .. }),
+            "{error}"
+        );
+    }
+
+    #[test]
+    fn bad_files_are_named() {
+        let made = Made::new();
+        let error = |certificate: &str, key: &str| {
+            let _ = fs::write(&made.certificate, certificate);
+            let _ = fs::write(&made.key, key);
+            made.read().unwrap_err().to_string()
+        };
+        let certificate = fs::read_to_string(&made.certificate).unwrap();
+        let key = fs::read_to_string(&made.key).unwrap();
+        let swapped = error(&key, &certificate);
+        assert!(
+            swapped.starts_with("there is no certificate in "),
+            "{swapped}"
+        );
+        let no_key = error(&certificate, &certificate);
+        assert!(
+            no_key.starts_with("there is no private key in "),
+            "{no_key}"
+        );
+        let cut = error(&certificate[..certificate.len() / 2], &key);
+        assert!(cut.contains("cert.pem is not sound PEM"), "{cut}");
+        let large = error(&"a".repeat(CERTIFICATE_FILE_BYTES as usize + 1), &key);
+        assert!(
+            large.contains("cert.pem is no certificate or key"),
+            "{large}"
+        );
+    }
+}

@@ -1,0 +1,541 @@
+//! Measures one connection's progress, so that what makes none is ended.
+
+use crate::limits::ConnectionLimits;
+use crate::transport::wanted::SlotWaiters;
+use std::fmt;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use tokio::sync::Notify;
+use tokio::time::{Instant, sleep_until};
+
+/// Requests that one connection of HTTP/2 may have in progress. A page has more images than that, and they share one way
+/// to the client all the same.
+pub(crate) const STREAMS: u32 = 32;
+
+/// What a connection is doing, and since when.
+#[derive(Debug, Clone, Copy)]
+enum Phase {
+    /// Waiting for a request.
+    Idle { since: Instant },
+    /// Reading a request's head. A connection that has brought none yet counts as one whose head is late.
+    Head { since: Instant },
+    /// Answering: since the request's head was complete.
+    Answer { since: Instant, stretch: Stretch },
+    /// Answering on so many streams of HTTP/2, each of which has a clock of its own.
+    Streams { count: usize, stretch: Stretch },
+    /// Between streams. What comes here is no request yet: frames about the connection itself come at any time.
+    NoStream { since: Instant },
+}
+
+/// A time over which a client's progress is judged.
+#[derive(Debug, Clone, Copy)]
+struct Stretch {
+    since: Instant,
+    /// What the client had taken by then, as [`State::sent_bytes`] counts.
+    taken_bytes: u64,
+}
+
+/// What a connection or a stream has taken too long for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum TimeoutReason {
+    Idle,
+    Dismissed,
+    Head,
+    Stall,
+    Total,
+}
+
+impl fmt::Display for TimeoutReason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            TimeoutReason::Idle => "keepalive timeout",
+            TimeoutReason::Dismissed => "idle, and a new connection needs its place",
+            TimeoutReason::Head => "header timeout",
+            TimeoutReason::Stall => "send timeout: the client is below the minimum send rate",
+            TimeoutReason::Total => "response timeout",
+        })
+    }
+}
+
+/// The clock of one connection, or of one stream.
+#[derive(Debug)]
+pub(crate) struct Clock {
+    state: Mutex<State>,
+    /// It is time to look again: there are streams where there was none, which have less time than a connection
+    /// without, or the connection is to leave.
+    look_again: Notify,
+    /// Where the clock is a connection's: who waits for its place.
+    wanted: Option<Arc<SlotWaiters>>,
+}
+
+#[derive(Debug)]
+struct State {
+    phase: Phase,
+    /// All that was ever sent, in bytes.
+    sent_bytes: u64,
+    /// It is to end while it is idle, for another.
+    is_to_leave: bool,
+}
+
+impl State {
+    fn begin(phase: Phase) -> Self {
+        State {
+            phase,
+            sent_bytes: 0,
+            is_to_leave: false,
+        }
+    }
+
+    /// Since when nothing was asked for, where nothing is.
+    fn idle_since(&self) -> Option<Instant> {
+        match self.phase {
+            Phase::Idle { since } | Phase::NoStream { since } => Some(since),
+            Phase::Head { .. } | Phase::Answer { .. } | Phase::Streams { .. } => None,
+        }
+    }
+
+    /// A stretch that begins now, with so many bytes of what was sent before still on their way.
+    fn stretch(&self, waiting_bytes: u64) -> Stretch {
+        Stretch {
+            since: Instant::now(),
+            taken_bytes: self.sent_bytes.saturating_sub(waiting_bytes),
+        }
+    }
+
+    fn answer(&self, waiting_bytes: u64) -> Phase {
+        let stretch = self.stretch(waiting_bytes);
+        Phase::Answer {
+            since: stretch.since,
+            stretch,
+        }
+    }
+}
+
+impl Clock {
+    /// The clock of a connection, for whose place others may wait there.
+    pub(crate) fn new(wanted: &Arc<SlotWaiters>) -> Self {
+        let since = Instant::now();
+        Clock {
+            state: Mutex::new(State::begin(Phase::Head { since })),
+            look_again: Notify::new(),
+            wanted: Some(Arc::clone(wanted)),
+        }
+    }
+
+    /// The clock of a stream, whose request's head is complete.
+    pub(crate) fn of_stream() -> Self {
+        let since = Instant::now();
+        let stretch = Stretch {
+            since,
+            taken_bytes: 0,
+        };
+        Clock {
+            state: Mutex::new(State::begin(Phase::Answer { since, stretch })),
+            look_again: Notify::new(),
+            wanted: None,
+        }
+    }
+
+    /// Whether it is the clock of a connection for whose place others wait there.
+    pub(crate) fn is_of(&self, wanted: &Arc<SlotWaiters>) -> bool {
+        self.wanted
+            .as_ref()
+            .is_some_and(|own| Arc::ptr_eq(own, wanted))
+    }
+
+    /// Since when the connection has been idle, if it is, and is not to leave anyway.
+    pub(crate) fn idle_since(&self) -> Option<Instant> {
+        let state = self.state();
+        state.idle_since().filter(|_| !state.is_to_leave)
+    }
+
+    /// Has the connection end if it is idle.
+    pub(crate) fn dismiss(&self) {
+        let mut state = self.state();
+        state.is_to_leave = state.idle_since().is_some();
+        self.look_again.notify_one();
+    }
+
+    /// Whether the connection is to end if it is still idle.
+    pub(crate) fn is_to_leave(&self) -> bool {
+        self.state().is_to_leave
+    }
+
+    /// The connection has ended, and leaves no more.
+    pub(crate) fn close(&self) {
+        self.state().is_to_leave = false;
+    }
+
+    /// There is nothing to answer any more.
+    fn rest(&self, next: impl FnOnce(&State) -> Phase) {
+        self.update(next);
+        if let Some(wanted) = &self.wanted {
+            wanted.changed();
+        }
+    }
+
+    /// Whether a stream is being answered.
+    pub(crate) fn has_streams(&self) -> bool {
+        matches!(self.state().phase, Phase::Streams { .. })
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn update(&self, next: impl FnOnce(&State) -> Phase) {
+        let mut state = self.state();
+        state.phase = next(&state);
+    }
+
+    /// Bytes came.
+    pub(crate) fn received(&self) {
+        self.update(|state| match state.phase {
+            Phase::Idle { .. } => Phase::Head {
+                since: Instant::now(),
+            },
+            other => other,
+        });
+    }
+
+    /// Bytes went.
+    pub(crate) fn sent(&self, bytes: usize) {
+        let mut state = self.state();
+        state.sent_bytes += bytes as u64;
+        if let Phase::Idle { since } = &mut state.phase {
+            *since = Instant::now();
+        }
+    }
+
+    /// Ends when the connection has taken too long, with the reason. Of what was sent, `waiting_bytes` tells how many bytes
+    /// the client has not taken yet, where that can be known.
+    pub(crate) async fn overdue(
+        &self,
+        limits: &ConnectionLimits,
+        waiting_bytes: impl Fn() -> u64,
+    ) -> TimeoutReason {
+        self.overdue_below(limits, limits.min_send_bytes_per_second, waiting_bytes)
+            .await
+    }
+
+    /// The same for a stream, which shares what its connection's client takes with all the others.
+    pub(crate) async fn stream_overdue(&self, limits: &ConnectionLimits) -> TimeoutReason {
+        // What lies in the kernel belongs to no one stream.
+        self.overdue_below(limits, limits.min_send_bytes_per_second / STREAMS, || 0)
+            .await
+    }
+
+    async fn overdue_below(
+        &self,
+        limits: &ConnectionLimits,
+        min_send_bytes_per_second: u32,
+        waiting_bytes: impl Fn() -> u64,
+    ) -> TimeoutReason {
+        // What a stretch has to bring, or the reader is a drip.
+        let least_bytes = u64::from(min_send_bytes_per_second)
+            .saturating_mul(limits.send_timeout.as_secs())
+            .max(1);
+        loop {
+            let (deadline, reason) = self.deadline(limits, least_bytes, &waiting_bytes);
+            if Instant::now() >= deadline {
+                return reason;
+            }
+            // A head or an answer may begin meanwhile, whose time is up before that.
+            let soonest = limits.header_timeout.min(limits.send_timeout);
+            let look_again = deadline.min(Instant::now() + soonest);
+            tokio::select! {
+                biased;
+                () = sleep_until(look_again) => {}
+                () = self.look_again.notified() => {}
+            }
+        }
+    }
+
+    fn deadline(
+        &self,
+        limits: &ConnectionLimits,
+        least_bytes: u64,
+        waiting_bytes: &impl Fn() -> u64,
+    ) -> (Instant, TimeoutReason) {
+        let mut state = self.state();
+        let now = Instant::now();
+        // One that was asked for something meanwhile stays, and is told from those that are idle again.
+        if std::mem::take(&mut state.is_to_leave) && state.idle_since().is_some() {
+            state.is_to_leave = true;
+            return (now, TimeoutReason::Dismissed);
+        }
+        let State {
+            phase, sent_bytes, ..
+        } = &mut *state;
+        if let Phase::Answer { stretch, .. } | Phase::Streams { stretch, .. } = phase
+            && now >= stretch.since + limits.send_timeout
+        {
+            let taken_bytes = sent_bytes.saturating_sub(waiting_bytes());
+            if taken_bytes.saturating_sub(stretch.taken_bytes) >= least_bytes {
+                *stretch = Stretch {
+                    since: now,
+                    taken_bytes,
+                };
+            }
+        }
+        match *phase {
+            Phase::Idle { since } | Phase::NoStream { since } => {
+                (since + limits.keepalive_timeout, TimeoutReason::Idle)
+            }
+            Phase::Head { since } => (since + limits.header_timeout, TimeoutReason::Head),
+            Phase::Answer { since, stretch } => {
+                let stall = (stretch.since + limits.send_timeout, TimeoutReason::Stall);
+                match limits.response_timeout.map(|total| since + total) {
+                    Some(total) if total <= stall.0 => (total, TimeoutReason::Total),
+                    _ => stall,
+                }
+            }
+            Phase::Streams { stretch, .. } => {
+                (stretch.since + limits.send_timeout, TimeoutReason::Stall)
+            }
+        }
+    }
+}
+
+/// While it lives, an answer is made and sent.
+#[derive(Debug)]
+pub(crate) struct ResponseGuard {
+    clock: Arc<Clock>,
+}
+
+impl ResponseGuard {
+    /// An answer begins, while so many bytes of those before it are still on their way.
+    pub(crate) fn begin(clock: &Arc<Clock>, waiting_bytes: u64) -> Self {
+        clock.update(|state| state.answer(waiting_bytes));
+        ResponseGuard {
+            clock: Arc::clone(clock),
+        }
+    }
+}
+
+impl Drop for ResponseGuard {
+    fn drop(&mut self) {
+        let since = Instant::now();
+        self.clock.rest(|_| Phase::Idle { since });
+    }
+}
+
+/// While it lives, a stream is answered.
+#[derive(Debug)]
+pub(crate) struct StreamGuard {
+    clock: Arc<Clock>,
+}
+
+impl StreamGuard {
+    /// One stream more, by its connection's clock, while so many bytes of others are still on their way.
+    pub(crate) fn begin(clock: &Arc<Clock>, waiting_bytes: u64) -> Self {
+        clock.update(|state| match state.phase {
+            Phase::Streams { count, stretch } => Phase::Streams {
+                count: count + 1,
+                stretch,
+            },
+            _ => {
+                clock.look_again.notify_one();
+                Phase::Streams {
+                    count: 1,
+                    stretch: state.stretch(waiting_bytes),
+                }
+            }
+        });
+        StreamGuard {
+            clock: Arc::clone(clock),
+        }
+    }
+}
+
+impl Drop for StreamGuard {
+    fn drop(&mut self) {
+        self.clock.rest(|state| match state.phase {
+            Phase::Streams {
+                count: count @ 2..,
+                stretch,
+            } => Phase::Streams {
+                count: count - 1,
+                stretch,
+            },
+            _ => Phase::NoStream {
+                since: Instant::now(),
+            },
+        });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use std::cell::Cell;
+    use std::time::Duration;
+    use tokio::time::{sleep, timeout};
+
+    /// More than a day.
+    const FOR_EVER: Duration = Duration::from_secs(100_000);
+
+    fn limits() -> ConnectionLimits {
+        ConnectionLimits {
+            min_send_bytes_per_second: 1024,
+            ..ConnectionLimits::default()
+        }
+    }
+
+    /// Why an answer ends whose client takes so many bytes each time that so many seconds have passed, and after how
+    /// long; `None` if it does not end.
+    async fn ended(
+        clock: &Clock,
+        overdue: impl Future<Output = TimeoutReason>,
+        bytes: usize,
+        each_seconds: u64,
+    ) -> Option<(TimeoutReason, Duration)> {
+        let begun = Instant::now();
+        let takes = async {
+            loop {
+                clock.sent(bytes);
+                sleep(Duration::from_secs(each_seconds)).await;
+            }
+        };
+        let reason = async {
+            tokio::select! {
+                reason = overdue => reason,
+                () = takes => TimeoutReason::Idle,
+            }
+        };
+        let reason = timeout(FOR_EVER, reason).await.ok()?;
+        Some((reason, begun.elapsed()))
+    }
+
+    /// The same for the only answer of a connection.
+    async fn alone(
+        limits: &ConnectionLimits,
+        bytes: usize,
+        each_seconds: u64,
+    ) -> Option<(TimeoutReason, Duration)> {
+        let clock = Arc::new(Clock::new(&Arc::default()));
+        let _answering = ResponseGuard::begin(&clock, 0);
+        let overdue = clock.overdue(limits, || 0);
+        ended(&clock, overdue, bytes, each_seconds).await
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_drip_does_not_keep_a_connection() {
+        let stalled = Some((TimeoutReason::Stall, limits().send_timeout));
+        assert_eq!(alone(&limits(), 1000, 1).await, stalled);
+        assert_eq!(alone(&limits(), 1, 1).await, stalled);
+        // What comes before it does not help for longer.
+        let (reason, after) = alone(&limits(), 5_000_000, 1000).await.unwrap();
+        assert_eq!(
+            (reason, after),
+            (TimeoutReason::Stall, 2 * limits().send_timeout)
+        );
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_reader_that_is_slow_but_steady_is_never_cut() {
+        assert_eq!(alone(&limits(), 1100, 1).await, None);
+        let limits = ConnectionLimits {
+            response_timeout: Some(Duration::from_secs(3600)),
+            ..limits()
+        };
+        let total = Some((TimeoutReason::Total, Duration::from_secs(3600)));
+        assert_eq!(alone(&limits, 1100, 1).await, total, "unless asked for");
+    }
+
+    /// Once, a player that had filled its buffer was cut, and so was `curl --limit-rate`.
+    #[tokio::test(start_paused = true)]
+    async fn a_reader_that_takes_a_burst_and_rests_is_never_cut() {
+        assert_eq!(alone(&limits(), 5_000_000, 50).await, None);
+        assert_eq!(alone(&limits(), 6_000_000, 60).await, None);
+        assert_eq!(alone(&limits(), 10_000_000, 100).await, None);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_head_that_comes_late_on_a_connection_has_no_more_time_than_the_first() {
+        let limits = limits();
+        let clock = Arc::new(Clock::new(&Arc::default()));
+        drop(ResponseGuard::begin(&clock, 0));
+        let begins = async {
+            sleep(limits.keepalive_timeout / 2).await;
+            clock.received();
+            Instant::now()
+        };
+        let (reason, begun) = tokio::join!(clock.overdue(&limits, || 0), begins);
+        assert_eq!(reason, TimeoutReason::Head);
+        assert!(
+            begun.elapsed() < 2 * limits.header_timeout,
+            "{:?}",
+            begun.elapsed()
+        );
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_lies_in_the_kernel_is_not_taken() {
+        const LEFT_BYTES: usize = 400_000;
+        let waiting = Cell::new(0);
+        for (taken_each_second, is_cut) in [(0, true), (1000, true), (1100, false)] {
+            let clock = Arc::new(Clock::new(&Arc::default()));
+            // Of the answer before.
+            clock.sent(LEFT_BYTES);
+            waiting.set(LEFT_BYTES as u64);
+            let _answering = ResponseGuard::begin(&clock, waiting.get());
+            clock.sent(LEFT_BYTES);
+            waiting.set(2 * LEFT_BYTES as u64);
+            let limits = limits();
+            let overdue = clock.overdue(&limits, || waiting.get());
+            let takes = async {
+                for _ in 0..500 {
+                    sleep(Duration::from_secs(1)).await;
+                    waiting.set(waiting.get() - taken_each_second);
+                }
+            };
+            let begun = Instant::now();
+            tokio::select! {
+                reason = overdue => {
+                    assert!(is_cut, "{taken_each_second}");
+                    assert_eq!((reason, begun.elapsed()), (TimeoutReason::Stall, limits.send_timeout));
+                }
+                () = takes => assert!(!is_cut, "{taken_each_second}"),
+            }
+        }
+    }
+
+    /// As many as there may be share what their client takes, of which none is to be cut for its small part.
+    #[tokio::test(start_paused = true)]
+    async fn a_stream_has_to_take_its_part_only_and_something() {
+        let part = 1024 / STREAMS as usize;
+        for (bytes, is_cut) in [(0, true), (part - 1, true), (part + 1, false)] {
+            let clock = Clock::of_stream();
+            let limits = limits();
+            let ended = ended(&clock, clock.stream_overdue(&limits), bytes, 1).await;
+            let expected = is_cut.then_some((TimeoutReason::Stall, limits.send_timeout));
+            assert_eq!(ended, expected, "{bytes}");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn between_streams_nothing_but_a_stream_makes_a_connection_busy() {
+        let limits = limits();
+        let clock = Arc::new(Clock::new(&Arc::default()));
+        let streams = [StreamGuard::begin(&clock, 0), StreamGuard::begin(&clock, 0)];
+        assert!(clock.has_streams());
+        let [first, second] = streams;
+        drop(first);
+        assert!(clock.has_streams());
+        drop(second);
+        let begun = Instant::now();
+        let frames = async {
+            loop {
+                sleep(Duration::from_secs(1)).await;
+                clock.received();
+                clock.sent(17);
+            }
+        };
+        tokio::select! {
+            reason = clock.overdue(&limits, || 0) => assert_eq!(reason, TimeoutReason::Idle),
+            () = frames => {}
+        }
+        assert_eq!(begun.elapsed(), limits.keepalive_timeout);
+    }
+}

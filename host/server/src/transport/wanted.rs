@@ -1,0 +1,45 @@
+//! Who waits for a place among the connections, and how they are told that there may be one.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+use tokio::sync::Notify;
+
+/// Who waits for a place, and what they are told of. The connections of one listener share it.
+#[derive(Debug, Default)]
+pub(crate) struct SlotWaiters {
+    waiting: AtomicUsize,
+    changed: Notify,
+}
+
+impl SlotWaiters {
+    /// A connection has become idle, or has ended.
+    pub(crate) fn changed(&self) {
+        // One who begins to wait counts first, and then locks each connection's clock to look at it. The caller has
+        // locked its own before: either it sees the count here, or the other sees what has changed.
+        if self.waiting.load(Ordering::Relaxed) > 0 {
+            self.changed.notify_one();
+        }
+    }
+
+    /// Waits until something has changed.
+    pub(crate) async fn notified(&self) {
+        self.changed.notified().await;
+    }
+}
+
+/// One who waits.
+pub(crate) struct Waiting<'a>(&'a SlotWaiters);
+
+impl<'a> Waiting<'a> {
+    pub(crate) fn begin(wanted: &'a SlotWaiters) -> Self {
+        wanted.waiting.fetch_add(1, Ordering::Relaxed);
+        Waiting(wanted)
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.0.waiting.fetch_sub(1, Ordering::Relaxed);
+        // What it was told of may be for the next one.
+        self.0.changed();
+    }
+}
