@@ -6,7 +6,8 @@ import { fileURLToPath } from 'node:url';
 import { transpile, writeFiles } from '@bytecodealliance/jco-transpile';
 
 const component =
-  process.argv[2] ?? fileURLToPath(new URL('../../host/millpond/component/media-serve.wasm', import.meta.url));
+  process.argv[2] ??
+  fileURLToPath(new URL('../../host/millpond/component/media-serve.wasm', import.meta.url));
 const outDir = process.argv[3] ?? fileURLToPath(new URL('dist', import.meta.url));
 
 const { files } = await transpile(component, {

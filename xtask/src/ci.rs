@@ -31,6 +31,8 @@ pub(crate) fn run(root: &Path) -> Result<()> {
             .context("cannot run cargo")?;
         ensure!(status.success(), "cargo {} fails", check.join(" "));
     }
+    crate::structure::check(root)?;
+    crate::limits::check(root)?;
     crate::public_api::check(root)?;
     check_dependencies(root)
 }

@@ -8,8 +8,10 @@ mod dist;
 mod fuzz;
 mod guest;
 mod hosts;
+mod limits;
 mod metadata;
 mod public_api;
+mod structure;
 mod wit_page;
 
 use anyhow::{Context, Result};
@@ -70,6 +72,10 @@ enum Task {
         #[arg(long)]
         check: bool,
     },
+    /// Prints every limit with its reason, and writes docs/reference/limits.md.
+    Limits,
+    /// Writes docs/crates.svg, the picture of the crates in layers, and checks that crates and files use each other one way.
+    Structure,
     /// Runs what CI runs before the tests: formatting, clippy, docs, dependencies' licences.
     Ci,
 }
@@ -99,6 +105,8 @@ fn main() -> Result<()> {
         }
         Task::Dist { check: false } => dist::make(&root),
         Task::Dist { check: true } => dist::check(&root),
+        Task::Limits => limits::write(&root),
+        Task::Structure => structure::write(&root),
         Task::Ci => ci::run(&root),
     }
 }
