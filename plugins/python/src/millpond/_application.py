@@ -158,7 +158,7 @@ def without_mount(target: str, mount: str) -> str:
 
 
 _COMPONENT: Final = "media-serve.wasm"
-_CHECKOUT: Final = Path(__file__).resolve().parents[4] / "host" / "component"
+_CHECKOUT: Final = Path(__file__).resolve().parents[4] / "host" / "millpond" / "component"
 _ABSOLUTE: Final = re.compile(r"https?://[^/?#]*", re.IGNORECASE)
 
 
