@@ -6,18 +6,19 @@ use std::collections::BTreeSet;
 use std::fmt::Write;
 use std::path::Path;
 
-/// The layers, highest first. Tools and tests are in none of them: nothing depends on those.
-const LAYERS: [&[&str]; 5] = [
-    &["millpond-cli"],
-    &["millpond-server"],
+/// The layers, highest first, with the column of each crate in the picture. Tools and tests are in none of them: nothing
+/// depends on those.
+const LAYERS: [&[(&str, usize)]; 5] = [
+    &[("millpond-cli", 0)],
+    &[("millpond-server", 0)],
     &[
-        "millpond",
-        "millpond-media-serve",
-        "millpond-store",
-        "millpond-blobstore",
+        ("millpond", 0),
+        ("millpond-media-serve", 1),
+        ("millpond-store", 2),
+        ("millpond-blobstore", 3),
     ],
-    &["millpond-guest", "millpond-media-store"],
-    &["millpond-ledger", "millpond-format"],
+    &[("millpond-guest", 1), ("millpond-media-store", 2)],
+    &[("millpond-ledger", 0), ("millpond-format", 1)],
 ];
 
 /// The picture of the crates in layers, as SVG.
@@ -51,7 +52,8 @@ pub(super) fn picture(root: &Path) -> Result<String> {
 
 /// How far below the top a crate is; `None` for one that is in no layer.
 fn layer(name: &str) -> Option<usize> {
-    LAYERS.iter().position(|layer| layer.contains(&name))
+    let has = |layer: &&[(&str, usize)]| layer.iter().any(|(other, _)| *other == name);
+    LAYERS.iter().position(|layer| has(&layer))
 }
 
 /// The crates in layers that a crate is compiled with, tests apart.
@@ -66,17 +68,31 @@ const BOX_WIDTH: usize = 250;
 const BOX_HEIGHT: usize = 76;
 const GAP: usize = 30;
 const ROW_HEIGHT: usize = 136;
-const WIDTH: usize = 4 * BOX_WIDTH + 5 * GAP;
+/// Room beside the first column for arrows.
+const MARGIN: usize = 80;
+const WIDTH: usize = MARGIN + 4 * (BOX_WIDTH + GAP);
 
 /// Where the box of a crate begins.
-fn place(packages: &[&Package], name: &str) -> Option<(usize, usize)> {
+fn place(name: &str) -> Option<(usize, usize)> {
     let row = layer(name)?;
-    let is_there = |other: &&&str| packages.iter().any(|package| package.name == **other);
-    let layer: Vec<_> = LAYERS[row].iter().filter(is_there).collect();
-    let column = layer.iter().position(|other| **other == name)?;
-    let width = layer.len() * BOX_WIDTH + (layer.len() - 1) * GAP;
-    let left = (WIDTH - width) / 2 + column * (BOX_WIDTH + GAP);
-    Some((left, GAP + row * ROW_HEIGHT))
+    let (_, column) = LAYERS[row].iter().find(|(other, _)| *other == name)?;
+    Some((MARGIN + column * (BOX_WIDTH + GAP), GAP + row * ROW_HEIGHT))
+}
+
+/// An arrow from a box to a lower one. One that leads past boxes of its column goes around them.
+fn arrow((x1, y1): (usize, usize), (x2, y2): (usize, usize)) -> String {
+    let (top, middle) = (y1 + BOX_HEIGHT, BOX_HEIGHT / 2);
+    if x1 == x2 && y2 - y1 > ROW_HEIGHT {
+        let (from, to, beside) = (y1 + middle, y2 + middle, x1.saturating_sub(MARGIN - 8));
+        return format!("M{x1} {from}C{beside} {from} {beside} {to} {x2} {to}");
+    }
+    let (x1, x2) = (x1 + BOX_WIDTH / 2, x2 + BOX_WIDTH / 2);
+    let bend = (y2 - top) / 2;
+    format!(
+        "M{x1} {top}C{x1} {} {x2} {} {x2} {y2}",
+        top + bend,
+        y2 - bend
+    )
 }
 
 fn draw(packages: &[&Package], edges: &BTreeSet<(String, String)>) -> String {
@@ -92,21 +108,18 @@ fn draw(packages: &[&Package], edges: &BTreeSet<(String, String)>) -> String {
          orient=\"auto\"><path d=\"M0 0L8 4L0 8z\" fill=\"#7a95a3\"/></marker></defs>\n"
     );
     for (from, to) in edges {
-        let (Some((x1, y1)), Some((x2, y2))) = (place(packages, from), place(packages, to)) else {
+        let (Some(from), Some(to)) = (place(from), place(to)) else {
             continue;
         };
-        let (x1, y1, x2) = (x1 + BOX_WIDTH / 2, y1 + BOX_HEIGHT, x2 + BOX_WIDTH / 2);
-        let bend = (y2 - y1) / 2;
         // Writing to a string does not fail.
         let _ = writeln!(
             svg,
-            "<path class=\"edge\" marker-end=\"url(#end)\" d=\"M{x1} {y1}C{x1} {} {x2} {} {x2} {y2}\"/>",
-            y1 + bend,
-            y2 - bend,
+            "<path class=\"edge\" marker-end=\"url(#end)\" d=\"{}\"/>",
+            arrow(from, to)
         );
     }
     for package in packages {
-        let Some((x, y)) = place(packages, &package.name) else {
+        let Some((x, y)) = place(&package.name) else {
             continue;
         };
         let _ = writeln!(
@@ -131,7 +144,7 @@ fn draw(packages: &[&Package], edges: &BTreeSet<(String, String)>) -> String {
 
 /// Lines that fit a box, with what has a meaning in SVG escaped.
 fn wrap(text: &str) -> Vec<String> {
-    const LINE: usize = 42;
+    const LINE: usize = 37;
     let mut lines: Vec<String> = Vec::new();
     for word in text.split_whitespace() {
         match lines.last_mut() {
