@@ -317,7 +317,7 @@ mod unix {
     fn an_add_that_is_interrupted_leaves_nothing() {
         for signal in [Signal::INT, Signal::TERM, Signal::HUP] {
             let place = Place::new();
-            // Whoever runs the tests may ignore some (`nohup`), and programs inherit that.
+            // `nohup` ignores SIGHUP, and programs inherit that.
             let mut command = Command::new("env");
             command.arg("--default-signal=INT,TERM,HUP");
             command.arg(env!("CARGO_BIN_EXE_millpond"));

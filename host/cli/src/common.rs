@@ -2,6 +2,7 @@
 
 use anyhow::{Context, Result};
 use bytesize::ByteSize;
+use clap::Args;
 use millpond::config::SigningKeys;
 use millpond::store::{ContentId, Record};
 
@@ -12,6 +13,26 @@ pub(crate) fn signing_keys() -> Result<Option<SigningKeys>> {
         return Ok(None);
     };
     Ok(Some(SigningKeys::parse(&text).context(VARIABLE)?))
+}
+
+/// The option `--request-memory-limit`.
+#[derive(Debug, Args)]
+pub(crate) struct RequestMemory {
+    /// Maximum memory of one request, of all kinds together.
+    #[arg(
+        long,
+        value_name = "SIZE",
+        default_value = "1MiB",
+        env = "MILLPOND_REQUEST_MEMORY_LIMIT"
+    )]
+    request_memory_limit: ByteSize,
+}
+
+impl RequestMemory {
+    /// The limit, in bytes.
+    pub(crate) fn bytes(&self) -> Result<usize> {
+        bytes(self.request_memory_limit, "--request-memory-limit")
+    }
 }
 
 /// Describes stored media in JSON, as far as every command tells it alike.

@@ -1,9 +1,8 @@
 //! `millpond inspect`.
 
-use crate::common::{bytes, readable};
+use crate::common::{RequestMemory, readable};
 use crate::hints;
 use anyhow::Result;
-use bytesize::ByteSize;
 use clap::Args;
 use millpond::{Limits, Source};
 use std::io::{self, Write};
@@ -16,14 +15,8 @@ pub(crate) struct Inspect {
     #[arg(value_name = "FILE")]
     file: Option<PathBuf>,
 
-    /// Maximum memory of one request, of all kinds together.
-    #[arg(
-        long,
-        value_name = "SIZE",
-        default_value = "1MiB",
-        env = "MILLPOND_REQUEST_MEMORY_LIMIT"
-    )]
-    request_memory_limit: ByteSize,
+    #[command(flatten)]
+    request_memory: RequestMemory,
 }
 
 impl Inspect {
@@ -33,7 +26,7 @@ impl Inspect {
             None => Source::embedded(),
         };
         let mut limits = Limits::default();
-        limits.request_memory_bytes = bytes(self.request_memory_limit, "--request-memory-limit")?;
+        limits.request_memory_bytes = self.request_memory.bytes()?;
         let inspection = source.inspect(&limits).map_err(hints::of_component)?;
         let mut lines = vec![
             format!("component  {}", inspection.name),

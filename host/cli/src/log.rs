@@ -2,8 +2,7 @@
 
 use crate::line::{Clock, Line};
 use clap::ValueEnum;
-use millpond::memory_plan::PROGRAM_BYTES;
-use millpond_server::CLIENT_TABLES_BYTES;
+use millpond::memory_plan::LOG_QUEUE_BYTES;
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
 use prometheus_client::metrics::counter::ConstCounter;
@@ -20,9 +19,9 @@ use tracing_subscriber::fmt::MakeWriter;
 /// dropped and counted, since no request waits for its line to be read.
 const LOG_BYTES: usize = 1024 * 1024;
 
-// The memory plan sets aside the lines, as much again for the queue that they wait in and for what the allocator rounds
-// up, and the tables of clients.
-const _: () = assert!(2 * LOG_BYTES + CLIENT_TABLES_BYTES <= PROGRAM_BYTES);
+// The memory plan sets aside the lines, and as much again for the queue that they wait in and for what the allocator rounds
+// up.
+const _: () = assert!(2 * LOG_BYTES <= LOG_QUEUE_BYTES);
 
 /// Format of the log.
 #[derive(Debug, Clone, Copy, ValueEnum)]

@@ -1,7 +1,7 @@
 //! `millpond serve`.
 
 use crate::certificate;
-use crate::common::{bytes, readable, signing_keys};
+use crate::common::{RequestMemory, bytes, readable, signing_keys};
 use crate::hints;
 use crate::listen::{Host, ListenAddress, Place};
 use crate::log::{Log, LogFormat, LogLevel, announce};
@@ -93,14 +93,8 @@ pub(crate) struct Serve {
     #[arg(long, value_name = "SIZE", env = "MILLPOND_MEMORY_LIMIT")]
     memory_limit: Option<ByteSize>,
 
-    /// Maximum memory of one request, of all kinds together.
-    #[arg(
-        long,
-        value_name = "SIZE",
-        default_value = "1MiB",
-        env = "MILLPOND_REQUEST_MEMORY_LIMIT"
-    )]
-    request_memory_limit: ByteSize,
+    #[command(flatten)]
+    request_memory: RequestMemory,
 
     /// Maximum size of the response cache. `off` runs the component for every request.
     #[arg(
@@ -386,7 +380,7 @@ impl Serve {
             Some(memory) => bytes(memory, "--memory-limit")?,
             None => memory_bytes(),
         };
-        limits.request_memory_bytes = bytes(self.request_memory_limit, "--request-memory-limit")?;
+        limits.request_memory_bytes = self.request_memory.bytes()?;
         limits.response_cache_bytes = self.response_cache.0;
         Ok(limits)
     }

@@ -111,7 +111,7 @@ impl AccessLogEntry {
         self.status = Some(status);
     }
 
-    /// So many bytes of the body were sent.
+    /// Counts bytes of the body that were sent.
     pub fn sent(&mut self, bytes: usize) {
         self.body_bytes += bytes as u64;
     }

@@ -52,7 +52,7 @@ impl Budget {
         self.total_units * UNIT_BYTES
     }
 
-    /// What is reserved now, in bytes.
+    /// Bytes that are reserved now.
     #[must_use]
     pub fn reserved_bytes(&self) -> usize {
         (self.total_units - self.units.available_permits().min(self.total_units)) * UNIT_BYTES

@@ -4,7 +4,7 @@ use crate::kind::Kind;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use tokio::sync::Notify;
 
-/// What requests use now, by count.
+/// Counts of the things that requests use now.
 #[derive(Debug, Default)]
 pub struct InUse {
     requests: AtomicUsize,

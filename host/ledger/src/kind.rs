@@ -31,7 +31,7 @@ pub enum Kind {
     Files,
     /// A connection's own state: task, read buffer, parser, response head.
     Connection,
-    /// What the kernel may keep for a connection, both ways.
+    /// The kernel's buffers of a connection, both ways.
     Socket,
 }
 

@@ -136,7 +136,7 @@ impl ResponseCache {
     }
 
     /// Returns the fresh response under a key without waiting.
-    pub(crate) fn lookup_now(&self, cache_key: &CacheKey) -> Option<Arc<StoredResponse>> {
+    pub(crate) fn try_look_up(&self, cache_key: &CacheKey) -> Option<Arc<StoredResponse>> {
         let entry = self.answers.get(cache_key.bytes.as_slice())?;
         entry.response.filter(|_| Instant::now() < entry.until)
     }
@@ -539,7 +539,7 @@ mod tests {
     async fn fill(reuse: &ResponseCache, cache_key: &CacheKey, answer: Option<StoredResponse>) {
         match reuse.look_up(cache_key, Duration::ZERO).await {
             Lookup::Miss(guard) => guard.fill(answer),
-            _ => panic!("something is lookup_now"),
+            _ => panic!("something is try_look_up"),
         }
     }
 
@@ -557,12 +557,12 @@ mod tests {
         let with_range = cache_key(&reuse, "/a", Some("bytes=0-0"));
         assert_ne!(before.bytes, with_range.bytes);
         fill(&reuse, &with_range, of(Access::Public)).await;
-        let lookup_now = reuse.look_up(&with_range, Duration::ZERO).await;
-        assert!(matches!(lookup_now, Lookup::Hit(_)));
+        let try_look_up = reuse.look_up(&with_range, Duration::ZERO).await;
+        assert!(matches!(try_look_up, Lookup::Hit(_)));
         for other in [None, Some("bytes=0-1")] {
             let other = cache_key(&reuse, "/a", other);
-            let lookup_now = reuse.look_up(&other, Duration::ZERO).await;
-            assert!(matches!(lookup_now, Lookup::Miss(_)));
+            let try_look_up = reuse.look_up(&other, Duration::ZERO).await;
+            assert!(matches!(try_look_up, Lookup::Miss(_)));
         }
     }
 

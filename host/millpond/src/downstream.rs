@@ -2,8 +2,9 @@
 
 use crate::store::FileRange;
 use bytes::Bytes;
+use http::header::HeaderName;
 use http::request::Parts;
-use http::{HeaderMap, StatusCode};
+use http::{HeaderMap, Method, StatusCode};
 use millpond_ledger::{LedgerHandle, Route};
 use std::fmt;
 use std::net::IpAddr;
@@ -52,16 +53,40 @@ pub trait Downstream: fmt::Debug + Send + Sync {
     fn rate_limit(&self) -> Option<NonZeroU32>;
 
     /// Bytes of a file that the kernel may be given at a time to send (`sendfile(2)`), if it may now.
-    fn sendfile_bytes(&self) -> Option<usize>;
+    fn sendfile_bytes(&self) -> Option<usize> {
+        None
+    }
 
-    /// Has the kernel send a range of a file. The bytes returned stand for it, and are never looked at.
-    fn sendfile(&self, range: FileRange) -> Bytes;
+    /// Has the kernel send a range of a file. The bytes returned stand for it, and are never looked at. It is called only
+    /// where [`Downstream::sendfile_bytes`] has allowed it.
+    fn sendfile(&self, range: FileRange) -> Bytes {
+        let _ = range;
+        Bytes::new()
+    }
 
     /// The bytes that stood for a range have been sent, or will not be.
-    fn end_sendfile(&self);
+    fn end_sendfile(&self) {}
 
     /// Whether a file has shrunk of which the kernel was given a range to send.
-    fn has_shrunk_file(&self) -> bool;
+    fn has_shrunk_file(&self) -> bool {
+        false
+    }
+}
+
+/// A request's head as a server has parsed it, before it is a [`Parts`]. It asks for no content and says nothing about the
+/// connection.
+pub trait SimpleHead {
+    /// `GET` or `HEAD`.
+    fn method(&self) -> &Method;
+
+    /// The target, in origin-form.
+    fn target(&self) -> &str;
+
+    /// The lines of a field, in their order.
+    fn lines<'a>(&'a self, name: &HeaderName) -> impl Iterator<Item = &'a [u8]> + use<'a, Self>;
+
+    /// Bytes that the request is charged with for its head.
+    fn held_bytes(&self) -> usize;
 }
 
 /// A request that the server refuses before the guest sees it. The service answers it and logs it.

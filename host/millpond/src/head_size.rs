@@ -50,20 +50,20 @@ pub(crate) fn held_by_request(head: &Parts) -> usize {
     )
 }
 
-/// What a request takes on the heap beside what has a kind of its own, in bytes: its ledger, its record, its
-/// body, and its head's fields, each with this much beside name and value.
+/// Bytes that a request takes on the heap beside the kinds that are charged by themselves: its ledger, its log entry, its
+/// body.
 pub const REQUEST_OVERHEAD_BYTES: usize = 2048;
-/// See [`REQUEST_OVERHEAD_BYTES`].
+/// Bytes that a field of a head takes beside its name and value.
 pub const FIELD_OVERHEAD_BYTES: usize = 96;
 
-/// What a request's head and all that is remembered of the request take, in bytes: with so many field lines, whose names
-/// and values are so many bytes together.
+/// Bytes that a request's head and its log entry take. `lines` is the number of field lines, and `fields_bytes` the sum of
+/// their names and values.
 #[must_use]
 pub fn held_by_head(target: &str, lines: usize, fields_bytes: usize) -> usize {
     REQUEST_OVERHEAD_BYTES + target.len() + fields_bytes + lines * FIELD_OVERHEAD_BYTES
 }
 
-/// What fields take in memory, in bytes.
+/// Bytes that fields take in memory.
 pub(crate) fn held_by_fields(fields: &HeaderMap) -> usize {
     fields_bytes(fields) + fields.len() * FIELD_OVERHEAD_BYTES
 }

@@ -85,7 +85,7 @@ impl Default for Limits {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum Limit {
-    /// What it would hold in all, by the kind that would pass the limit; or a limit of that kind itself.
+    /// The memory of the request, by the kind that would pass the limit; or a limit of that kind itself.
     #[error("{0}")]
     Memory(Kind),
     /// Core instances, memories or tables, by count.

@@ -1,10 +1,10 @@
 //! A host as a service: for any server by `tower`, and for millpond's own server, which asks for a little more.
 
 use crate::body::MediaBody;
+use crate::downstream::SimpleHead;
 use crate::service::{CachedResponse, Millpond};
 use bytes::Bytes;
-use http::header::HeaderName;
-use http::{Method, Request, Response};
+use http::{Request, Response};
 use http_body::Body;
 use std::convert::Infallible;
 use std::future::Future;
@@ -28,14 +28,8 @@ pub trait MediaService: Clone + Send + Sync + Unpin + 'static {
 
     /// Answers a request from a cache, if that needs nothing to be waited for. The server writes such a response as it is.
     /// A program's own service answers none so, unless it says otherwise.
-    fn try_cached<'a, L: Iterator<Item = &'a [u8]>>(
-        &self,
-        method: &Method,
-        target: &str,
-        lines: impl Fn(&HeaderName) -> L,
-        head_bytes: usize,
-    ) -> Option<CachedResponse> {
-        let _ = (method, target, lines, head_bytes);
+    fn try_cached(&self, head: &impl SimpleHead) -> Option<CachedResponse> {
+        let _ = head;
         None
     }
 }
@@ -51,14 +45,8 @@ impl MediaService for Millpond {
         Millpond::serve(self, request)
     }
 
-    fn try_cached<'a, L: Iterator<Item = &'a [u8]>>(
-        &self,
-        method: &Method,
-        target: &str,
-        lines: impl Fn(&HeaderName) -> L,
-        head_bytes: usize,
-    ) -> Option<CachedResponse> {
-        Millpond::try_cached(self, method, target, lines, head_bytes)
+    fn try_cached(&self, head: &impl SimpleHead) -> Option<CachedResponse> {
+        Millpond::try_cached(self, head)
     }
 }
 

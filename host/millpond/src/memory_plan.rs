@@ -31,9 +31,12 @@ pub const ANSWER_BYTES: usize = SEND_WINDOW_BYTES + 2 * REQUEST_OVERHEAD_BYTES +
 /// A response's head and the parts that the guest made, in bytes; what is beyond is reserved when it comes.
 pub(crate) const RESPONSE_BYTES: usize = 4 * 1024;
 
-/// Bytes that the program around the library takes at first traffic and then keeps: the queue of its log, tables of
-/// clients. The crates that have those see to it that they take no more.
-pub const PROGRAM_BYTES: usize = 3328 * 1024;
+/// Set aside for the queue of a program's log, in bytes. The command's takes no more.
+pub const LOG_QUEUE_BYTES: usize = 2 * 1024 * 1024;
+
+/// Tables of clients of a server, in bytes: part of what is set aside for the allocator. The server's take no more, and
+/// there are none unless asked for.
+pub const CLIENT_TABLES_BYTES: usize = 1280 * 1024;
 
 /// How the process's bound is made up, in bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -41,7 +44,7 @@ pub const PROGRAM_BYTES: usize = 3328 * 1024;
 pub struct MemoryPlan {
     /// The sum: what the process and the kernel on its behalf never hold more than.
     pub bound_bytes: usize,
-    /// What the process holds before its first request, with room for the allocator's own keeping.
+    /// Bytes that the process holds before its first request, with room for the allocator's own keeping.
     pub fixed_bytes: usize,
     /// For what is kept between requests: open files of the store's, and answers that may be given again.
     pub kept_bytes: usize,
@@ -64,11 +67,11 @@ pub struct MemoryPlan {
     readable(*bound_bytes), readable(*least_bytes), readable(*fixed_bytes), readable(*request_bytes)
 )]
 pub struct InsufficientMemory {
-    /// What was given.
+    /// The limit that was set.
     pub bound_bytes: usize,
-    /// What the process takes by itself.
+    /// Bytes that the process takes by itself.
     pub fixed_bytes: usize,
-    /// What one request may take.
+    /// Bytes that one request may take.
     pub request_bytes: usize,
     /// The least that would do.
     pub least_bytes: usize,
@@ -80,8 +83,8 @@ const MIB: usize = 1024 * 1024;
 /// with a margin. It is that part of the bound.
 pub(crate) const ALLOCATOR_PART: usize = 16;
 
-/// What a process takes more by itself at one start than at another, in bytes: the compiler leaves pages with the
-/// allocator, or finds its code in the cache. It is in the least that is asked for, so that that is enough the next time.
+/// Bytes by which a process takes more at one start than at another: the compiler leaves pages with the allocator, or finds
+/// its code in the cache. The least that an error names has them, so that it is enough the next time.
 const STARTS_DIFFER_BYTES: usize = 4 * MIB;
 
 fn readable(bytes: usize) -> impl fmt::Display {

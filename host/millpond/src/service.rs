@@ -3,7 +3,7 @@
 use crate::body::{MediaBody, Part};
 use crate::cache::{Lookup, ResponseCache, StoredResponse};
 use crate::config::{Config, Settings};
-use crate::downstream::{Downstream, Exchange};
+use crate::downstream::{Downstream, Exchange, SimpleHead};
 use crate::engine::component::{ComponentError, Inspection, Source};
 use crate::engine::limited::{Limited, limit_of};
 use crate::engine::media::response::{self, Checked};
@@ -16,7 +16,9 @@ use crate::engine::{Guest, Runtime};
 use crate::error::RequestError;
 use crate::head_size::{self, held_by_fields, held_by_request, target};
 use crate::limits::{Limit, Limits};
-use crate::memory_plan::{ALLOCATOR_PART, ANSWER_BYTES, MemoryPlan, PROGRAM_BYTES, RESPONSE_BYTES};
+use crate::memory_plan::{
+    ALLOCATOR_PART, ANSWER_BYTES, CLIENT_TABLES_BYTES, LOG_QUEUE_BYTES, MemoryPlan, RESPONSE_BYTES,
+};
 use crate::store::{DynMediaStore, MediaStore};
 use bytes::Bytes;
 use http::header::{self, HeaderName, HeaderValue};
@@ -84,7 +86,7 @@ struct Shared {
     budget: Arc<Budget>,
     instances: Arc<Semaphore>,
     /// None where each request is answered by an instance.
-    reuse: Option<ResponseCache>,
+    cache: Option<ResponseCache>,
 }
 
 /// No instance can be made, and why.
@@ -107,12 +109,12 @@ impl Millpond {
         let settings = Arc::new(config.settings());
         let runtime = Runtime::new(source, &limits, store.folder(), &settings)?;
         // What the process has by now, its component compiled, is what it has without a request.
-        let own_bytes = process::own_bytes() + PROGRAM_BYTES;
+        let own_bytes = process::own_bytes() + LOG_QUEUE_BYTES;
         let files = process::open_files_limit();
         let store_bytes = store.kept_bytes().most;
         let bound =
             MemoryPlan::partition(limits.memory_bytes, own_bytes, store_bytes, files, &limits)?;
-        let reuse_bytes = bound.kept_bytes - store_bytes;
+        let cache_bytes = bound.kept_bytes - store_bytes;
         // The other half is for whoever does not wait.
         store.limit_waiting(bound.instances / 2);
         Ok(Millpond {
@@ -126,7 +128,7 @@ impl Millpond {
                 bound,
                 budget: Arc::new(Budget::new(bound.answers_bytes)),
                 instances: Arc::new(Semaphore::new(bound.instances)),
-                reuse: (reuse_bytes > 0).then(|| ResponseCache::new(reuse_bytes)),
+                cache: (cache_bytes > 0).then(|| ResponseCache::new(cache_bytes)),
             }),
         })
     }
@@ -154,7 +156,7 @@ impl Millpond {
     pub fn cache_bytes(&self) -> CacheBytes {
         CacheBytes {
             files: self.shared.media.kept_bytes().now,
-            responses: self.shared.reuse.as_ref().map_or(0, ResponseCache::bytes),
+            responses: self.shared.cache.as_ref().map_or(0, ResponseCache::bytes),
         }
     }
 
@@ -260,30 +262,24 @@ impl Millpond {
 
 impl Millpond {
     /// Answers a request from the cache, if that needs nothing to be waited for. `None` otherwise: the request goes the
-    /// usual way then, as if nobody had looked. `head_bytes` are the bytes that the request's head takes.
-    pub fn try_cached<'a, L: Iterator<Item = &'a [u8]>>(
-        &self,
-        method: &Method,
-        target: &str,
-        lines: impl Fn(&HeaderName) -> L,
-        head_bytes: usize,
-    ) -> Option<CachedResponse> {
+    /// usual way then, as if nobody had looked.
+    pub(crate) fn try_cached(&self, head: &impl SimpleHead) -> Option<CachedResponse> {
         let shared = &self.shared;
-        let reuse = shared.reuse.as_ref()?;
-        let cache_key = reuse.cache_key(method, target, lines)?;
-        let answer = reuse.lookup_now(&cache_key)?;
+        let cache = shared.cache.as_ref()?;
+        let (method, target) = (head.method(), head.target());
+        let cache_key = cache.cache_key(method, target, |name| head.lines(name))?;
+        let answer = cache.try_look_up(&cache_key)?;
         let written = answer.written()?;
         let room = shared.budget.try_reserve(ANSWER_BYTES)?;
         let accounts = Arc::clone(&shared.accounts);
-        let (route, method_) = (Arc::clone(answer.route()), method.clone());
         let owner = Owner::Request {
-            method: method_,
-            route,
+            method: method.clone(),
+            route: Arc::clone(answer.route()),
         };
         let limit_bytes = shared.limits.request_memory_bytes;
         let ledger = Ledger::new(accounts.ledgers(), owner, limit_bytes);
         let charge = |kind, bytes| ledger.charge(kind, bytes).ok();
-        let of_head = charge(Kind::Head, head_bytes)?;
+        let of_head = charge(Kind::Head, head.held_bytes())?;
         let of_response = charge(Kind::Response, written.response_bytes())?;
         let parts = answer.parts_now(&shared.media, &ledger.handle())?.ok()?;
         let content = written.content(parts, method)?;
@@ -371,15 +367,15 @@ impl Shared {
         match self.runtime.guest() {
             Guest::Media(guest) => {
                 let mut guard = None;
-                if let Some(reuse) = &self.reuse
+                if let Some(cache) = &self.cache
                     && let Some(cache_key) =
-                        reuse.cache_key(&head.method, target(head), |name| lines(head, name))
+                        cache.cache_key(&head.method, target(head), |name| lines(head, name))
                 {
-                    match reuse.look_up(&cache_key, self.limits.wall).await {
+                    match cache.look_up(&cache_key, self.limits.wall).await {
                         Lookup::Hit(answer) => {
                             match self.answer_again(&answer, deadline, record).await? {
                                 Some(answered) => return Ok(answered),
-                                None => reuse.invalidate(&cache_key, &answer),
+                                None => cache.invalidate(&cache_key, &answer),
                             }
                         }
                         Lookup::Miss(first) => guard = Some(first),
@@ -633,6 +629,6 @@ impl MemorySources for Millpond {
             Some(_) => 0,
             None => bound.instances * POOL_SLOT_BYTES + bound.bound_bytes / ALLOCATOR_PART,
         };
-        process::THREADS_BYTES + PROGRAM_BYTES + beside_bytes
+        process::THREADS_BYTES + LOG_QUEUE_BYTES + CLIENT_TABLES_BYTES + beside_bytes
     }
 }

@@ -22,10 +22,6 @@ use std::time::Duration;
 /// megabyte holds, and more than ask at one time of what one process serves. Further ones share one count.
 pub(crate) const CLIENTS: usize = 14 * 1024;
 
-/// Bytes of the tables of clients, at most: that of the rates, and that of the requests in flight, with an entry for each
-/// of [`millpond::memory_plan::CONNECTIONS`] at most. There are none unless asked for. A test computes that they are less.
-pub const CLIENT_TABLES_BYTES: usize = 1280 * 1024;
-
 /// Limits per client. A client is an IPv4 address or an IPv6 network of 64 bits.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 #[non_exhaustive]
@@ -278,7 +274,7 @@ mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
     use governor::clock::FakeRelativeClock;
-    use millpond::memory_plan::CONNECTIONS;
+    use millpond::memory_plan::{CLIENT_TABLES_BYTES, CONNECTIONS};
     use std::net::Ipv4Addr;
 
     fn client(number: u32) -> ClientAddress {

@@ -20,7 +20,7 @@ mod sys;
 pub mod tls;
 mod transport;
 
-pub use client_limits::{CLIENT_TABLES_BYTES, ClientLimits, IpNet, Rate};
+pub use client_limits::{ClientLimits, IpNet, Rate};
 pub use incoming::{Listener, Listeners};
 pub use limits::{ConnectionLimits, LimitRateTooLow};
 pub use listener::Server;

@@ -21,8 +21,7 @@ use tokio_rustls::server::TlsStream;
 /// Largest file with a certificate or a key, in bytes: a long chain has some ten thousand.
 const CERTIFICATE_FILE_BYTES: u64 = 256 * 1024;
 
-/// What TLS keeps of what is to be sent, in bytes: a frame of HTTP/2 with its head, which is a little more than one
-/// record, in two.
+/// Bytes to be sent that TLS buffers: a frame of HTTP/2 with its head, which is a little more than one record, in two.
 const TLS_SEND_BYTES: usize = 20 * 1024;
 
 /// A certificate with its key, from two files, and what a connection needs to be encrypted with it: TLS 1.2 or 1.3, and

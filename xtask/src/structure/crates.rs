@@ -53,7 +53,7 @@ pub(super) fn picture(root: &Path) -> Result<String> {
 /// How far below the top a crate is; `None` for one that is in no layer.
 fn layer(name: &str) -> Option<usize> {
     let has = |layer: &&[(&str, usize)]| layer.iter().any(|(other, _)| *other == name);
-    LAYERS.iter().position(|layer| has(&layer))
+    LAYERS.iter().position(has)
 }
 
 /// The crates in layers that a crate is compiled with, tests apart.

@@ -113,7 +113,7 @@ impl Files {
         }
     }
 
-    /// What each file uses of others.
+    /// The files that each file uses.
     fn edges(&self) -> BTreeMap<&Path, BTreeSet<&Path>> {
         let mut edges: BTreeMap<&Path, BTreeSet<&Path>> = BTreeMap::new();
         for parsed in self.modules.values() {

@@ -64,7 +64,7 @@ impl Monitor {
     }
 }
 
-/// What the monitor asks of the program that it watches.
+/// The program that a monitor watches, as far as the monitor asks about it.
 pub trait MemorySources: Send + 'static {
     /// The accounts of all requests and connections.
     fn accounts(&self) -> &Accounts;

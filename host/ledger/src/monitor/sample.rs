@@ -5,19 +5,19 @@ use crate::heap::HeapFigures;
 use crate::process::ProcessMemory;
 use crate::registry::Snapshot;
 
-/// What the watch saw last.
+/// Figures of one look at the process.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct Sample {
-    /// What the kernel says of the process.
+    /// The kernel's figures of the process.
     pub process: ProcessMemory,
-    /// What the allocator says of itself, where it says anything.
+    /// The allocator's figures, where it has any.
     pub heap: Option<HeapFigures>,
-    /// What the kernel holds for open connections.
+    /// Bytes that the kernel holds for open connections.
     pub socket_bytes: usize,
-    /// What the ledgers say.
+    /// The sums of the ledgers.
     pub survey: Snapshot,
-    /// What the allocator has given out beyond what it had at the start and what the ledgers explain. Ledgers count
+    /// Bytes that the allocator has given out, less those of the start and those that the ledgers explain. Ledgers count
     /// a little more than is taken, so it may be below zero.
     pub unexplained_bytes: i64,
     /// How what is unexplained moves.

@@ -12,7 +12,7 @@ use wasmtime::component::Component;
 /// Largest component that is compiled, in bytes: ones with a language runtime have some 20 MB.
 pub(crate) const COMPONENT_BYTES: u64 = 64 * 1024 * 1024;
 
-/// What a component exports, which says how it is asked.
+/// The version of `wasi:http` that a component exports, which says how it is called.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum HttpVersion {
     /// `wasi:http/incoming-handler@0.2`.

@@ -14,8 +14,8 @@ use wasmparser::{
     Instance, Operator, Parser, Payload, TableInit, TypeRef,
 };
 
-/// What a wasmtime store takes on the host's side before there is an instance in it, in bytes; what the instance takes
-/// depends on the component (`engine/footprint.rs`). Tests measure that both together are less.
+/// Bytes that a wasmtime store takes on the host's side before there is an instance in it. The instance's own depend on
+/// the component ([`InstanceCost`]). Tests measure that both together are less.
 const STORE_BYTES: usize = 12 * 1024;
 
 /// The allocator gives as much as was asked for and a part of that, at most: its sizes are that far apart.

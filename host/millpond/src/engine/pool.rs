@@ -12,12 +12,12 @@ pub(crate) const GUEST_STACK_BYTES: usize = 128 * 1024;
 /// The whole fiber stack: the host's own functions, called from the guest, have as much again.
 pub(crate) const STACK_BYTES: usize = 2 * GUEST_STACK_BYTES;
 
-/// What is kept of a freed memory and a freed stack, in bytes, to be cleared by writing zeros rather than by the
-/// kernel: what the embedded component has at its start, and as much again.
+/// Bytes of a freed memory that stay resident and are cleared by writing zeros rather than by the kernel: those that the
+/// embedded component has at its start, and as many again.
 pub(crate) const KEEP_MEMORY_BYTES: usize = 128 * 1024;
 
-/// See [`KEEP_MEMORY_BYTES`].
+/// The same of a freed stack: see [`KEEP_MEMORY_BYTES`].
 pub(crate) const KEEP_STACK_BYTES: usize = 32 * 1024;
 
-/// What the pool keeps resident for each instance, in bytes.
+/// Bytes that the pool keeps resident for each instance.
 pub(crate) const POOL_SLOT_BYTES: usize = KEEP_MEMORY_BYTES + KEEP_STACK_BYTES;

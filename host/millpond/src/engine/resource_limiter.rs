@@ -14,7 +14,7 @@ pub(crate) const CORE_INSTANCES: usize = 64;
 /// Size of a table element in the host: a pointer.
 pub(crate) const TABLE_ELEMENT_BYTES: usize = size_of::<usize>();
 
-/// What an entry of the resource table takes on the host's side, in bytes, open files and buffers aside.
+/// Bytes that an entry of the resource table takes on the host's side, open files and buffers aside.
 pub(crate) const HANDLE_BYTES: usize = 256;
 
 /// What each store of a component takes, in bytes, before its guest has any memory.

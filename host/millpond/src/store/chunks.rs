@@ -1,6 +1,6 @@
 //! Bytes that a program gives piece by piece, from wherever it has them: what a body part is that is no file.
 
-use super::file_slice::OutOfBounds;
+use super::cursor::{Cursor, OutOfBounds};
 use bytes::Bytes;
 use millpond_ledger::Charge;
 use std::fmt;
@@ -46,8 +46,7 @@ impl ReadAt for Bytes {
 #[derive(Clone)]
 pub(crate) struct ChunkStream {
     source: Arc<dyn DynReadAt>,
-    offset: u64,
-    remaining: u64,
+    cursor: Cursor,
 }
 
 /// Open bytes of whatever type, charged while they are open.
@@ -82,43 +81,37 @@ impl ChunkStream {
         offset: u64,
         length: u64,
     ) -> Result<Self, OutOfBounds> {
-        match offset.checked_add(length) {
-            Some(end) if end <= source.length() => Ok(ChunkStream {
-                source,
-                offset,
-                remaining: length,
-            }),
-            _ => Err(OutOfBounds),
-        }
+        Ok(ChunkStream {
+            cursor: Cursor::new(source.length(), offset, length)?,
+            source,
+        })
     }
 
     /// Where in its object the next byte lies.
     pub(crate) fn offset(&self) -> u64 {
-        self.offset
+        self.cursor.offset()
     }
 
     /// Bytes not yet read.
     pub(crate) fn remaining(&self) -> u64 {
-        self.remaining
+        self.cursor.remaining()
     }
 
     /// The same, without what lies beyond the next `length` bytes.
     pub(super) fn truncated(mut self, length: u64) -> Self {
-        self.remaining = self.remaining.min(length);
+        self.cursor.truncate(length);
         self
     }
 
     /// Leaves out the next `count` bytes.
     pub(crate) fn skip(&mut self, count: u64) {
-        let count = count.min(self.remaining);
-        self.offset += count;
-        self.remaining -= count;
+        self.cursor.skip(count);
     }
 
     /// Begins to read at most `most` of the next bytes, of which there has to be one.
     pub(crate) fn read(self, most: usize) -> ReadChunk {
-        let wanted = usize::try_from(self.remaining).map_or(most, |remaining| remaining.min(most));
-        let read = Arc::clone(&self.source).read_at(self.offset, wanted);
+        let wanted = self.cursor.chunk_bytes(most);
+        let read = Arc::clone(&self.source).read_at(self.cursor.offset(), wanted);
         ReadChunk {
             rest: self,
             wanted,
@@ -130,8 +123,7 @@ impl ChunkStream {
 impl fmt::Debug for ChunkStream {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("ChunkStream")
-            .field("offset", &self.offset)
-            .field("remaining", &self.remaining)
+            .field("cursor", &self.cursor)
             .finish_non_exhaustive()
     }
 }

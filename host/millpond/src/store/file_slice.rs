@@ -1,5 +1,6 @@
 //! A slice of an open file, read piece by piece: what a body part is until it becomes bytes.
 
+use super::cursor::{Cursor, OutOfBounds};
 use super::thread_pool::{Blocking, ThreadPool};
 use bytes::{Bytes, BytesMut};
 use millpond_ledger::Charge;
@@ -19,7 +20,7 @@ pub(crate) struct MediaFile {
     bytes: Option<Bytes>,
 }
 
-/// What an open file takes in the kernel and here, in bytes.
+/// Bytes that an open file takes in the kernel and here.
 pub(crate) const FILE_BYTES: usize = 1024;
 
 /// Most bytes of a file that are kept beside it, in bytes: what an answer has room for anyway.
@@ -40,8 +41,7 @@ pub struct OpenFile {
 #[derive(Debug, Clone)]
 pub(crate) struct FileSlice {
     file: Arc<OpenFile>,
-    offset: u64,
-    remaining: u64,
+    cursor: Cursor,
     /// Whether it is short enough to be lent.
     is_short: bool,
 }
@@ -56,11 +56,6 @@ pub struct FileRange {
     /// How many bytes.
     pub length: usize,
 }
-
-/// A slice would reach past the end of its object.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("the slice reaches past the end of the object")]
-pub(crate) struct OutOfBounds;
 
 /// What reading without waiting came to.
 #[derive(Debug)]
@@ -146,45 +141,39 @@ impl OpenFile {
 
 impl FileSlice {
     pub(crate) fn new(file: Arc<OpenFile>, offset: u64, length: u64) -> Result<Self, OutOfBounds> {
-        match offset.checked_add(length) {
-            Some(end) if end <= file.file.length => Ok(FileSlice {
-                file,
-                offset,
-                remaining: length,
-                is_short: length <= LENT_BYTES,
-            }),
-            _ => Err(OutOfBounds),
-        }
+        Ok(FileSlice {
+            cursor: Cursor::new(file.file.length, offset, length)?,
+            file,
+            is_short: length <= LENT_BYTES,
+        })
     }
 
     /// Where in its object the next byte lies.
     pub(crate) fn offset(&self) -> u64 {
-        self.offset
+        self.cursor.offset()
     }
 
     /// Bytes not yet read.
     pub(crate) fn remaining(&self) -> u64 {
-        self.remaining
+        self.cursor.remaining()
     }
 
     /// The same slice, without what lies beyond its next `length` bytes.
     pub(crate) fn truncated(mut self, length: u64) -> Self {
-        self.remaining = self.remaining.min(length);
+        self.cursor.truncate(length);
         self
     }
 
     /// Leaves out the next `count` bytes.
     pub(crate) fn skip(&mut self, count: u64) {
-        let count = count.min(self.remaining);
-        self.offset += count;
-        self.remaining -= count;
+        self.cursor.skip(count);
     }
 
     /// At most `most` of the next bytes, where the file has them in memory.
     pub(crate) fn take_kept(&mut self, most: usize) -> Option<Bytes> {
         let bytes = self.file.file.bytes.as_ref()?;
-        let start = usize::try_from(self.offset).ok()?;
-        let wanted = usize::try_from(self.remaining).map_or(most, |remaining| remaining.min(most));
+        let start = usize::try_from(self.cursor.offset()).ok()?;
+        let wanted = self.cursor.chunk_bytes(most);
         let taken = bytes.slice(start..start + wanted);
         self.skip(wanted as u64);
         Some(taken)
@@ -193,17 +182,17 @@ impl FileSlice {
     /// Some of the next bytes, for the kernel to take out of the file when it sends them. `None` where they are to be had in
     /// another way.
     pub(crate) fn lend(&mut self, most: usize) -> Option<FileRange> {
-        let length = usize::try_from(self.remaining).map_or(most, |remaining| remaining.min(most));
+        let length = self.cursor.chunk_bytes(most);
         if !self.is_short
             || self.file.file.threads.is_some()
             || length <= SMALL_BYTES
-            || !now::is_in_memory(self.file.file(), self.offset, length)
+            || !now::is_in_memory(self.file.file(), self.cursor.offset(), length)
         {
             return None;
         }
         let range = FileRange {
             file: Arc::clone(&self.file),
-            offset: self.offset,
+            offset: self.cursor.offset(),
             length,
         };
         self.skip(length as u64);
@@ -253,14 +242,14 @@ impl FileSlice {
         most: usize,
         read: impl Fn(&File, &mut [u8], u64) -> io::Result<usize>,
     ) -> io::Result<usize> {
-        let wanted = usize::try_from(self.remaining).map_or(most, |remaining| remaining.min(most));
+        let wanted = self.cursor.chunk_bytes(most);
         if wanted == 0 {
             return Ok(0);
         }
         let start = buffer.len();
         buffer.resize(start + wanted, 0);
         let result = loop {
-            match read(self.file.file(), &mut buffer[start..], self.offset) {
+            match read(self.file.file(), &mut buffer[start..], self.cursor.offset()) {
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 result => break result,
             }
@@ -270,8 +259,7 @@ impl FileSlice {
         match result {
             Ok(0) => Err(has_shrunk()),
             Ok(count) => {
-                self.offset += count as u64;
-                self.remaining -= count as u64;
+                self.cursor.skip(count as u64);
                 Ok(count)
             }
             Err(error) => Err(error),

@@ -41,7 +41,7 @@ use std::time::{Duration, Instant, SystemTime};
 #[derive(Debug, Clone)]
 pub struct Folder(Arc<Shared>);
 
-/// What clones of a folder share.
+/// The state that clones of a folder share.
 #[derive(Debug)]
 struct Shared {
     /// Where the folder was said to be: another one may come to lie there.
@@ -55,7 +55,7 @@ struct Shared {
     lookup: Mutex<Lookup>,
 }
 
-/// What came of looking up where the folder's path leads.
+/// The outcome of looking up where the folder's path leads.
 #[derive(Debug, Default)]
 struct Lookup {
     /// When it was begun, if it has not ended.

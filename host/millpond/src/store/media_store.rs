@@ -1,8 +1,8 @@
 //! A store of media, and what it opens: `media-store` of the interface, for those who implement it.
 
 use super::chunks::{ChunkStream, DynReadAt, OpenBytes, ReadAt};
-use super::file_slice::FILE_BYTES;
-use super::file_slice::{FileSlice, MediaFile, OpenFile, OutOfBounds};
+use super::cursor::OutOfBounds;
+use super::file_slice::{FILE_BYTES, FileSlice, MediaFile, OpenFile};
 use millpond_format::{Access, ContentId};
 use millpond_ledger::{Exceeded, Kind, LedgerHandle, heap};
 use std::fmt;

@@ -5,6 +5,7 @@
 //! beside it at `<root>/<ab>/<id>.json`.
 
 mod chunks;
+mod cursor;
 mod digest_cache;
 mod file_slice;
 mod folder;

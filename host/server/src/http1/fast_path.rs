@@ -12,6 +12,7 @@ use crate::transport::exchange::Http1Response;
 use http::Method;
 use http::header::HeaderName;
 use httpdate::HttpDate;
+use millpond::downstream::SimpleHead;
 use millpond::head_size::held_by_head;
 use millpond::ledger::Outcome;
 use millpond::{CachedResponse, MediaService};
@@ -62,9 +63,7 @@ impl<S: MediaService> Direct<S> {
         if !may_be_answered {
             return None;
         }
-        let (method, bytes) = (&head.method, head.held_bytes());
-        let lines = |name: &HeaderName| head.lines(name);
-        let cached = self.service.try_cached(method, head.target, lines, bytes)?;
+        let cached = self.service.try_cached(&head)?;
         Some(Given::new(cached, &self.connection))
     }
 
@@ -164,9 +163,9 @@ const MOST_FIELDS: usize = 32;
 /// A request's head that means no more than it says: no content, nothing about the connection, one host.
 pub(crate) struct PlainHead<'a> {
     /// `GET` or `HEAD`.
-    pub(crate) method: Method,
+    method: Method,
     /// The target, in origin-form.
-    pub(crate) target: &'a str,
+    target: &'a str,
     fields: &'a [httparse::Header<'a>],
 }
 
@@ -200,16 +199,28 @@ impl<'a> PlainHead<'a> {
             fields,
         })
     }
+}
 
-    /// The lines of a field, in their order.
-    pub(crate) fn lines(&self, name: &HeaderName) -> impl Iterator<Item = &'a [u8]> + use<'a> {
-        let (fields, name) = (self.fields, name.clone());
-        let lines = fields.iter().filter(move |field| is(field, name.as_str()));
+impl<'head> SimpleHead for PlainHead<'head> {
+    fn method(&self) -> &Method {
+        &self.method
+    }
+
+    fn target(&self) -> &str {
+        self.target
+    }
+
+    fn lines<'a>(&'a self, name: &HeaderName) -> impl Iterator<Item = &'a [u8]> + use<'a, 'head> {
+        let name = name.clone();
+        let lines = self
+            .fields
+            .iter()
+            .filter(move |field| is(field, name.as_str()));
         lines.map(|field| field.value)
     }
 
-    /// What it is charged with, in bytes: as much as if the library had read it.
-    pub(crate) fn held_bytes(&self) -> usize {
+    /// As much as if the library had read it.
+    fn held_bytes(&self) -> usize {
         let fields = self.fields.iter();
         let fields = fields.map(|field| field.name.len() + field.value.len());
         held_by_head(self.target, self.fields.len(), fields.sum())

@@ -8,11 +8,11 @@ use crate::http1::fast_path::Direct;
 use crate::http2::field_section::{HEAD_BYTES, PREFACE};
 use crate::protocol::HttpIo;
 use crate::transport::connection::Connection;
-use crate::transport::exchange;
 use http::{Method, Request, StatusCode};
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
+use millpond::downstream::Exchange;
 use millpond::ledger::{AccessLogEntry, Outcome};
 use millpond::{MediaService, Millpond};
 use std::borrow::Cow;
@@ -32,7 +32,7 @@ pub(crate) async fn serve<S: MediaService>(
     let answer = service_fn(|request: Request<Incoming>| {
         // No content is ever used.
         let mut request = request.map(drop);
-        let exchange = exchange::alone(Arc::clone(connection));
+        let exchange = Exchange(Arc::clone(connection) as _);
         request.extensions_mut().insert(exchange);
         let answered = service.serve(request);
         async { Ok::<_, Infallible>(answered.await) }

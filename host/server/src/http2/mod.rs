@@ -11,7 +11,6 @@ use crate::http2::stream::{Stream, StreamBody};
 use crate::limits::ConnectionLimits;
 use crate::protocol::HttpIo;
 use crate::transport::connection::Connection;
-use crate::transport::exchange;
 use crate::transport::timeouts::STREAMS;
 use crate::transport::timeouts::{Clock, TimeoutReason};
 use futures_util::stream::{FuturesUnordered, StreamExt};
@@ -25,12 +24,13 @@ use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 
 use millpond::MediaService;
+use millpond::downstream::Exchange;
 use std::future::{Future, poll_fn};
 use std::pin::{Pin, pin};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::task::Poll;
 
-/// What may wait to be sent on a stream when the next piece is asked for, in bytes: the pieces are the real bound.
+/// Bytes that may wait to be sent on a stream when the next piece is read: the pieces are the real bound.
 const STREAM_SEND_BYTES: usize = 16 * 1024;
 
 /// Content that a client may send on all streams together before it is told that some was read: the least that there can
@@ -99,8 +99,7 @@ async fn answer<S: MediaService>(
     stream: Arc<Stream>,
 ) -> Response<StreamBody<S::Body>> {
     name_host(&mut head);
-    head.extensions
-        .insert(exchange::of_stream(Arc::clone(&stream)));
+    head.extensions.insert(Exchange(Arc::clone(&stream) as _));
     let mut response = service.serve(Request::from_parts(head, ())).await;
     // It is about the connection, of which nothing is said here (RFC 9113 section 8.2.2).
     response.headers_mut().remove(header::CONNECTION);

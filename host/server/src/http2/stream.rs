@@ -12,7 +12,7 @@ use std::pin::Pin;
 use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll};
 
-/// What a stream of HTTP/2 takes beside what every request has reserved, in bytes: its future, its state, and a head of
+/// Bytes that a stream of HTTP/2 takes beside the reservation of every request: its future, its state, and a head of
 /// [`STREAM_HEAD_BYTES`]. A test measures that it is less.
 const STREAM_BYTES: usize = 16 * 1024;
 

@@ -31,18 +31,18 @@ use tokio::time::{sleep, timeout};
 /// a head and writing one, 8 KiB each to begin with. A test measures that it is less.
 const CONNECTION_STATE_BYTES: usize = 24 * 1024;
 
-/// What TLS takes for a connection, in bytes: what it keeps to be sent, its keys and its state, and a buffer in which a record
-/// of 4 KiB fits. A test measures that it is less.
+/// Bytes that TLS takes for a connection: its buffer to be sent, its keys and its state, and a buffer in which a record of
+/// 4 KiB fits. A test measures that it is less.
 pub(crate) const TLS_BYTES: usize = 40 * 1024;
 
 /// Most that comes encrypted and gives no plaintext, in bytes: one record of 16 KiB, with something over. A handshake is
 /// smaller; what is larger is made to fill buffers.
 pub(crate) const TLS_UNREAD_BYTES: usize = 24 * 1024;
 
-/// What a large record takes until its plaintext was read, in bytes: as it came, and deciphered.
+/// Bytes that a large record takes until its plaintext was read: as it came, and deciphered.
 pub(crate) const TLS_RECORD_BYTES: usize = TLS_UNREAD_BYTES + 24 * 1024;
 
-/// What HTTP/2 takes for a connection, in bytes: buffers for a frame each way, two tables of 4 KiB for fields, room for
+/// Bytes that HTTP/2 takes for a connection: buffers for a frame each way, two tables of 4 KiB for fields, room for
 /// as many streams as there may be, with the heads of answers that wait to be sent. A test measures that it is less.
 pub(crate) const HTTP2_BYTES: usize = 96 * 1024;
 

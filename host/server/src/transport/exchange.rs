@@ -11,23 +11,13 @@ use crate::transport::timeouts::ResponseGuard;
 use bytes::Bytes;
 use http::request::Parts;
 use http::{HeaderMap, StatusCode};
-use millpond::downstream::{BeginResponse, Downstream, Exchange, Rejection};
+use millpond::downstream::{BeginResponse, Downstream, Rejection};
 use millpond::ledger::{LedgerHandle, Route};
 use millpond::store::FileRange;
 use std::net::IpAddr;
 use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-
-/// The exchange of a request that is the only one of its connection at its time: HTTP/1.1.
-pub(crate) fn alone(connection: Arc<Connection>) -> Exchange {
-    Exchange(connection)
-}
-
-/// The exchange of a request that is one of several of its connection: HTTP/2.
-pub(crate) fn of_stream(stream: Arc<Stream>) -> Exchange {
-    Exchange(stream)
-}
 
 impl BeginResponse for Connection {
     fn begin_response(
@@ -162,20 +152,6 @@ impl Downstream for Http2Response {
 
     fn chunk_bytes(&self) -> usize {
         self.stream.window().piece_bytes
-    }
-
-    fn sendfile_bytes(&self) -> Option<usize> {
-        None
-    }
-
-    fn sendfile(&self, _range: FileRange) -> Bytes {
-        Bytes::new()
-    }
-
-    fn end_sendfile(&self) {}
-
-    fn has_shrunk_file(&self) -> bool {
-        false
     }
 }
 

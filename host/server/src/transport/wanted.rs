@@ -1,9 +1,9 @@
-//! Who waits for a place among the connections, and how they are told that there may be one.
+//! Waiting for a place among the connections.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use tokio::sync::Notify;
 
-/// Who waits for a place, and what they are told of. The connections of one listener share it.
+/// The waiters for a place, who are woken when there may be one. The connections of one listener share it.
 #[derive(Debug, Default)]
 pub(crate) struct SlotWaiters {
     waiting: AtomicUsize,
@@ -39,7 +39,7 @@ impl<'a> Waiting<'a> {
 impl Drop for Waiting<'_> {
     fn drop(&mut self) {
         self.0.waiting.fetch_sub(1, Ordering::Relaxed);
-        // What it was told of may be for the next one.
+        // Its wake-up may be meant for the next waiter.
         self.0.changed();
     }
 }

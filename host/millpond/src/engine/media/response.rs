@@ -17,13 +17,13 @@ pub(crate) struct Checked {
 pub(crate) struct Recipe {
     /// The guest's terms.
     pub(crate) terms: serve::Cacheability,
-    /// What each part is made of.
+    /// The source of each part.
     pub(crate) parts: Vec<PartRecipe>,
-    /// What the guest opened for it.
+    /// The objects that the guest opened for it.
     pub(crate) opened: Vec<Dependency>,
 }
 
-/// What a part of an answer is made of.
+/// The source of a part of a response.
 pub(crate) enum PartRecipe {
     /// Bytes that the guest made.
     Bytes(Bytes),
@@ -39,7 +39,7 @@ pub(crate) enum PartRecipe {
 }
 
 impl PartRecipe {
-    /// What a part that is made of it takes beside the file that it is of, in bytes.
+    /// Bytes that a part made of it takes, beside its file.
     pub(crate) fn made_bytes(&self) -> usize {
         match self {
             PartRecipe::Bytes(bytes) => size_of::<Part>() + bytes.len(),

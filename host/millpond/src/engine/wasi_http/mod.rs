@@ -43,8 +43,8 @@ use wasmtime_wasi_http::handler::{Proxy, ProxyPre};
 use wasmtime_wasi_http::p2::bindings::http::types::{ErrorCode, Scheme};
 use wasmtime_wasi_http::{WasiBody, WasiHttpCtx, WasiHttpView};
 
-/// What lies between component and connection while a component for `wasi:http` moves a body, in bytes: two pieces that were
-/// written and one on its way. What it reads of files is charged as it is read, a piece at most for each stream.
+/// Bytes between component and connection while a component for `wasi:http` moves a body: two pieces that were written and
+/// one on its way. Bytes that it reads of files are charged as they are read, a piece at most for each stream.
 pub(crate) const HTTP_BUFFERS_BYTES: usize = 3 * HTTP_PIECE_BYTES;
 
 /// A component for `wasi:http`, linked.

@@ -39,7 +39,7 @@ pub(crate) struct HttpState {
     /// Until the next piece of the body is due.
     pub(super) cpu: Arc<CpuBudget>,
     pub(super) ledger: LedgerHandle,
-    /// What lies between the component and the connection.
+    /// Charge of the bytes between the component and the connection.
     pub(super) _buffers: Charge,
 }
 
