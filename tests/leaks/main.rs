@@ -11,7 +11,7 @@ use http_body::{Body, Frame, SizeHint};
 use millpond::ledger::{Kind, LedgerHandle};
 use millpond::monitor::Monitor;
 use millpond::store::{Folder, Key, MediaObject, MediaStore, OpenError};
-use millpond::{Config, Limits, MediaBody, MediaService, Millpond, Source};
+use millpond::{Config, Limits, MediaBody, MediaService, Millpond, ResponseBody, Source};
 use millpond_server::{ConnectionLimits, Server};
 use std::error::Error;
 use std::io;
@@ -160,3 +160,5 @@ impl Body for LeakingBody {
         }
     }
 }
+
+impl ResponseBody for LeakingBody {}

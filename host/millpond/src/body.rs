@@ -6,11 +6,12 @@
 use crate::downstream::{CHUNK_BYTES, Downstream};
 use crate::error::RequestError;
 use crate::rate_limit::Pacer;
-use crate::store::{Blocking, FileSlice, MediaStream, ReadChunk, TryRead, has_shrunk};
+use crate::response_body::{ResponseBody, Segment, SegmentLimits};
+use crate::store::{Blocking, FileRange, FileSlice, MediaStream, ReadChunk, TryRead};
 use atomic_waker::AtomicWaker;
 use bytes::{Bytes, BytesMut};
 use http_body::{Body, Frame, SizeHint};
-use millpond_ledger::{AccessLogEntry, Charge, Exceeded, Kind, Outcome};
+use millpond_ledger::{AccessLogEntry, Charge, Exceeded, Kind, LedgerHandle, Outcome};
 use std::collections::VecDeque;
 use std::future::Future;
 use std::io;
@@ -39,16 +40,17 @@ pub struct MediaBody {
     buffer_charge: Charge,
     lane: Arc<InFlightSlot>,
     pacer: Option<Pacer>,
+    /// The server says what it has sent ([`ResponseBody`]); else a byte counts as sent once a frame has it.
+    is_reported: bool,
     _response: Charge,
     record: AccessLogEntry,
 }
 
 impl Drop for MediaBody {
     fn drop(&mut self) {
-        let downstream = self.lane.downstream.as_ref();
-        if downstream.is_some_and(|downstream| downstream.has_shrunk_file()) {
-            self.record
-                .finish_with(Outcome::Failed, has_shrunk().to_string());
+        // A response without a body, to `HEAD` or with status 304, is never polled.
+        if self.remaining == Some(0) && !self.is_reported {
+            self.record.finish(Outcome::Completed);
         }
     }
 }
@@ -133,8 +135,6 @@ impl InFlightSlot {
 /// Bytes on their way, which free the lane once the socket has taken them, or will not.
 struct Piece {
     bytes: Bytes,
-    /// It stands for bytes of a file, which the connection holds open until the piece has gone.
-    is_lent: bool,
     lane: Arc<InFlightSlot>,
     /// That of the buffer, where the piece takes it along.
     _charge: Option<Charge>,
@@ -148,9 +148,6 @@ impl AsRef<[u8]> for Piece {
 
 impl Drop for Piece {
     fn drop(&mut self) {
-        if let Some(downstream) = self.lane.downstream.as_ref().filter(|_| self.is_lent) {
-            downstream.end_sendfile();
-        }
         self.bytes.clear();
         self.lane.is_taken.store(false, Ordering::Release);
         self.lane.freed.wake();
@@ -166,7 +163,7 @@ impl MediaBody {
         downstream: Option<Box<dyn Downstream>>,
         record: AccessLogEntry,
     ) -> Self {
-        let mut body = MediaBody {
+        MediaBody {
             pacer: downstream
                 .as_ref()
                 .and_then(|downstream| downstream.rate_limit())
@@ -181,15 +178,18 @@ impl MediaBody {
                 freed: AtomicWaker::new(),
                 downstream,
             }),
+            is_reported: false,
             _response: response,
             record,
-        };
-        body.end_if_done();
-        body
+        }
     }
 
-    /// The next piece, or what is wrong with it.
-    fn poll_piece(&mut self, cx: &mut Context<'_>) -> Poll<Option<io::Result<Bytes>>> {
+    /// The next chunk, or what is wrong with it.
+    fn poll_chunk(
+        &mut self,
+        cx: &mut Context<'_>,
+        limits: SegmentLimits,
+    ) -> Poll<Option<io::Result<Chunk>>> {
         loop {
             if let Some(reading) = &mut self.reading {
                 let read = match reading {
@@ -202,10 +202,12 @@ impl MediaBody {
                             })
                     }
                     ReadAhead::ChunkStream(reading) => ready!(Pin::new(reading).poll(cx))
-                        .map(|(pieces, piece)| (MediaStream::ChunkStream(pieces), piece)),
+                        .map(|(chunks, chunk)| (MediaStream::ChunkStream(chunks), chunk)),
                 };
                 self.reading = None;
-                return Poll::Ready(Some(read.map(|(rest, bytes)| self.take_piece(rest, bytes))));
+                return Poll::Ready(Some(
+                    read.map(|(rest, bytes)| self.take_buffered(rest, bytes)),
+                ));
             }
             match self.parts.front() {
                 None => return Poll::Ready(None),
@@ -216,7 +218,7 @@ impl MediaBody {
                 Some(Part::Bytes(bytes)) => {
                     let bytes = bytes.clone();
                     self.parts.pop_front();
-                    return Poll::Ready(Some(Ok(bytes)));
+                    return Poll::Ready(Some(Ok(Chunk::Made(bytes))));
                 }
                 Some(Part::Stream(_) | Part::StreamingInstance { .. }) => {
                     ready!(self.lane.poll_free(cx));
@@ -227,75 +229,79 @@ impl MediaBody {
                 }
             }
             if let Some(Part::StreamingInstance { running, .. }) = self.parts.front_mut() {
-                let piece = ready!(running.poll_chunk(cx));
+                let chunk = ready!(running.poll_chunk(cx));
                 self.record.guest_took(running.peak_guest_bytes());
-                return Poll::Ready(self.take_run(piece).transpose());
+                return Poll::Ready(self.take_of_instance(chunk).transpose());
             }
             let Some(Part::Stream(mut stream)) = self.parts.pop_front() else {
                 continue;
             };
-            if let Some(bytes) = self.take_lent(&mut stream) {
+            if let Some(range) = self.take_file_range(&mut stream, limits) {
                 self.put_back(stream);
-                return Poll::Ready(Some(Ok(self.put_on_lane(bytes, None, true))));
+                return Poll::Ready(Some(Ok(Chunk::File(range))));
             }
-            let piece_bytes = match self.make_room(&stream) {
-                Ok(piece_bytes) => piece_bytes,
+            let chunk_bytes = match self.make_room(&stream, limits) {
+                Ok(chunk_bytes) => chunk_bytes,
                 Err(exceeded) => return Poll::Ready(Some(Err(io::Error::other(exceeded)))),
             };
             let mut slice = match stream {
                 MediaStream::File(slice) => slice,
-                MediaStream::ChunkStream(pieces) => {
-                    // What is charged is room for one piece, and this one is not ours.
+                MediaStream::ChunkStream(chunks) => {
+                    // What is charged is room for one chunk, and this one is not ours.
                     self.buffer = BytesMut::new();
-                    self.reading = Some(ReadAhead::ChunkStream(pieces.read(piece_bytes)));
+                    self.reading = Some(ReadAhead::ChunkStream(chunks.read(chunk_bytes)));
                     continue;
                 }
             };
-            if let Some(bytes) = slice.take_kept(piece_bytes) {
-                let piece = self.take_piece(MediaStream::File(slice), bytes);
-                return Poll::Ready(Some(Ok(piece)));
+            if let Some(bytes) = slice.take_kept(chunk_bytes) {
+                let chunk = self.take_buffered(MediaStream::File(slice), bytes);
+                return Poll::Ready(Some(Ok(chunk)));
             }
-            self.buffer.reserve(piece_bytes);
-            match slice.try_read(&mut self.buffer, piece_bytes) {
+            self.buffer.reserve(chunk_bytes);
+            match slice.try_read(&mut self.buffer, chunk_bytes) {
                 Ok(TryRead::Read) => {
                     let bytes = self.buffer.split().freeze();
-                    let piece = self.take_piece(MediaStream::File(slice), bytes);
-                    return Poll::Ready(Some(Ok(piece)));
+                    let chunk = self.take_buffered(MediaStream::File(slice), bytes);
+                    return Poll::Ready(Some(Ok(chunk)));
                 }
                 Ok(TryRead::WouldBlock) => {}
                 Err(error) => return Poll::Ready(Some(Err(error))),
             }
             let mut buffer = std::mem::take(&mut self.buffer);
             let read = slice.spawn(move |mut slice| {
-                slice.read(&mut buffer, piece_bytes)?;
+                slice.read(&mut buffer, chunk_bytes)?;
                 Ok((slice, buffer))
             });
             self.reading = Some(ReadAhead::File(read));
         }
     }
 
-    /// The next bytes from their file, where the connection has the kernel take them out of it. They are in nobody's memory
-    /// but the page cache, so nothing is charged, and the piece may be a large one.
-    fn take_lent(&mut self, stream: &mut MediaStream) -> Option<Bytes> {
+    /// The next bytes of a file for the kernel to send. They are in nobody's memory but the page cache, so nothing is
+    /// charged, and the range may be a large one.
+    fn take_file_range(
+        &mut self,
+        stream: &mut MediaStream,
+        limits: SegmentLimits,
+    ) -> Option<FileRange> {
         let MediaStream::File(slice) = stream else {
             return None;
         };
-        let downstream = self.lane.downstream.as_ref()?;
-        let most = downstream.sendfile_bytes()?;
+        let most = limits.file_bytes?;
         let paced = self.pacer.as_ref().map_or(usize::MAX, Pacer::piece_bytes);
-        let bytes = downstream.sendfile(slice.lend(most.min(paced))?);
+        let range = slice.lend(most.min(paced))?;
         self.buffer = BytesMut::new();
         // Less is never too much.
         let _ = self.buffer_charge.resize(0);
-        Some(bytes)
+        self.pace(range.length);
+        Some(range)
     }
 
-    /// What an instance gave, which is charged by its store already, or the end of that.
-    fn take_run(
+    /// A chunk of an instance's, which its store has charged already, or the end of that.
+    fn take_of_instance(
         &mut self,
-        piece: Option<Result<Bytes, RequestError>>,
-    ) -> io::Result<Option<Bytes>> {
-        let bytes = match piece {
+        chunk: Option<Result<Bytes, RequestError>>,
+    ) -> io::Result<Option<Chunk>> {
+        let bytes = match chunk {
             Some(Ok(bytes)) => bytes,
             Some(Err(error)) => {
                 self.record.finish_with(error.outcome(), error.to_string());
@@ -313,39 +319,37 @@ impl MediaBody {
         if self.remaining.is_some_and(is_too_long) {
             return Err(io::Error::other("the body is longer than declared"));
         }
-        Ok(Some(self.put_on_lane(bytes, None, false)))
+        self.pace(bytes.len());
+        Ok(Some(Chunk::Instance(bytes)))
     }
 
-    /// Charges the next piece, and says how large it may be. The last piece's buffer serves again, since the lane is
-    /// free.
-    fn make_room(&mut self, stream: &MediaStream) -> Result<usize, Exceeded> {
+    /// Charges the next chunk, and says how large it may be. The last chunk's buffer serves again.
+    fn make_room(
+        &mut self,
+        stream: &MediaStream,
+        limits: SegmentLimits,
+    ) -> Result<usize, Exceeded> {
         let paced = self.pacer.as_ref().map_or(usize::MAX, Pacer::piece_bytes);
         let wanted = |chunk_bytes: usize| {
             let most = chunk_bytes.min(paced);
             usize::try_from(stream.remaining()).map_or(most, |bytes| bytes.min(most))
         };
-        let mut piece_bytes = wanted(self.lane.chunk_bytes());
-        if piece_bytes > self.buffer_charge.bytes()
-            && self.buffer_charge.resize(piece_bytes).is_err()
+        let mut chunk_bytes = wanted(limits.memory_bytes);
+        if chunk_bytes > self.buffer_charge.bytes()
+            && self.buffer_charge.resize(chunk_bytes).is_err()
         {
-            piece_bytes = wanted(CHUNK_BYTES);
-            self.buffer_charge.resize(piece_bytes)?;
+            chunk_bytes = wanted(CHUNK_BYTES);
+            self.buffer_charge.resize(chunk_bytes)?;
             self.buffer = BytesMut::new();
         }
-        Ok(piece_bytes)
+        Ok(chunk_bytes)
     }
 
-    /// What was read, with the rest of its stream put back in line.
-    fn take_piece(&mut self, rest: MediaStream, bytes: Bytes) -> Bytes {
-        let is_last = rest.remaining() == 0 && self.parts.is_empty();
+    /// A chunk that was read, with the rest of its stream put back in line.
+    fn take_buffered(&mut self, rest: MediaStream, bytes: Bytes) -> Chunk {
         self.put_back(rest);
-        // The buffer is the body's until the last piece takes it along; where pieces may be kept, each has its own.
-        let takes_buffer = is_last || self.lane.downstream.is_none();
-        let charge = takes_buffer.then(|| {
-            let empty = self.buffer_charge.empty_sibling();
-            std::mem::replace(&mut self.buffer_charge, empty)
-        });
-        self.put_on_lane(bytes, charge, false)
+        self.pace(bytes.len());
+        Chunk::Buffered(bytes)
     }
 
     fn put_back(&mut self, rest: MediaStream) {
@@ -354,25 +358,55 @@ impl MediaBody {
         }
     }
 
-    /// The bytes on their way, which is free again when they have gone.
-    fn put_on_lane(&mut self, bytes: Bytes, charge: Option<Charge>, is_lent: bool) -> Bytes {
+    fn pace(&mut self, bytes: usize) {
         if let Some(pacer) = &mut self.pacer {
-            pacer.took(bytes.len());
+            pacer.took(bytes);
         }
+    }
+
+    /// The chunk as a frame, for a server that keeps frames. The next one is read once that has been dropped.
+    fn make_frame(&mut self, chunk: Chunk) -> Bytes {
+        let (bytes, charge) = match chunk {
+            Chunk::Made(bytes) => return bytes,
+            // No file is asked for where frames are.
+            Chunk::File(_) => return Bytes::new(),
+            Chunk::Instance(bytes) => (bytes, None),
+            Chunk::Buffered(bytes) => {
+                // The buffer is the body's until the last chunk takes it along; where frames may be kept, each has its own.
+                let takes_buffer = self.parts.is_empty() || self.lane.downstream.is_none();
+                let charge = takes_buffer.then(|| {
+                    let empty = self.buffer_charge.empty_sibling();
+                    std::mem::replace(&mut self.buffer_charge, empty)
+                });
+                (bytes, charge)
+            }
+        };
         self.lane.is_taken.store(true, Ordering::Release);
         Bytes::from_owner(Piece {
             bytes,
-            is_lent,
             lane: Arc::clone(&self.lane),
             _charge: charge,
         })
     }
 
-    fn end_if_done(&mut self) {
-        if self.remaining == Some(0) {
-            self.record.finish(Outcome::Completed);
-        }
+    fn count(&mut self, bytes: usize) {
+        self.remaining = self
+            .remaining
+            .map(|remaining| remaining.saturating_sub(bytes as u64));
+        self.record.sent(bytes);
     }
+}
+
+/// Bytes of a body, by whose they are until they have been sent.
+enum Chunk {
+    /// Bytes that the guest or the host made, charged with the response.
+    Made(Bytes),
+    /// Bytes of an instance that moves its body itself, charged by its store.
+    Instance(Bytes),
+    /// Bytes that are charged as the body's buffer.
+    Buffered(Bytes),
+    /// Bytes in their file.
+    File(FileRange),
 }
 
 impl Body for MediaBody {
@@ -384,17 +418,19 @@ impl Body for MediaBody {
         cx: &mut Context<'_>,
     ) -> Poll<Option<io::Result<Frame<Bytes>>>> {
         let body = self.get_mut();
-        match ready!(body.poll_piece(cx)) {
+        let limits = SegmentLimits {
+            memory_bytes: body.lane.chunk_bytes(),
+            file_bytes: None,
+        };
+        match ready!(body.poll_chunk(cx, limits)) {
             None => {
                 body.remaining = Some(0);
-                body.end_if_done();
                 Poll::Ready(None)
             }
-            Some(Ok(piece)) => {
-                body.remaining = body.remaining.map(|bytes| bytes - piece.len() as u64);
-                body.record.sent(piece.len());
-                body.end_if_done();
-                Poll::Ready(Some(Ok(Frame::data(piece))))
+            Some(Ok(chunk)) => {
+                let frame = body.make_frame(chunk);
+                body.count(frame.len());
+                Poll::Ready(Some(Ok(Frame::data(frame))))
             }
             Some(Err(error)) => {
                 body.record.finish_with(Outcome::Failed, error.to_string());
@@ -410,6 +446,43 @@ impl Body for MediaBody {
     fn size_hint(&self) -> SizeHint {
         self.remaining
             .map_or_else(SizeHint::new, SizeHint::with_exact)
+    }
+}
+
+impl ResponseBody for MediaBody {
+    fn poll_segment(
+        &mut self,
+        cx: &mut Context<'_>,
+        limits: SegmentLimits,
+    ) -> Poll<Option<io::Result<Segment>>> {
+        let chunk = ready!(self.poll_chunk(cx, limits));
+        Poll::Ready(chunk.map(|chunk| {
+            chunk.map(|chunk| match chunk {
+                Chunk::Made(bytes) | Chunk::Instance(bytes) | Chunk::Buffered(bytes) => {
+                    Segment::Memory(bytes)
+                }
+                Chunk::File(range) => Segment::File(range),
+            })
+        }))
+    }
+
+    fn ledger(&self) -> Option<LedgerHandle> {
+        Some(self.record.ledger().handle())
+    }
+
+    fn begin_send(&mut self) {
+        self.is_reported = true;
+    }
+
+    fn on_sent(&mut self, bytes: usize) {
+        self.count(bytes);
+    }
+
+    fn end_send(&mut self, result: io::Result<()>) {
+        match result {
+            Ok(()) => self.record.finish(Outcome::Completed),
+            Err(error) => self.record.finish_with(Outcome::Failed, error.to_string()),
+        }
     }
 }
 

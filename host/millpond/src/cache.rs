@@ -478,8 +478,7 @@ impl EncodedResponse {
         match self.content_length {
             _ if *method == Method::HEAD => Some(Bytes::new()),
             None => content.is_empty().then_some(content),
-            // hyper has its own place for the field where there is no content.
-            Some(length) => (content.len() == length && length > 0).then_some(content),
+            Some(length) => (content.len() == length).then_some(content),
         }
     }
 

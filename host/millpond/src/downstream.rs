@@ -1,7 +1,5 @@
 //! The seam between the service and the server that drives it: the connection's part in one response.
 
-use crate::store::FileRange;
-use bytes::Bytes;
 use http::header::HeaderName;
 use http::request::Parts;
 use http::{HeaderMap, Method, StatusCode};
@@ -51,26 +49,6 @@ pub trait Downstream: fmt::Debug + Send + Sync {
 
     /// Bytes a second that the response is held back to, if it is.
     fn rate_limit(&self) -> Option<NonZeroU32>;
-
-    /// Bytes of a file that the kernel may be given at a time to send (`sendfile(2)`), if it may now.
-    fn sendfile_bytes(&self) -> Option<usize> {
-        None
-    }
-
-    /// Has the kernel send a range of a file. The bytes returned stand for it, and are never looked at. It is called only
-    /// where [`Downstream::sendfile_bytes`] has allowed it.
-    fn sendfile(&self, range: FileRange) -> Bytes {
-        let _ = range;
-        Bytes::new()
-    }
-
-    /// The bytes that stood for a range have been sent, or will not be.
-    fn end_sendfile(&self) {}
-
-    /// Whether a file has shrunk of which the kernel was given a range to send.
-    fn has_shrunk_file(&self) -> bool {
-        false
-    }
 }
 
 /// A request's head as a server has parsed it, before it is a [`Parts`]. It asks for no content and says nothing about the

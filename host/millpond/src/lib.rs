@@ -24,6 +24,7 @@ pub mod memory_plan;
 #[cfg(feature = "metrics")]
 pub mod metrics;
 pub mod rate_limit;
+mod response_body;
 mod service;
 pub mod store;
 #[allow(unsafe_code)]
@@ -40,4 +41,5 @@ pub use millpond_ledger::{
     ACCESS_LOG, Accounts, Budget, LiveRequest, Observer, Outcome, RequestCount, Route,
     RouteSnapshot, Snapshot, heap, monitor,
 };
+pub use response_body::{ResponseBody, Segment, SegmentLimits};
 pub use service::{CacheBytes, CachedResponse, Millpond, ProbeError};

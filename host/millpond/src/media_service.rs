@@ -2,13 +2,11 @@
 
 use crate::body::MediaBody;
 use crate::downstream::SimpleHead;
+use crate::response_body::ResponseBody;
 use crate::service::{CachedResponse, Millpond};
-use bytes::Bytes;
 use http::{Request, Response};
-use http_body::Body;
 use std::convert::Infallible;
 use std::future::Future;
-use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
@@ -18,7 +16,7 @@ use std::task::{Context, Poll};
 /// extensions, since the connection is among them.
 pub trait MediaService: Clone + Send + Sync + Unpin + 'static {
     /// The body of its responses.
-    type Body: Body<Data = Bytes, Error = io::Error> + Send + Unpin + 'static;
+    type Body: ResponseBody;
 
     /// The host, whose memory plan the server keeps to.
     fn millpond(&self) -> &Millpond;

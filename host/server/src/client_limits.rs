@@ -87,19 +87,13 @@ impl Clients {
         })
     }
 
-    /// Whether each may ask for as much as it likes.
-    pub(crate) fn are_unlimited(&self) -> bool {
-        let ClientLimits {
-            concurrency,
-            rate,
-            limit_rate_bytes_per_second,
-            trusted_proxies: _,
-        } = &self.limits;
-        concurrency.is_none() && rate.is_none() && limit_rate_bytes_per_second.is_none()
+    /// Whether requests are counted, at a time or over time.
+    pub(crate) fn are_counted(&self) -> bool {
+        self.limits.concurrency.is_some() || self.rate.is_some()
     }
 
-    /// The pace of each answer.
-    pub(crate) fn pace(&self) -> Option<NonZeroU32> {
+    /// The rate of each response, in bytes per second.
+    pub(crate) fn limit_rate(&self) -> Option<NonZeroU32> {
         self.limits.limit_rate_bytes_per_second
     }
 
@@ -112,7 +106,7 @@ impl Clients {
         peer: IpAddr,
         fields: &HeaderMap,
     ) -> Result<Option<InFlight>, TooManyRequests> {
-        if self.limits.concurrency.is_none() && self.rate.is_none() {
+        if !self.are_counted() {
             return Ok(None);
         }
         let client = ClientAddress::from(self.client(peer, fields));

@@ -1,12 +1,14 @@
 //! Accepts connections, speaks HTTP/1.1 or HTTP/2 on them, encrypted or not, and ends those that make no progress.
 
 use crate::client_limits::Clients;
+use crate::http1::head::HeadError;
 use crate::incoming::{Incoming, Listeners};
 use crate::limits::ConnectionLimits;
 use crate::protocol::{HttpIo, Protocol};
 use crate::slots::{ConnectionSlots, Slot};
 use crate::tls::Certificate;
-use crate::transport::connection::{Connection, Connections, HTTP2_BYTES, LINGER, TLS_BYTES};
+use crate::transport::connection::{Connection, Connections, HTTP2_BYTES, LINGER};
+use crate::transport::send_state::TLS_BYTES;
 use crate::transport::sockopt;
 use crate::transport::timeouts::TimeoutReason;
 use crate::{http1, http2};
@@ -215,7 +217,8 @@ impl<S: MediaService> Listening<S> {
 
     /// Serves one connection to its end.
     async fn serve_one(&self, connection: &Arc<Connection>, place: &mut Slot) {
-        let overdue = connection.overdue(&self.limits);
+        let unacknowledged = || connection.unacknowledged_bytes();
+        let overdue = connection.clock().overdue(&self.limits, unacknowledged);
         let mut overdue = pin!(overdue);
         let opened = tokio::select! {
             opened = self.open(connection, place) => opened,
@@ -249,29 +252,25 @@ impl<S: MediaService> Listening<S> {
             }
             ended = spoken.as_mut() => ended,
         };
-        let is_over = match ended {
-            Ok(()) => true,
-            Err(error) => {
-                // Each answer that was cut short has its own line in the log; this is for heads that were none.
-                tracing::debug!(%error, "connection error");
-                error.is_parse()
-            }
-        };
-        if is_over && !stopping.is_cancelled() {
-            connection.linger().await;
+        match ended {
+            Ok(()) if !stopping.is_cancelled() => connection.linger().await,
+            Ok(()) => {}
+            // Each response that was cut short has its own line in the log.
+            Err(error) => tracing::debug!(%error, "connection error"),
         }
     }
 
     /// Makes a connection ready for HTTP, with the memory for that set aside and charged.
     async fn open(&self, connection: &Arc<Connection>, place: &mut Slot) -> io::Result<Opened> {
         let certificate = self.certificate.as_ref();
-        let tls = certificate.map(|_| connection.encrypt()).transpose()?;
+        let tls = certificate.map(|_| connection.charge_state(TLS_BYTES));
+        let tls = tls.transpose()?;
         let (plaintext, protocol) = HttpIo::open(connection, certificate).await?;
         let http2 = match protocol {
-            Protocol::Http1 => None,
+            Protocol::Http1 | Protocol::PlaintextHttp1 => None,
             Protocol::Http2 => {
                 self.places.enlarge(place, HTTP2_BYTES).await;
-                Some(connection.multiplex()?)
+                Some(connection.charge_state(HTTP2_BYTES)?)
             }
         };
         Ok(Opened {
@@ -286,16 +285,29 @@ impl<S: MediaService> Listening<S> {
         connection: &Arc<Connection>,
         opened: Opened,
         stopping: &CancellationToken,
-    ) -> hyper::Result<()> {
-        let stopping = stopping.cancelled();
-        let (service, limits) = (&self.server.service, &self.limits);
-        match opened.protocol {
-            Protocol::Http1 => http1::serve(connection, opened.plaintext, service, stopping).await,
+    ) -> Result<(), ConnectionError> {
+        let (service, io) = (&self.server.service, opened.plaintext);
+        let refusal = match opened.protocol {
+            Protocol::Http1 => None,
+            Protocol::PlaintextHttp1 => Some(HeadError::Plaintext),
             Protocol::Http2 => {
-                http2::serve(connection, opened.plaintext, service, limits, stopping).await
+                let stopping = stopping.cancelled();
+                http2::serve(connection, io, service, &self.limits, stopping).await?;
+                return Ok(());
             }
-        }
+        };
+        http1::serve(connection, io, service, refusal, stopping).await?;
+        Ok(())
     }
+}
+
+/// The end of a connection whose last response was not sent whole, or that broke the rules of HTTP/2.
+#[derive(Debug, thiserror::Error)]
+enum ConnectionError {
+    #[error(transparent)]
+    Http1(#[from] io::Error),
+    #[error(transparent)]
+    Http2(#[from] hyper::Error),
 }
 
 /// A connection that is ready for HTTP.

@@ -1,11 +1,13 @@
-//! What HTTP reads and writes on a connection, encrypted or not, and which HTTP it is. Bytes that come are read along.
+//! The bytes of HTTP on a connection, encrypted or not, and which version of HTTP it is.
 
-use crate::http2::field_section::{Frames, PREFACE};
+use crate::http2::field_section::{Frames, HEAD_BYTES, PREFACE};
 use crate::tls::Certificate;
 use crate::transport::connection::Connection;
-use crate::transport::io::Socket;
+use crate::transport::socket::Socket;
 use bytes::{Buf, Bytes, BytesMut};
-use std::io;
+use millpond::ledger::{Charge, Reservation};
+use millpond::store::FileRange;
+use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
@@ -14,17 +16,20 @@ use tokio_rustls::server::TlsStream;
 
 /// A connection that is ready for HTTP.
 pub(crate) struct HttpIo {
-    connection: Arc<Connection>,
     transport: Transport,
-    /// What was read to see which HTTP it is.
+    /// Bytes that were read to see which HTTP it is.
     first: Bytes,
-    along: Inspector,
+    /// In HTTP/2, its frames as they come.
+    inspector: Option<FrameInspector>,
 }
 
-/// Which HTTP a client speaks.
+/// The version of HTTP that a client speaks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Protocol {
     Http1,
+    /// HTTP/1 without TLS, where there is a certificate to show. Each request is refused, since its client believes that
+    /// nobody reads along.
+    PlaintextHttp1,
     Http2,
 }
 
@@ -33,30 +38,25 @@ enum Transport {
     Tls(Box<TlsStream<Socket>>),
 }
 
-/// Who reads along.
-enum Inspector {
-    Heads,
-    Frames(Frames),
-}
-
 impl HttpIo {
     /// Makes the handshake where there is a certificate to show, and finds out which HTTP is spoken: by ALPN there, and
-    /// else by the connection preface, as those send it who know already (RFC 9113 section 3.3). Who speaks plain HTTP
-    /// where there is a certificate is refused in that.
+    /// else by the connection preface, which clients send that know already (RFC 9113 section 3.3).
     ///
     /// # Errors
-    /// When the client has gone, or there is no agreeing with it.
+    /// When the client has gone, or the handshake fails.
     pub(crate) async fn open(
         connection: &Arc<Connection>,
         certificate: Option<&Certificate>,
     ) -> io::Result<(Self, Protocol)> {
-        let mut socket = Socket(Arc::clone(connection));
+        let mut socket = Socket::new(connection)?;
         let (transport, protocol, first) = match certificate {
-            Some(_) if connection.begins_with_letter().await? => {
-                connection.refuse_plaintext();
-                (Transport::Plain(socket), Protocol::Http1, Bytes::new())
-            }
+            Some(_) if connection.begins_with_letter().await? => (
+                Transport::Plain(socket),
+                Protocol::PlaintextHttp1,
+                Bytes::new(),
+            ),
             Some(certificate) => {
+                socket.state.expect_ciphertext();
                 let stream = certificate.accept(socket).await?;
                 let protocol = match stream.get_ref().1.alpn_protocol() {
                     Some(b"h2") => Protocol::Http2,
@@ -69,20 +69,70 @@ impl HttpIo {
                 (Transport::Plain(socket), protocol, first)
             }
         };
-        let plaintext = HttpIo {
-            connection: Arc::clone(connection),
+        let mut io = HttpIo {
             transport,
             first,
-            along: match protocol {
-                Protocol::Http1 => Inspector::Heads,
-                Protocol::Http2 => Inspector::Frames(Frames::new()),
-            },
+            inspector: None,
         };
-        Ok((plaintext, protocol))
+        if protocol == Protocol::Http2 {
+            io.inspector = Some(FrameInspector {
+                frames: Frames::new(),
+                large_section: None,
+                connection: Arc::clone(connection),
+            });
+            // The kernel's part is the connection's own, since it belongs to no one stream.
+            io.socket().charge_to(&connection.ledger.handle());
+        }
+        Ok((io, protocol))
+    }
+
+    /// The socket below.
+    pub(crate) fn socket(&mut self) -> &mut Socket {
+        match &mut self.transport {
+            Transport::Plain(socket) => socket,
+            Transport::Tls(stream) => stream.get_mut().0,
+        }
+    }
+
+    /// Whether the connection is encrypted.
+    pub(crate) fn is_encrypted(&self) -> bool {
+        matches!(self.transport, Transport::Tls(_))
+    }
+
+    /// Sends bytes in memory, as many as fit. `is_more` says that more follow at once.
+    ///
+    /// # Errors
+    /// As the socket's, and when TLS fails.
+    pub(crate) fn poll_send(
+        &mut self,
+        cx: &mut Context<'_>,
+        slices: &[IoSlice<'_>],
+        is_more: bool,
+    ) -> Poll<io::Result<usize>> {
+        match &mut self.transport {
+            Transport::Plain(socket) => socket.poll_send(cx, slices, is_more),
+            Transport::Tls(stream) => Pin::new(stream).poll_write_vectored(cx, slices),
+        }
+    }
+
+    /// Has the kernel send bytes of a file, as many as fit. Only a connection without TLS can.
+    ///
+    /// # Errors
+    /// As `sendfile(2)`; [`io::ErrorKind::UnexpectedEof`] when the file has shrunk since it was opened;
+    /// [`io::ErrorKind::Unsupported`] with TLS.
+    pub(crate) fn poll_send_file(
+        &mut self,
+        cx: &mut Context<'_>,
+        range: &FileRange,
+    ) -> Poll<io::Result<usize>> {
+        match &mut self.transport {
+            Transport::Plain(socket) => socket.poll_send_file(cx, range),
+            Transport::Tls(_) => Poll::Ready(Err(io::ErrorKind::Unsupported.into())),
+        }
     }
 }
 
-/// Reads until it is clear whether the connection begins with the preface, and gives what was read.
+/// Reads until it is clear whether the connection begins with the preface. Returns what was read, too.
 async fn protocol_of(socket: &mut Socket) -> io::Result<(Protocol, Bytes)> {
     /// Most heads fit, so that they are read at once.
     const FIRST_BYTES: usize = 2048;
@@ -102,6 +152,34 @@ async fn protocol_of(socket: &mut Socket) -> io::Result<(Protocol, Bytes)> {
     Ok((protocol, first.freeze()))
 }
 
+/// Bounds the field sections of HTTP/2, of which the parser keeps what it cannot decode yet.
+struct FrameInspector {
+    frames: Frames,
+    /// Room for a field section that is larger than the buffer that a connection keeps.
+    large_section: Option<(Reservation, Charge)>,
+    connection: Arc<Connection>,
+}
+
+/// A field section that fits into what a connection keeps anyway, in bytes.
+const SMALL_SECTION_BYTES: usize = 8 * 1024;
+
+impl FrameInspector {
+    fn read(&mut self, bytes: &[u8]) -> io::Result<()> {
+        let section_bytes = self.frames.read(bytes).map_err(io::Error::other)?;
+        if section_bytes < SMALL_SECTION_BYTES {
+            self.large_section = None;
+        } else if self.large_section.is_none() {
+            // The parser's buffer may be twice as large as what is in it.
+            let room = self.connection.try_reserve(2 * HEAD_BYTES);
+            self.large_section = Some(room.ok_or_else(|| {
+                let message = "there is no room for a large request head";
+                io::Error::new(io::ErrorKind::OutOfMemory, message)
+            })?);
+        }
+        Ok(())
+    }
+}
+
 impl AsyncRead for HttpIo {
     fn poll_read(
         self: Pin<&mut Self>,
@@ -114,8 +192,8 @@ impl AsyncRead for HttpIo {
             match &mut this.transport {
                 Transport::Plain(socket) => ready!(Pin::new(socket).poll_read(cx, buffer))?,
                 Transport::Tls(stream) => {
-                    ready!(Pin::new(stream).poll_read(cx, buffer))?;
-                    this.connection.deciphered();
+                    ready!(Pin::new(&mut *stream).poll_read(cx, buffer))?;
+                    stream.get_mut().0.state.on_plaintext();
                 }
             }
         } else {
@@ -126,11 +204,10 @@ impl AsyncRead for HttpIo {
                 this.first = Bytes::new();
             }
         }
-        if let Some(bytes @ [_, ..]) = buffer.filled().get(before..) {
-            match &mut this.along {
-                Inspector::Heads => this.connection.read_heads(bytes)?,
-                Inspector::Frames(frames) => this.connection.read_frames(frames, bytes)?,
-            }
+        if let (Some(bytes @ [_, ..]), Some(inspector)) =
+            (buffer.filled().get(before..), &mut this.inspector)
+        {
+            inspector.read(bytes)?;
         }
         Poll::Ready(Ok(()))
     }
@@ -157,9 +234,9 @@ impl AsyncWrite for HttpIo {
     fn poll_write_vectored(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
-        pieces: &[io::IoSlice<'_>],
+        slices: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        self.writer().poll_write_vectored(cx, pieces)
+        self.writer().poll_write_vectored(cx, slices)
     }
 
     fn is_write_vectored(&self) -> bool {

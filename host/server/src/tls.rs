@@ -1,6 +1,6 @@
 //! TLS on a listener's connections: the certificate that clients are shown, and how it is read when it is renewed.
 
-use crate::transport::io::Socket;
+use crate::transport::socket::Socket;
 use sha2::{Digest, Sha256};
 use std::fmt;
 use std::fs::File;

@@ -1,90 +1,373 @@
-//! HTTP/1.1 (RFC 9112) on one connection: one request after the other.
+//! HTTP/1.0 and 1.1 (RFC 9112) on one connection: a request's head, its response, and the next one.
 
-pub(crate) mod fast_path;
-pub(crate) mod framing;
+pub(crate) mod encode;
 pub(crate) mod head;
+pub(crate) mod send;
 
-use crate::http1::fast_path::Direct;
+use crate::client_limits::InFlight;
+use crate::http1::encode::{BodyFraming, DateLine, Persistence, persistence_line, write_head};
+use crate::http1::head::HeadError;
 use crate::http2::field_section::{HEAD_BYTES, PREFACE};
 use crate::protocol::HttpIo;
 use crate::transport::connection::Connection;
-use http::{Method, Request, StatusCode};
-use hyper::body::Incoming;
-use hyper::service::service_fn;
-use hyper_util::rt::TokioIo;
-use millpond::downstream::Exchange;
-use millpond::ledger::{AccessLogEntry, Outcome};
-use millpond::{MediaService, Millpond};
+use crate::transport::exchange::Http1Request;
+use crate::transport::timeouts::ResponseGuard;
+use bytes::{Buf, BytesMut};
+use http::header::{self, HeaderMap, HeaderValue};
+use http::{Method, Request, StatusCode, Version};
+use http_body::Body;
+use millpond::downstream::{Exchange, Rejection};
+use millpond::ledger::{AccessLogEntry, Charge, Outcome, Reservation};
+use millpond::{CachedResponse, MediaService, ResponseBody};
 use std::borrow::Cow;
-use std::convert::Infallible;
-use std::error::Error;
-use std::future::Future;
+use std::future::poll_fn;
+use std::io;
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
+use tokio::io::AsyncWrite;
+use tokio_util::io::poll_read_buf;
+use tokio_util::sync::CancellationToken;
 
-/// Serves a connection to its end. When `stopping` says so, the answer in progress is its last.
+/// Size of the buffer that a head is received into, in bytes. Most heads fit.
+const RECEIVE_BUFFER_BYTES: usize = 4 * 1024;
+
+/// Maximum size of a head for which a connection's own memory has room, in bytes; for a larger one more is reserved.
+const SMALL_HEAD_BYTES: usize = 8 * 1024;
+
+/// Serves a connection to its end. Once `stop` is cancelled, the response in progress is its last. `refusal` is the response
+/// to every request, where there is one.
+///
+/// # Errors
+/// When the client has gone, or a response could not be sent whole. The connection has to be aborted then.
 pub(crate) async fn serve<S: MediaService>(
     connection: &Arc<Connection>,
     io: HttpIo,
     service: &S,
-    stopping: impl Future<Output = ()>,
-) -> hyper::Result<()> {
-    let answer = service_fn(|request: Request<Incoming>| {
-        // No content is ever used.
-        let mut request = request.map(drop);
-        let exchange = Exchange(Arc::clone(connection) as _);
-        request.extensions_mut().insert(exchange);
-        let answered = service.serve(request);
-        async { Ok::<_, Infallible>(answered.await) }
-    });
-    let mut http = hyper::server::conn::http1::Builder::new();
-    // The connection's clock sees to time, for the head as for the rest. A client that has sent its last request may
-    // close its end and still gets every answer (RFC 9112 section 9.6); one that is gone ends the connection by itself.
-    http.header_read_timeout(None)
-        .max_buf_size(HEAD_BYTES)
-        .half_close(true);
-    let io = Direct::new(io, Arc::clone(connection), service.clone());
-    let mut served = http.serve_connection(TokioIo::new(io), answer);
-    let ended = tokio::select! {
-        biased;
-        ended = &mut served => Some(ended),
-        () = stopping => None,
+    refusal: Option<HeadError>,
+    stop: &CancellationToken,
+) -> io::Result<()> {
+    let mut driver = Driver {
+        io,
+        connection,
+        service,
+        refusal,
+        stop,
+        received: BytesMut::new(),
+        large_head: None,
+        date: DateLine::new(),
     };
-    let ended = match ended {
-        Some(ended) => ended,
-        None => {
-            Pin::new(&mut served).graceful_shutdown();
-            (&mut served).await
-        }
-    };
-    if let Err(error) = &ended
-        && error.is_parse()
-    {
-        record_unparsed(service.millpond(), &served.into_parts().read_buf, error);
-    }
-    ended
+    while driver.serve_next().await? == Persistence::KeepAlive {}
+    poll_fn(|cx| Pin::new(&mut driver.io).poll_shutdown(cx)).await
 }
 
-/// Logs and counts a head that the parser has refused by itself, as the requests that reach us are.
-fn record_unparsed(millpond: &Millpond, head: &[u8], error: &hyper::Error) {
-    let (method, target) = request_line(head);
-    let mut record = AccessLogEntry::new(
-        &method,
-        &target,
-        Arc::clone(millpond.accounts()),
-        millpond.limits().request_memory_bytes,
-    );
-    // To a preface of HTTP/2 in the middle of a connection nothing is said.
-    if !head.starts_with(PREFACE) {
-        record.answered(if error.is_parse_too_large() {
-            StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE
-        } else {
-            StatusCode::BAD_REQUEST
-        });
+/// One connection of HTTP/1.1, from head to head.
+struct Driver<'a, S> {
+    io: HttpIo,
+    connection: &'a Arc<Connection>,
+    service: &'a S,
+    refusal: Option<HeadError>,
+    stop: &'a CancellationToken,
+    /// Bytes that came and belong to no head yet.
+    received: BytesMut,
+    /// Room for a head that is larger than [`SMALL_HEAD_BYTES`].
+    large_head: Option<(Reservation, Charge)>,
+    date: DateLine,
+}
+
+/// A head that has come, by how it is responded to.
+enum Next {
+    /// From the cache.
+    Cached {
+        response: Box<CachedResponse>,
+        in_flight: Option<InFlight>,
+        persistence: Persistence,
+    },
+    /// By the service.
+    Request(Box<Request<()>>, Persistence),
+    /// By this server alone, since the head makes no request.
+    Malformed(HeadError),
+}
+
+impl<S: MediaService> Driver<'_, S> {
+    /// Receives one head and sends its response. Says what becomes of the connection.
+    async fn serve_next(&mut self) -> io::Result<Persistence> {
+        if !self.received.is_empty() {
+            // Some of the next head came along with the last.
+            self.connection.clock().received();
+        }
+        let Some(next) = self.receive_head().await? else {
+            return Ok(Persistence::Close);
+        };
+        let _response = ResponseGuard::begin(self.connection.clock(), self.connection.left_bytes());
+        let persistence = match next {
+            Next::Cached {
+                response,
+                in_flight,
+                persistence,
+            } => {
+                self.send_cached(*response, persistence).await?;
+                drop(in_flight);
+                persistence
+            }
+            Next::Request(request, persistence) => self.respond(*request, persistence).await?,
+            Next::Malformed(error) => {
+                self.refuse(&error).await?;
+                Persistence::Close
+            }
+        };
+        self.large_head = None;
+        Ok(persistence)
     }
-    let why = error.source().map(ToString::to_string);
-    let reason = why.map_or_else(|| error.to_string(), |why| format!("{error}: {why}"));
-    record.finish_with(Outcome::Rejected, reason);
+
+    /// Receives bytes until there is a whole head. `None` when the client sends none any more, or the server stops.
+    async fn receive_head(&mut self) -> io::Result<Option<Next>> {
+        /// A head that comes in many small pieces is not parsed anew for each of them.
+        const PARSES: usize = 16;
+        let mut parses = 0;
+        let mut parse_at = 0;
+        loop {
+            if self.received.len() >= parse_at && !self.received.is_empty() {
+                match self.parse() {
+                    Ok(Some(next)) => return Ok(Some(next)),
+                    Ok(None) => {}
+                    Err(error) => return Ok(Some(Next::Malformed(error))),
+                }
+                parses += 1;
+                if parses >= PARSES {
+                    parse_at = 2 * self.received.len();
+                }
+            }
+            if self.received.len() >= HEAD_BYTES {
+                return Ok(Some(Next::Malformed(HeadError::TooLarge)));
+            }
+            if self.received.len() >= SMALL_HEAD_BYTES && self.large_head.is_none() {
+                self.large_head = self.connection.try_reserve(HEAD_BYTES);
+                if self.large_head.is_none() {
+                    return Ok(Some(Next::Malformed(HeadError::NoRoom)));
+                }
+            }
+            match self.receive().await? {
+                0 => return Ok(None),
+                // An end of a head is never waited for in vain.
+                _ if self.received.ends_with(b"\n") => parse_at = 0,
+                _ => {}
+            }
+        }
+    }
+
+    /// Receives bytes: none when the client sends none any more, or when the server stops between two requests. A connection
+    /// that waits for a request holds no buffer.
+    async fn receive(&mut self) -> io::Result<usize> {
+        let (io, received) = (&mut self.io, &mut self.received);
+        let is_idle = received.is_empty();
+        let read = poll_fn(|cx| {
+            if received.capacity() == received.len() {
+                received.reserve(RECEIVE_BUFFER_BYTES.max(received.len()));
+            }
+            let read = poll_read_buf(Pin::new(&mut *io), cx, received);
+            if read.is_pending() && received.is_empty() {
+                *received = BytesMut::new();
+            }
+            read
+        });
+        if !is_idle {
+            return read.await;
+        }
+        tokio::select! {
+            biased;
+            read = read => read,
+            () = self.stop.cancelled() => Ok(0),
+        }
+    }
+
+    /// The next head of the bytes received. `None` if it has not come whole.
+    ///
+    /// # Errors
+    /// [`HeadError`], when the head makes no request.
+    fn parse(&mut self) -> Result<Option<Next>, HeadError> {
+        let mut lines = head::field_lines();
+        let Some(head) = head::parse(&self.received, &mut lines)? else {
+            return Ok(None);
+        };
+        let is_simple = head.has_origin_form() && matches!(head.method, Method::GET | Method::HEAD);
+        let mut target = None;
+        let mut checked = self.refusal.map_or_else(|| head.check(), Err);
+        if !is_simple {
+            let uri = head.uri()?;
+            checked = checked.and_then(|()| head::check_uri(&head.method, &uri));
+            target = Some(uri);
+        }
+        let is_last = checked.is_err() || head.has_content();
+        let persistence = if is_last || !head.is_persistent() || self.stop.is_cancelled() {
+            Persistence::Close
+        } else {
+            Persistence::KeepAlive
+        };
+        let clients = self.connection.clients();
+        let admission = match checked {
+            Ok(()) if clients.are_counted() => {
+                let admitted = self.connection.admit(&head.forwarding_fields());
+                admitted.map_err(Rejection::from)
+            }
+            Ok(()) => Ok(None),
+            Err(error) => Err(error.into()),
+        };
+        let may_be_cached = is_simple
+            && !is_last
+            && head.version == Version::HTTP_11
+            && admission.is_ok()
+            // Its bytes would be held back by a body, which a cached response has not.
+            && clients.limit_rate().is_none();
+        if may_be_cached && let Some(response) = self.service.try_cached(&head) {
+            let length = head.length;
+            self.received.advance(length);
+            return Ok(Some(Next::Cached {
+                response: Box::new(response),
+                in_flight: admission.ok().flatten(),
+                persistence,
+            }));
+        }
+        let target = match target {
+            Some(target) => target,
+            None => head.uri()?,
+        };
+        let (length, places) = (head.length, head.places(&self.received));
+        let bytes = self.received.split_to(length).freeze();
+        let mut request = places.request(target, &bytes)?;
+        let exchange = Http1Request {
+            connection: Arc::clone(self.connection),
+            is_last: persistence == Persistence::Close,
+            admission: Mutex::new(admission),
+        };
+        let exchange = Exchange(Arc::new(exchange));
+        request.extensions_mut().insert(exchange);
+        Ok(Some(Next::Request(Box::new(request), persistence)))
+    }
+
+    async fn send_cached(
+        &mut self,
+        response: CachedResponse,
+        persistence: Persistence,
+    ) -> io::Result<()> {
+        let CachedResponse {
+            head,
+            content,
+            mut record,
+            ..
+        } = response;
+        self.connection.tally().serve(record.route());
+        self.io
+            .socket()
+            .begin_response(Some(record.ledger().handle()));
+        let connection = persistence_line(Version::HTTP_11, persistence);
+        let parts = send::Parts {
+            before: &[&head, connection, self.date.now()],
+            body: &content,
+            after: &[],
+        };
+        let sent = send::write_all(&mut self.io, parts, false, |bytes| record.sent(bytes)).await;
+        if sent.is_ok() {
+            record.finish(Outcome::Completed);
+        }
+        drop(record);
+        self.io.socket().end_response();
+        sent
+    }
+
+    /// Has the service respond to a request.
+    async fn respond(
+        &mut self,
+        request: Request<()>,
+        persistence: Persistence,
+    ) -> io::Result<Persistence> {
+        let (method, version) = (request.method().clone(), request.version());
+        // In a box, so that a connection that waits has no room for it.
+        let response = Box::pin(self.service.serve(request)).await;
+        let (head, mut body) = response.into_parts();
+        let length = body.size_hint().exact();
+        let framing = BodyFraming::of((&method, version), head.status, length);
+        let is_last =
+            says_close(&head.headers) || framing == BodyFraming::Close || self.stop.is_cancelled();
+        let persistence = if is_last {
+            Persistence::Close
+        } else {
+            persistence
+        };
+        let mut encoded = Vec::with_capacity(RESPONSE_HEAD_BYTES);
+        let start = (version, head.status);
+        let date = &mut self.date;
+        write_head(
+            &mut encoded,
+            start,
+            &head.headers,
+            framing,
+            persistence,
+            date,
+        );
+        drop(head);
+        self.io.socket().begin_response(body.ledger());
+        let sent = send::send(&mut self.io, self.connection, encoded, &mut body, framing).await;
+        drop(body);
+        self.io.socket().end_response();
+        sent.map(|()| persistence)
+    }
+
+    /// Responds to a head that makes no request, and logs and counts it as requests are.
+    async fn refuse(&mut self, error: &HeadError) -> io::Result<()> {
+        let millpond = self.service.millpond();
+        let (method, target) = request_line(&self.received);
+        let mut record = AccessLogEntry::new(
+            &method,
+            &target,
+            Arc::clone(millpond.accounts()),
+            millpond.limits().request_memory_bytes,
+        );
+        record.finish_with(Outcome::Rejected, error.to_string());
+        // A preface of HTTP/2 in the middle of a connection gets no response: its client would not understand it.
+        if self.received.starts_with(PREFACE) {
+            return Ok(());
+        }
+        let (status, message) = error.status();
+        let body = serde_json::json!({ "error": message }).to_string();
+        let mut fields = HeaderMap::new();
+        for (name, value) in [
+            (header::CONTENT_TYPE, "application/json"),
+            (header::CACHE_CONTROL, "no-store"),
+            (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
+        ] {
+            fields.insert(name, HeaderValue::from_static(value));
+        }
+        if status == StatusCode::SERVICE_UNAVAILABLE {
+            fields.insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+        }
+        let mut head = Vec::new();
+        let start = (Version::HTTP_11, status);
+        let framing = BodyFraming::Length(body.len() as u64);
+        write_head(
+            &mut head,
+            start,
+            &fields,
+            framing,
+            Persistence::Close,
+            &mut self.date,
+        );
+        record.answered(status);
+        let parts = send::Parts {
+            before: &[&head],
+            body: body.as_bytes(),
+            after: &[],
+        };
+        send::write_all(&mut self.io, parts, false, |bytes| record.sent(bytes)).await
+    }
+}
+
+/// Bytes that most response heads fit into.
+const RESPONSE_HEAD_BYTES: usize = 1024;
+
+/// Whether the service ends the connection with its response.
+fn says_close(fields: &HeaderMap) -> bool {
+    let mut options = fields.get_all(header::CONNECTION).iter();
+    options.any(|option| option.as_bytes().eq_ignore_ascii_case(b"close"))
 }
 
 /// Method and target of a head that is no sound one, as far as it has them; each is `-` where it has not.

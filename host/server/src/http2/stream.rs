@@ -1,7 +1,7 @@
 //! One stream of an HTTP/2 connection: its room, its clock, and the bytes of its answer as they go.
 
 use crate::transport::connection::Connection;
-use crate::transport::send_window::{SMALLEST, Window};
+use crate::transport::send_window::{MIN_WINDOW, Window};
 use crate::transport::timeouts::{Clock, StreamGuard};
 use bytes::{Buf, Bytes};
 use http::request::Parts;
@@ -21,7 +21,7 @@ const STREAM_BYTES: usize = 16 * 1024;
 const STREAM_HEAD_BYTES: usize = 4 * 1024;
 
 /// Bytes of a stream's answer that are read at a time when the connection's reader is fast.
-const STREAM_PIECE_BYTES: usize = 64 * 1024;
+const STREAM_CHUNK_BYTES: usize = 64 * 1024;
 
 /// A stream that has a request, until the last byte of its answer has gone.
 #[derive(Debug)]
@@ -61,30 +61,24 @@ impl Stream {
     /// earns is theirs too, each for itself if there is room.
     pub(crate) fn window(&self) -> Window {
         let connection = self.connection.window();
-        if connection == SMALLEST {
-            return SMALLEST;
+        if connection == MIN_WINDOW {
+            return MIN_WINDOW;
         }
         if self.spare.get().is_none() {
-            let beyond = STREAM_PIECE_BYTES - SMALLEST.piece_bytes;
+            let beyond = STREAM_CHUNK_BYTES - MIN_WINDOW.chunk_bytes;
             if let Some(spare) = self.connection.budget.try_reserve_opportunistic(beyond) {
                 // Nobody else sets it: a stream has one body.
                 let _ = self.spare.set(spare);
             }
         }
-        let piece_bytes = match self.spare.get() {
-            Some(_) => STREAM_PIECE_BYTES,
-            None => SMALLEST.piece_bytes,
+        let chunk_bytes = match self.spare.get() {
+            Some(_) => STREAM_CHUNK_BYTES,
+            None => MIN_WINDOW.chunk_bytes,
         };
         Window {
-            piece_bytes,
+            chunk_bytes,
             ..connection
         }
-    }
-}
-
-impl Drop for Stream {
-    fn drop(&mut self) {
-        self.connection.leave_window();
     }
 }
 

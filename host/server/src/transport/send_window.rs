@@ -10,54 +10,59 @@ use std::time::{Duration, Instant};
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Window {
     /// Bytes read of a file at a time, and held until the socket has taken them.
-    pub(crate) piece_bytes: usize,
+    pub(crate) chunk_bytes: usize,
     /// Bytes that the kernel may hold of what was sent and not yet acknowledged (`SO_SNDBUF` as it counts).
     pub(crate) kernel_bytes: usize,
 }
 
 impl Window {
+    /// The window of that level, beginning with the smallest; the largest beyond.
+    pub(crate) fn at_level(level: usize) -> Self {
+        WINDOWS[level.min(WINDOWS.len() - 1)]
+    }
+
     /// Both together, in bytes.
     pub(crate) const fn bytes(self) -> usize {
-        self.piece_bytes + self.kernel_bytes
+        self.chunk_bytes + self.kernel_bytes
     }
 }
 
 /// The window that every answer has room for.
-pub(crate) const SMALLEST: Window = WINDOWS[0];
+pub(crate) const MIN_WINDOW: Window = WINDOWS[0];
 
 const WINDOWS: [Window; 3] = [
     Window {
-        piece_bytes: 12 * 1024,
+        chunk_bytes: 12 * 1024,
         kernel_bytes: 16 * 1024,
     },
     Window {
-        piece_bytes: 64 * 1024,
+        chunk_bytes: 64 * 1024,
         kernel_bytes: 128 * 1024,
     },
     Window {
-        piece_bytes: 256 * 1024,
+        chunk_bytes: 256 * 1024,
         kernel_bytes: 400 * 1024,
     },
 ];
 
 /// What a reader has to take for the next larger window: this many times its window's kernel bytes, within
-/// [`TRIAL`].
-const TRIAL_WINDOWS: usize = 16;
+/// [`PROBE_INTERVAL`].
+const PROBE_WINDOWS: usize = 16;
 
-/// See [`TRIAL_WINDOWS`]. With both, 256 KiB a second earn the second window and 2 MiB a second the third,
+/// See [`PROBE_WINDOWS`]. With both, 256 KiB a second earn the second window and 2 MiB a second the third,
 /// also over a line with some delay. 256 KiB are more than a client's system takes in before its
 /// reader has read anything.
-const TRIAL: Duration = Duration::from_secs(1);
+const PROBE_INTERVAL: Duration = Duration::from_secs(1);
 
 /// A reader that takes nothing for so long is put back to the smallest window.
 const PAUSE: Duration = Duration::from_millis(500);
 
 /// Follows one connection's reader.
 #[derive(Debug)]
-pub(crate) struct Reader {
+pub(crate) struct WindowController {
     level: usize,
     taken_bytes: usize,
-    trial_since: Option<Instant>,
+    probe_since: Option<Instant>,
     blocked_since: Option<Instant>,
 }
 
@@ -72,28 +77,33 @@ pub(crate) enum WindowChange {
     Shrink,
 }
 
-impl Reader {
+impl WindowController {
     pub(crate) fn new() -> Self {
-        Reader {
+        WindowController {
             level: 0,
             taken_bytes: 0,
-            trial_since: None,
+            probe_since: None,
             blocked_since: None,
         }
     }
 
     pub(crate) fn window(&self) -> Window {
-        WINDOWS[self.level]
+        Window::at_level(self.level)
+    }
+
+    /// The window's place among all, beginning with the smallest.
+    pub(crate) fn level(&self) -> usize {
+        self.level
     }
 
     /// The socket took so many bytes.
-    pub(crate) fn took(&mut self, bytes: usize, now: impl Fn() -> Instant) -> WindowChange {
+    pub(crate) fn on_sent(&mut self, bytes: usize, now: impl Fn() -> Instant) -> WindowChange {
         let paused = match self.blocked_since.take() {
             Some(since) => now().duration_since(since) >= PAUSE,
             None => false,
         };
         if paused {
-            self.trial_since = None;
+            self.probe_since = None;
             self.taken_bytes = 0;
             return if self.level > 0 {
                 WindowChange::Shrink
@@ -104,14 +114,14 @@ impl Reader {
         let Some(next) = WINDOWS.get(self.level + 1) else {
             return WindowChange::Stay;
         };
-        let since = *self.trial_since.get_or_insert_with(&now);
+        let since = *self.probe_since.get_or_insert_with(&now);
         self.taken_bytes += bytes;
-        if self.taken_bytes < TRIAL_WINDOWS * self.window().kernel_bytes {
+        if self.taken_bytes < PROBE_WINDOWS * self.window().kernel_bytes {
             return WindowChange::Stay;
         }
-        self.trial_since = None;
+        self.probe_since = None;
         self.taken_bytes = 0;
-        if now().duration_since(since) <= TRIAL {
+        if now().duration_since(since) <= PROBE_INTERVAL {
             WindowChange::Grow(*next)
         } else {
             WindowChange::Stay
@@ -119,17 +129,17 @@ impl Reader {
     }
 
     /// The socket took nothing, and says when it will.
-    pub(crate) fn blocked(&mut self, now: impl Fn() -> Instant) {
+    pub(crate) fn on_blocked(&mut self, now: impl Fn() -> Instant) {
         self.blocked_since.get_or_insert_with(now);
     }
 
     /// The window is the next larger one from now on.
-    pub(crate) fn grew(&mut self) {
+    pub(crate) fn on_grown(&mut self) {
         self.level = (self.level + 1).min(WINDOWS.len() - 1);
     }
 
     /// The window is the smallest one from now on.
-    pub(crate) fn shrank(&mut self) {
+    pub(crate) fn on_shrunk(&mut self) {
         self.level = 0;
     }
 }
@@ -141,31 +151,34 @@ mod tests {
     #[test]
     fn a_fast_reader_earns_larger_windows_and_loses_them_by_a_pause() {
         let start = Instant::now();
-        let mut reader = Reader::new();
+        let mut controller = WindowController::new();
         let mut grown = Vec::new();
         for _ in 0..200 {
-            if let WindowChange::Grow(window) = reader.took(16 * 1024, || start) {
+            if let WindowChange::Grow(window) = controller.on_sent(16 * 1024, || start) {
                 grown.push(window);
-                reader.grew();
+                controller.on_grown();
             }
         }
         assert_eq!(grown, WINDOWS[1..]);
-        assert_eq!(reader.window(), WINDOWS[2]);
-        reader.blocked(|| start);
-        reader.blocked(|| start + PAUSE);
-        assert_eq!(reader.took(1, || start + PAUSE), WindowChange::Shrink);
-        reader.shrank();
-        assert_eq!(reader.window(), SMALLEST);
+        assert_eq!(controller.window(), WINDOWS[2]);
+        controller.on_blocked(|| start);
+        controller.on_blocked(|| start + PAUSE);
+        assert_eq!(
+            controller.on_sent(1, || start + PAUSE),
+            WindowChange::Shrink
+        );
+        controller.on_shrunk();
+        assert_eq!(controller.window(), MIN_WINDOW);
     }
 
     #[test]
     fn a_slow_reader_never_earns_one() {
         let start = Instant::now();
-        let mut reader = Reader::new();
+        let mut controller = WindowController::new();
         for second in 0..1000 {
             let now = || start + Duration::from_secs(second);
-            assert_eq!(reader.took(8 * 1024, now), WindowChange::Stay);
-            reader.blocked(now);
+            assert_eq!(controller.on_sent(8 * 1024, now), WindowChange::Stay);
+            controller.on_blocked(now);
         }
     }
 }

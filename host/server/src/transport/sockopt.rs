@@ -3,8 +3,7 @@
 use std::io;
 
 pub(crate) use platform::{
-    held_bytes, is_of_shrunk_file, send, send_file, set_receive_bytes, set_send_window,
-    unacknowledged_bytes,
+    held_bytes, send, send_file, set_receive_bytes, set_send_window, unacknowledged_bytes,
 };
 
 /// The result of setting what TCP alone has: that a socket of another family does not know it is no error.
@@ -56,7 +55,7 @@ mod platform {
     }
 
     /// Sends what fits of a file, which the kernel takes out of its pages without a copy. What is not in memory is
-    /// waited for, so whoever lends a file looks first.
+    /// waited for, so the caller looks first.
     ///
     /// # Errors
     /// As the system's; [`io::ErrorKind::UnexpectedEof`] when the file has shrunk since it was opened.
@@ -89,11 +88,6 @@ mod platform {
         }
     }
 
-    /// Whether a part of a file could not be sent because the file has it no more.
-    pub(crate) fn is_of_shrunk_file(error: &io::Error) -> bool {
-        error.kind() == io::ErrorKind::UnexpectedEof
-    }
-
     /// Bounds what the kernel keeps of what was received and not yet read (`SO_RCVBUF`). Connections inherit it of
     /// their listener.
     pub(crate) fn set_receive_bytes(socket: &impl AsFd, kernel_bytes: usize) -> io::Result<()> {
@@ -122,9 +116,18 @@ mod platform {
     mod tests {
         #![allow(clippy::unwrap_used)]
         use super::*;
-        use crate::transport::sendfile::tests::open;
+        use millpond::ledger::{Kind, Ledger, Owner};
+        use millpond::store::OpenFile;
+        use std::fs::File;
         use std::io::{Read, Write};
         use std::net::{TcpListener, TcpStream};
+        use std::sync::Arc;
+
+        fn open(file: File, length: u64) -> Arc<OpenFile> {
+            let ledger = Ledger::new(&Arc::default(), Owner::Connection, usize::MAX);
+            let charge = ledger.charge(Kind::Files, 1).unwrap();
+            Arc::new(OpenFile::from_file(file, length, charge))
+        }
 
         #[test]
         fn a_reader_that_takes_nothing_parks_no_more_than_the_window() {
@@ -173,7 +176,7 @@ mod platform {
                 assert_eq!(send(&socket, &range).unwrap(), 3);
                 range.offset = 6;
                 let error = send(&socket, &range).unwrap_err();
-                assert!(is_of_shrunk_file(&error), "{error}");
+                assert_eq!(error.kind(), io::ErrorKind::UnexpectedEof, "{error}");
             }
         }
     }
@@ -181,7 +184,7 @@ mod platform {
 
 #[cfg(not(target_os = "linux"))]
 mod platform {
-    use crate::transport::sendfile::FileRange;
+    use millpond::store::FileRange;
     use std::io;
 
     pub(crate) fn set_send_window<S>(_socket: &S, _kernel_bytes: usize) -> io::Result<()> {
@@ -196,13 +199,9 @@ mod platform {
         socket2::SockRef::from(socket).send_vectored(pieces)
     }
 
-    /// Nothing is lent here.
+    /// No file is sent so here.
     pub(crate) fn send_file<S>(_socket: &S, _range: &FileRange) -> io::Result<usize> {
         Err(io::ErrorKind::Unsupported.into())
-    }
-
-    pub(crate) fn is_of_shrunk_file(_error: &io::Error) -> bool {
-        false
     }
 
     pub(crate) fn set_receive_bytes<S>(_socket: &S, _kernel_bytes: usize) -> io::Result<()> {
