@@ -499,7 +499,7 @@ async fn leak_drill_a_kept_body_is_named_with_its_route_and_kind() {
     assert!(
         words.contains("route /media/*.gif:")
             && words.contains("leaked")
-            && words.contains("socket"),
+            && words.contains("response"),
         "{words}"
     );
 }

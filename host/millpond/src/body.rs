@@ -11,7 +11,7 @@ use crate::store::{Blocking, FileRange, FileSlice, MediaStream, ReadChunk, TryRe
 use atomic_waker::AtomicWaker;
 use bytes::{Bytes, BytesMut};
 use http_body::{Body, Frame, SizeHint};
-use millpond_ledger::{AccessLogEntry, Charge, Exceeded, Kind, LedgerHandle, Outcome};
+use millpond_ledger::{AccessLogEntry, Charge, Exceeded, Kind, Outcome};
 use std::collections::VecDeque;
 use std::future::Future;
 use std::io;
@@ -464,10 +464,6 @@ impl ResponseBody for MediaBody {
                 Chunk::File(range) => Segment::File(range),
             })
         }))
-    }
-
-    fn ledger(&self) -> Option<LedgerHandle> {
-        Some(self.record.ledger().handle())
     }
 
     fn begin_send(&mut self) {

@@ -3,7 +3,6 @@
 use crate::store::FileRange;
 use bytes::Bytes;
 use http_body::{Body, Frame};
-use millpond_ledger::LedgerHandle;
 use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
@@ -34,11 +33,6 @@ pub trait ResponseBody: Body<Data = Bytes, Error = io::Error> + Send + Unpin + '
                 Err(error) => return Poll::Ready(Some(Err(error))),
             }
         }
-    }
-
-    /// Returns the ledger of its request, on which the kernel's part of the connection is while the response is sent.
-    fn ledger(&self) -> Option<LedgerHandle> {
-        None
     }
 
     /// Tells that the server begins to send the response, head first, and says from now on what it has sent.

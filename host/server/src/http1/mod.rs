@@ -18,12 +18,12 @@ use http::{Method, Request, StatusCode, Version};
 use http_body::Body;
 use millpond::downstream::{Exchange, Rejection};
 use millpond::ledger::{AccessLogEntry, Charge, Outcome, Reservation};
-use millpond::{CachedResponse, MediaService, ResponseBody};
+use millpond::{CachedResponse, MediaService};
 use std::borrow::Cow;
 use std::future::poll_fn;
 use std::io;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use tokio::io::AsyncWrite;
 use tokio_util::io::poll_read_buf;
 use tokio_util::sync::CancellationToken;
@@ -83,7 +83,11 @@ enum Next {
         persistence: Persistence,
     },
     /// By the service.
-    Request(Box<Request<()>>, Persistence),
+    Request {
+        request: Box<Request<()>>,
+        exchange: Arc<Http1Request>,
+        persistence: Persistence,
+    },
     /// By this server alone, since the head makes no request.
     Malformed(HeadError),
 }
@@ -109,7 +113,11 @@ impl<S: MediaService> Driver<'_, S> {
                 drop(in_flight);
                 persistence
             }
-            Next::Request(request, persistence) => self.respond(*request, persistence).await?,
+            Next::Request {
+                request,
+                exchange,
+                persistence,
+            } => self.respond(*request, &exchange, persistence).await?,
             Next::Malformed(error) => {
                 self.refuse(&error).await?;
                 Persistence::Close
@@ -234,14 +242,15 @@ impl<S: MediaService> Driver<'_, S> {
         let (length, places) = (head.length, head.places(&self.received));
         let bytes = self.received.split_to(length).freeze();
         let mut request = places.request(target, &bytes)?;
-        let exchange = Http1Request {
-            connection: Arc::clone(self.connection),
-            is_last: persistence == Persistence::Close,
-            admission: Mutex::new(admission),
-        };
-        let exchange = Exchange(Arc::new(exchange));
-        request.extensions_mut().insert(exchange);
-        Ok(Some(Next::Request(Box::new(request), persistence)))
+        let is_last = persistence == Persistence::Close;
+        let exchange = Http1Request::new(self.connection, is_last, admission);
+        let of_request = Exchange(Arc::clone(&exchange) as _);
+        request.extensions_mut().insert(of_request);
+        Ok(Some(Next::Request {
+            request: Box::new(request),
+            exchange,
+            persistence,
+        }))
     }
 
     async fn send_cached(
@@ -278,6 +287,7 @@ impl<S: MediaService> Driver<'_, S> {
     async fn respond(
         &mut self,
         request: Request<()>,
+        exchange: &Http1Request,
         persistence: Persistence,
     ) -> io::Result<Persistence> {
         let (method, version) = (request.method().clone(), request.version());
@@ -305,7 +315,7 @@ impl<S: MediaService> Driver<'_, S> {
             date,
         );
         drop(head);
-        self.io.socket().begin_response(body.ledger());
+        self.io.socket().begin_response(exchange.ledger());
         let sent = send::send(&mut self.io, self.connection, encoded, &mut body, framing).await;
         drop(body);
         self.io.socket().end_response();

@@ -10,24 +10,49 @@ use millpond::downstream::{BeginResponse, Downstream, Rejection};
 use millpond::ledger::{LedgerHandle, Route};
 use std::net::IpAddr;
 use std::num::NonZeroU32;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 /// A request of HTTP/1.1, of which the driver has read the head and admitted the client.
 pub(crate) struct Http1Request {
-    pub(crate) connection: Arc<Connection>,
-    /// Whether the connection ends with the response, as far as the head says.
-    pub(crate) is_last: bool,
+    connection: Arc<Connection>,
+    is_last: bool,
     /// The admission of its client, which the response takes along, or the rejection.
-    pub(crate) admission: Mutex<Result<Option<InFlight>, Rejection>>,
+    admission: Mutex<Result<Option<InFlight>, Rejection>>,
+    /// The ledger that the service has opened for it.
+    ledger: OnceLock<LedgerHandle>,
+}
+
+impl Http1Request {
+    /// A request on that connection, with the admission of its client or the rejection. `is_last` says that the connection
+    /// ends with the response, as far as the head says.
+    pub(crate) fn new(
+        connection: &Arc<Connection>,
+        is_last: bool,
+        admission: Result<Option<InFlight>, Rejection>,
+    ) -> Arc<Self> {
+        Arc::new(Http1Request {
+            connection: Arc::clone(connection),
+            is_last,
+            admission: Mutex::new(admission),
+            ledger: OnceLock::new(),
+        })
+    }
+
+    /// The ledger of the request, once the service has begun the response.
+    pub(crate) fn ledger(&self) -> Option<LedgerHandle> {
+        self.ledger.get().cloned()
+    }
 }
 
 impl BeginResponse for Http1Request {
     fn begin_response(
         self: Arc<Self>,
         route: &Arc<Route>,
-        _ledger: &LedgerHandle,
+        ledger: &LedgerHandle,
     ) -> Box<dyn Downstream> {
         self.connection.tally().serve(route);
+        // A request has one response.
+        let _ = self.ledger.set(ledger.clone());
         let mut admission = self
             .admission
             .lock()
