@@ -11,15 +11,15 @@ use tokio::runtime::Builder;
 /// elsewhere than on Unix Ctrl-C. The exit code is 128 and the signal's number, as a shell has it.
 ///
 /// It happens on a thread of its own, since the command may be waiting for a pipe or a disk.
-pub(crate) fn on_interrupt(adder: Arc<Importer>) -> Result<()> {
+pub(crate) fn on_interrupt(importer: Arc<Importer>) -> Result<()> {
     let runtime = Builder::new_current_thread().enable_io().build();
     let runtime = runtime.context("cannot wait for signals")?;
     let guard = runtime.enter();
-    let mut signals = Signals::new().context("cannot wait for signals")?;
+    let mut signals = InterruptSignals::new().context("cannot wait for signals")?;
     drop(guard);
     let wait = move || {
         let number = runtime.block_on(signals.next());
-        let _abandoned = adder.abandon();
+        let _abandoned = importer.abandon();
         process::exit(128 + number)
     };
     let thread = std::thread::Builder::new().name("signals".into());
@@ -28,10 +28,10 @@ pub(crate) fn on_interrupt(adder: Arc<Importer>) -> Result<()> {
 }
 
 #[cfg(unix)]
-struct Signals(Vec<(i32, tokio::signal::unix::Signal)>);
+struct InterruptSignals(Vec<(i32, tokio::signal::unix::Signal)>);
 
 #[cfg(unix)]
-impl Signals {
+impl InterruptSignals {
     /// A signal that was ignored when the process began, as `nohup` has it, stays so.
     fn new() -> io::Result<Self> {
         use tokio::signal::unix::{SignalKind, signal};
@@ -46,7 +46,7 @@ impl Signals {
                 signals.push((number, signal(kind)?));
             }
         }
-        Ok(Signals(signals))
+        Ok(InterruptSignals(signals))
     }
 
     /// Waits for a signal, and returns its number.
@@ -54,10 +54,10 @@ impl Signals {
         use std::future::poll_fn;
         use std::task::Poll;
         poll_fn(|context| {
-            let came = self.0.iter_mut().find_map(|(number, signal)| {
+            let received = self.0.iter_mut().find_map(|(number, signal)| {
                 signal.poll_recv(context).is_ready().then_some(*number)
             });
-            came.map_or(Poll::Pending, Poll::Ready)
+            received.map_or(Poll::Pending, Poll::Ready)
         })
         .await
     }
@@ -75,12 +75,12 @@ fn is_ignored(number: i32) -> bool {
 }
 
 #[cfg(not(unix))]
-struct Signals;
+struct InterruptSignals;
 
 #[cfg(not(unix))]
-impl Signals {
+impl InterruptSignals {
     fn new() -> io::Result<Self> {
-        Ok(Signals)
+        Ok(InterruptSignals)
     }
 
     async fn next(&mut self) -> i32 {

@@ -31,17 +31,17 @@ pub(crate) enum Host {
 /// The text is no address to listen on.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("an address is HOST:PORT, :PORT for all addresses, PORT for 127.0.0.1, or unix:PATH")]
-pub(crate) struct NotAnAddress;
+pub(crate) struct InvalidAddress;
 
 impl FromStr for ListenAddress {
-    type Err = NotAnAddress;
+    type Err = InvalidAddress;
 
-    fn from_str(text: &str) -> Result<Self, NotAnAddress> {
+    fn from_str(text: &str) -> Result<Self, InvalidAddress> {
         if let Some(path) = text.strip_prefix("unix:") {
             let is_path = !path.is_empty() && cfg!(unix);
             return is_path
                 .then(|| ListenAddress::Unix(path.into()))
-                .ok_or(NotAnAddress);
+                .ok_or(InvalidAddress);
         }
         let (host, port) = match text.rsplit_once(':') {
             None => (Host::One(Ipv4Addr::LOCALHOST.into()), text),
@@ -49,23 +49,23 @@ impl FromStr for ListenAddress {
         };
         // A sign is none of a port's.
         if !port.bytes().all(|byte| byte.is_ascii_digit()) {
-            return Err(NotAnAddress);
+            return Err(InvalidAddress);
         }
-        let port = port.parse().map_err(|_| NotAnAddress)?;
+        let port = port.parse().map_err(|_| InvalidAddress)?;
         Ok(ListenAddress::Tcp { host, port })
     }
 }
 
 impl FromStr for Host {
-    type Err = NotAnAddress;
+    type Err = InvalidAddress;
 
-    fn from_str(text: &str) -> Result<Self, NotAnAddress> {
+    fn from_str(text: &str) -> Result<Self, InvalidAddress> {
         if matches!(text, "" | "*") {
             return Ok(Host::Any);
         }
         if let Some(inside) = text.strip_prefix('[') {
-            let address = inside.strip_suffix(']').ok_or(NotAnAddress)?;
-            let address: Ipv6Addr = address.parse().map_err(|_| NotAnAddress)?;
+            let address = inside.strip_suffix(']').ok_or(InvalidAddress)?;
+            let address: Ipv6Addr = address.parse().map_err(|_| InvalidAddress)?;
             return Ok(Host::One(address.into()));
         }
         if let Ok(address) = text.parse::<Ipv4Addr>() {
@@ -77,7 +77,7 @@ impl FromStr for Host {
         if has_letter && text.chars().all(is_name) {
             Ok(Host::Named(text.to_owned()))
         } else {
-            Err(NotAnAddress)
+            Err(InvalidAddress)
         }
     }
 }
@@ -97,14 +97,14 @@ impl fmt::Display for ListenAddress {
 
 /// A socket that accepts connections, and what is to be told of it.
 #[derive(Debug)]
-pub(crate) struct MemoryPlan {
+pub(crate) struct BoundListener {
     pub(crate) listener: Listener,
-    pub(crate) place: Place,
+    pub(crate) address: BoundAddress,
 }
 
 /// Where a socket is.
 #[derive(Debug)]
-pub(crate) enum Place {
+pub(crate) enum BoundAddress {
     Tcp(SocketAddr),
     /// The file goes when this does.
     Unix(SocketFile),
@@ -115,15 +115,15 @@ impl ListenAddress {
     ///
     /// # Errors
     /// When the address cannot be had.
-    pub(crate) async fn bind(&self) -> Result<Vec<MemoryPlan>> {
+    pub(crate) async fn bind(&self) -> Result<Vec<BoundListener>> {
         match self {
             ListenAddress::Unix(path) => Ok(vec![bind_unix(path)?]),
             ListenAddress::Tcp { .. } => {
                 let listeners = self.bind_tcp().await?.into_iter();
                 listeners
                     .map(|listener| {
-                        Ok(MemoryPlan {
-                            place: Place::Tcp(listener.local_addr()?),
+                        Ok(BoundListener {
+                            address: BoundAddress::Tcp(listener.local_addr()?),
                             listener: Listener::Tcp(listener),
                         })
                     })
@@ -205,28 +205,28 @@ fn is_no_address(error: &io::Error) -> bool {
     matches!(
         error.kind(),
         io::ErrorKind::AddrNotAvailable | io::ErrorKind::Unsupported
-    ) || is_unknown_family(error)
+    ) || is_unsupported_family(error)
 }
 
 #[cfg(unix)]
-fn is_unknown_family(error: &io::Error) -> bool {
+fn is_unsupported_family(error: &io::Error) -> bool {
     let unknown = rustix::io::Errno::AFNOSUPPORT.raw_os_error();
     error.raw_os_error() == Some(unknown)
 }
 
 #[cfg(not(unix))]
-fn is_unknown_family(_error: &io::Error) -> bool {
+fn is_unsupported_family(_error: &io::Error) -> bool {
     false
 }
 
 /// A socket in the file system.
 #[cfg(unix)]
-fn bind_unix(path: &std::path::Path) -> Result<MemoryPlan> {
+fn bind_unix(path: &std::path::Path) -> Result<BoundListener> {
     use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
     use std::os::unix::net::UnixStream;
     /// Lets its owner and its group connect: a proxy on the same machine is one of those.
     const MODE: u32 = 0o660;
-    let said = || format!("cannot listen on unix:{}", path.display());
+    let context = || format!("cannot listen on unix:{}", path.display());
     if let Ok(found) = path.symlink_metadata() {
         ensure!(
             found.file_type().is_socket(),
@@ -242,24 +242,24 @@ fn bind_unix(path: &std::path::Path) -> Result<MemoryPlan> {
             "cannot listen on unix:{}: another server listens there",
             path.display()
         );
-        std::fs::remove_file(path).with_context(said)?;
+        std::fs::remove_file(path).with_context(context)?;
     }
-    let listener = tokio::net::UnixListener::bind(path).with_context(said)?;
+    let listener = tokio::net::UnixListener::bind(path).with_context(context)?;
     let mode = std::fs::Permissions::from_mode(MODE);
-    std::fs::set_permissions(path, mode).with_context(said)?;
-    let made = path.symlink_metadata().with_context(said)?;
+    std::fs::set_permissions(path, mode).with_context(context)?;
+    let metadata = path.symlink_metadata().with_context(context)?;
     let file = SocketFile {
         path: path.to_owned(),
-        id: (made.dev(), made.ino()),
+        id: (metadata.dev(), metadata.ino()),
     };
-    Ok(MemoryPlan {
+    Ok(BoundListener {
         listener: Listener::Unix(listener),
-        place: Place::Unix(file),
+        address: BoundAddress::Unix(file),
     })
 }
 
 #[cfg(not(unix))]
-fn bind_unix(path: &std::path::Path) -> Result<MemoryPlan> {
+fn bind_unix(path: &std::path::Path) -> Result<BoundListener> {
     anyhow::bail!(
         "cannot listen on unix:{}: this system has no UNIX domain sockets",
         path.display()
@@ -292,7 +292,7 @@ mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
 
-    fn tcp(host: Host, port: u16) -> Result<ListenAddress, NotAnAddress> {
+    fn tcp(host: Host, port: u16) -> Result<ListenAddress, InvalidAddress> {
         Ok(ListenAddress::Tcp { host, port })
     }
 
@@ -334,7 +334,7 @@ mod tests {
             "a/b:80",
             "256.0.0.1:80",
         ] {
-            assert_eq!(text.parse::<ListenAddress>(), Err(NotAnAddress), "{text}");
+            assert_eq!(text.parse::<ListenAddress>(), Err(InvalidAddress), "{text}");
         }
     }
 

@@ -1,6 +1,6 @@
 //! The log, on standard error, and what is printed at the start: neither makes a request wait for whoever reads it.
 
-use crate::line::{Clock, Line};
+use crate::log_line::{LogLineFormat, LogTimestamp};
 use clap::ValueEnum;
 use millpond::memory_plan::LOG_QUEUE_BYTES;
 use prometheus_client::collector::Collector;
@@ -55,15 +55,15 @@ impl From<LogLevel> for tracing::Level {
 pub(crate) struct Log {
     queue: Arc<Queue>,
     /// Is closed when the last line has been written.
-    has_ended: Receiver<()>,
+    is_closed: Receiver<()>,
 }
 
 impl Drop for Log {
     fn drop(&mut self) {
         const LONGEST: Duration = Duration::from_secs(1);
-        self.queue.end();
+        self.queue.close();
         // Whoever reads it may be stuck.
-        let _ = self.has_ended.recv_timeout(LONGEST);
+        let _ = self.is_closed.recv_timeout(LONGEST);
     }
 }
 
@@ -85,19 +85,19 @@ impl Log {
             ))
             .with_max_level(tracing::Level::from(level));
         match format {
-            LogFormat::Text => subscriber.event_format(Line::new()).init(),
+            LogFormat::Text => subscriber.event_format(LogLineFormat::new()).init(),
             LogFormat::Json => {
                 // `target` is a field of the access log.
                 let subscriber = subscriber.json().flatten_event(true).with_target(false);
-                subscriber.with_timer(Clock).init();
+                subscriber.with_timer(LogTimestamp).init();
             }
         }
         Ok(log)
     }
 
     /// Counts the lines that were dropped, for `/metrics`.
-    pub(crate) fn dropped(&self) -> Box<dyn Collector> {
-        Box::new(Dropped(Arc::clone(&self.queue)))
+    pub(crate) fn dropped_lines_collector(&self) -> Box<dyn Collector> {
+        Box::new(DroppedLinesCollector(Arc::clone(&self.queue)))
     }
 }
 
@@ -118,68 +118,68 @@ pub(crate) fn announce(text: String) -> io::Result<()> {
 }
 
 /// How long lines are gathered before they are written. To wake the writer for each costs more than the line does.
-const GATHERED: Duration = Duration::from_millis(5);
+const BATCH_TIME: Duration = Duration::from_millis(5);
 
 /// What waits to be written, and how many lines do not wait any more because they never will be.
 #[derive(Debug, Default)]
 struct Queue {
-    lines: Mutex<Waiting>,
+    lines: Mutex<QueuedLines>,
     arrived: Condvar,
     dropped_lines: AtomicU64,
 }
 
 #[derive(Debug, Default)]
-struct Waiting {
+struct QueuedLines {
     bytes: Vec<u8>,
     /// What the writer has taken and not yet written, in bytes.
     taken_bytes: usize,
     /// The writer has nothing to do.
-    is_awaited: bool,
-    has_ended: bool,
+    is_writer_idle: bool,
+    is_closed: bool,
 }
 
 impl Queue {
-    fn waiting(&self) -> MutexGuard<'_, Waiting> {
+    fn queued(&self) -> MutexGuard<'_, QueuedLines> {
         self.lines.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn enter(&self, line: &[u8]) {
-        let mut waiting = self.waiting();
-        if waiting.bytes.len() + waiting.taken_bytes + line.len() > LOG_BYTES {
+    fn push(&self, line: &[u8]) {
+        let mut queued = self.queued();
+        if queued.bytes.len() + queued.taken_bytes + line.len() > LOG_BYTES {
             self.dropped_lines.fetch_add(1, Ordering::Relaxed);
             return;
         }
-        waiting.bytes.extend_from_slice(line);
-        if std::mem::take(&mut waiting.is_awaited) {
+        queued.bytes.extend_from_slice(line);
+        if std::mem::take(&mut queued.is_writer_idle) {
             self.arrived.notify_one();
         }
     }
 
     /// What waits, once something does; `None` once nothing will. What is given for it takes what comes next.
     fn take(&self, empty: Vec<u8>) -> Option<Vec<u8>> {
-        let mut waiting = self.waiting();
-        waiting.taken_bytes = 0;
-        while waiting.bytes.is_empty() {
-            if waiting.has_ended {
+        let mut queued = self.queued();
+        queued.taken_bytes = 0;
+        while queued.bytes.is_empty() {
+            if queued.is_closed {
                 return None;
             }
-            waiting.is_awaited = true;
-            waiting = self
+            queued.is_writer_idle = true;
+            queued = self
                 .arrived
-                .wait(waiting)
+                .wait(queued)
                 .unwrap_or_else(PoisonError::into_inner);
-            if !waiting.has_ended {
-                let more = self.arrived.wait_timeout(waiting, GATHERED);
-                waiting = more.unwrap_or_else(PoisonError::into_inner).0;
+            if !queued.is_closed {
+                let more = self.arrived.wait_timeout(queued, BATCH_TIME);
+                queued = more.unwrap_or_else(PoisonError::into_inner).0;
             }
         }
-        waiting.taken_bytes = waiting.bytes.len();
-        Some(std::mem::replace(&mut waiting.bytes, empty))
+        queued.taken_bytes = queued.bytes.len();
+        Some(std::mem::replace(&mut queued.bytes, empty))
     }
 
     fn write_on(&self, mut writer: impl Write) {
         /// A buffer that has grown beyond what a busy server needs is not kept.
-        const KEPT_BYTES: usize = LOG_BYTES / 8;
+        const SPARE_BUFFER_BYTES: usize = LOG_BYTES / 8;
         let mut empty = Vec::new();
         while let Some(mut lines) = self.take(empty) {
             let mut rest = lines.as_slice();
@@ -197,13 +197,13 @@ impl Queue {
                 }
             }
             lines.clear();
-            lines.shrink_to(KEPT_BYTES);
+            lines.shrink_to(SPARE_BUFFER_BYTES);
             empty = lines;
         }
     }
 
-    fn end(&self) {
-        self.waiting().has_ended = true;
+    fn close(&self) {
+        self.queued().is_closed = true;
         self.arrived.notify_all();
     }
 }
@@ -211,16 +211,16 @@ impl Queue {
 /// A queue, and the thread that writes what is in it.
 fn queue(writer: impl Write + Send + 'static) -> io::Result<(Lines, Log)> {
     let queue = Arc::<Queue>::default();
-    let (of_writer, (ended, has_ended)) = (Arc::clone(&queue), channel());
+    let (of_writer, (closed, is_closed)) = (Arc::clone(&queue), channel());
     std::thread::Builder::new()
         .name("millpond-log".into())
         .spawn(move || {
             of_writer.write_on(writer);
-            drop(ended);
+            drop(closed);
         })?;
     let log = Log {
         queue: Arc::clone(&queue),
-        has_ended,
+        is_closed,
     };
     Ok((Lines(queue), log))
 }
@@ -231,7 +231,7 @@ struct Lines(Arc<Queue>);
 
 impl Write for Lines {
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
-        self.0.enter(line);
+        self.0.push(line);
         Ok(line.len())
     }
 
@@ -250,15 +250,15 @@ impl<'a> MakeWriter<'a> for Lines {
 
 /// The count of lines that were dropped, as a metric.
 #[derive(Debug)]
-struct Dropped(Arc<Queue>);
+struct DroppedLinesCollector(Arc<Queue>);
 
-impl Collector for Dropped {
+impl Collector for DroppedLinesCollector {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
-        let dropped = ConstCounter::new(self.0.dropped_lines.load(Ordering::Relaxed));
+        let dropped_lines = ConstCounter::new(self.0.dropped_lines.load(Ordering::Relaxed));
         let help = "Log lines dropped because standard error was read too slowly.";
         let name = "millpond_log_dropped_lines";
-        let metric = encoder.encode_descriptor(name, help, None, dropped.metric_type())?;
-        dropped.encode(metric)
+        let metric = encoder.encode_descriptor(name, help, None, dropped_lines.metric_type())?;
+        dropped_lines.encode(metric)
     }
 }
 
@@ -312,7 +312,7 @@ mod tests {
             drop(go);
             drop(log);
             assert_eq!(taken.lock().unwrap().len(), room * length);
-            assert!(queue.waiting().bytes.is_empty());
+            assert!(queue.queued().bytes.is_empty());
         }
     }
 

@@ -41,10 +41,10 @@ impl New {
 }
 
 /// A file's path from the guest's folder, and its content.
-type File = (&'static str, &'static str);
+type StarterFile = (&'static str, &'static str);
 
 /// Writes the files beside the folder and then moves them to where it is to be, so that it is there whole or not at all.
-fn write_whole<'a>(folder: &Path, files: impl Iterator<Item = &'a File>) -> Result<()> {
+fn write_whole<'a>(folder: &Path, files: impl Iterator<Item = &'a StarterFile>) -> Result<()> {
     let Some(name) = folder.file_name() else {
         bail!("a new folder needs a name, as in `my-guest`");
     };
@@ -58,12 +58,12 @@ fn write_whole<'a>(folder: &Path, files: impl Iterator<Item = &'a File>) -> Resu
             bail!("it exists and is not empty");
         }
     }
-    let beside = tempfile::Builder::new()
+    let temporary = tempfile::Builder::new()
         .prefix(".millpond-new-")
         .tempdir_in(parent)
         .with_context(|| format!("cannot create a folder in {}", parent.display()))?;
     // A folder in that one, since what is temporary can be read by its owner only.
-    let whole = beside.path().join(name);
+    let whole = temporary.path().join(name);
     for (path, content) in files {
         let path = whole.join(path);
         fs::create_dir_all(path.parent().unwrap_or(&whole))?;
@@ -84,7 +84,7 @@ macro_rules! files {
 }
 
 impl Language {
-    fn files(self) -> std::slice::Iter<'static, File> {
+    fn files(self) -> std::slice::Iter<'static, StarterFile> {
         match self {
             Language::Rust => RUST.iter(),
             Language::JavaScript => JAVASCRIPT.iter(),
@@ -93,17 +93,17 @@ impl Language {
     }
 }
 
-static RUST: [File; 5] = files!("../starters/rust":
+static RUST: [StarterFile; 5] = files!("../starters/rust":
     ".cargo/config.toml" ".gitignore" "Cargo.toml" "README.md" "src/lib.rs");
 
-static JAVASCRIPT: [File; 5] = files!("../starters/javascript":
+static JAVASCRIPT: [StarterFile; 5] = files!("../starters/javascript":
     ".gitignore" "README.md" "build.js" "guest.js" "package.json");
 
-static PYTHON: [File; 3] = files!("../starters/python":
+static PYTHON: [StarterFile; 3] = files!("../starters/python":
     ".gitignore" "README.md" "guest.py");
 
 /// The interface; it is the same for all of them.
-static WIT: &[File] = &files!("../../..":
+static WIT: &[StarterFile] = &files!("../../..":
     "wit/deps/wasi-io.wit" "wit/media-serve.wit" "wit/media-store.wit" "wit/settings.wit" "wit/world.wit");
 
 #[cfg(test)]

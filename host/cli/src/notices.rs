@@ -12,20 +12,20 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 /// Warns where the process may take more than there is: the system would end it before it keeps to its bound.
-pub(crate) fn of_memory(bound_bytes: usize) {
-    if let Some(there_is) = process::memory_limit_bytes()
-        && bound_bytes as u64 > there_is
+pub(crate) fn of_memory(limit_bytes: usize) {
+    if let Some(available_bytes) = process::memory_limit_bytes()
+        && limit_bytes as u64 > available_bytes
     {
         tracing::warn!(
             "--memory-limit {} is more than the machine or the control group has, {}: the system may kill this process",
-            readable(bound_bytes as u64),
-            readable(there_is),
+            readable(limit_bytes as u64),
+            readable(available_bytes),
         );
     }
 }
 
 /// Warns where few files may be open: each connection takes one, and each answer most often another.
-pub(crate) fn of_open_files(bound: &MemoryPlan) {
+pub(crate) fn of_open_files(plan: &MemoryPlan) {
     /// The number of open files that systems allow at the least, as a rule.
     const USUAL: u64 = 1024;
     #[cfg(unix)]
@@ -33,7 +33,7 @@ pub(crate) fn of_open_files(bound: &MemoryPlan) {
         use rustix::process::{Resource, getrlimit};
         let files = getrlimit(Resource::Nofile).current;
         if let Some(files) = files.filter(|files| *files < USUAL) {
-            let connections = bound.connections;
+            let connections = plan.connections;
             tracing::warn!(
                 "the limit of open files is {files}, which is enough for {connections} connections: \
                  raise it (ulimit -n, LimitNOFILE) to {USUAL} or more"
@@ -41,7 +41,7 @@ pub(crate) fn of_open_files(bound: &MemoryPlan) {
         }
     }
     #[cfg(not(unix))]
-    let _ = (bound, USUAL);
+    let _ = (plan, USUAL);
 }
 
 /// Warns where the store has private media and there is no key to sign URLs with: nobody can have it then. It looks at the

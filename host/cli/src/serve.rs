@@ -3,11 +3,11 @@
 use crate::certificate;
 use crate::common::{RequestMemory, bytes, readable, signing_keys};
 use crate::hints;
-use crate::listen::{Host, ListenAddress, Place};
+use crate::listen::{BoundAddress, Host, ListenAddress};
 use crate::log::{Log, LogFormat, LogLevel, announce};
 use crate::memory::memory_bytes;
 use crate::notices;
-use crate::signals::{Asked, Signals};
+use crate::signals::{SignalStream, Signals};
 use anyhow::{Context, Result, ensure};
 use bytesize::ByteSize;
 use clap::Args;
@@ -104,7 +104,7 @@ pub(crate) struct Serve {
         env = "MILLPOND_RESPONSE_CACHE",
         value_parser = parse_response_cache
     )]
-    response_cache: ResponseCache,
+    response_cache: ResponseCacheSize,
 
     /// Time for which a cached open file is used without a check for changes. 0s checks for every request.
     #[arg(
@@ -266,18 +266,18 @@ fn parse_time(text: &str) -> Result<Duration, String> {
 
 /// Maximum size of the response cache, in bytes; 0 turns it off.
 #[derive(Debug, Clone, Copy)]
-struct ResponseCache(usize);
+struct ResponseCacheSize(usize);
 
-fn parse_response_cache(text: &str) -> Result<ResponseCache, String> {
+fn parse_response_cache(text: &str) -> Result<ResponseCacheSize, String> {
     if text == "off" {
-        return Ok(ResponseCache(0));
+        return Ok(ResponseCacheSize(0));
     }
     let size: Result<ByteSize, _> = text.parse();
     let bytes = size
         .ok()
         .and_then(|size| usize::try_from(size.as_u64()).ok());
     bytes
-        .map(ResponseCache)
+        .map(ResponseCacheSize)
         .ok_or_else(|| "a size is needed, as in 4MiB, or off".into())
 }
 
@@ -318,33 +318,33 @@ impl Serve {
             .enable_all()
             .build()
             .context("cannot start the runtime")?;
-        let stopped = runtime.block_on(Arc::new(self).start(&log));
+        let shutdown = runtime.block_on(Arc::new(self).start(&log));
         // A read that a disk never answers ends with the process.
-        match &stopped {
-            Ok(Stopped::Softly) => runtime.shutdown_timeout(REST),
-            Ok(Stopped::AtOnce) | Err(_) => runtime.shutdown_background(),
+        match &shutdown {
+            Ok(Shutdown::Graceful) => runtime.shutdown_timeout(BLOCKING_GRACE),
+            Ok(Shutdown::Immediate) | Err(_) => runtime.shutdown_background(),
         }
-        Ok(match stopped? {
-            Stopped::Softly => ExitCode::SUCCESS,
-            Stopped::AtOnce => ExitCode::FAILURE,
+        Ok(match shutdown? {
+            Shutdown::Graceful => ExitCode::SUCCESS,
+            Shutdown::Immediate => ExitCode::FAILURE,
         })
     }
 
     /// Makes everything ready, and serves until a signal ends it.
-    async fn start(self: Arc<Self>, log: &Log) -> Result<Stopped> {
+    async fn start(self: Arc<Self>, log: &Log) -> Result<Shutdown> {
         // Before anything that takes a while: whoever sends a signal need not know how far the start has come.
         let signals = Signals::take().context("cannot wait for signals")?;
         let serve = Arc::clone(&self);
-        let ready = tokio::task::spawn_blocking(move || serve.prepare());
-        let ready = tokio::select! {
-            ready = ready => ready.context("cannot start")??,
-            () = signals.stop.cancelled() => return Ok(Stopped::Softly),
+        let prepared = tokio::task::spawn_blocking(move || serve.prepare());
+        let prepared = tokio::select! {
+            prepared = prepared => prepared.context("cannot start")??,
+            () = signals.stop.cancelled() => return Ok(Shutdown::Graceful),
         };
-        self.serve(ready, signals, log).await
+        self.serve(prepared, signals, log).await
     }
 
     /// All that is read and made before there is a listener. It blocks: compiling a component takes seconds.
-    fn prepare(&self) -> Result<Ready> {
+    fn prepare(&self) -> Result<PreparedServer> {
         let limits = self.connection_limits();
         limits.check().map_err(hints::of_limit_rate)?;
         let source = match &self.component {
@@ -364,9 +364,9 @@ impl Serve {
         notices::of_memory(limits_of_requests.memory_bytes);
         let millpond = Millpond::new(&source, folder, &config, limits_of_requests);
         let millpond = millpond.map_err(hints::of_component)?;
-        notices::of_open_files(millpond.bound());
+        notices::of_open_files(millpond.memory_plan());
         notices::of_private_media(&self.dir, &config);
-        Ok(Ready {
+        Ok(PreparedServer {
             millpond,
             mount_path: config.mount_path().to_owned(),
             certificate,
@@ -408,32 +408,40 @@ impl Serve {
         Ok(certificate.transpose()?)
     }
 
-    async fn serve(&self, ready: Ready, signals: Signals, log: &Log) -> Result<Stopped> {
-        let Ready {
+    async fn serve(
+        &self,
+        prepared: PreparedServer,
+        signals: Signals,
+        log: &Log,
+    ) -> Result<Shutdown> {
+        let PreparedServer {
             millpond,
             mount_path,
             certificate,
             limits,
-        } = ready;
+        } = prepared;
         let Signals {
             stop,
             stop_at_once,
             reload,
             report,
         } = signals;
-        let (listeners, places) = self.listen().await?;
+        let (listeners, bound_addresses) = self.listen().await?;
         millpond.probe().await?;
         let server = Server::new(millpond);
         let millpond = server.millpond();
-        let watch = Monitor::start(server.clone(), self.sample_interval);
+        let monitor = Monitor::start(server.clone(), self.sample_interval);
         let admin_address = match &self.admin {
             Some(AdminAddress(None)) => None,
             Some(AdminAddress(Some(address))) => {
-                let started = self.start_admin(address, millpond, &watch, &stop, log);
+                let started = self.start_admin(address, millpond, &monitor, &stop, log);
                 Some(started.await?)
             }
             // Nobody asked for it, so it is no reason not to serve.
-            None => match self.start_admin(&ADMIN, millpond, &watch, &stop, log).await {
+            None => match self
+                .start_admin(&ADMIN, millpond, &monitor, &stop, log)
+                .await
+            {
                 Ok(address) => Some(address),
                 Err(error) => {
                     tracing::warn!(
@@ -443,8 +451,9 @@ impl Serve {
                 }
             },
         };
-        let announcement = self.announcement(millpond, &mount_path, &places, admin_address);
-        self.report_when_asked(millpond, &watch, report);
+        let announcement =
+            self.announcement(millpond, &mount_path, &bound_addresses, admin_address);
+        self.report_on_signal(millpond, &monitor, report);
         certificate::follow(certificate.clone(), reload);
         announce(announcement).context("cannot start a thread")?;
         let served = async {
@@ -458,8 +467,8 @@ impl Serve {
             }
         };
         Ok(tokio::select! {
-            () = served => Stopped::Softly,
-            () = stop_at_once.cancelled() => Stopped::AtOnce,
+            () = served => Shutdown::Graceful,
+            () = stop_at_once.cancelled() => Shutdown::Immediate,
         })
     }
 
@@ -483,24 +492,24 @@ impl Serve {
     }
 
     /// The sockets to serve on, and where they are.
-    async fn listen(&self) -> Result<(Vec<Listener>, Vec<Place>)> {
+    async fn listen(&self) -> Result<(Vec<Listener>, Vec<BoundAddress>)> {
         let addresses = all(&self.listen);
         ensure!(!addresses.is_empty(), "--listen has no address");
-        let (mut listeners, mut places) = (Vec::new(), Vec::new());
+        let (mut listeners, mut bound_addresses) = (Vec::new(), Vec::new());
         for address in addresses {
             for bound in address.bind().await? {
                 listeners.push(bound.listener);
-                places.push(bound.place);
+                bound_addresses.push(bound.address);
             }
         }
-        Ok((listeners, places))
+        Ok((listeners, bound_addresses))
     }
 
     async fn start_admin(
         &self,
         address: &ListenAddress,
         millpond: &Millpond,
-        watch: &Monitor,
+        monitor: &Monitor,
         stop: &CancellationToken,
         log: &Log,
     ) -> Result<SocketAddr> {
@@ -508,8 +517,8 @@ impl Serve {
         let first = listeners.first().map(TcpListener::local_addr);
         let address = first.context("--admin has no address")??;
         let mut metrics = Registry::default();
-        metrics.register_collector(log.dropped());
-        let admin = Admin::with_metrics(metrics, millpond.clone(), watch.clone(), stop.clone());
+        metrics.register_collector(log.dropped_lines_collector());
+        let admin = Admin::with_metrics(metrics, millpond.clone(), monitor.clone(), stop.clone());
         for listener in listeners {
             tokio::spawn(admin.clone().serve(listener));
         }
@@ -517,15 +526,16 @@ impl Serve {
     }
 
     /// Writes a report whenever SIGUSR2 comes.
-    fn report_when_asked(&self, millpond: &Millpond, watch: &Monitor, mut asked: Asked) {
+    fn report_on_signal(&self, millpond: &Millpond, monitor: &Monitor, mut requests: SignalStream) {
         let folder = self.report_dir.clone().unwrap_or_else(std::env::temp_dir);
-        let (millpond, watch) = (millpond.clone(), watch.clone());
+        let (millpond, monitor) = (millpond.clone(), monitor.clone());
         tokio::spawn(async move {
             loop {
-                asked.next().await;
-                let (millpond, watch, folder) = (millpond.clone(), watch.clone(), folder.clone());
+                requests.next().await;
+                let (millpond, monitor, folder) =
+                    (millpond.clone(), monitor.clone(), folder.clone());
                 let written =
-                    tokio::task::spawn_blocking(move || write_report(&millpond, &watch, &folder));
+                    tokio::task::spawn_blocking(move || write_report(&millpond, &monitor, &folder));
                 match written.await {
                     Ok(Ok(path)) => {
                         tracing::info!(path = %path.display(), "report written");
@@ -542,7 +552,7 @@ impl Serve {
         &self,
         millpond: &Millpond,
         mount_path: &str,
-        places: &[Place],
+        bound_addresses: &[BoundAddress],
         admin: Option<SocketAddr>,
     ) -> String {
         let scheme = if self.tls_cert.is_some() {
@@ -550,12 +560,15 @@ impl Serve {
         } else {
             "http"
         };
-        let url_of = |place: &Place| match place {
-            Place::Tcp(address) => format!("{scheme}://{address}"),
-            Place::Unix(file) => format!("unix:{}", file.path.display()),
+        let url_of = |bound: &BoundAddress| match bound {
+            BoundAddress::Tcp(address) => format!("{scheme}://{address}"),
+            BoundAddress::Unix(file) => format!("unix:{}", file.path.display()),
         };
-        let is_tcp = |place: &&Place| matches!(place, Place::Tcp(_));
-        let url = places.iter().find(is_tcp).map_or(String::new(), url_of);
+        let is_tcp = |bound: &&BoundAddress| matches!(bound, BoundAddress::Tcp(_));
+        let url = bound_addresses
+            .iter()
+            .find(is_tcp)
+            .map_or(String::new(), url_of);
         let component = millpond.component();
         let mount_path = mount_path.trim_end_matches('/');
         let mut lines = vec![
@@ -569,10 +582,10 @@ impl Serve {
                 readable(component.size_bytes as u64),
                 &component.sha256[..12],
             ),
-            format!("  memory     {}", millpond.bound()),
+            format!("  memory     {}", millpond.memory_plan()),
             format!("  request    {}", millpond.limits()),
         ];
-        let listening = places.iter().map(url_of);
+        let listening = bound_addresses.iter().map(url_of);
         let listening = listening.map(|url| format!("  listening  {url}"));
         let admin = admin.map(|admin| format!("  admin      http://{admin}"));
         lines.splice(2..2, listening.chain(admin));
@@ -616,7 +629,7 @@ fn file_to_try(dir: &Path) -> Option<String> {
 }
 
 /// Everything that is made before there is a listener.
-struct Ready {
+struct PreparedServer {
     millpond: Millpond,
     mount_path: String,
     certificate: Option<Certificate>,
@@ -624,15 +637,15 @@ struct Ready {
 }
 
 /// How serving came to its end.
-enum Stopped {
+enum Shutdown {
     /// Running answers were let end.
-    Softly,
+    Graceful,
     /// They were not.
-    AtOnce,
+    Immediate,
 }
 
 /// How long what still reads or writes files is waited for when everything else has ended.
-const REST: Duration = Duration::from_secs(1);
+const BLOCKING_GRACE: Duration = Duration::from_secs(1);
 
 /// Raises the limit of open files as far as it goes: it is one of the things that bound connections.
 fn raise_open_files() {

@@ -11,9 +11,9 @@ pub(crate) struct Signals {
     /// Is cancelled by the second one: nothing is waited for.
     pub(crate) stop_at_once: CancellationToken,
     /// SIGHUP: what can be read again is to be.
-    pub(crate) reload: Asked,
+    pub(crate) reload: SignalStream,
     /// SIGUSR2: a report is to be written.
-    pub(crate) report: Asked,
+    pub(crate) report: SignalStream,
 }
 
 impl Signals {
@@ -23,17 +23,17 @@ impl Signals {
     /// When the system has no way to wait for signals.
     pub(crate) fn take() -> io::Result<Self> {
         let (stop, stop_at_once) = (CancellationToken::new(), CancellationToken::new());
-        let mut asked = Stop::new()?;
+        let mut shutdown = ShutdownSignals::new()?;
         let tokens = (stop.clone(), stop_at_once.clone());
         tokio::spawn(async move {
-            asked.next().await;
+            shutdown.next().await;
             tracing::info!("shutting down: waiting for in-flight responses");
             tokens.0.cancel();
-            asked.next().await;
+            shutdown.next().await;
             tracing::warn!("shutting down now: in-flight responses are cut");
             tokens.1.cancel();
         });
-        let mut reopen = Asked::reopen()?;
+        let mut reopen = SignalStream::reopen()?;
         tokio::spawn(async move {
             loop {
                 reopen.next().await;
@@ -45,14 +45,14 @@ impl Signals {
         Ok(Signals {
             stop,
             stop_at_once,
-            reload: Asked::reload()?,
-            report: Asked::report()?,
+            reload: SignalStream::reload()?,
+            report: SignalStream::report()?,
         })
     }
 }
 
-pub(crate) use platform::Asked;
-use platform::Stop;
+use platform::ShutdownSignals;
+pub(crate) use platform::SignalStream;
 
 #[cfg(unix)]
 mod platform {
@@ -61,19 +61,19 @@ mod platform {
 
     /// A signal that may come any number of times.
     #[derive(Debug)]
-    pub(crate) struct Asked(Signal);
+    pub(crate) struct SignalStream(Signal);
 
-    impl Asked {
+    impl SignalStream {
         pub(crate) fn reload() -> io::Result<Self> {
-            Ok(Asked(signal(SignalKind::hangup())?))
+            Ok(SignalStream(signal(SignalKind::hangup())?))
         }
 
         pub(crate) fn reopen() -> io::Result<Self> {
-            Ok(Asked(signal(SignalKind::user_defined1())?))
+            Ok(SignalStream(signal(SignalKind::user_defined1())?))
         }
 
         pub(crate) fn report() -> io::Result<Self> {
-            Ok(Asked(signal(SignalKind::user_defined2())?))
+            Ok(SignalStream(signal(SignalKind::user_defined2())?))
         }
 
         /// Waits for the signal. Several that come while nobody waits are one.
@@ -84,11 +84,11 @@ mod platform {
 
     /// The signals that ask the process to end. SIGQUIT is one of them, since a container that was made for nginx sends
     /// it (`STOPSIGNAL`); who wants a core dump has SIGABRT.
-    pub(crate) struct Stop([Signal; 3]);
+    pub(crate) struct ShutdownSignals([Signal; 3]);
 
-    impl Stop {
+    impl ShutdownSignals {
         pub(crate) fn new() -> io::Result<Self> {
-            Ok(Stop([
+            Ok(ShutdownSignals([
                 signal(SignalKind::terminate())?,
                 signal(SignalKind::interrupt())?,
                 signal(SignalKind::quit())?,
@@ -112,19 +112,19 @@ mod platform {
 
     /// A signal that there is not on this system.
     #[derive(Debug)]
-    pub(crate) struct Asked;
+    pub(crate) struct SignalStream;
 
-    impl Asked {
+    impl SignalStream {
         pub(crate) fn reload() -> io::Result<Self> {
-            Ok(Asked)
+            Ok(SignalStream)
         }
 
         pub(crate) fn reopen() -> io::Result<Self> {
-            Ok(Asked)
+            Ok(SignalStream)
         }
 
         pub(crate) fn report() -> io::Result<Self> {
-            Ok(Asked)
+            Ok(SignalStream)
         }
 
         pub(crate) async fn next(&mut self) {
@@ -133,11 +133,11 @@ mod platform {
     }
 
     /// Ctrl-C.
-    pub(crate) struct Stop;
+    pub(crate) struct ShutdownSignals;
 
-    impl Stop {
+    impl ShutdownSignals {
         pub(crate) fn new() -> io::Result<Self> {
-            Ok(Stop)
+            Ok(ShutdownSignals)
         }
 
         pub(crate) async fn next(&mut self) {

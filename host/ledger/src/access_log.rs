@@ -2,7 +2,7 @@
 
 use crate::ledger::{Ledger, Owner};
 use crate::outcome::Outcome;
-use crate::registry::{Accounts, EndedRequest};
+use crate::registry::{LedgerRegistry, RequestEnd};
 use crate::route::Route;
 use http::StatusCode;
 use std::fmt;
@@ -22,7 +22,7 @@ pub struct AccessLogEntry {
     cache: Option<CacheStatus>,
     outcome: Option<Outcome>,
     error: Option<String>,
-    accounts: Arc<Accounts>,
+    registry: Arc<LedgerRegistry>,
     route: Arc<Route>,
     ledger: Ledger,
 }
@@ -56,26 +56,26 @@ impl AccessLogEntry {
     pub fn new(
         method: &http::Method,
         target: &str,
-        accounts: Arc<Accounts>,
+        registry: Arc<LedgerRegistry>,
         limit_bytes: usize,
     ) -> Self {
-        let route = accounts.route(target);
+        let route = registry.route(target);
         let owner = Owner::Request {
             method: method.clone(),
             route: Arc::clone(&route),
         };
-        let ledger = Ledger::new(accounts.ledgers(), owner, limit_bytes);
-        AccessLogEntry::on(ledger, route, method, target, accounts)
+        let ledger = Ledger::new(registry.live_ledgers(), owner, limit_bytes);
+        AccessLogEntry::with_ledger(ledger, route, method, target, registry)
     }
 
     /// The same where there is a ledger already, of a request for that route.
     #[must_use]
-    pub fn on(
+    pub fn with_ledger(
         ledger: Ledger,
         route: Arc<Route>,
         method: &http::Method,
         target: &str,
-        accounts: Arc<Accounts>,
+        registry: Arc<LedgerRegistry>,
     ) -> Self {
         route.requests.fetch_add(1, Ordering::Relaxed);
         let target = if target.is_empty() { "*" } else { target };
@@ -90,7 +90,7 @@ impl AccessLogEntry {
             cache: None,
             outcome: None,
             error: None,
-            accounts,
+            registry,
         }
     }
 
@@ -107,24 +107,24 @@ impl AccessLogEntry {
     }
 
     /// The response's head was made, with that status.
-    pub fn answered(&mut self, status: StatusCode) {
+    pub fn set_status(&mut self, status: StatusCode) {
         self.status = Some(status);
     }
 
     /// Counts bytes of the body that were sent.
-    pub fn sent(&mut self, bytes: usize) {
+    pub fn add_body_bytes(&mut self, bytes: usize) {
         self.body_bytes += bytes as u64;
     }
 
     /// The most that the guest's memories and tables took together, in bytes.
-    pub fn guest_took(&mut self, peak_bytes: usize) {
+    pub fn set_guest_peak_bytes(&mut self, peak_bytes: usize) {
         self.peak_guest_bytes = peak_bytes;
     }
 
     /// The response comes from the response cache.
     pub fn cache_hit(&mut self) {
         self.cache = Some(CacheStatus::Hit);
-        self.accounts.count_response_cache_hit();
+        self.registry.count_response_cache_hit();
     }
 
     /// The component is asked for the response.
@@ -150,7 +150,7 @@ impl Drop for AccessLogEntry {
     fn drop(&mut self) {
         let outcome = self.outcome.unwrap_or(Outcome::Aborted);
         let duration = self.ledger.since().elapsed();
-        self.accounts.count_end(&EndedRequest {
+        self.registry.count_end(&RequestEnd {
             outcome,
             method: &self.method,
             status: self.status,
@@ -164,7 +164,7 @@ impl Drop for AccessLogEntry {
                 tracing::$level!(
                     target: ACCESS_LOG,
                     method = %self.method,
-                    target = %Logged(&self.target),
+                    target = %RedactedTarget(&self.target),
                     status = self.status.map(|status| status.as_u16()),
                     body_bytes_sent = self.body_bytes,
                     duration_us = micros(duration),
@@ -186,12 +186,12 @@ impl Drop for AccessLogEntry {
 
 /// A target as it is logged: on one line, whatever a client puts into it, and without what would let a reader of the log
 /// in, such as a signature.
-struct Logged<'a>(&'a str);
+struct RedactedTarget<'a>(&'a str);
 
 /// Stands in the log for a secret.
 const REDACTED: &str = "[redacted]";
 
-impl fmt::Display for Logged<'_> {
+impl fmt::Display for RedactedTarget<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         use fmt::Write as _;
         let Some((path, query)) = self.0.split_once('?') else {
@@ -257,7 +257,7 @@ mod tests {
             "",
         ] {
             assert_eq!(
-                Logged(target).to_string(),
+                RedactedTarget(target).to_string(),
                 target.escape_debug().to_string()
             );
         }
@@ -285,7 +285,7 @@ mod tests {
             ("/a?sig&sign=x&design=y&?&&", "/a?sig&sign=x&design=y&?&&"),
             ("/sig=x/a", "/sig=x/a"),
         ] {
-            assert_eq!(Logged(target).to_string(), logged);
+            assert_eq!(RedactedTarget(target).to_string(), logged);
         }
     }
 }

@@ -60,7 +60,7 @@ impl Budget {
 
     /// Requests that wait for room now.
     #[must_use]
-    pub fn waiting(&self) -> usize {
+    pub fn queue_length(&self) -> usize {
         self.waiting.load(Ordering::Relaxed)
     }
 
@@ -80,7 +80,7 @@ impl Budget {
         ) {
             return Ok((room, place));
         }
-        let _waiting = Waiting::join(self)?;
+        let _waiting = QueueGuard::enter(self)?;
         let both = async {
             let room = Arc::clone(&self.units)
                 .acquire_many_owned(units(bytes))
@@ -107,8 +107,8 @@ impl Budget {
         if let Some(room) = self.try_reserve(bytes) {
             return Ok(room);
         }
-        let _waiting = Waiting::join(self)?;
-        match timeout(longest, self.wait_for(bytes)).await {
+        let _waiting = QueueGuard::enter(self)?;
+        match timeout(longest, self.reserve_untimed(bytes)).await {
             Ok(Some(room)) => Ok(room),
             _ => Err(Overloaded::TooLong(longest)),
         }
@@ -116,7 +116,7 @@ impl Budget {
 
     /// Reserves so many bytes once there is room for them, first come, first served, however long that takes. `None`
     /// never comes as things are, since the budget is never closed.
-    pub async fn wait_for(&self, bytes: usize) -> Option<Reservation> {
+    pub async fn reserve_untimed(&self, bytes: usize) -> Option<Reservation> {
         let permit = Arc::clone(&self.units)
             .acquire_many_owned(units(bytes))
             .await;
@@ -145,11 +145,11 @@ fn units(bytes: usize) -> u32 {
 }
 
 /// One of those who wait.
-struct Waiting<'a>(&'a AtomicUsize);
+struct QueueGuard<'a>(&'a AtomicUsize);
 
-impl<'a> Waiting<'a> {
-    fn join(budget: &'a Budget) -> Result<Self, Overloaded> {
-        let waiting = Waiting(&budget.waiting);
+impl<'a> QueueGuard<'a> {
+    fn enter(budget: &'a Budget) -> Result<Self, Overloaded> {
+        let waiting = QueueGuard(&budget.waiting);
         if waiting.0.fetch_add(1, Ordering::Relaxed) >= QUEUE {
             return Err(Overloaded::QueueFull);
         }
@@ -157,7 +157,7 @@ impl<'a> Waiting<'a> {
     }
 }
 
-impl Drop for Waiting<'_> {
+impl Drop for QueueGuard<'_> {
     fn drop(&mut self) {
         self.0.fetch_sub(1, Ordering::Relaxed);
     }
@@ -202,7 +202,7 @@ mod tests {
         let refused = budget.admit(1, &instances, moment).await.unwrap_err();
         assert_eq!(refused, Overloaded::TooLong(moment));
         assert_eq!(
-            (budget.waiting(), budget.reserved_bytes()),
+            (budget.queue_length(), budget.reserved_bytes()),
             (0, 10 * UNIT_BYTES)
         );
         drop((first, place));
@@ -213,10 +213,13 @@ mod tests {
     #[test]
     fn a_queue_has_an_end() {
         let budget = Budget::new(0);
-        let queue: Vec<_> = (0..QUEUE).map(|_| Waiting::join(&budget)).collect();
+        let queue: Vec<_> = (0..QUEUE).map(|_| QueueGuard::enter(&budget)).collect();
         assert!(queue.iter().all(Result::is_ok));
-        assert_eq!(Waiting::join(&budget).err(), Some(Overloaded::QueueFull));
+        assert_eq!(
+            QueueGuard::enter(&budget).err(),
+            Some(Overloaded::QueueFull)
+        );
         drop(queue);
-        assert!(Waiting::join(&budget).is_ok());
+        assert!(QueueGuard::enter(&budget).is_ok());
     }
 }

@@ -8,7 +8,7 @@ use std::path::{Component, Path, PathBuf};
 pub(crate) fn limit_bytes(root: &Path) -> Option<u64> {
     let read = |path: &str| fs::read_to_string(root.join(path)).unwrap_or_default();
     let (groups, mounts) = (read("proc/self/cgroup"), read("proc/self/mountinfo"));
-    let mounts = mounts.lines().filter_map(Mount::parse);
+    let mounts = mounts.lines().filter_map(CgroupMount::parse);
     let limits = mounts.filter_map(|mount| {
         let group = groups.lines().find_map(|line| mount.group(line))?;
         mount.limit_bytes(root, &group)
@@ -17,20 +17,20 @@ pub(crate) fn limit_bytes(root: &Path) -> Option<u64> {
 }
 
 /// Where a hierarchy of control groups is mounted.
-struct Mount {
-    version: Version,
+struct CgroupMount {
+    version: CgroupVersion,
     /// The group that is seen at `point`.
     top: PathBuf,
     point: PathBuf,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Version {
+enum CgroupVersion {
     One,
     Two,
 }
 
-impl Mount {
+impl CgroupMount {
     /// Reads a line of `/proc/self/mountinfo` (proc_pid_mountinfo(5)), if it is of a hierarchy that counts memory.
     fn parse(line: &str) -> Option<Self> {
         let (mount, system) = line.split_once(" - ")?;
@@ -38,11 +38,13 @@ impl Mount {
         let (top, point) = (mount.next()?, mount.next()?);
         let mut system = system.split(' ');
         let version = match system.next()? {
-            "cgroup2" => Version::Two,
-            "cgroup" if system.next_back()?.split(',').any(|word| word == "memory") => Version::One,
+            "cgroup2" => CgroupVersion::Two,
+            "cgroup" if system.next_back()?.split(',').any(|word| word == "memory") => {
+                CgroupVersion::One
+            }
             _ => return None,
         };
-        Some(Mount {
+        Some(CgroupMount {
             version,
             top: unescaped(top),
             point: unescaped(point),
@@ -53,32 +55,32 @@ impl Mount {
     fn group(&self, line: &str) -> Option<PathBuf> {
         let mut parts = line.splitn(3, ':');
         let (number, controllers, path) = (parts.next()?, parts.next()?, parts.next()?);
-        let is_here = match self.version {
-            Version::One => controllers.split(',').any(|name| name == "memory"),
-            Version::Two => number == "0" && controllers.is_empty(),
+        let is_of_hierarchy = match self.version {
+            CgroupVersion::One => controllers.split(',').any(|name| name == "memory"),
+            CgroupVersion::Two => number == "0" && controllers.is_empty(),
         };
-        is_here.then(|| PathBuf::from(path))
+        is_of_hierarchy.then(|| PathBuf::from(path))
     }
 
     /// The tightest limit of the group and those above it, as far as they are seen here.
     fn limit_bytes(&self, root: &Path, group: &Path) -> Option<u64> {
         let point = root.join(self.point.strip_prefix("/").unwrap_or(&self.point));
         // A container may see its group at the mount point, and yet be told its path in the whole machine.
-        let below = group.strip_prefix(&self.top).unwrap_or(Path::new(""));
+        let relative = group.strip_prefix(&self.top).unwrap_or(Path::new(""));
         let is_plain = |part: Component<'_>| matches!(part, Component::Normal(_));
-        let below = if below.components().all(is_plain) {
-            below
+        let relative = if relative.components().all(is_plain) {
+            relative
         } else {
             Path::new("")
         };
-        let folders = below.ancestors().map(|above| point.join(above));
+        let folders = relative.ancestors().map(|above| point.join(above));
         folders
             .filter_map(|folder| self.version.limit_bytes(&folder))
             .min()
     }
 }
 
-impl Version {
+impl CgroupVersion {
     /// The limit of one group. Beyond `memory.high` the kernel takes back what it can and holds the process up, so that
     /// is one too.
     fn limit_bytes(self, folder: &Path) -> Option<u64> {
@@ -87,11 +89,11 @@ impl Version {
             text.trim().parse().ok()
         };
         match self {
-            Version::Two => [number("memory.max"), number("memory.high")]
+            CgroupVersion::Two => [number("memory.max"), number("memory.high")]
                 .into_iter()
                 .flatten()
                 .min(),
-            Version::One => {
+            CgroupVersion::One => {
                 // That of the groups above which are not seen here counts too.
                 let whole = fs::read_to_string(folder.join("memory.stat")).unwrap_or_default();
                 let mut lines = whole.lines();

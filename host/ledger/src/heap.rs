@@ -51,28 +51,28 @@ fn thread_bytes() -> i64 {
 }
 
 /// The same work, which counts what it leaves on the heap for the route that it is done for.
-pub fn counted<T>(route: Option<Arc<Route>>, work: impl FnOnce() -> T) -> impl FnOnce() -> T {
+pub fn attribute<T>(route: Option<Arc<Route>>, work: impl FnOnce() -> T) -> impl FnOnce() -> T {
     move || {
         let before = thread_bytes();
         let result = work();
         if let Some(route) = route {
-            route.grew(thread_bytes() - before);
+            route.add_heap_growth(thread_bytes() - before);
         }
         result
     }
 }
 
 /// The same future, whose polls count what they leave on the heap for the route that they are made for.
-pub fn counted_future<F: Future>(
+pub fn attribute_future<F: Future>(
     route: Option<Arc<Route>>,
     future: F,
 ) -> impl Future<Output = F::Output> {
     let mut future = Box::pin(future);
-    std::future::poll_fn(move |cx| counted(route.clone(), || future.as_mut().poll(cx))())
+    std::future::poll_fn(move |cx| attribute(route.clone(), || future.as_mut().poll(cx))())
 }
 
 impl Route {
-    fn grew(&self, bytes: i64) {
+    fn add_heap_growth(&self, bytes: i64) {
         self.heap_growth_bytes.fetch_add(bytes, Ordering::Relaxed);
     }
 }
@@ -87,44 +87,44 @@ pub struct AllocTracker {
     /// Of the steps of the task that are over.
     done_bytes: AtomicI64,
     /// What the thread's figure was when the present step began.
-    step_began: AtomicI64,
-    serving: Mutex<Option<Serving>>,
+    poll_began_bytes: AtomicI64,
+    tracked: Mutex<Option<TrackedRequest>>,
 }
 
 #[derive(Debug)]
-struct Serving {
+struct TrackedRequest {
     route: Arc<Route>,
     from_bytes: i64,
 }
 
 impl AllocTracker {
     /// From now on the task serves a request of that route.
-    pub fn serve(&self, route: &Arc<Route>) {
+    pub fn begin_request(&self, route: &Arc<Route>) {
         if installed().is_some() {
-            let step_bytes = thread_bytes() - self.step_began.load(Ordering::Relaxed);
-            let now_bytes = self.done_bytes.load(Ordering::Relaxed) + step_bytes;
-            self.hand_over(now_bytes, Some(route));
+            let poll_bytes = thread_bytes() - self.poll_began_bytes.load(Ordering::Relaxed);
+            let now_bytes = self.done_bytes.load(Ordering::Relaxed) + poll_bytes;
+            self.attribute_to(now_bytes, Some(route));
         }
     }
 
     /// Gives the route that was served what was left, and begins with the next one.
-    fn hand_over(&self, now_bytes: i64, next: Option<&Arc<Route>>) {
-        let mut serving = self.serving.lock().unwrap_or_else(PoisonError::into_inner);
-        let last = serving.take();
-        *serving = next.map(|route| Serving {
+    fn attribute_to(&self, now_bytes: i64, next: Option<&Arc<Route>>) {
+        let mut tracked = self.tracked.lock().unwrap_or_else(PoisonError::into_inner);
+        let last = tracked.take();
+        *tracked = next.map(|route| TrackedRequest {
             route: Arc::clone(route),
             // The connection's own buffers are its first request's, since they go with its last.
             from_bytes: if last.is_some() { now_bytes } else { 0 },
         });
         if let Some(last) = last {
-            last.route.grew(now_bytes - last.from_bytes);
+            last.route.add_heap_growth(now_bytes - last.from_bytes);
         }
     }
 
-    fn step<T>(&self, step: impl FnOnce() -> T) -> T {
+    fn track<T>(&self, poll: impl FnOnce() -> T) -> T {
         let began = thread_bytes();
-        self.step_began.store(began, Ordering::Relaxed);
-        let result = step();
+        self.poll_began_bytes.store(began, Ordering::Relaxed);
+        let result = poll();
         self.done_bytes
             .fetch_add(thread_bytes() - began, Ordering::Relaxed);
         result
@@ -134,14 +134,14 @@ impl AllocTracker {
 /// A connection's task, each of whose steps is counted.
 pub struct TrackAllocs<F> {
     task: Option<Pin<Box<F>>>,
-    tally: Arc<AllocTracker>,
+    tracker: Arc<AllocTracker>,
 }
 
 impl<F> TrackAllocs<F> {
     /// Makes the task's future, and counts that already.
-    pub fn new(tally: Arc<AllocTracker>, make: impl FnOnce() -> F) -> Self {
-        let task = tally.step(|| Some(Box::pin(make())));
-        TrackAllocs { task, tally }
+    pub fn new(tracker: Arc<AllocTracker>, make: impl FnOnce() -> F) -> Self {
+        let task = tracker.track(|| Some(Box::pin(make())));
+        TrackAllocs { task, tracker }
     }
 }
 
@@ -151,7 +151,7 @@ impl<F: Future> Future for TrackAllocs<F> {
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<F::Output> {
         let this = &mut *self;
         match &mut this.task {
-            Some(task) => this.tally.step(|| task.as_mut().poll(cx)),
+            Some(task) => this.tracker.track(|| task.as_mut().poll(cx)),
             // Polled after its end, which futures may answer as they like.
             None => Poll::Pending,
         }
@@ -161,8 +161,8 @@ impl<F: Future> Future for TrackAllocs<F> {
 impl<F> Drop for TrackAllocs<F> {
     fn drop(&mut self) {
         let task = self.task.take();
-        self.tally.step(|| drop(task));
-        let done = self.tally.done_bytes.load(Ordering::Relaxed);
-        self.tally.hand_over(done, None);
+        self.tracker.track(|| drop(task));
+        let done = self.tracker.done_bytes.load(Ordering::Relaxed);
+        self.tracker.attribute_to(done, None);
     }
 }

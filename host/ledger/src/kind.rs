@@ -37,7 +37,7 @@ pub enum Kind {
 
 /// Where memory of a kind lies.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Place {
+pub enum MemoryDomain {
     /// In the allocator's heap.
     Heap,
     /// In the pool of instances, mapped once for the process.
@@ -84,11 +84,11 @@ impl Kind {
 
     /// Where memory of this kind lies.
     #[must_use]
-    pub fn place(self) -> Place {
+    pub fn domain(self) -> MemoryDomain {
         match self {
-            Kind::GuestMemory | Kind::Tables | Kind::Stack => Place::Pool,
-            Kind::Files | Kind::Socket => Place::Kernel,
-            _ => Place::Heap,
+            Kind::GuestMemory | Kind::Tables | Kind::Stack => MemoryDomain::Pool,
+            Kind::Files | Kind::Socket => MemoryDomain::Kernel,
+            _ => MemoryDomain::Heap,
         }
     }
 }
@@ -122,8 +122,8 @@ impl Balance {
 
     /// Bytes of all kinds that lie there.
     #[must_use]
-    pub fn at(&self, place: Place) -> usize {
-        let kinds = Kind::ALL.iter().filter(|kind| kind.place() == place);
+    pub fn in_domain(&self, domain: MemoryDomain) -> usize {
+        let kinds = Kind::ALL.iter().filter(|kind| kind.domain() == domain);
         kinds.map(|kind| self.of(*kind)).sum()
     }
 

@@ -3,9 +3,9 @@
 //! bounds the sum of all kinds, not one of them.
 
 use crate::budget::Reservation;
-use crate::in_use::InUse;
 use crate::kind::{Balance, Kind};
 use crate::route::Route;
+use crate::usage_counts::UsageCounts;
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
@@ -38,7 +38,7 @@ pub struct Ledger {
 /// A charge would take a ledger past its limit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("the request would hold more than {limit_bytes} bytes, with {kind}")]
-pub struct Exceeded {
+pub struct LimitExceeded {
     /// What was to be charged.
     pub kind: Kind,
     /// The ledger's limit.
@@ -58,13 +58,13 @@ pub(crate) struct Entries {
     ended: OnceLock<Instant>,
     /// What was set aside of the budget; it goes back with the last charge, not with the ledger.
     reservations: Mutex<Vec<Reservation>>,
-    ledgers: Arc<Ledgers>,
+    ledgers: Arc<LiveLedgers>,
 }
 
 impl Ledger {
     /// Opens a ledger for that owner among those of a host. Its charges may come to `limit_bytes` together.
     #[must_use]
-    pub fn new(ledgers: &Arc<Ledgers>, owner: Owner, limit_bytes: usize) -> Self {
+    pub fn new(ledgers: &Arc<LiveLedgers>, owner: Owner, limit_bytes: usize) -> Self {
         let entries = Arc::new(Entries {
             id: ledgers.next_id.fetch_add(1, Ordering::Relaxed),
             owner,
@@ -77,15 +77,15 @@ impl Ledger {
             reservations: Mutex::new(Vec::new()),
             ledgers: Arc::clone(ledgers),
         });
-        ledgers.enter(&entries);
+        ledgers.register(&entries);
         Ledger { entries }
     }
 
     /// Charges bytes of a kind until the token is dropped.
     ///
     /// # Errors
-    /// [`Exceeded`], and nothing is charged, when the sum would pass the limit.
-    pub fn charge(&self, kind: Kind, bytes: usize) -> Result<Charge, Exceeded> {
+    /// [`LimitExceeded`], and nothing is charged, when the sum would pass the limit.
+    pub fn charge(&self, kind: Kind, bytes: usize) -> Result<Charge, LimitExceeded> {
         self.handle().charge(kind, bytes)
     }
 
@@ -150,7 +150,7 @@ impl LedgerHandle {
     ///
     /// # Errors
     /// As [`Ledger::charge`].
-    pub fn charge(&self, kind: Kind, bytes: usize) -> Result<Charge, Exceeded> {
+    pub fn charge(&self, kind: Kind, bytes: usize) -> Result<Charge, LimitExceeded> {
         let mut charge = self.empty_charge(kind);
         charge.resize(bytes)?;
         Ok(charge)
@@ -211,7 +211,7 @@ impl Entries {
         }))
     }
 
-    fn add(&self, kind: Kind, bytes: usize) -> Result<(), Exceeded> {
+    fn add(&self, kind: Kind, bytes: usize) -> Result<(), LimitExceeded> {
         let fits = |total: usize| {
             let sum = total.checked_add(bytes)?;
             (sum <= self.limit_bytes).then_some(sum)
@@ -219,7 +219,7 @@ impl Entries {
         let before = self
             .total
             .fetch_update(Ordering::Relaxed, Ordering::Relaxed, fits)
-            .map_err(|_| Exceeded {
+            .map_err(|_| LimitExceeded {
                 kind,
                 limit_bytes: self.limit_bytes,
             })?;
@@ -239,7 +239,7 @@ impl Drop for Entries {
         // Before it is said that nothing is held any more.
         let reservations = self.reservations.get_mut();
         reservations.unwrap_or_else(PoisonError::into_inner).clear();
-        self.ledgers.leave(self.id, &self.owner);
+        self.ledgers.unregister(self.id, &self.owner);
     }
 }
 
@@ -261,8 +261,8 @@ impl Charge {
     /// Charges so many bytes from now on.
     ///
     /// # Errors
-    /// [`Exceeded`], and nothing changes, when the sum would pass the limit.
-    pub fn resize(&mut self, bytes: usize) -> Result<(), Exceeded> {
+    /// [`LimitExceeded`], and nothing changes, when the sum would pass the limit.
+    pub fn resize(&mut self, bytes: usize) -> Result<(), LimitExceeded> {
         if bytes > self.bytes {
             self.entries.add(self.kind, bytes - self.bytes)?;
         } else {
@@ -283,7 +283,7 @@ impl Charge {
     ///
     /// # Errors
     /// As [`Charge::resize`].
-    pub fn grow(&mut self, bytes: usize) -> Result<(), Exceeded> {
+    pub fn grow(&mut self, bytes: usize) -> Result<(), LimitExceeded> {
         self.resize(self.bytes.saturating_add(bytes))
     }
 }
@@ -297,19 +297,19 @@ impl Drop for Charge {
 
 /// The ledgers of one host that are open, or hold something after their owner's end.
 #[derive(Debug, Default)]
-pub struct Ledgers {
+pub struct LiveLedgers {
     next_id: AtomicU64,
     /// By number, so oldest first, in several maps so that cores seldom wait for each other.
     live: [Mutex<BTreeMap<u64, Weak<Entries>>>; SHARDS],
-    in_use: InUse,
+    in_use: UsageCounts,
 }
 
 const SHARDS: usize = 16;
 
-impl Ledgers {
+impl LiveLedgers {
     /// Counts of what is in use now.
     #[must_use]
-    pub fn in_use(&self) -> &InUse {
+    pub fn in_use(&self) -> &UsageCounts {
         &self.in_use
     }
 
@@ -323,7 +323,7 @@ impl Ledgers {
         live
     }
 
-    fn enter(&self, entries: &Arc<Entries>) {
+    fn register(&self, entries: &Arc<Entries>) {
         if let Owner::Request { .. } = entries.owner() {
             self.in_use.count_request();
         }
@@ -331,7 +331,7 @@ impl Ledgers {
             .insert(entries.id(), Arc::downgrade(entries));
     }
 
-    fn leave(&self, id: u64, owner: &Owner) {
+    fn unregister(&self, id: u64, owner: &Owner) {
         self.shard(id).remove(&id);
         if let Owner::Request { .. } = owner {
             self.in_use.uncount_request();
@@ -350,7 +350,7 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    fn ledger(ledgers: &Arc<Ledgers>, limit_bytes: usize) -> Ledger {
+    fn ledger(ledgers: &Arc<LiveLedgers>, limit_bytes: usize) -> Ledger {
         Ledger::new(ledgers, Owner::Connection, limit_bytes)
     }
 
@@ -377,7 +377,7 @@ mod tests {
         fn whatever_was_charged_the_end_is_zero(
             steps in proptest::collection::vec((0..12_usize, 0..2000_usize, 0..2000_usize), 0..50)
         ) {
-            let ledgers: Arc<Ledgers> = Arc::default();
+            let ledgers: Arc<LiveLedgers> = Arc::default();
             let ledger = ledger(&ledgers, 10_000);
             let mut charges = Vec::new();
             for (kind, bytes, resized) in steps {

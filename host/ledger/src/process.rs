@@ -23,7 +23,7 @@ impl ProcessMemory {
     }
 }
 
-pub use platform::{memory_limit_bytes, memory_now};
+pub use platform::{current_memory, memory_limit_bytes};
 
 /// Bytes that threads for reading from disks take: 64 of them, each with 128 KiB of its stack and of what the allocator
 /// keeps for it.
@@ -32,8 +32,8 @@ pub const THREADS_BYTES: usize = 64 * 128 * 1024;
 /// Returns what the process takes without a request, in bytes, however much it is to hold in all: what it has now, what
 /// it has not yet touched of its program, and its threads.
 #[must_use]
-pub fn own_bytes() -> usize {
-    let now = memory_now();
+pub fn baseline_bytes() -> usize {
+    let now = current_memory();
     let untouched = platform::mapped_files_bytes().saturating_sub(now.file_bytes);
     let bytes = now.resident_bytes() + untouched;
     usize::try_from(bytes)
@@ -65,7 +65,7 @@ mod platform {
 
     /// This process's memory now.
     #[must_use]
-    pub fn memory_now() -> ProcessMemory {
+    pub fn current_memory() -> ProcessMemory {
         parse_status(&fs::read_to_string("/proc/self/status").unwrap_or_default())
     }
 
@@ -115,7 +115,7 @@ mod platform {
 
         #[test]
         fn the_kernel_tells() {
-            let now = memory_now();
+            let now = current_memory();
             assert!(now.anonymous_bytes > 0 && now.file_bytes > 0);
             assert!(now.high_water_bytes >= now.anonymous_bytes);
             assert!(memory_limit_bytes() > Some(now.resident_bytes()));
@@ -138,7 +138,7 @@ mod platform {
 
     /// This process's memory now: not told on this system.
     #[must_use]
-    pub fn memory_now() -> ProcessMemory {
+    pub fn current_memory() -> ProcessMemory {
         ProcessMemory::default()
     }
 

@@ -1,11 +1,11 @@
 //! The books of the whole process: every live ledger, every route, and how the ended requests ended.
 
-use crate::counts::{Counts, RequestCount};
-use crate::in_use::InUse;
 use crate::kind::Balance;
-use crate::ledger::{Ledgers, Owner};
+use crate::ledger::{LiveLedgers, Owner};
 use crate::outcome::Outcome;
+use crate::request_counts::{RequestCount, RequestCounts};
 use crate::route::{Route, Routes};
+use crate::usage_counts::UsageCounts;
 use std::any::Any;
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -14,9 +14,9 @@ use std::time::Duration;
 
 /// The accounts of one host. After its last request has ended, no request holds anything.
 #[derive(Debug, Default)]
-pub struct Accounts {
-    ledgers: Arc<Ledgers>,
-    ended: Counts,
+pub struct LedgerRegistry {
+    ledgers: Arc<LiveLedgers>,
+    request_counts: RequestCounts,
     response_body_bytes: AtomicU64,
     response_cache_hits: AtomicU64,
     observers: RwLock<Vec<Arc<dyn Observer>>>,
@@ -25,7 +25,7 @@ pub struct Accounts {
 
 /// Figures of one request at its end.
 #[derive(Debug)]
-pub(crate) struct EndedRequest<'a> {
+pub(crate) struct RequestEnd<'a> {
     pub(crate) outcome: Outcome,
     pub(crate) method: &'a http::Method,
     pub(crate) status: Option<http::StatusCode>,
@@ -37,7 +37,7 @@ pub(crate) struct EndedRequest<'a> {
 /// Is told of each request that ends, for figures that cannot be had by looking now and then.
 pub trait Observer: Any + std::fmt::Debug + Send + Sync {
     /// Called at the end of a request with its duration and the most bytes that it held.
-    fn ended(&self, outcome: Outcome, duration: Duration, peak_bytes: usize);
+    fn on_request_end(&self, outcome: Outcome, duration: Duration, peak_bytes: usize);
 }
 
 /// What all ledgers hold at one moment.
@@ -49,7 +49,7 @@ pub struct Snapshot {
     /// What connections hold.
     pub connections: Balance,
     /// What is still held for requests and connections that have ended.
-    pub unreturned: Balance,
+    pub leaked: Balance,
     /// Requests that have not ended.
     pub live_requests: usize,
     /// Connections that are open.
@@ -65,9 +65,9 @@ pub struct RouteSnapshot {
     /// The route's pattern.
     pub route: Arc<Route>,
     /// Requests that have ended and still hold something.
-    pub unreturned_requests: usize,
+    pub leaked_requests: usize,
     /// What they hold.
-    pub unreturned: Balance,
+    pub leaked: Balance,
     /// Requests that have not ended.
     pub live_requests: usize,
     /// What they hold.
@@ -102,21 +102,21 @@ impl Snapshot {
     pub fn total(&self) -> Balance {
         let mut total = self.requests;
         total.add(&self.connections);
-        total.add(&self.unreturned);
+        total.add(&self.leaked);
         total
     }
 }
 
-impl Accounts {
+impl LedgerRegistry {
     /// The host's ledgers: each new one is opened among them.
     #[must_use]
-    pub fn ledgers(&self) -> &Arc<Ledgers> {
+    pub fn live_ledgers(&self) -> &Arc<LiveLedgers> {
         &self.ledgers
     }
 
     /// Counts of what requests use now.
     #[must_use]
-    pub fn in_use(&self) -> &InUse {
+    pub fn in_use(&self) -> &UsageCounts {
         self.ledgers.in_use()
     }
 
@@ -127,13 +127,13 @@ impl Accounts {
 
     /// Number of ended requests with that outcome.
     #[must_use]
-    pub fn ended(&self, outcome: Outcome) -> u64 {
-        self.ended.of(outcome)
+    pub fn ended_requests(&self, outcome: Outcome) -> u64 {
+        self.request_counts.of(outcome)
     }
 
     /// Number of ended requests by outcome, method and status class, with those of zero.
     pub fn request_counts(&self) -> impl Iterator<Item = RequestCount> + '_ {
-        self.ended.all()
+        self.request_counts.all()
     }
 
     /// Bytes of response bodies that were handed to connections, for requests that have ended.
@@ -154,41 +154,41 @@ impl Accounts {
 
     /// Adds up what all live ledgers hold.
     #[must_use]
-    pub fn survey(&self) -> Snapshot {
-        let mut survey = Snapshot::default();
+    pub fn snapshot(&self) -> Snapshot {
+        let mut snapshot = Snapshot::default();
         let mut by_route: BTreeMap<Arc<str>, RouteSnapshot> = BTreeMap::new();
         for entries in self.ledgers.live() {
             let balance = entries.balance();
             let has_ended = entries.ended_ago().is_some();
             match entries.owner() {
-                _ if has_ended => survey.unreturned.add(&balance),
+                _ if has_ended => snapshot.leaked.add(&balance),
                 Owner::Host => {}
                 Owner::Connection => {
-                    survey.live_connections += 1;
-                    survey.connections.add(&balance);
+                    snapshot.live_connections += 1;
+                    snapshot.connections.add(&balance);
                 }
                 Owner::Request { .. } => {
-                    survey.live_requests += 1;
-                    survey.requests.add(&balance);
+                    snapshot.live_requests += 1;
+                    snapshot.requests.add(&balance);
                 }
             }
             let Owner::Request { route, .. } = entries.owner() else {
                 continue;
             };
-            let of_route = by_route
+            let route_snapshot = by_route
                 .entry(Arc::clone(&route.pattern))
                 .or_insert_with(|| RouteSnapshot::new(route));
             if has_ended {
-                of_route.unreturned_requests += 1;
-                of_route.unreturned.add(&balance);
+                route_snapshot.leaked_requests += 1;
+                route_snapshot.leaked.add(&balance);
             } else {
-                of_route.live_requests += 1;
-                of_route.live.add(&balance);
-                of_route.oldest = of_route.oldest.max(entries.age());
+                route_snapshot.live_requests += 1;
+                route_snapshot.live.add(&balance);
+                route_snapshot.oldest = route_snapshot.oldest.max(entries.age());
             }
         }
-        survey.by_route = by_route.into_values().collect();
-        survey
+        snapshot.by_route = by_route.into_values().collect();
+        snapshot
     }
 
     /// Requests that hold something now, oldest first, at most so many.
@@ -226,21 +226,21 @@ impl Accounts {
     }
 
     /// Counts a request that ended.
-    pub(crate) fn count_end(&self, ended: &EndedRequest<'_>) {
-        let EndedRequest {
+    pub(crate) fn count_end(&self, end: &RequestEnd<'_>) {
+        let RequestEnd {
             outcome,
             method,
             status,
             body_bytes,
             duration,
             peak_bytes,
-        } = *ended;
+        } = *end;
         self.response_body_bytes
             .fetch_add(body_bytes, Ordering::Relaxed);
-        self.ended.add(outcome, method, status);
+        self.request_counts.add(outcome, method, status);
         let observers = self.observers.read();
         for observer in &*observers.unwrap_or_else(PoisonError::into_inner) {
-            observer.ended(outcome, duration, peak_bytes);
+            observer.on_request_end(outcome, duration, peak_bytes);
         }
     }
 
@@ -264,8 +264,8 @@ impl RouteSnapshot {
     fn new(route: &Arc<Route>) -> Self {
         RouteSnapshot {
             route: Arc::clone(route),
-            unreturned_requests: 0,
-            unreturned: Balance::default(),
+            leaked_requests: 0,
+            leaked: Balance::default(),
             live_requests: 0,
             live: Balance::default(),
             oldest: Duration::ZERO,
@@ -282,29 +282,29 @@ mod tests {
 
     #[test]
     fn what_outlives_its_owner_is_unreturned_until_it_is() {
-        let accounts = Accounts::default();
-        let ledger = Ledger::new(accounts.ledgers(), Owner::Connection, 100);
+        let registry = LedgerRegistry::default();
+        let ledger = Ledger::new(registry.live_ledgers(), Owner::Connection, 100);
         let charge = ledger.handle().charge(Kind::Buffers, 7).unwrap();
-        assert_eq!(accounts.survey().unreturned.total(), 0);
+        assert_eq!(registry.snapshot().leaked.total(), 0);
         drop(ledger);
-        assert_eq!(accounts.survey().unreturned.of(Kind::Buffers), 7);
+        assert_eq!(registry.snapshot().leaked.of(Kind::Buffers), 7);
         drop(charge);
-        assert_eq!(accounts.survey().unreturned.total(), 0);
+        assert_eq!(registry.snapshot().leaked.total(), 0);
     }
 
     #[derive(Debug, Default)]
     struct Nobody;
 
     impl Observer for Nobody {
-        fn ended(&self, _: Outcome, _: Duration, _: usize) {}
+        fn on_request_end(&self, _: Outcome, _: Duration, _: usize) {}
     }
 
     #[test]
     fn an_observer_of_one_type_is_told_once() {
-        let accounts = Accounts::default();
+        let registry = LedgerRegistry::default();
         let (one, other) = (
-            accounts.observe_once::<Nobody>(),
-            accounts.observe_once::<Nobody>(),
+            registry.observe_once::<Nobody>(),
+            registry.observe_once::<Nobody>(),
         );
         assert!(Arc::ptr_eq(&one, &other));
     }

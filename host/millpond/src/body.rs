@@ -5,12 +5,12 @@
 
 use crate::downstream::{CHUNK_BYTES, Downstream};
 use crate::error::RequestError;
-use crate::rate_limit::Pacer;
-use crate::store::{Blocking, FileSlice, MediaStream, ReadChunk, TryRead, has_shrunk};
+use crate::rate_limit::RateLimiter;
+use crate::store::{BlockingTask, FileSlice, MediaStream, ReadChunk, TryRead, has_shrunk};
 use atomic_waker::AtomicWaker;
 use bytes::{Bytes, BytesMut};
 use http_body::{Body, Frame, SizeHint};
-use millpond_ledger::{AccessLogEntry, Charge, Exceeded, Kind, Outcome};
+use millpond_ledger::{AccessLogEntry, Charge, Kind, LimitExceeded, Outcome};
 use std::collections::VecDeque;
 use std::future::Future;
 use std::io;
@@ -31,23 +31,23 @@ use std::task::{Context, Poll, ready};
 /// whole.
 #[derive(Debug)]
 pub struct MediaBody {
-    parts: VecDeque<Part>,
+    parts: VecDeque<BodyPart>,
     /// Bytes not yet given out, where that is known.
     remaining: Option<u64>,
-    reading: Option<ReadAhead>,
+    pending: Option<PendingRead>,
     buffer: BytesMut,
     buffer_charge: Charge,
-    lane: Arc<InFlightSlot>,
-    pacer: Option<Pacer>,
+    slot: Arc<InFlightSlot>,
+    rate_limiter: Option<RateLimiter>,
     _response: Charge,
-    record: AccessLogEntry,
+    log_entry: AccessLogEntry,
 }
 
 impl Drop for MediaBody {
     fn drop(&mut self) {
-        let downstream = self.lane.downstream.as_ref();
+        let downstream = self.slot.downstream.as_ref();
         if downstream.is_some_and(|downstream| downstream.has_shrunk_file()) {
-            self.record
+            self.log_entry
                 .finish_with(Outcome::Failed, has_shrunk().to_string());
         }
     }
@@ -55,7 +55,7 @@ impl Drop for MediaBody {
 
 /// One piece of a body: `variant part` of `wit/media-serve.wit`, with the handle taken out of the instance.
 #[derive(Debug)]
-pub(crate) enum Part {
+pub(crate) enum BodyPart {
     /// Bytes made by the guest or the host.
     Bytes(Bytes),
     /// Bytes of the store's.
@@ -63,7 +63,7 @@ pub(crate) enum Part {
     /// Bytes that an instance for `wasi:http` moves itself.
     StreamingInstance {
         /// The instance.
-        running: Box<dyn ChunkSource>,
+        instance: Box<dyn ChunkSource>,
         /// How many it has promised, where it has.
         length: Option<u64>,
     },
@@ -78,22 +78,22 @@ pub(crate) trait ChunkSource: std::fmt::Debug + Send {
     fn peak_guest_bytes(&self) -> usize;
 }
 
-impl Part {
+impl BodyPart {
     /// Length in bytes, where it is known.
     pub(crate) fn length(&self) -> Option<u64> {
         match self {
-            Part::Bytes(bytes) => Some(bytes.len() as u64),
-            Part::Stream(stream) => Some(stream.remaining()),
-            Part::StreamingInstance { length, .. } => *length,
+            BodyPart::Bytes(bytes) => Some(bytes.len() as u64),
+            BodyPart::Stream(stream) => Some(stream.remaining()),
+            BodyPart::StreamingInstance { length, .. } => *length,
         }
     }
 }
 
 /// The next piece, which was not there at once.
 #[derive(Debug)]
-enum ReadAhead {
+enum PendingRead {
     /// On a thread that may wait for its file system.
-    File(Blocking<io::Result<(FileSlice, BytesMut)>>),
+    File(BlockingTask<io::Result<(FileSlice, BytesMut)>>),
     /// From a store of the program's.
     ChunkStream(ReadChunk),
 }
@@ -131,29 +131,29 @@ impl InFlightSlot {
 }
 
 /// Bytes on their way, which free the lane once the socket has taken them, or will not.
-struct Piece {
+struct InFlightChunk {
     bytes: Bytes,
     /// It stands for bytes of a file, which the connection holds open until the piece has gone.
-    is_lent: bool,
-    lane: Arc<InFlightSlot>,
+    is_sendfile: bool,
+    slot: Arc<InFlightSlot>,
     /// That of the buffer, where the piece takes it along.
     _charge: Option<Charge>,
 }
 
-impl AsRef<[u8]> for Piece {
+impl AsRef<[u8]> for InFlightChunk {
     fn as_ref(&self) -> &[u8] {
         &self.bytes
     }
 }
 
-impl Drop for Piece {
+impl Drop for InFlightChunk {
     fn drop(&mut self) {
-        if let Some(downstream) = self.lane.downstream.as_ref().filter(|_| self.is_lent) {
+        if let Some(downstream) = self.slot.downstream.as_ref().filter(|_| self.is_sendfile) {
             downstream.end_sendfile();
         }
         self.bytes.clear();
-        self.lane.is_taken.store(false, Ordering::Release);
-        self.lane.freed.wake();
+        self.slot.is_taken.store(false, Ordering::Release);
+        self.slot.freed.wake();
     }
 }
 
@@ -161,39 +161,39 @@ impl MediaBody {
     /// A body of these parts, which ends its record when it ends. `downstream` is the connection's part in it, where
     /// there is a connection of ours.
     pub(crate) fn new(
-        parts: Vec<Part>,
+        parts: Vec<BodyPart>,
         response: Charge,
         downstream: Option<Box<dyn Downstream>>,
-        record: AccessLogEntry,
+        log_entry: AccessLogEntry,
     ) -> Self {
         let mut body = MediaBody {
-            pacer: downstream
+            rate_limiter: downstream
                 .as_ref()
                 .and_then(|downstream| downstream.rate_limit())
-                .map(Pacer::new),
-            remaining: parts.iter().map(Part::length).sum(),
+                .map(RateLimiter::new),
+            remaining: parts.iter().map(BodyPart::length).sum(),
             parts: parts.into(),
-            reading: None,
+            pending: None,
             buffer: BytesMut::new(),
-            buffer_charge: record.ledger().empty_charge(Kind::Buffers),
-            lane: Arc::new(InFlightSlot {
+            buffer_charge: log_entry.ledger().empty_charge(Kind::Buffers),
+            slot: Arc::new(InFlightSlot {
                 is_taken: AtomicBool::new(false),
                 freed: AtomicWaker::new(),
                 downstream,
             }),
             _response: response,
-            record,
+            log_entry,
         };
-        body.end_if_done();
+        body.finish_if_done();
         body
     }
 
     /// The next piece, or what is wrong with it.
-    fn poll_piece(&mut self, cx: &mut Context<'_>) -> Poll<Option<io::Result<Bytes>>> {
+    fn poll_chunk(&mut self, cx: &mut Context<'_>) -> Poll<Option<io::Result<Bytes>>> {
         loop {
-            if let Some(reading) = &mut self.reading {
-                let read = match reading {
-                    ReadAhead::File(read) => {
+            if let Some(pending) = &mut self.pending {
+                let read = match pending {
+                    PendingRead::File(read) => {
                         ready!(Pin::new(read).poll(cx))
                             .flatten()
                             .map(|(slice, buffer)| {
@@ -201,11 +201,13 @@ impl MediaBody {
                                 (MediaStream::File(slice), self.buffer.split().freeze())
                             })
                     }
-                    ReadAhead::ChunkStream(reading) => ready!(Pin::new(reading).poll(cx))
-                        .map(|(pieces, piece)| (MediaStream::ChunkStream(pieces), piece)),
+                    PendingRead::ChunkStream(pending) => ready!(Pin::new(pending).poll(cx))
+                        .map(|(chunks, chunk)| (MediaStream::ChunkStream(chunks), chunk)),
                 };
-                self.reading = None;
-                return Poll::Ready(Some(read.map(|(rest, bytes)| self.take_piece(rest, bytes))));
+                self.pending = None;
+                return Poll::Ready(Some(
+                    read.map(|(rest, bytes)| self.on_file_chunk(rest, bytes)),
+                ));
             }
             match self.parts.front() {
                 None => return Poll::Ready(None),
@@ -213,77 +215,81 @@ impl MediaBody {
                     self.parts.pop_front();
                     continue;
                 }
-                Some(Part::Bytes(bytes)) => {
+                Some(BodyPart::Bytes(bytes)) => {
                     let bytes = bytes.clone();
                     self.parts.pop_front();
                     return Poll::Ready(Some(Ok(bytes)));
                 }
-                Some(Part::Stream(_) | Part::StreamingInstance { .. }) => {
-                    ready!(self.lane.poll_free(cx));
+                Some(BodyPart::Stream(_) | BodyPart::StreamingInstance { .. }) => {
+                    ready!(self.slot.poll_free(cx));
                     // Before anything is read, so that nothing is held meanwhile.
-                    if let Some(pacer) = &mut self.pacer {
-                        ready!(pacer.poll_ready(cx));
+                    if let Some(rate_limiter) = &mut self.rate_limiter {
+                        ready!(rate_limiter.poll_ready(cx));
                     }
                 }
             }
-            if let Some(Part::StreamingInstance { running, .. }) = self.parts.front_mut() {
-                let piece = ready!(running.poll_chunk(cx));
-                self.record.guest_took(running.peak_guest_bytes());
-                return Poll::Ready(self.take_run(piece).transpose());
+            if let Some(BodyPart::StreamingInstance { instance, .. }) = self.parts.front_mut() {
+                let chunk = ready!(instance.poll_chunk(cx));
+                self.log_entry
+                    .set_guest_peak_bytes(instance.peak_guest_bytes());
+                return Poll::Ready(self.on_instance_chunk(chunk).transpose());
             }
-            let Some(Part::Stream(mut stream)) = self.parts.pop_front() else {
+            let Some(BodyPart::Stream(mut stream)) = self.parts.pop_front() else {
                 continue;
             };
-            if let Some(bytes) = self.take_lent(&mut stream) {
-                self.put_back(stream);
-                return Poll::Ready(Some(Ok(self.put_on_lane(bytes, None, true))));
+            if let Some(bytes) = self.try_sendfile(&mut stream) {
+                self.requeue(stream);
+                return Poll::Ready(Some(Ok(self.issue(bytes, None, true))));
             }
-            let piece_bytes = match self.make_room(&stream) {
-                Ok(piece_bytes) => piece_bytes,
+            let chunk_bytes = match self.reserve_chunk(&stream) {
+                Ok(chunk_bytes) => chunk_bytes,
                 Err(exceeded) => return Poll::Ready(Some(Err(io::Error::other(exceeded)))),
             };
             let mut slice = match stream {
                 MediaStream::File(slice) => slice,
-                MediaStream::ChunkStream(pieces) => {
+                MediaStream::ChunkStream(chunks) => {
                     // What is charged is room for one piece, and this one is not ours.
                     self.buffer = BytesMut::new();
-                    self.reading = Some(ReadAhead::ChunkStream(pieces.read(piece_bytes)));
+                    self.pending = Some(PendingRead::ChunkStream(chunks.read(chunk_bytes)));
                     continue;
                 }
             };
-            if let Some(bytes) = slice.take_kept(piece_bytes) {
-                let piece = self.take_piece(MediaStream::File(slice), bytes);
-                return Poll::Ready(Some(Ok(piece)));
+            if let Some(bytes) = slice.take_cached(chunk_bytes) {
+                let chunk = self.on_file_chunk(MediaStream::File(slice), bytes);
+                return Poll::Ready(Some(Ok(chunk)));
             }
-            self.buffer.reserve(piece_bytes);
-            match slice.try_read(&mut self.buffer, piece_bytes) {
+            self.buffer.reserve(chunk_bytes);
+            match slice.try_read(&mut self.buffer, chunk_bytes) {
                 Ok(TryRead::Read) => {
                     let bytes = self.buffer.split().freeze();
-                    let piece = self.take_piece(MediaStream::File(slice), bytes);
-                    return Poll::Ready(Some(Ok(piece)));
+                    let chunk = self.on_file_chunk(MediaStream::File(slice), bytes);
+                    return Poll::Ready(Some(Ok(chunk)));
                 }
                 Ok(TryRead::WouldBlock) => {}
                 Err(error) => return Poll::Ready(Some(Err(error))),
             }
             let mut buffer = std::mem::take(&mut self.buffer);
             let read = slice.spawn(move |mut slice| {
-                slice.read(&mut buffer, piece_bytes)?;
+                slice.read(&mut buffer, chunk_bytes)?;
                 Ok((slice, buffer))
             });
-            self.reading = Some(ReadAhead::File(read));
+            self.pending = Some(PendingRead::File(read));
         }
     }
 
     /// The next bytes from their file, where the connection has the kernel take them out of it. They are in nobody's memory
     /// but the page cache, so nothing is charged, and the piece may be a large one.
-    fn take_lent(&mut self, stream: &mut MediaStream) -> Option<Bytes> {
+    fn try_sendfile(&mut self, stream: &mut MediaStream) -> Option<Bytes> {
         let MediaStream::File(slice) = stream else {
             return None;
         };
-        let downstream = self.lane.downstream.as_ref()?;
+        let downstream = self.slot.downstream.as_ref()?;
         let most = downstream.sendfile_bytes()?;
-        let paced = self.pacer.as_ref().map_or(usize::MAX, Pacer::piece_bytes);
-        let bytes = downstream.sendfile(slice.lend(most.min(paced))?);
+        let rate_limit_bytes = self
+            .rate_limiter
+            .as_ref()
+            .map_or(usize::MAX, RateLimiter::chunk_bytes);
+        let bytes = downstream.sendfile(slice.take_sendfile_range(most.min(rate_limit_bytes))?);
         self.buffer = BytesMut::new();
         // Less is never too much.
         let _ = self.buffer_charge.resize(0);
@@ -291,14 +297,15 @@ impl MediaBody {
     }
 
     /// What an instance gave, which is charged by its store already, or the end of that.
-    fn take_run(
+    fn on_instance_chunk(
         &mut self,
-        piece: Option<Result<Bytes, RequestError>>,
+        chunk: Option<Result<Bytes, RequestError>>,
     ) -> io::Result<Option<Bytes>> {
-        let bytes = match piece {
+        let bytes = match chunk {
             Some(Ok(bytes)) => bytes,
             Some(Err(error)) => {
-                self.record.finish_with(error.outcome(), error.to_string());
+                self.log_entry
+                    .finish_with(error.outcome(), error.to_string());
                 return Err(io::Error::other(error));
             }
             None => {
@@ -313,64 +320,67 @@ impl MediaBody {
         if self.remaining.is_some_and(is_too_long) {
             return Err(io::Error::other("the body is longer than declared"));
         }
-        Ok(Some(self.put_on_lane(bytes, None, false)))
+        Ok(Some(self.issue(bytes, None, false)))
     }
 
     /// Charges the next piece, and says how large it may be. The last piece's buffer serves again, since the lane is
     /// free.
-    fn make_room(&mut self, stream: &MediaStream) -> Result<usize, Exceeded> {
-        let paced = self.pacer.as_ref().map_or(usize::MAX, Pacer::piece_bytes);
+    fn reserve_chunk(&mut self, stream: &MediaStream) -> Result<usize, LimitExceeded> {
+        let rate_limit_bytes = self
+            .rate_limiter
+            .as_ref()
+            .map_or(usize::MAX, RateLimiter::chunk_bytes);
         let wanted = |chunk_bytes: usize| {
-            let most = chunk_bytes.min(paced);
+            let most = chunk_bytes.min(rate_limit_bytes);
             usize::try_from(stream.remaining()).map_or(most, |bytes| bytes.min(most))
         };
-        let mut piece_bytes = wanted(self.lane.chunk_bytes());
-        if piece_bytes > self.buffer_charge.bytes()
-            && self.buffer_charge.resize(piece_bytes).is_err()
+        let mut chunk_bytes = wanted(self.slot.chunk_bytes());
+        if chunk_bytes > self.buffer_charge.bytes()
+            && self.buffer_charge.resize(chunk_bytes).is_err()
         {
-            piece_bytes = wanted(CHUNK_BYTES);
-            self.buffer_charge.resize(piece_bytes)?;
+            chunk_bytes = wanted(CHUNK_BYTES);
+            self.buffer_charge.resize(chunk_bytes)?;
             self.buffer = BytesMut::new();
         }
-        Ok(piece_bytes)
+        Ok(chunk_bytes)
     }
 
     /// What was read, with the rest of its stream put back in line.
-    fn take_piece(&mut self, rest: MediaStream, bytes: Bytes) -> Bytes {
+    fn on_file_chunk(&mut self, rest: MediaStream, bytes: Bytes) -> Bytes {
         let is_last = rest.remaining() == 0 && self.parts.is_empty();
-        self.put_back(rest);
+        self.requeue(rest);
         // The buffer is the body's until the last piece takes it along; where pieces may be kept, each has its own.
-        let takes_buffer = is_last || self.lane.downstream.is_none();
+        let takes_buffer = is_last || self.slot.downstream.is_none();
         let charge = takes_buffer.then(|| {
             let empty = self.buffer_charge.empty_sibling();
             std::mem::replace(&mut self.buffer_charge, empty)
         });
-        self.put_on_lane(bytes, charge, false)
+        self.issue(bytes, charge, false)
     }
 
-    fn put_back(&mut self, rest: MediaStream) {
+    fn requeue(&mut self, rest: MediaStream) {
         if rest.remaining() > 0 {
-            self.parts.push_front(Part::Stream(rest));
+            self.parts.push_front(BodyPart::Stream(rest));
         }
     }
 
     /// The bytes on their way, which is free again when they have gone.
-    fn put_on_lane(&mut self, bytes: Bytes, charge: Option<Charge>, is_lent: bool) -> Bytes {
-        if let Some(pacer) = &mut self.pacer {
-            pacer.took(bytes.len());
+    fn issue(&mut self, bytes: Bytes, charge: Option<Charge>, is_sendfile: bool) -> Bytes {
+        if let Some(rate_limiter) = &mut self.rate_limiter {
+            rate_limiter.on_read(bytes.len());
         }
-        self.lane.is_taken.store(true, Ordering::Release);
-        Bytes::from_owner(Piece {
+        self.slot.is_taken.store(true, Ordering::Release);
+        Bytes::from_owner(InFlightChunk {
             bytes,
-            is_lent,
-            lane: Arc::clone(&self.lane),
+            is_sendfile,
+            slot: Arc::clone(&self.slot),
             _charge: charge,
         })
     }
 
-    fn end_if_done(&mut self) {
+    fn finish_if_done(&mut self) {
         if self.remaining == Some(0) {
-            self.record.finish(Outcome::Completed);
+            self.log_entry.finish(Outcome::Completed);
         }
     }
 }
@@ -384,20 +394,21 @@ impl Body for MediaBody {
         cx: &mut Context<'_>,
     ) -> Poll<Option<io::Result<Frame<Bytes>>>> {
         let body = self.get_mut();
-        match ready!(body.poll_piece(cx)) {
+        match ready!(body.poll_chunk(cx)) {
             None => {
                 body.remaining = Some(0);
-                body.end_if_done();
+                body.finish_if_done();
                 Poll::Ready(None)
             }
-            Some(Ok(piece)) => {
-                body.remaining = body.remaining.map(|bytes| bytes - piece.len() as u64);
-                body.record.sent(piece.len());
-                body.end_if_done();
-                Poll::Ready(Some(Ok(Frame::data(piece))))
+            Some(Ok(chunk)) => {
+                body.remaining = body.remaining.map(|bytes| bytes - chunk.len() as u64);
+                body.log_entry.add_body_bytes(chunk.len());
+                body.finish_if_done();
+                Poll::Ready(Some(Ok(Frame::data(chunk))))
             }
             Some(Err(error)) => {
-                body.record.finish_with(Outcome::Failed, error.to_string());
+                body.log_entry
+                    .finish_with(Outcome::Failed, error.to_string());
                 Poll::Ready(Some(Err(error)))
             }
         }
@@ -417,31 +428,32 @@ impl Body for MediaBody {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
-    use crate::store::{Folder, Key};
+    use crate::store::{Folder, ObjectKey};
     use http_body_util::BodyExt;
-    use millpond_ledger::Accounts;
+    use millpond_ledger::LedgerRegistry;
     use std::num::NonZeroU32;
 
     #[tokio::test(start_paused = true)]
     async fn the_pieces_of_a_paced_body_are_no_larger_than_its_pace_allows() {
         const LENGTH: usize = 100_000;
-        let accounts: Arc<Accounts> = Arc::default();
-        let record = AccessLogEntry::new(&http::Method::GET, "/", accounts, 1 << 20);
+        let registry: Arc<LedgerRegistry> = Arc::default();
+        let log_entry = AccessLogEntry::new(&http::Method::GET, "/", registry, 1 << 20);
         let directory = tempfile::tempdir().unwrap();
         std::fs::write(directory.path().join("a"), [7; LENGTH]).unwrap();
         let folder = Folder::open(directory.path()).unwrap();
-        let object = folder.open_object(&Key::Named("a".into()), &record.ledger().handle());
+        let object =
+            folder.open_object(&ObjectKey::Named("a".into()), &log_entry.ledger().handle());
         let stream = object.unwrap().read(0, LENGTH as u64).unwrap();
-        let charge = record.ledger().empty_charge(Kind::Response);
-        let mut body = MediaBody::new(vec![Part::Stream(stream)], charge, None, record);
-        let pacer = Pacer::new(NonZeroU32::new(33_330).unwrap());
-        assert_eq!(pacer.piece_bytes(), 3333);
-        body.pacer = Some(pacer);
-        let mut pieces = Vec::new();
+        let charge = log_entry.ledger().empty_charge(Kind::Response);
+        let mut body = MediaBody::new(vec![BodyPart::Stream(stream)], charge, None, log_entry);
+        let rate_limiter = RateLimiter::new(NonZeroU32::new(33_330).unwrap());
+        assert_eq!(rate_limiter.chunk_bytes(), 3333);
+        body.rate_limiter = Some(rate_limiter);
+        let mut chunks = Vec::new();
         while let Some(frame) = body.frame().await {
-            pieces.push(frame.unwrap().into_data().unwrap().len());
+            chunks.push(frame.unwrap().into_data().unwrap().len());
         }
-        assert_eq!(pieces.iter().sum::<usize>(), LENGTH);
-        assert_eq!(pieces.iter().max(), Some(&3333));
+        assert_eq!(chunks.iter().sum::<usize>(), LENGTH);
+        assert_eq!(chunks.iter().max(), Some(&3333));
     }
 }

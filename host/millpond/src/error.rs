@@ -5,7 +5,7 @@ use crate::head_size::HeadTooLarge;
 use crate::limits::Limit;
 use http::StatusCode;
 use http::header::{HeaderName, HeaderValue};
-use millpond_ledger::{Exceeded, Outcome, Overloaded};
+use millpond_ledger::{LimitExceeded, Outcome, Overloaded};
 use std::borrow::Cow;
 
 /// Why a request gets no answer of the guest's, or not all of it.
@@ -18,7 +18,7 @@ pub(crate) enum RequestError {
     #[error(transparent)]
     Overloaded(#[from] Overloaded),
     #[error("all instances are in use")]
-    NoPlace,
+    NoInstance,
     #[error("limit reached: {0}")]
     Limited(Limit),
     #[error("the component trapped: {0}")]
@@ -26,22 +26,22 @@ pub(crate) enum RequestError {
     #[error("the component's response is invalid: {0}")]
     Invalid(#[from] InvalidResponse),
     #[error("the component returned no response")]
-    NoAnswer,
+    NoResponse,
     #[error("the component returned an error: {0}")]
-    OfHttp(String),
+    WasiHttp(String),
 }
 
-impl From<Exceeded> for RequestError {
-    fn from(exceeded: Exceeded) -> Self {
+impl From<LimitExceeded> for RequestError {
+    fn from(exceeded: LimitExceeded) -> Self {
         RequestError::Limited(exceeded.into())
     }
 }
 
 impl RequestError {
     /// Why a call into an instance failed, and which limit that was the end of, if it was one.
-    pub(crate) fn of_trap(error: &wasmtime::Error, limit: Option<Limit>) -> Self {
+    pub(crate) fn from_trap(error: &wasmtime::Error, limit: Option<Limit>) -> Self {
         if error.is::<wasmtime::PoolConcurrencyLimitError>() {
-            return RequestError::NoPlace;
+            return RequestError::NoInstance;
         }
         match limit {
             Some(limit) => RequestError::Limited(limit),
@@ -55,12 +55,12 @@ impl RequestError {
             RequestError::HeadTooLarge(_)
             | RequestError::Rejected(_)
             | RequestError::Overloaded(_)
-            | RequestError::NoPlace => Outcome::Rejected,
+            | RequestError::NoInstance => Outcome::Rejected,
             RequestError::Limited(_) => Outcome::Limited,
             RequestError::Trapped(_)
             | RequestError::Invalid(_)
-            | RequestError::NoAnswer
-            | RequestError::OfHttp(_) => Outcome::Failed,
+            | RequestError::NoResponse
+            | RequestError::WasiHttp(_) => Outcome::Failed,
         }
     }
 
@@ -80,7 +80,7 @@ impl RequestError {
                 "Header fields too large",
             ),
             RequestError::Rejected(rejection) => (rejection.status, rejection.message),
-            RequestError::Overloaded(_) | RequestError::NoPlace => {
+            RequestError::Overloaded(_) | RequestError::NoInstance => {
                 (StatusCode::SERVICE_UNAVAILABLE, "Server is busy")
             }
             RequestError::Limited(limit) if limit.is_transient() => {
@@ -92,8 +92,8 @@ impl RequestError {
             }
             RequestError::Trapped(_)
             | RequestError::Invalid(_)
-            | RequestError::NoAnswer
-            | RequestError::OfHttp(_) => {
+            | RequestError::NoResponse
+            | RequestError::WasiHttp(_) => {
                 (StatusCode::INTERNAL_SERVER_ERROR, "Media component failed")
             }
         };

@@ -42,8 +42,8 @@ pub(crate) fn target(head: &Parts) -> &str {
 }
 
 /// Bytes that a request's head and its record take.
-pub(crate) fn held_by_request(head: &Parts) -> usize {
-    held_by_head(
+pub(crate) fn request_head_memory_bytes(head: &Parts) -> usize {
+    head_memory_bytes(
         target(head),
         head.headers.len(),
         fields_bytes(&head.headers),
@@ -59,12 +59,12 @@ pub const FIELD_OVERHEAD_BYTES: usize = 96;
 /// Bytes that a request's head and its log entry take. `lines` is the number of field lines, and `fields_bytes` the sum of
 /// their names and values.
 #[must_use]
-pub fn held_by_head(target: &str, lines: usize, fields_bytes: usize) -> usize {
+pub fn head_memory_bytes(target: &str, lines: usize, fields_bytes: usize) -> usize {
     REQUEST_OVERHEAD_BYTES + target.len() + fields_bytes + lines * FIELD_OVERHEAD_BYTES
 }
 
 /// Bytes that fields take in memory.
-pub(crate) fn held_by_fields(fields: &HeaderMap) -> usize {
+pub(crate) fn fields_memory_bytes(fields: &HeaderMap) -> usize {
     fields_bytes(fields) + fields.len() * FIELD_OVERHEAD_BYTES
 }
 

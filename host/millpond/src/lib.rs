@@ -3,7 +3,7 @@
 //! [`Millpond`] is a `tower` service. The life of a request is one function of it (in `service`): the request is charged to
 //! its ledger, admitted, and given an instance of its own by the engine, which asks the [`store`]. The response is
 //! checked, the instance freed, and the [`MediaBody`] streams. [`Limits`] says what a request may take,
-//! [`Accounts`] what is held right now, and [`Outcome`] how they ended.
+//! [`LedgerRegistry`] what is held right now, and [`Outcome`] how they ended.
 
 #![deny(unsafe_code)]
 #![cfg_attr(
@@ -37,7 +37,7 @@ pub use media_service::MediaService;
 pub use memory_plan::{InsufficientMemory, MemoryPlan};
 pub use millpond_ledger as ledger;
 pub use millpond_ledger::{
-    ACCESS_LOG, Accounts, Budget, LiveRequest, Observer, Outcome, RequestCount, Route,
+    ACCESS_LOG, Budget, LedgerRegistry, LiveRequest, Observer, Outcome, RequestCount, Route,
     RouteSnapshot, Snapshot, heap, monitor,
 };
 pub use service::{CacheBytes, CachedResponse, Millpond, ProbeError};

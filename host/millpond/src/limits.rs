@@ -1,6 +1,6 @@
 //! Limits that differ from host to host, and how one that was met is called in responses, logs and metrics.
 
-use millpond_ledger::{Exceeded, Kind};
+use millpond_ledger::{Kind, LimitExceeded};
 use std::fmt;
 use std::time::Duration;
 
@@ -31,7 +31,7 @@ pub const LIFTED_BYTES: usize = 128 * 1024;
 pub const CONCURRENT_INSTANCES: usize = 128;
 
 /// Answers that may be given again take so much together, in bytes, unless told otherwise: some two thousand.
-pub const REUSE_BYTES: usize = 4 * 1024 * 1024;
+pub const RESPONSE_CACHE_BYTES: usize = 4 * 1024 * 1024;
 
 /// The limits that differ from host to host.
 ///
@@ -76,7 +76,7 @@ impl Default for Limits {
             handles: HANDLES,
             lifted_bytes: LIFTED_BYTES,
             concurrent_instances: CONCURRENT_INSTANCES,
-            response_cache_bytes: REUSE_BYTES,
+            response_cache_bytes: RESPONSE_CACHE_BYTES,
         }
     }
 }
@@ -99,8 +99,8 @@ pub enum Limit {
     Wall,
 }
 
-impl From<Exceeded> for Limit {
-    fn from(exceeded: Exceeded) -> Self {
+impl From<LimitExceeded> for Limit {
+    fn from(exceeded: LimitExceeded) -> Self {
         Limit::Memory(exceeded.kind)
     }
 }

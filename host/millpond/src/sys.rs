@@ -28,7 +28,7 @@ mod linux {
         const CACHESTAT: libc::c_long = 451;
         /// `struct cachestat_range` of `linux/mman.h`.
         #[repr(C)]
-        struct Range {
+        struct CachestatRange {
             offset: u64,
             length: u64,
         }
@@ -42,7 +42,7 @@ mod linux {
             _evicted: u64,
             _recently_evicted: u64,
         }
-        let range = Range { offset, length };
+        let range = CachestatRange { offset, length };
         let mut pages = Pages::default();
         // SAFETY: the descriptor is open for as long as it is borrowed; both structures are as the kernel has them and
         // live until the call returns.
@@ -61,14 +61,14 @@ mod linux {
     /// Whether there is something exceptional to be read (`POLLPRI`), or the system cannot tell. Of
     /// `/proc/self/mountinfo` that is so once after each mount and unmount.
     pub(crate) fn is_priority_pending(file: &File) -> bool {
-        let mut asked = libc::pollfd {
+        let mut pollfd = libc::pollfd {
             fd: file.as_raw_fd(),
             events: libc::POLLPRI,
             revents: 0,
         };
         // SAFETY: there is one structure, which lives until the call returns, and the descriptor is open for as long.
-        let result = unsafe { libc::poll(&raw mut asked, 1, 0) };
-        result < 0 || asked.revents & (libc::POLLPRI | libc::POLLERR) != 0
+        let result = unsafe { libc::poll(&raw mut pollfd, 1, 0) };
+        result < 0 || pollfd.revents & (libc::POLLPRI | libc::POLLERR) != 0
     }
 
     #[cfg(test)]

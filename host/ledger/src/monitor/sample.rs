@@ -16,10 +16,10 @@ pub struct Sample {
     /// Bytes that the kernel holds for open connections.
     pub socket_bytes: usize,
     /// The sums of the ledgers.
-    pub survey: Snapshot,
+    pub snapshot: Snapshot,
     /// Bytes that the allocator has given out, less those of the start and those that the ledgers explain. Ledgers count
     /// a little more than is taken, so it may be below zero.
-    pub unexplained_bytes: i64,
+    pub unattributed_bytes: i64,
     /// How what is unexplained moves.
     pub trend: Trend,
 }

@@ -1,7 +1,7 @@
 //! A component that fits the world `media-guest`: read, compiled and checked before anything is served.
 
 use crate::engine::code_cache::CodeCache;
-use crate::engine::footprint::InstanceCost;
+use crate::engine::instance_cost::InstanceCost;
 use crate::error::one_line;
 use sha2::{Digest, Sha256};
 use std::fs::File;
@@ -70,7 +70,7 @@ pub enum ComponentError {
     #[error(
         "{name} fits neither the world millpond:media/media-guest nor wasi:http/proxy or service: {reason}"
     )]
-    HeadError {
+    Unsupported {
         /// The component.
         name: String,
         /// What is amiss.
@@ -102,7 +102,7 @@ pub enum ComponentError {
     },
     /// There is too little memory to serve in.
     #[error(transparent)]
-    TooLittleMemory(#[from] crate::memory_plan::InsufficientMemory),
+    InsufficientMemory(#[from] crate::memory_plan::InsufficientMemory),
     /// The engine could not be set up.
     #[error("cannot set up the WebAssembly engine: {0}")]
     Engine(String),
@@ -177,7 +177,7 @@ impl Source {
 
 /// What an instance of it takes on the host's side. Tells modules from components, which the compiler's own message does
 /// not for a newcomer.
-pub(crate) fn footprint(source: &Source) -> Result<InstanceCost, ComponentError> {
+pub(crate) fn instance_cost(source: &Source) -> Result<InstanceCost, ComponentError> {
     const CORE_MODULE: &[u8] = b"\0asm\x01\0\0\0";
     let name = source.name.clone();
     if source.bytes().starts_with(CORE_MODULE) {
@@ -270,7 +270,7 @@ fn exports(component: &[u8]) -> Vec<String> {
 
 impl Inspection {
     /// Reads off a compiled component what there is to tell.
-    pub(crate) fn of(component: &Component, source: &Source, footprint: InstanceCost) -> Self {
+    pub(crate) fn of(component: &Component, source: &Source, instance_cost: InstanceCost) -> Self {
         const PAGE_BYTES: u64 = 64 * 1024;
         let engine = component.engine();
         let component_type = component.component_type();
@@ -293,7 +293,7 @@ impl Inspection {
             initial_memory_bytes: resources
                 .and_then(|resources| resources.max_initial_memory_size)
                 .map_or(0, |pages| pages.saturating_mul(PAGE_BYTES)),
-            instance_bytes: footprint.total_bytes(),
+            instance_bytes: instance_cost.total_bytes(),
         }
     }
 }

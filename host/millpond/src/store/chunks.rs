@@ -17,27 +17,27 @@ use std::task::{Context, Poll, ready};
 /// it between the store and the client; while a client takes nothing, nothing is read. When the client goes away,
 /// the future that reads is dropped.
 pub trait ReadAt: Send + Sync + 'static {
-    /// Reads some of the bytes from `offset` on: one at least, and `most_bytes` at most. The host never asks for bytes
+    /// Reads some of the bytes from `offset` on: one at least, and `max_bytes` at most. The host never asks for bytes
     /// past the object's length, nor for none.
     ///
-    /// The host charges `most_bytes` to the request until the client has them. A piece that is a slice of something
+    /// The host charges `max_bytes` to the request until the client has them. A piece that is a slice of something
     /// larger keeps all of that alive, which the host cannot see.
     ///
     /// # Errors
     /// When the bytes cannot be read. The answer is then aborted, as it is by a piece of no bytes, or of more than
-    /// `most_bytes`: a short body never looks whole.
+    /// `max_bytes`: a short body never looks whole.
     fn read_at(
         &self,
         offset: u64,
-        most_bytes: usize,
+        max_bytes: usize,
     ) -> impl Future<Output = io::Result<Bytes>> + Send;
 }
 
 /// An object that is in memory as a whole. Its pieces are slices of it, and nothing is copied.
 impl ReadAt for Bytes {
-    async fn read_at(&self, offset: u64, most_bytes: usize) -> io::Result<Bytes> {
+    async fn read_at(&self, offset: u64, max_bytes: usize) -> io::Result<Bytes> {
         let start = usize::try_from(offset).map_or(self.len(), |start| start.min(self.len()));
-        let end = start.saturating_add(most_bytes).min(self.len());
+        let end = start.saturating_add(max_bytes).min(self.len());
         Ok(self.slice(start..end))
     }
 }
@@ -60,7 +60,7 @@ pub(super) struct OpenBytes<R> {
 /// [`OpenBytes`] without their type.
 pub(super) trait DynReadAt: Send + Sync {
     fn length(&self) -> u64;
-    fn read_at(self: Arc<Self>, offset: u64, most_bytes: usize) -> BoxedRead;
+    fn read_at(self: Arc<Self>, offset: u64, max_bytes: usize) -> BoxedRead;
 }
 
 type BoxedRead = Pin<Box<dyn Future<Output = io::Result<Bytes>> + Send>>;
@@ -70,8 +70,8 @@ impl<R: ReadAt> DynReadAt for OpenBytes<R> {
         self.length
     }
 
-    fn read_at(self: Arc<Self>, offset: u64, most_bytes: usize) -> BoxedRead {
-        Box::pin(async move { self.bytes.read_at(offset, most_bytes).await })
+    fn read_at(self: Arc<Self>, offset: u64, max_bytes: usize) -> BoxedRead {
+        Box::pin(async move { self.bytes.read_at(offset, max_bytes).await })
     }
 }
 
@@ -141,8 +141,8 @@ impl Future for ReadChunk {
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let read = self.read.get_mut().unwrap_or_else(PoisonError::into_inner);
-        let piece = ready!(read.as_mut().poll(cx))?;
-        let (given, wanted) = (piece.len(), self.wanted);
+        let chunk = ready!(read.as_mut().poll(cx))?;
+        let (given, wanted) = (chunk.len(), self.wanted);
         if given == 0 {
             return Poll::Ready(Err(io::Error::new(
                 io::ErrorKind::UnexpectedEof,
@@ -157,7 +157,7 @@ impl Future for ReadChunk {
         }
         let mut rest = self.rest.clone();
         rest.skip(given as u64);
-        Poll::Ready(Ok((rest, piece)))
+        Poll::Ready(Ok((rest, chunk)))
     }
 }
 

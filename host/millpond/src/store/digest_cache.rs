@@ -14,108 +14,113 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 /// Digests that are kept, of some 100 bytes each.
-const KEPT: usize = 10_000;
+const CACHED_DIGESTS: usize = 10_000;
 
 /// Largest file that is read for its digest, in bytes.
-const LARGEST_BYTES: u64 = 64 * 1024 * 1024;
+const DIGEST_MAX_BYTES: u64 = 64 * 1024 * 1024;
 
 /// Bytes read at a time.
 const READ_BYTES: usize = 64 * 1024;
 
 /// The digests of one folder's named files. Clones share them.
 #[derive(Clone)]
-pub(super) struct Digests {
-    kept: Arc<Cache<FileVersion, [u8; 32]>>,
+pub(super) struct DigestCache {
+    by_version: Arc<Cache<FileVersion, [u8; 32]>>,
     /// One file is read at a time, and one of each file system that may not answer; others have their turn when they are
     /// asked for again.
     is_busy: Arc<AtomicBool>,
 }
 
-impl std::fmt::Debug for Digests {
+impl std::fmt::Debug for DigestCache {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Digests")
-            .field("kept", &self.kept.len())
+            .field("kept", &self.by_version.len())
             .finish()
     }
 }
 
-impl Digests {
+impl DigestCache {
     pub(super) fn new() -> Self {
-        Digests {
-            kept: Arc::new(Cache::new(KEPT)),
+        DigestCache {
+            by_version: Arc::new(Cache::new(CACHED_DIGESTS)),
             is_busy: Arc::default(),
         }
     }
 
     /// The SHA-256 of that version, if it is known.
-    pub(super) fn known(&self, version: &FileVersion) -> Option<[u8; 32]> {
-        self.kept.get(version)
+    pub(super) fn get(&self, version: &FileVersion) -> Option<[u8; 32]> {
+        self.by_version.get(version)
     }
 
     /// The SHA-256 of a small file's bytes, which were read just now. `None` where the file has changed meanwhile. It is
     /// kept where the version tells it from every other.
-    pub(super) fn of_bytes(
+    pub(super) fn insert_bytes(
         &self,
         bytes: &[u8],
         file: &File,
         version: FileVersion,
-        is_settled: bool,
+        is_racy: bool,
     ) -> Option<[u8; 32]> {
         let digest = Sha256::digest(bytes).into();
-        if !is_still(file, &version) {
+        if !has_version(file, &version) {
             return None;
         }
-        if is_settled {
-            self.kept.insert(version, digest);
+        if !is_racy {
+            self.by_version.insert(version, digest);
         }
         Some(digest)
     }
 
     /// Whether the digest of a file of that length will be known once it has been asked for.
-    pub(super) fn will_know(&self, length: u64) -> bool {
-        length <= LARGEST_BYTES
+    pub(super) fn is_digestible(&self, length: u64) -> bool {
+        length <= DIGEST_MAX_BYTES
     }
 
     /// Sees to it that the digest of a settled version will be known. It is read on those threads, or else on one of the
     /// runtime's: whoever reads a store without a runtime does without digests.
-    pub(super) fn learn(&self, version: FileVersion, file: &File, threads: Option<&ThreadPool>) {
+    pub(super) fn spawn_digest(
+        &self,
+        version: FileVersion,
+        file: &File,
+        threads: Option<&ThreadPool>,
+    ) {
         let is_busy = threads.map_or(&self.is_busy, ThreadPool::is_digesting);
         let runtime = tokio::runtime::Handle::try_current();
         if threads.is_none() && runtime.is_err() || is_busy.swap(true, Ordering::AcqRel) {
             return;
         }
-        let busy = Busy(Arc::clone(is_busy));
+        let busy = DigestInProgress(Arc::clone(is_busy));
         let Ok(file) = file.try_clone() else {
             return;
         };
-        let digests = self.clone();
-        let learn = move || {
+        let digest_cache = self.clone();
+        let spawn_digest = move || {
             let _busy = busy;
             if let Ok(digest) = digest(&file, version.length())
-                && is_still(&file, &version)
+                && has_version(&file, &version)
             {
-                digests.kept.insert(version, digest);
+                digest_cache.by_version.insert(version, digest);
             }
         };
         match (threads, runtime) {
-            (Some(threads), _) => threads.detach(learn),
-            (None, Ok(runtime)) => drop(runtime.spawn_blocking(learn)),
+            (Some(threads), _) => threads.detach(spawn_digest),
+            (None, Ok(runtime)) => drop(runtime.spawn_blocking(spawn_digest)),
             (None, Err(_)) => {}
         }
     }
 }
 
 /// A file is being read for its digest, until this is dropped.
-struct Busy(Arc<AtomicBool>);
+struct DigestInProgress(Arc<AtomicBool>);
 
-impl Drop for Busy {
+impl Drop for DigestInProgress {
     fn drop(&mut self) {
         self.0.store(false, Ordering::Release);
     }
 }
 
 /// Whether a file is of that version still.
-fn is_still(file: &File, version: &FileVersion) -> bool {
+fn has_version(file: &File, version: &FileVersion) -> bool {
     let metadata = file.metadata().ok();
     metadata.as_ref().and_then(FileVersion::of) == Some(*version)
 }

@@ -1,7 +1,7 @@
 //! A slice of an open file, read piece by piece: what a body part is until it becomes bytes.
 
 use super::cursor::{Cursor, OutOfBounds};
-use super::thread_pool::{Blocking, ThreadPool};
+use super::thread_pool::{BlockingTask, ThreadPool};
 use bytes::{Bytes, BytesMut};
 use millpond_ledger::Charge;
 use std::fs::File;
@@ -28,7 +28,7 @@ pub(crate) const SMALL_BYTES: usize = 12 * 1024;
 
 /// Longest slice that the kernel takes pieces out of without a copy. On loopback a longer one is sent faster copied, since
 /// it is not in the processor's cache, where its reader then finds the copy.
-const LENT_BYTES: u64 = 4 * 1024 * 1024;
+const SENDFILE_MAX_BYTES: u64 = 4 * 1024 * 1024;
 
 /// An open file that a request holds, charged to it for as long.
 #[derive(Debug)]
@@ -89,7 +89,8 @@ impl MediaFile {
         let length = usize::try_from(self.length).unwrap_or(usize::MAX);
         if length <= SMALL_BYTES && self.threads.is_none() {
             let mut buffer = BytesMut::zeroed(length);
-            if now::read_at(self.file(), &mut buffer, 0).is_ok_and(|count| count == length) {
+            if nonblocking::read_at(self.file(), &mut buffer, 0).is_ok_and(|count| count == length)
+            {
                 self.bytes = Some(buffer.freeze());
             }
         }
@@ -97,7 +98,7 @@ impl MediaFile {
     }
 
     /// What it holds in memory while it is kept open, in bytes: the kernel's part and its own bytes.
-    pub(crate) fn kept_bytes(&self) -> usize {
+    pub(crate) fn cached_bytes(&self) -> usize {
         FILE_BYTES + self.bytes.as_ref().map_or(0, Bytes::len)
     }
 
@@ -144,7 +145,7 @@ impl FileSlice {
         Ok(FileSlice {
             cursor: Cursor::new(file.file.length, offset, length)?,
             file,
-            is_short: length <= LENT_BYTES,
+            is_short: length <= SENDFILE_MAX_BYTES,
         })
     }
 
@@ -170,7 +171,7 @@ impl FileSlice {
     }
 
     /// At most `most` of the next bytes, where the file has them in memory.
-    pub(crate) fn take_kept(&mut self, most: usize) -> Option<Bytes> {
+    pub(crate) fn take_cached(&mut self, most: usize) -> Option<Bytes> {
         let bytes = self.file.file.bytes.as_ref()?;
         let start = usize::try_from(self.cursor.offset()).ok()?;
         let wanted = self.cursor.chunk_bytes(most);
@@ -181,12 +182,12 @@ impl FileSlice {
 
     /// Some of the next bytes, for the kernel to take out of the file when it sends them. `None` where they are to be had in
     /// another way.
-    pub(crate) fn lend(&mut self, most: usize) -> Option<FileRange> {
+    pub(crate) fn take_sendfile_range(&mut self, most: usize) -> Option<FileRange> {
         let length = self.cursor.chunk_bytes(most);
         if !self.is_short
             || self.file.file.threads.is_some()
             || length <= SMALL_BYTES
-            || !now::is_in_memory(self.file.file(), self.cursor.offset(), length)
+            || !nonblocking::is_in_memory(self.file.file(), self.cursor.offset(), length)
         {
             return None;
         }
@@ -218,7 +219,7 @@ impl FileSlice {
         if self.file.file.threads.is_some() {
             return Ok(TryRead::WouldBlock);
         }
-        match self.append(buffer, most, now::read_at) {
+        match self.append(buffer, most, nonblocking::read_at) {
             Ok(_) => Ok(TryRead::Read),
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(TryRead::WouldBlock),
             Err(error) => Err(error),
@@ -229,10 +230,10 @@ impl FileSlice {
     pub(crate) fn spawn<T: Send + 'static>(
         self,
         work: impl FnOnce(FileSlice) -> T + Send + 'static,
-    ) -> Blocking<T> {
+    ) -> BlockingTask<T> {
         match self.file.file.threads.clone() {
             Some(threads) => threads.spawn(move || work(self)),
-            None => Blocking::Runtime(tokio::task::spawn_blocking(move || work(self))),
+            None => BlockingTask::Runtime(tokio::task::spawn_blocking(move || work(self))),
         }
     }
 
@@ -284,12 +285,12 @@ pub(crate) fn read_at(file: &File, into: &mut [u8], offset: u64) -> io::Result<u
     return std::os::windows::fs::FileExt::seek_read(file, into, offset);
 }
 
-pub(crate) use now::read_at as try_read_at;
+pub(crate) use nonblocking::read_at as try_read_at;
 
 /// Reads what the kernel has in memory and nothing else (`RWF_NOWAIT`): a media file that is asked for often
 /// is, and then no thread has to be changed for it.
 #[cfg(target_os = "linux")]
-mod now {
+mod nonblocking {
     use rustix::io::{ReadWriteFlags, preadv2};
     use std::fs::File;
     use std::io::{self, IoSliceMut};
@@ -318,7 +319,7 @@ mod now {
 
 /// No other system tells whether a read would wait; so it always might.
 #[cfg(not(target_os = "linux"))]
-mod now {
+mod nonblocking {
     use std::fs::File;
     use std::io;
 

@@ -124,11 +124,11 @@ mod tests {
 
     proptest! {
         #[test]
-        fn no_beginning_panics(pieces in prop::collection::vec(
+        fn no_beginning_panics(chunks in prop::collection::vec(
             prop::sample::select(vec!["<", "!", "<!--", "-->", "<?", "?>", "<!DOCTYPE", "[", "]", ">", "'", "\"", "svg", " ", "é"]),
             0..20,
         )) {
-            media_type(pieces.concat().as_bytes());
+            media_type(chunks.concat().as_bytes());
         }
     }
 }

@@ -4,7 +4,7 @@ use super::chunks::{ChunkStream, DynReadAt, OpenBytes, ReadAt};
 use super::cursor::OutOfBounds;
 use super::file_slice::{FILE_BYTES, FileSlice, MediaFile, OpenFile};
 use millpond_format::{Access, ContentId};
-use millpond_ledger::{Exceeded, Kind, LedgerHandle, heap};
+use millpond_ledger::{Kind, LedgerHandle, LimitExceeded, heap};
 use std::fmt;
 use std::fs::File;
 use std::future::Future;
@@ -25,15 +25,15 @@ use tokio_util::task::AbortOnDropHandle;
 /// ```
 /// use bytes::Bytes;
 /// use millpond::ledger::LedgerHandle;
-/// use millpond::store::{Access, Key, MediaObject, MediaStore, ObjectInfo, OpenError};
+/// use millpond::store::{Access, ObjectKey, MediaObject, MediaStore, ObjectInfo, OpenError};
 /// use millpond::{Config, Limits, Millpond, Source};
 ///
 /// /// One greeting, by its name.
 /// struct Greeting;
 ///
 /// impl MediaStore for Greeting {
-///     async fn open(&self, key: &Key, ledger: &LedgerHandle) -> Result<MediaObject, OpenError> {
-///         let Key::Named(name) = key else {
+///     async fn open(&self, key: &ObjectKey, ledger: &LedgerHandle) -> Result<MediaObject, OpenError> {
+///         let ObjectKey::Named(name) = key else {
 ///             return Err(OpenError::NotFound);
 ///         };
 ///         if name != "greeting.txt" {
@@ -67,13 +67,13 @@ pub trait MediaStore: Send + Sync + 'static {
     /// a task of its own, whose panic is the request's failure. What blocks is no call for an async thread. What the store holds for the request beside what a [`MediaObject`] charges
     /// itself, it charges to the ledger, and keeps the [`Charge`](millpond_ledger::Charge) in its [`ReadAt`].
     ///
-    /// The name of a [`Key::Named`] comes from whoever asks.
+    /// The name of a [`ObjectKey::Named`] comes from whoever asks.
     ///
     /// # Errors
     /// [`OpenError`].
     fn open(
         &self,
-        key: &Key,
+        key: &ObjectKey,
         ledger: &LedgerHandle,
     ) -> impl Future<Output = Result<MediaObject, OpenError>> + Send;
 
@@ -84,14 +84,14 @@ pub trait MediaStore: Send + Sync + 'static {
     /// [`OpenError`].
     fn try_open(
         &self,
-        _key: &Key,
+        _key: &ObjectKey,
         _ledger: &LedgerHandle,
     ) -> Option<Result<MediaObject, OpenError>> {
         None
     }
 
     /// What the store keeps in memory between requests, in bytes: now, and at most. Part of the process's bound.
-    fn kept_bytes(&self) -> CacheUsage {
+    fn cache_usage(&self) -> CacheUsage {
         CacheUsage::default()
     }
 
@@ -120,16 +120,20 @@ pub trait MediaStore: Send + Sync + 'static {
 
 /// A store that others have a hand on too.
 impl<S: MediaStore> MediaStore for Arc<S> {
-    async fn open(&self, key: &Key, ledger: &LedgerHandle) -> Result<MediaObject, OpenError> {
+    async fn open(&self, key: &ObjectKey, ledger: &LedgerHandle) -> Result<MediaObject, OpenError> {
         S::open(self, key, ledger).await
     }
 
-    fn try_open(&self, key: &Key, ledger: &LedgerHandle) -> Option<Result<MediaObject, OpenError>> {
+    fn try_open(
+        &self,
+        key: &ObjectKey,
+        ledger: &LedgerHandle,
+    ) -> Option<Result<MediaObject, OpenError>> {
         S::try_open(self, key, ledger)
     }
 
-    fn kept_bytes(&self) -> CacheUsage {
-        S::kept_bytes(self)
+    fn cache_usage(&self) -> CacheUsage {
+        S::cache_usage(self)
     }
 
     fn folder(&self) -> Option<&Path> {
@@ -153,18 +157,22 @@ impl<S: MediaStore> MediaStore for Arc<S> {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct CacheUsage {
     /// Now.
-    pub now: usize,
+    pub used_bytes: usize,
     /// Whatever is asked of it.
-    pub most: usize,
+    pub max_bytes: usize,
 }
 
 /// [`MediaStore`] without its type, so that hosts have the same one whatever they serve from.
 pub(crate) trait DynMediaStore: Send + Sync {
-    fn open(self: Arc<Self>, key: Key, ledger: LedgerHandle) -> Opening;
+    fn open(self: Arc<Self>, key: ObjectKey, ledger: LedgerHandle) -> OpenFuture;
 
-    fn try_open(&self, key: &Key, ledger: &LedgerHandle) -> Option<Result<MediaObject, OpenError>>;
+    fn try_open(
+        &self,
+        key: &ObjectKey,
+        ledger: &LedgerHandle,
+    ) -> Option<Result<MediaObject, OpenError>>;
 
-    fn kept_bytes(&self) -> CacheUsage;
+    fn cache_usage(&self) -> CacheUsage;
 
     fn unavailable(&self) -> Option<String>;
 }
@@ -172,7 +180,7 @@ pub(crate) trait DynMediaStore: Send + Sync {
 /// Opens an object: at once where the store can, and else when it has.
 pub(crate) async fn open(
     media: &Arc<dyn DynMediaStore>,
-    key: &Key,
+    key: &ObjectKey,
     ledger: &LedgerHandle,
 ) -> Result<MediaObject, OpenError> {
     match media.try_open(key, ledger) {
@@ -181,29 +189,33 @@ pub(crate) async fn open(
     }
 }
 
-type Opening = Pin<Box<dyn Future<Output = Result<MediaObject, OpenError>> + Send>>;
+type OpenFuture = Pin<Box<dyn Future<Output = Result<MediaObject, OpenError>> + Send>>;
 
 impl<S: MediaStore> DynMediaStore for S {
-    fn try_open(&self, key: &Key, ledger: &LedgerHandle) -> Option<Result<MediaObject, OpenError>> {
+    fn try_open(
+        &self,
+        key: &ObjectKey,
+        ledger: &LedgerHandle,
+    ) -> Option<Result<MediaObject, OpenError>> {
         MediaStore::try_open(self, key, ledger)
     }
 
-    fn kept_bytes(&self) -> CacheUsage {
-        MediaStore::kept_bytes(self)
+    fn cache_usage(&self) -> CacheUsage {
+        MediaStore::cache_usage(self)
     }
 
     fn unavailable(&self) -> Option<String> {
         MediaStore::unavailable(self)
     }
 
-    fn open(self: Arc<Self>, key: Key, ledger: LedgerHandle) -> Opening {
+    fn open(self: Arc<Self>, key: ObjectKey, ledger: LedgerHandle) -> OpenFuture {
         let runs_on_fiber_stack = self.runs_on_fiber_stack();
         let route = ledger.route().cloned();
         let open = async move { MediaStore::open(&*self, &key, &ledger).await };
         if runs_on_fiber_stack {
             return Box::pin(open);
         }
-        let opened = spawn_off_fiber(heap::counted_future(route, open));
+        let opened = spawn_off_fiber(heap::attribute_future(route, open));
         Box::pin(async move {
             let failed = |error| OpenError::Failed(io::Error::other(error));
             opened.await.map_err(failed)?
@@ -221,7 +233,7 @@ pub(crate) fn spawn_off_fiber<T: Send + 'static>(
 
 /// What names one object: `variant key` of `wit/media-store.wit`.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub enum Key {
+pub enum ObjectKey {
     /// Media by its content.
     Content(ContentId),
     /// Media by its name: a path of segments with `/` between them. From a guest, none of them is empty, `.` or `..`,
@@ -229,19 +241,19 @@ pub enum Key {
     Named(String),
 }
 
-impl Key {
+impl ObjectKey {
     /// What it takes on the heap, in bytes.
     pub(crate) fn held_bytes(&self) -> usize {
         match self {
-            Key::Content(_) => 0,
-            Key::Named(name) => name.capacity(),
+            ObjectKey::Content(_) => 0,
+            ObjectKey::Named(name) => name.capacity(),
         }
     }
 
     /// The key of a name that a guest gave; `None` where it is no name as the interface has them.
     pub(crate) fn named(name: String) -> Option<Self> {
         let fits = |segment: &str| !matches!(segment, "" | "." | "..") && !segment.contains('\0');
-        name.split('/').all(fits).then_some(Key::Named(name))
+        name.split('/').all(fits).then_some(ObjectKey::Named(name))
     }
 }
 
@@ -257,7 +269,7 @@ pub enum OpenError {
     Busy(#[source] io::Error),
     /// The request has no room for it.
     #[error(transparent)]
-    Exceeded(#[from] Exceeded),
+    Exceeded(#[from] LimitExceeded),
     /// The store failed.
     #[error("the store failed: {0}")]
     Failed(#[source] io::Error),
@@ -313,7 +325,7 @@ pub enum ObjectVersion {
 #[non_exhaustive]
 pub struct ObjectVariant {
     /// Its key.
-    pub key: Key,
+    pub key: ObjectKey,
     /// Its media type.
     pub media_type: String,
     /// Its content coding, where it has one.
@@ -327,12 +339,12 @@ impl MediaObject {
     /// A file that is shorter than [`ObjectInfo::length`] when it is read ends the answer with an abort.
     ///
     /// # Errors
-    /// [`Exceeded`], when the request has no room for an open file.
+    /// [`LimitExceeded`], when the request has no room for an open file.
     pub fn from_file(
         file: File,
         info: ObjectInfo,
         ledger: &LedgerHandle,
-    ) -> Result<Self, Exceeded> {
+    ) -> Result<Self, LimitExceeded> {
         let file = Arc::new(MediaFile::new(file, info.length));
         MediaObject::of_open_file(file, Arc::new(info), ledger)
     }
@@ -342,7 +354,7 @@ impl MediaObject {
         file: Arc<MediaFile>,
         info: Arc<ObjectInfo>,
         ledger: &LedgerHandle,
-    ) -> Result<Self, Exceeded> {
+    ) -> Result<Self, LimitExceeded> {
         let charge = ledger.charge(Kind::Files, FILE_BYTES + info.media_type.len())?;
         let source = ObjectSource::File(Arc::new(OpenFile::new(file, charge)));
         Ok(MediaObject { source, info })
@@ -353,12 +365,12 @@ impl MediaObject {
     /// holds beside, the store charges.
     ///
     /// # Errors
-    /// [`Exceeded`], when the request has no room for it.
+    /// [`LimitExceeded`], when the request has no room for it.
     pub fn from_bytes<R: ReadAt>(
         bytes: R,
         info: ObjectInfo,
         ledger: &LedgerHandle,
-    ) -> Result<Self, Exceeded> {
+    ) -> Result<Self, LimitExceeded> {
         let held_bytes = size_of::<OpenBytes<R>>() + info.held_bytes();
         let open = OpenBytes {
             bytes,
@@ -441,7 +453,7 @@ impl ObjectInfo {
 impl ObjectVariant {
     /// A representation of that key and media type, without a content coding.
     #[must_use]
-    pub fn new(key: Key, media_type: impl Into<String>) -> Self {
+    pub fn new(key: ObjectKey, media_type: impl Into<String>) -> Self {
         ObjectVariant {
             key,
             media_type: media_type.into(),
@@ -464,7 +476,7 @@ impl MediaStream {
     pub(crate) fn remaining(&self) -> u64 {
         match self {
             MediaStream::File(slice) => slice.remaining(),
-            MediaStream::ChunkStream(pieces) => pieces.remaining(),
+            MediaStream::ChunkStream(chunks) => chunks.remaining(),
         }
     }
 
@@ -472,7 +484,7 @@ impl MediaStream {
     pub(crate) fn offset(&self) -> u64 {
         match self {
             MediaStream::File(slice) => slice.offset(),
-            MediaStream::ChunkStream(pieces) => pieces.offset(),
+            MediaStream::ChunkStream(chunks) => chunks.offset(),
         }
     }
 
@@ -480,7 +492,7 @@ impl MediaStream {
     pub(crate) fn truncated(self, length: u64) -> Self {
         match self {
             MediaStream::File(slice) => MediaStream::File(slice.truncated(length)),
-            MediaStream::ChunkStream(pieces) => MediaStream::ChunkStream(pieces.truncated(length)),
+            MediaStream::ChunkStream(chunks) => MediaStream::ChunkStream(chunks.truncated(length)),
         }
     }
 
@@ -488,7 +500,7 @@ impl MediaStream {
     pub(crate) fn skip(&mut self, count: u64) {
         match self {
             MediaStream::File(slice) => slice.skip(count),
-            MediaStream::ChunkStream(pieces) => pieces.skip(count),
+            MediaStream::ChunkStream(chunks) => chunks.skip(count),
         }
     }
 }
@@ -500,10 +512,13 @@ mod tests {
     #[test]
     fn a_name_of_a_guest_climbs_nowhere() {
         for name in ["a", "a/b c.mp4", "...", "ä/.b", "a: b\\c\n"] {
-            assert_eq!(Key::named(name.into()), Some(Key::Named(name.into())));
+            assert_eq!(
+                ObjectKey::named(name.into()),
+                Some(ObjectKey::Named(name.into()))
+            );
         }
         for name in ["", "/a", "a/", "a//b", ".", "..", "a/../b", "a/.", "a\0"] {
-            assert_eq!(Key::named(name.into()), None, "{name:?}");
+            assert_eq!(ObjectKey::named(name.into()), None, "{name:?}");
         }
     }
 }

@@ -17,7 +17,7 @@ pub(super) struct Mounts {
     /// The folder's real path.
     folder: PathBuf,
     /// None where the system does not tell.
-    told: Option<Mutex<File>>,
+    mountinfo: Option<Mutex<File>>,
     table: ArcSwap<Vec<Mount>>,
 }
 
@@ -29,12 +29,12 @@ pub(super) struct Mount {
     pub(super) device: u64,
     /// Where it is mounted.
     path: PathBuf,
-    pub(super) kind: Kind,
+    pub(super) kind: FileSystemKind,
 }
 
 /// How a file system behaves, by its type.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Kind {
+pub(super) struct FileSystemKind {
     /// Whether it asks devices of this machine at most. Others ask a network or another process, and may not answer.
     pub(super) is_local: bool,
     /// Whether each change of a file sets a time that nobody else sets (`st_ctime`).
@@ -60,16 +60,16 @@ const REMOTE_WITH_CHANGES: [&str; 8] = [
     "9p", "ceph", "gfs2", "lustre", "nfs", "nfs4", "ocfs2", "virtiofs",
 ];
 
-impl Kind {
+impl FileSystemKind {
     /// What is known of nothing.
-    pub(super) const UNKNOWN: Kind = Kind {
+    pub(super) const UNKNOWN: FileSystemKind = FileSystemKind {
         is_local: false,
         tells_changes: false,
     };
 
     fn of_type(name: &str) -> Self {
         let is_local = LOCAL.contains(&name) || LOCAL_OF_OTHERS.contains(&name);
-        Kind {
+        FileSystemKind {
             is_local: is_local || LOCAL_WITHOUT_CHANGES.contains(&name),
             tells_changes: is_local || REMOTE_WITH_CHANGES.contains(&name),
         }
@@ -79,15 +79,15 @@ impl Kind {
 impl Mounts {
     /// The mounts beneath a folder, by its real path.
     pub(super) fn beneath(folder: PathBuf) -> Self {
-        let told = File::open("/proc/self/mountinfo").ok();
+        let mountinfo = File::open("/proc/self/mountinfo").ok();
         let mounts = Mounts {
             folder,
-            told: told.map(Mutex::new),
+            mountinfo: mountinfo.map(Mutex::new),
             table: ArcSwap::default(),
         };
-        if let Some(told) = &mounts.told {
-            let mut told = told.lock().unwrap_or_else(PoisonError::into_inner);
-            mounts.read(&mut told);
+        if let Some(mountinfo) = &mounts.mountinfo {
+            let mut mountinfo = mountinfo.lock().unwrap_or_else(PoisonError::into_inner);
+            mounts.read(&mut mountinfo);
         }
         mounts
     }
@@ -104,14 +104,14 @@ impl Mounts {
             AtFlags::EMPTY_PATH | AtFlags::STATX_DONT_SYNC,
             StatxFlags::MNT_ID,
         );
-        let told = statx(file, "", flags, wanted).ok()?;
-        if told.stx_mask & StatxFlags::MNT_ID.bits() == 0 {
+        let mountinfo = statx(file, "", flags, wanted).ok()?;
+        if mountinfo.stx_mask & StatxFlags::MNT_ID.bits() == 0 {
             return None;
         }
         let table = self.table();
         table
             .iter()
-            .find(|mount| mount.id == told.stx_mnt_id)
+            .find(|mount| mount.id == mountinfo.stx_mnt_id)
             .cloned()
     }
 
@@ -127,18 +127,20 @@ impl Mounts {
 
     /// The mounts of this moment: the one that the folder lies on, and those beneath it.
     fn table(&self) -> Arc<Vec<Mount>> {
-        if let Some(told) = &self.told {
-            let mut told = told.lock().unwrap_or_else(PoisonError::into_inner);
-            if crate::sys::is_priority_pending(&told) {
-                self.read(&mut told);
+        if let Some(mountinfo) = &self.mountinfo {
+            let mut mountinfo = mountinfo.lock().unwrap_or_else(PoisonError::into_inner);
+            if crate::sys::is_priority_pending(&mountinfo) {
+                self.read(&mut mountinfo);
             }
         }
         self.table.load_full()
     }
 
-    fn read(&self, told: &mut File) {
+    fn read(&self, mountinfo: &mut File) {
         let mut text = Vec::new();
-        let read = told.rewind().and_then(|()| told.read_to_end(&mut text));
+        let read = mountinfo
+            .rewind()
+            .and_then(|()| mountinfo.read_to_end(&mut text));
         let mut table = Vec::new();
         if read.is_ok() {
             let all = text.split(|byte| *byte == b'\n').filter_map(Mount::parse);
@@ -172,7 +174,7 @@ impl Mount {
             id,
             device: (number(major)? << 32) | number(minor.get(1..)?)?,
             path: OsString::from_vec(path).into(),
-            kind: Kind::of_type(str::from_utf8(rest.next()?).ok()?),
+            kind: FileSystemKind::of_type(str::from_utf8(rest.next()?).ok()?),
         })
     }
 }
@@ -214,7 +216,7 @@ mod tests {
         assert_eq!(mount.id, 36);
         assert_eq!(mount.device, (98 << 32) | 3);
         assert_eq!(mount.path, Path::new(r"/srv/my films\x"));
-        assert_eq!(mount.kind, Kind::UNKNOWN);
+        assert_eq!(mount.kind, FileSystemKind::UNKNOWN);
         for line in [
             &b""[..],
             b"36",
@@ -237,11 +239,11 @@ mod tests {
             ("fuseblk", false, false),
             ("of next year", false, false),
         ] {
-            let kind = Kind {
+            let kind = FileSystemKind {
                 is_local,
                 tells_changes,
             };
-            assert_eq!(Kind::of_type(name), kind, "{name}");
+            assert_eq!(FileSystemKind::of_type(name), kind, "{name}");
         }
     }
 

@@ -25,7 +25,7 @@ pub(crate) struct ThreadPool(Arc<Pool>);
 /// As many opens of one file system are under way as may be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("the file system does not answer: {0} files are being opened")]
-pub(crate) struct Full(usize);
+pub(crate) struct PoolFull(usize);
 
 /// Most threads of one pool. A file system that is asked over a network answers so many at a time in good time.
 const THREADS: usize = 16;
@@ -45,39 +45,39 @@ const IDLE: Duration = Duration::from_secs(10);
 #[derive(Debug)]
 struct Pools {
     by_device: Mutex<HashMap<u64, ThreadPool>>,
-    most_opens: Arc<AtomicUsize>,
+    max_opens: Arc<AtomicUsize>,
 }
 
 struct Pool {
-    state: Mutex<State>,
-    came: Condvar,
-    most_opens: Arc<AtomicUsize>,
+    state: Mutex<PoolState>,
+    job_queued: Condvar,
+    max_opens: Arc<AtomicUsize>,
     /// Whether a file is being read for its digest.
     is_digesting: Arc<AtomicBool>,
 }
 
 #[derive(Default)]
-struct State {
-    waiting: VecDeque<Work>,
+struct PoolState {
+    jobs: VecDeque<Job>,
     threads: usize,
     idle_threads: usize,
     opens: usize,
 }
 
-type Work = Box<dyn FnOnce() + Send>;
+type Job = Box<dyn FnOnce() + Send>;
 
 impl ThreadPools {
     pub(super) fn new() -> Self {
         ThreadPools(Arc::new(Pools {
             by_device: Mutex::default(),
-            most_opens: Arc::new(AtomicUsize::new(OPENS)),
+            max_opens: Arc::new(AtomicUsize::new(OPENS)),
         }))
     }
 
     /// Sets how many opens of one file system may be under way. Each of them keeps its request's instance waiting.
     pub(super) fn limit_opens(&self, most: usize) {
         let most = most.clamp(1, OPENS);
-        self.0.most_opens.store(most, Ordering::Relaxed);
+        self.0.max_opens.store(most, Ordering::Relaxed);
     }
 
     /// The pool of a file system.
@@ -92,17 +92,17 @@ impl ThreadPools {
         by_device.retain(|_, pool| pool.is_used());
         let is_last = by_device.len() + 1 >= POOLS;
         let device = if is_last { OTHERS } else { device };
-        let new = || ThreadPool::new(Arc::clone(&self.0.most_opens));
+        let new = || ThreadPool::new(Arc::clone(&self.0.max_opens));
         by_device.entry(device).or_insert_with(new).clone()
     }
 }
 
 impl ThreadPool {
-    fn new(most_opens: Arc<AtomicUsize>) -> Self {
+    fn new(max_opens: Arc<AtomicUsize>) -> Self {
         ThreadPool(Arc::new(Pool {
             state: Mutex::default(),
-            came: Condvar::new(),
-            most_opens,
+            job_queued: Condvar::new(),
+            max_opens,
             is_digesting: Arc::default(),
         }))
     }
@@ -117,48 +117,48 @@ impl ThreadPool {
     /// has not begun.
     ///
     /// # Errors
-    /// [`Full`].
+    /// [`PoolFull`].
     pub(super) fn open<T: Send + 'static>(
         &self,
-        work: impl FnOnce() -> T + Send + 'static,
-    ) -> Result<Blocking<T>, Full> {
+        job: impl FnOnce() -> T + Send + 'static,
+    ) -> Result<BlockingTask<T>, PoolFull> {
         let mut state = self.0.state();
-        let most = self.0.most_opens.load(Ordering::Relaxed);
+        let most = self.0.max_opens.load(Ordering::Relaxed);
         if state.opens >= most {
-            return Err(Full(state.opens));
+            return Err(PoolFull(state.opens));
         }
         state.opens += 1;
-        let under_way = OpenUnderWay(Arc::clone(&self.0));
-        let (tell, told) = oneshot::channel();
-        let work = move || {
+        let under_way = OpenCount(Arc::clone(&self.0));
+        let (result_tx, result_rx) = oneshot::channel();
+        let job = move || {
             let _under_way = under_way;
-            if !tell.is_closed() {
-                let _ = tell.send(work());
+            if !result_tx.is_closed() {
+                let _ = result_tx.send(job());
             }
         };
-        self.run(state, Box::new(work));
-        Ok(Blocking::Pool(told))
+        self.run(state, Box::new(job));
+        Ok(BlockingTask::Pool(result_rx))
     }
 
     /// Does something for a file that is open, on a thread of the pool. Each open file has one thing to do at a time, so
     /// that these have no bound of their own.
     pub(super) fn spawn<T: Send + 'static>(
         &self,
-        work: impl FnOnce() -> T + Send + 'static,
-    ) -> Blocking<T> {
-        let (tell, told) = oneshot::channel();
-        let work = move || {
-            if !tell.is_closed() {
-                let _ = tell.send(work());
+        job: impl FnOnce() -> T + Send + 'static,
+    ) -> BlockingTask<T> {
+        let (result_tx, result_rx) = oneshot::channel();
+        let job = move || {
+            if !result_tx.is_closed() {
+                let _ = result_tx.send(job());
             }
         };
-        self.run(self.0.state(), Box::new(work));
-        Blocking::Pool(told)
+        self.run(self.0.state(), Box::new(job));
+        BlockingTask::Pool(result_rx)
     }
 
     /// Does something that nobody waits for, as closing a file is.
-    pub(super) fn detach(&self, work: impl FnOnce() + Send + 'static) {
-        self.run(self.0.state(), Box::new(work));
+    pub(super) fn detach(&self, job: impl FnOnce() + Send + 'static) {
+        self.run(self.0.state(), Box::new(job));
     }
 
     /// Whether a file of that file system is being read for its digest.
@@ -166,10 +166,10 @@ impl ThreadPool {
         &self.0.is_digesting
     }
 
-    fn run(&self, mut state: MutexGuard<'_, State>, work: Work) {
-        state.waiting.push_back(work);
-        if state.idle_threads >= state.waiting.len() {
-            self.0.came.notify_one();
+    fn run(&self, mut state: MutexGuard<'_, PoolState>, job: Job) {
+        state.jobs.push_back(job);
+        if state.idle_threads >= state.jobs.len() {
+            self.0.job_queued.notify_one();
             return;
         }
         if state.threads >= THREADS {
@@ -180,13 +180,13 @@ impl ThreadPool {
         drop(state);
         let pool = Arc::clone(&self.0);
         let thread = thread::Builder::new().name("millpond-files".into());
-        let begun = thread.stack_size(STACK_BYTES).spawn(move || pool.serve());
-        if let Err(error) = begun {
+        let started = thread.stack_size(STACK_BYTES).spawn(move || pool.serve());
+        if let Err(error) = started {
             let mut state = self.0.state();
             state.threads -= 1;
             // Another thread will come to it; without one nobody would, and dropping the work tells so.
             if !has_others {
-                let undone = std::mem::take(&mut state.waiting);
+                let undone = std::mem::take(&mut state.jobs);
                 drop(state);
                 drop(undone);
             }
@@ -196,7 +196,7 @@ impl ThreadPool {
 }
 
 impl Pool {
-    fn state(&self) -> MutexGuard<'_, State> {
+    fn state(&self) -> MutexGuard<'_, PoolState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -204,19 +204,19 @@ impl Pool {
     fn serve(&self) {
         let mut state = self.state();
         loop {
-            if let Some(work) = state.waiting.pop_front() {
+            if let Some(job) = state.jobs.pop_front() {
                 drop(state);
                 // Dropped by a panic, the work tells whoever waits for it.
-                let _ = catch_unwind(AssertUnwindSafe(work));
+                let _ = catch_unwind(AssertUnwindSafe(job));
                 state = self.state();
                 continue;
             }
             state.idle_threads += 1;
-            let waited = self.came.wait_timeout(state, IDLE);
+            let waited = self.job_queued.wait_timeout(state, IDLE);
             let (woken, timeout) = waited.unwrap_or_else(PoisonError::into_inner);
             state = woken;
             state.idle_threads -= 1;
-            if timeout.timed_out() && state.waiting.is_empty() {
+            if timeout.timed_out() && state.jobs.is_empty() {
                 state.threads -= 1;
                 return;
             }
@@ -229,16 +229,16 @@ impl fmt::Debug for ThreadPool {
         let state = self.0.state();
         f.debug_struct("ThreadPool")
             .field("threads", &state.threads)
-            .field("waiting", &state.waiting.len())
+            .field("waiting", &state.jobs.len())
             .field("opens", &state.opens)
             .finish()
     }
 }
 
 /// An open that is counted, be it on a thread or waiting for one.
-struct OpenUnderWay(Arc<Pool>);
+struct OpenCount(Arc<Pool>);
 
-impl Drop for OpenUnderWay {
+impl Drop for OpenCount {
     fn drop(&mut self) {
         self.0.state().opens -= 1;
     }
@@ -246,21 +246,23 @@ impl Drop for OpenUnderWay {
 
 /// Work on a thread that may wait, and what comes of it.
 #[derive(Debug)]
-pub(crate) enum Blocking<T> {
+pub(crate) enum BlockingTask<T> {
     /// On one of the runtime's, for what has a disk of this machine at most to wait for.
     Runtime(JoinHandle<T>),
     /// On one of a file system's own.
     Pool(oneshot::Receiver<T>),
 }
 
-impl<T> Future for Blocking<T> {
+impl<T> Future for BlockingTask<T> {
     /// An error where the work panicked, or no thread could be had.
     type Output = io::Result<T>;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<T>> {
         Poll::Ready(match self.get_mut() {
-            Blocking::Runtime(task) => ready!(Pin::new(task).poll(cx)).map_err(io::Error::other),
-            Blocking::Pool(told) => ready!(Pin::new(told).poll(cx))
+            BlockingTask::Runtime(task) => {
+                ready!(Pin::new(task).poll(cx)).map_err(io::Error::other)
+            }
+            BlockingTask::Pool(result_rx) => ready!(Pin::new(result_rx).poll(cx))
                 .map_err(|_| io::Error::other("the thread ended without a result")),
         })
     }
@@ -278,13 +280,13 @@ mod tests {
         mpsc::Receiver<()>,
         mpsc::Sender<()>,
     ) {
-        let (begin, begun) = mpsc::channel();
+        let (begin, started) = mpsc::channel();
         let (release, released) = mpsc::channel::<()>();
-        let work = move || {
+        let job = move || {
             begin.send(()).unwrap();
             let _ = released.recv();
         };
-        (work, begun, release)
+        (job, started, release)
     }
 
     #[tokio::test]
@@ -292,16 +294,16 @@ mod tests {
         let pools = ThreadPools::new();
         let mut hanging_opens = Vec::new();
         for _ in 0..OPENS {
-            let (work, begun, release) = hanging();
-            let open = pools.of(1).open(work).unwrap();
-            hanging_opens.push((open, begun, release));
+            let (job, started, release) = hanging();
+            let open = pools.of(1).open(job).unwrap();
+            hanging_opens.push((open, started, release));
         }
         // As many have begun as there are threads; the others wait, and no further one may.
-        for (_, begun, _) in &hanging_opens[..THREADS] {
-            begun.recv().unwrap();
+        for (_, started, _) in &hanging_opens[..THREADS] {
+            started.recv().unwrap();
         }
         assert!(hanging_opens[THREADS].1.try_recv().is_err());
-        assert_eq!(pools.of(1).open(|| ()).unwrap_err(), Full(OPENS));
+        assert_eq!(pools.of(1).open(|| ()).unwrap_err(), PoolFull(OPENS));
         assert_eq!(pools.of(2).open(|| 7).unwrap().await.unwrap(), 7);
         // What its open files have to do waits too, without a bound.
         let read = pools.of(1).spawn(|| 8);
@@ -320,19 +322,19 @@ mod tests {
         let pool = pools.of(1);
         let mut releases = Vec::new();
         for _ in 0..THREADS {
-            let (work, begun, release) = hanging();
-            pool.detach(work);
-            begun.recv().unwrap();
+            let (job, started, release) = hanging();
+            pool.detach(job);
+            started.recv().unwrap();
             releases.push(release);
         }
-        let (begin, begun) = mpsc::channel();
+        let (begin, started) = mpsc::channel();
         let given_up = pool.open(move || begin.send(())).unwrap();
-        assert_eq!(pool.open(|| ()).unwrap_err(), Full(1));
+        assert_eq!(pool.open(|| ()).unwrap_err(), PoolFull(1));
         drop(given_up);
         let after = pool.spawn(|| ());
         drop(releases);
         after.await.unwrap();
-        assert!(begun.recv().is_err());
+        assert!(started.recv().is_err());
     }
 
     #[tokio::test]

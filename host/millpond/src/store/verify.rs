@@ -1,7 +1,7 @@
 //! Verifies a store: every file against its id, every record against its file.
 
-use super::incoming::left_behind;
 use super::record::{open_regular, read_record};
+use super::temporary_files::stale_files;
 use millpond_format::ContentId;
 use sha2::{Digest, Sha256};
 use std::fs;
@@ -11,13 +11,13 @@ use std::path::{Path, PathBuf};
 /// What one entry of a store turned out to be.
 #[derive(Debug)]
 #[non_exhaustive]
-pub struct Finding {
+pub struct VerifiedEntry {
     /// Its path, from the store's root.
     pub path: PathBuf,
     /// Its length, in bytes.
     pub size: u64,
     /// What is wrong with it; none when it is sound.
-    pub damage: Option<Corruption>,
+    pub corruption: Option<Corruption>,
 }
 
 /// What is wrong with an entry of a store.
@@ -52,21 +52,25 @@ pub enum Corruption {
 ///
 /// # Errors
 /// When the store's root cannot be listed.
-pub fn check(
+pub fn verify(
     root: &Path,
     mut progress: impl FnMut(u64),
-    mut found: impl FnMut(Finding),
+    mut found: impl FnMut(VerifiedEntry),
 ) -> io::Result<()> {
-    let mut tell = |path: &Path, size: u64, damage: Option<Corruption>| {
+    let mut report = |path: &Path, size: u64, corruption: Option<Corruption>| {
         let path = path.to_owned();
-        found(Finding { path, size, damage });
+        found(VerifiedEntry {
+            path,
+            size,
+            corruption,
+        });
     };
-    match left_behind(root) {
-        Ok(left) => {
+    match stale_files(root) {
+        Ok(stale) => {
             // An empty one may have been made just now.
-            for (path, size) in left.into_iter().filter(|(_, size)| *size > 0) {
+            for (path, size) in stale.into_iter().filter(|(_, size)| *size > 0) {
                 let path = path.strip_prefix(root).unwrap_or(&path);
-                tell(path, size, Some(Corruption::LeftBehind));
+                report(path, size, Some(Corruption::LeftBehind));
             }
         }
         // It is no part of what is served.
@@ -83,7 +87,7 @@ pub fn check(
             // A named file that is called as a folder may be.
             Err(error) if error.kind() == io::ErrorKind::NotADirectory => continue,
             Err(error) => {
-                tell(folder, 0, Some(Corruption::Read(error)));
+                report(folder, 0, Some(Corruption::Read(error)));
                 continue;
             }
         };
@@ -94,12 +98,12 @@ pub fn check(
                 continue;
             };
             if record_of.is_some() {
-                for damage in check_record(root, &id) {
-                    tell(&path, 0, Some(damage));
+                for corruption in check_record(root, &id) {
+                    report(&path, 0, Some(corruption));
                 }
             } else {
-                let (size, damage) = check_content(root, &id, &mut progress);
-                tell(&path, size, damage);
+                let (size, corruption) = check_content(root, &id, &mut progress);
+                report(&path, size, corruption);
             }
         }
     }
@@ -108,11 +112,11 @@ pub fn check(
 
 /// What of a record cannot be told by looking at its content: that this is missing, or variants of it.
 fn check_record(root: &Path, id: &ContentId) -> Vec<Corruption> {
-    let is_missing = |id: &ContentId| {
+    let is_known_missing = |id: &ContentId| {
         let metadata = fs::metadata(root.join(id.path()));
         metadata.is_err_and(|error| error.kind() == io::ErrorKind::NotFound)
     };
-    if is_missing(id) {
+    if is_known_missing(id) {
         return vec![Corruption::NoContent];
     }
     // One that cannot be read or understood is told with its content.
@@ -121,7 +125,7 @@ fn check_record(root: &Path, id: &ContentId) -> Vec<Corruption> {
     };
     let variants = record.variants.iter().map(|variant| variant.id);
     variants
-        .filter(is_missing)
+        .filter(is_known_missing)
         .map(Corruption::NoVariant)
         .collect()
 }
@@ -138,13 +142,13 @@ fn check_content(
     if digest != *id {
         return (size, Some(Corruption::Digest(digest)));
     }
-    let damage = match read_record(root, id) {
+    let corruption = match read_record(root, id) {
         Ok(Some(record)) if record.size == size => None,
         Ok(_) => Some(Corruption::Record),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Some(Corruption::NoRecord),
         Err(error) => Some(Corruption::Read(error)),
     };
-    (size, damage)
+    (size, corruption)
 }
 
 fn digest(path: &Path, progress: &mut impl FnMut(u64)) -> io::Result<(u64, ContentId)> {
@@ -188,32 +192,32 @@ mod tests {
     use super::*;
     use crate::store::Importer;
 
-    fn findings(root: &Path) -> Vec<(PathBuf, Option<String>)> {
-        let mut findings = Vec::new();
-        let found = |finding: Finding| {
-            findings.push((
-                finding.path,
-                finding.damage.map(|damage| damage.to_string()),
+    fn entries(root: &Path) -> Vec<(PathBuf, Option<String>)> {
+        let mut entries = Vec::new();
+        let found = |entry: VerifiedEntry| {
+            entries.push((
+                entry.path,
+                entry.corruption.map(|corruption| corruption.to_string()),
             ));
         };
-        check(root, |_| (), found).unwrap();
-        findings
+        verify(root, |_| (), found).unwrap();
+        entries
     }
 
     #[test]
     fn every_kind_of_damage_is_found() {
         let root = tempfile::tempdir().unwrap();
         let store = root.path().join("store");
-        let adder = Importer::open(&store).unwrap();
+        let importer = Importer::open(&store).unwrap();
         let source = root.path().join("source");
         let add = |content: &str| {
             fs::write(&source, content).unwrap();
-            adder.add(&source, |_| ()).unwrap().id
+            importer.add(&source, |_| ()).unwrap().id
         };
         let sound = add("sound");
         fs::write(store.join("named.gif"), "").unwrap();
         fs::create_dir_all(store.join("zz")).unwrap();
-        assert_eq!(findings(&store), [(sound.path(), None)]);
+        assert_eq!(entries(&store), [(sound.path(), None)]);
 
         let changed = add("changed");
         fs::write(store.join(changed.path()), "Changed").unwrap();
@@ -225,16 +229,16 @@ mod tests {
         fs::remove_file(store.join(lost.path())).unwrap();
         let original = add("original");
         fs::write(&source, "variant").unwrap();
-        let variant = adder.add(&source, |_| ()).unwrap();
-        adder.add_variant(&original, &variant, None).unwrap();
+        let variant = importer.add(&source, |_| ()).unwrap();
+        importer.add_variant(&original, &variant, None).unwrap();
         fs::remove_file(store.join(variant.id.path())).unwrap();
         fs::remove_file(store.join(variant.id.record_path())).unwrap();
         let endless = add("endless");
         fs::write(store.join(endless.record_path()), [b' '; 20_000]).unwrap();
         fs::write(store.join("ad"), "a named file").unwrap();
 
-        let mut damages: Vec<_> = findings(&store);
-        damages.retain(|(_, damage)| damage.is_some());
+        let mut corruptions: Vec<_> = entries(&store);
+        corruptions.retain(|(_, corruption)| corruption.is_some());
         for (path, message) in [
             (changed.path(), "another digest"),
             (unrecorded.path(), "record is missing"),
@@ -243,12 +247,12 @@ mod tests {
             (original.record_path(), "the variant"),
             (endless.path(), "record is damaged"),
         ] {
-            let position = damages.iter().position(|(found, damage)| {
-                *found == path && damage.as_deref().unwrap().contains(message)
+            let position = corruptions.iter().position(|(found, corruption)| {
+                *found == path && corruption.as_deref().unwrap().contains(message)
             });
             assert!(position.is_some(), "{message}");
-            damages.remove(position.unwrap());
+            corruptions.remove(position.unwrap());
         }
-        assert!(damages.is_empty(), "{damages:?}");
+        assert!(corruptions.is_empty(), "{corruptions:?}");
     }
 }

@@ -14,12 +14,12 @@ pub(super) struct FileVersion {
     device: u64,
     inode: u64,
     length: u64,
-    modified: Timestamp,
-    changed: Timestamp,
+    modified: FileTime,
+    changed: FileTime,
 }
 
 /// Seconds since 1970, and nanoseconds.
-type Timestamp = (i64, i64);
+type FileTime = (i64, i64);
 
 impl FileVersion {
     /// The version of what was looked at; `None` where the system does not tell enough.
@@ -51,21 +51,21 @@ impl FileVersion {
 
     /// Whether every later change would be told from this one. File systems have the time of a clock that ticks, so two
     /// changes within a tick look alike. What is read after this was asked is of this version, or the next look differs.
-    pub(super) fn is_settled(&self) -> bool {
+    pub(super) fn is_racy(&self) -> bool {
         /// The longest tick in use is of 10 ms.
         const TICKS: Duration = Duration::from_millis(20);
         let seconds = u64::try_from(self.changed.0).unwrap_or(0);
         let nanos = u32::try_from(self.changed.1).unwrap_or(0);
         let changed = SystemTime::UNIX_EPOCH.checked_add(Duration::new(seconds, nanos));
         let age = changed.and_then(|changed| changed.elapsed().ok());
-        age.is_some_and(|age| age > TICKS)
+        age.is_none_or(|age| age <= TICKS)
     }
 
     /// The version as the interface has it: strong where it is settled. The device is left out, since its number may be
     /// another one when the file system is mounted again. A weak one is never the text of a strong one.
-    pub(super) fn to_object_version(self, is_settled: bool) -> ObjectVersion {
+    pub(super) fn to_object_version(self, is_weak: bool) -> ObjectVersion {
         let mut hash = Sha256::new();
-        hash.update([u8::from(is_settled)]);
+        hash.update([u8::from(!is_weak)]);
         hash.update(self.inode.to_be_bytes());
         hash.update(self.length.to_be_bytes());
         for (seconds, nanos) in [self.modified, self.changed] {
@@ -73,9 +73,9 @@ impl FileVersion {
             hash.update(nanos.to_be_bytes());
         }
         let text = version::text(&hash.finalize().into());
-        match is_settled {
-            true => ObjectVersion::Strong(text),
-            false => ObjectVersion::Weak(text),
+        match is_weak {
+            true => ObjectVersion::Weak(text),
+            false => ObjectVersion::Strong(text),
         }
     }
 }
@@ -104,7 +104,7 @@ mod tests {
     fn settled(path: &Path) -> FileVersion {
         loop {
             let version = FileVersion::of(&fs::metadata(path).unwrap()).unwrap();
-            if version.is_settled() {
+            if !version.is_racy() {
                 return version;
             }
             std::thread::yield_now();
@@ -133,7 +133,10 @@ mod tests {
         assert_eq!(first.modified, renamed.modified);
         for (one, another) in [(first, edited), (edited, renamed), (first, renamed)] {
             assert_ne!(one, another);
-            assert_ne!(one.to_object_version(true), another.to_object_version(true));
+            assert_ne!(
+                one.to_object_version(false),
+                another.to_object_version(false)
+            );
         }
         assert_eq!(renamed, settled(&path));
     }

@@ -13,7 +13,7 @@ use http::Method;
 use http::header::HeaderName;
 use httpdate::HttpDate;
 use millpond::downstream::SimpleHead;
-use millpond::head_size::held_by_head;
+use millpond::head_size::head_memory_bytes;
 use millpond::ledger::Outcome;
 use millpond::{CachedResponse, MediaService};
 use std::io::{self, IoSlice, Write};
@@ -223,7 +223,7 @@ impl<'head> SimpleHead for PlainHead<'head> {
     fn held_bytes(&self) -> usize {
         let fields = self.fields.iter();
         let fields = fields.map(|field| field.name.len() + field.value.len());
-        held_by_head(self.target, self.fields.len(), fields.sum())
+        head_memory_bytes(self.target, self.fields.len(), fields.sum())
     }
 }
 
@@ -256,10 +256,10 @@ pub(crate) struct Given {
 impl Given {
     /// The response begins with this.
     fn new(mut cached: CachedResponse, connection: &Arc<Connection>) -> Self {
-        let (record, content) = (&mut cached.record, &cached.content);
+        let (record, content) = (&mut cached.log_entry, &cached.content);
         let ledger = record.ledger().handle();
         let response = Http1Response::begin(Arc::clone(connection), record.route(), &ledger);
-        record.sent(content.len());
+        record.add_body_bytes(content.len());
         record.finish(Outcome::Completed);
         Given {
             cached,
@@ -356,7 +356,8 @@ mod tests {
             limits,
         );
         let millpond = millpond.unwrap();
-        while store.kept_bytes().now == 0 || millpond.accounts().response_cache_hits() == 0 {
+        while store.cache_usage().used_bytes == 0 || millpond.registry().response_cache_hits() == 0
+        {
             let request = http::Request::get(&target).header("host", "a");
             millpond.serve(request.body(()).unwrap()).await;
         }
@@ -369,9 +370,9 @@ mod tests {
         client.write_all(asked.as_bytes()).await.unwrap();
         let incoming = Listeners::from(listener).accept().await.unwrap();
         let clients = Clients::new(&ClientLimits::default());
-        let (accounts, budget) = (millpond.accounts(), millpond.budget());
+        let (registry, budget) = (millpond.registry(), millpond.budget());
         let connection =
-            Connection::open(incoming, &clients, accounts, budget, &Arc::default()).unwrap();
+            Connection::open(incoming, &clients, registry, budget, &Arc::default()).unwrap();
         let (plaintext, _) = HttpIo::open(&connection, None).await.unwrap();
         let direct = Direct::new(plaintext, connection, millpond.clone());
         (millpond, direct, client, asked)
@@ -384,11 +385,11 @@ mod tests {
         const LENGTH: usize = 10_000;
         const OTHER: &str = "POST / HTTP/1.1\r\nhost: a\r\n\r\n";
         let (millpond, mut direct, mut client, asked) = connect(LENGTH).await;
-        let before = millpond.accounts().response_cache_hits();
+        let before = millpond.registry().response_cache_hits();
         let mut buffer = [0; 1024];
         let mut answers = 1;
         loop {
-            let answered = millpond.accounts().response_cache_hits() - before;
+            let answered = millpond.registry().response_cache_hits() - before;
             assert!(poll!(pin!(direct.read(&mut buffer))).is_pending());
             if answered < answers {
                 tokio::task::yield_now().await;
@@ -422,7 +423,7 @@ mod tests {
                 .all(|other| other.len() == answer.len())
         );
         drop(direct);
-        millpond.accounts().idle().await;
+        millpond.registry().idle().await;
     }
 
     #[tokio::test]
@@ -434,8 +435,8 @@ mod tests {
         let ended = direct.read(&mut buffer).await;
         assert!(!matches!(ended, Ok(1..)));
         drop(direct);
-        millpond.accounts().idle().await;
-        assert_eq!(millpond.accounts().survey().total().total(), 0);
+        millpond.registry().idle().await;
+        assert_eq!(millpond.registry().snapshot().total().total(), 0);
     }
 
     #[test]

@@ -71,12 +71,12 @@ fn record_unparsed(millpond: &Millpond, head: &[u8], error: &hyper::Error) {
     let mut record = AccessLogEntry::new(
         &method,
         &target,
-        Arc::clone(millpond.accounts()),
+        Arc::clone(millpond.registry()),
         millpond.limits().request_memory_bytes,
     );
     // To a preface of HTTP/2 in the middle of a connection nothing is said.
     if !head.starts_with(PREFACE) {
-        record.answered(if error.is_parse_too_large() {
+        record.set_status(if error.is_parse_too_large() {
             StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE
         } else {
             StatusCode::BAD_REQUEST

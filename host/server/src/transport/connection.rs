@@ -14,7 +14,9 @@ use crate::transport::wanted::SlotWaiters;
 use http::HeaderMap;
 use millpond::downstream::CHUNK_BYTES;
 use millpond::ledger::heap::AllocTracker;
-use millpond::ledger::{Accounts, Budget, Charge, Kind, Ledger, LedgerHandle, Owner, Reservation};
+use millpond::ledger::{
+    Budget, Charge, Kind, Ledger, LedgerHandle, LedgerRegistry, Owner, Reservation,
+};
 use millpond::memory_plan::{CONNECTION_BYTES, RECEIVE_BYTES, SEND_WINDOW_BYTES};
 use std::convert::Infallible;
 use std::io;
@@ -63,7 +65,7 @@ pub(crate) struct Connection {
     client: IpAddr,
     clients: Arc<Clients>,
     clock: Arc<Clock>,
-    tally: Arc<AllocTracker>,
+    tracker: Arc<AllocTracker>,
     pub(crate) budget: Arc<Budget>,
     /// While it is open: the connection's own ledger, which ends with it.
     pub(crate) ledger: Ledger,
@@ -113,7 +115,7 @@ impl Connection {
     pub(crate) fn open(
         incoming: Incoming,
         clients: &Arc<Clients>,
-        accounts: &Arc<Accounts>,
+        registry: &Arc<LedgerRegistry>,
         budget: &Arc<Budget>,
         wanted: &Arc<SlotWaiters>,
     ) -> io::Result<Arc<Self>> {
@@ -121,14 +123,14 @@ impl Connection {
         // Answers are written whole; waiting to fill a packet would only delay the last one.
         sockopt::of_tcp(stream.set_nodelay(true))?;
         sockopt::set_send_window(&stream, SMALLEST.kernel_bytes)?;
-        let ledger = Ledger::new(accounts.ledgers(), Owner::Connection, usize::MAX);
+        let ledger = Ledger::new(registry.live_ledgers(), Owner::Connection, usize::MAX);
         let charge = |kind, bytes| ledger.charge(kind, bytes).map_err(io::Error::other);
         Ok(Arc::new(Connection {
             stream,
             client: peer,
             clients: Arc::clone(clients),
             clock: Arc::new(Clock::new(wanted)),
-            tally: Arc::default(),
+            tracker: Arc::default(),
             budget: Arc::clone(budget),
             _state: charge(Kind::Connection, CONNECTION_STATE_BYTES)?,
             flow: Mutex::new(SendState {
@@ -224,8 +226,8 @@ impl Connection {
         &self.clock
     }
 
-    pub(crate) fn tally(&self) -> &Arc<AllocTracker> {
-        &self.tally
+    pub(crate) fn tracker(&self) -> &Arc<AllocTracker> {
+        &self.tracker
     }
 
     /// What the kernel holds for the connection now, in bytes.

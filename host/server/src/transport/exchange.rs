@@ -35,7 +35,7 @@ impl BeginResponse for Stream {
         route: &Arc<Route>,
         _ledger: &LedgerHandle,
     ) -> Box<dyn Downstream> {
-        self.connection.tally().serve(route);
+        self.connection.tracker().begin_request(route);
         Box::new(Http2Response {
             in_flight: None,
             stream: self,
@@ -62,7 +62,7 @@ impl Http1Response {
     ) -> Self {
         let framing = connection.begin(ledger);
         let left_bytes = connection.left_bytes();
-        connection.tally().serve(route);
+        connection.tracker().begin_request(route);
         Http1Response {
             framing,
             is_encrypted: connection.is_encrypted(),

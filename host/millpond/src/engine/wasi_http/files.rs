@@ -2,8 +2,8 @@
 //! its own component. WASI's usual implementation changes threads for each piece, or else lets a slow disk hold
 //! up every connection of a thread.
 
-use super::state::{HTTP_PIECE_BYTES, HttpState};
-use crate::engine::resource_limiter::Told;
+use super::state::{HTTP_CHUNK_BYTES, HttpState};
+use crate::engine::resource_limiter::LimiterStatus;
 use crate::store::{read_at, try_read_at};
 use bytes::{Bytes, BytesMut};
 use millpond_ledger::{Charge, Kind};
@@ -28,12 +28,12 @@ pub(super) fn add_to_linker(linker: &mut Linker<HttpState>) -> wasmtime::Result<
     Ok(())
 }
 
-type Opened = Result<Resource<DynInputStream>, ErrorCode>;
+type ReadViaStreamResult = Result<Resource<DynInputStream>, ErrorCode>;
 
 fn read_via_stream(
     mut store: StoreContextMut<'_, HttpState>,
     (descriptor, offset): (Resource<Descriptor>, u64),
-) -> wasmtime::Result<(Opened,)> {
+) -> wasmtime::Result<(ReadViaStreamResult,)> {
     let state = store.data_mut();
     let file = match state.table.get(&descriptor)? {
         Descriptor::File(file) => Arc::clone(&file.file),
@@ -43,9 +43,9 @@ fn read_via_stream(
     let stream: DynInputStream = Box::new(FileStream {
         file,
         offset,
-        ahead: Ahead::Nothing,
+        read_ahead_buffer: ReadAhead::Nothing,
         ahead_charge,
-        told: state.meter.tell(),
+        status: state.limiter.shared_status(),
     });
     Ok((Ok(state.table.push(stream)?),))
 }
@@ -54,55 +54,55 @@ fn read_via_stream(
 struct FileStream {
     file: Arc<File>,
     offset: u64,
-    ahead: Ahead,
+    read_ahead_buffer: ReadAhead,
     ahead_charge: Charge,
     /// Is told where there is no room to read in: what the component makes of that says nothing of it.
-    told: Arc<Told>,
+    status: Arc<LimiterStatus>,
 }
 
 /// What was read and not yet taken.
-enum Ahead {
+enum ReadAhead {
     Nothing,
     /// A thread waits for the disk.
-    ReadChunk(AbortOnDropJoinHandle<io::Result<Bytes>>),
+    Pending(AbortOnDropJoinHandle<io::Result<Bytes>>),
     Bytes(Bytes),
     Failed(io::Error),
     End,
 }
 
-impl From<io::Result<Bytes>> for Ahead {
+impl From<io::Result<Bytes>> for ReadAhead {
     fn from(read: io::Result<Bytes>) -> Self {
         match read {
-            Ok(bytes) if bytes.is_empty() => Ahead::End,
-            Ok(bytes) => Ahead::Bytes(bytes),
-            Err(error) => Ahead::Failed(error),
+            Ok(bytes) if bytes.is_empty() => ReadAhead::End,
+            Ok(bytes) => ReadAhead::Bytes(bytes),
+            Err(error) => ReadAhead::Failed(error),
         }
     }
 }
 
 impl FileStream {
     /// Reads what is in memory of the next bytes, or has a thread wait for the disk.
-    fn begin(&mut self, most: usize) {
+    fn start_read(&mut self, max_bytes: usize) {
         let offset = self.offset;
-        let most = most.min(HTTP_PIECE_BYTES);
-        if let Err(exceeded) = self.ahead_charge.resize(most) {
-            self.told.meet(exceeded.into());
-            self.ahead = Ahead::Failed(io::Error::other(exceeded));
+        let max_bytes = max_bytes.min(HTTP_CHUNK_BYTES);
+        if let Err(exceeded) = self.ahead_charge.resize(max_bytes) {
+            self.status.set_limit_hit(exceeded.into());
+            self.read_ahead_buffer = ReadAhead::Failed(io::Error::other(exceeded));
             return;
         }
         // Asked for zeros, the allocator has the kernel make new pages, which takes longer than the read.
         let mut buffer = BytesMut::new();
-        buffer.resize(most, 0);
-        self.ahead = match try_read_at(&self.file, &mut buffer, offset) {
+        buffer.resize(max_bytes, 0);
+        self.read_ahead_buffer = match try_read_at(&self.file, &mut buffer, offset) {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                 let file = Arc::clone(&self.file);
-                Ahead::ReadChunk(spawn_blocking(move || {
+                ReadAhead::Pending(spawn_blocking(move || {
                     let count = read_at(&file, &mut buffer, offset)?;
                     buffer.truncate(count);
                     Ok(buffer.freeze())
                 }))
             }
-            read => Ahead::from(read.map(|count| {
+            read => ReadAhead::from(read.map(|count| {
                 buffer.truncate(count);
                 buffer.freeze()
             })),
@@ -110,12 +110,12 @@ impl FileStream {
     }
 
     /// Returns once there is something to take.
-    async fn read_ahead(&mut self, most: usize) {
-        if let Ahead::Nothing = self.ahead {
-            self.begin(most);
+    async fn read_ahead(&mut self, max_bytes: usize) {
+        if let ReadAhead::Nothing = self.read_ahead_buffer {
+            self.start_read(max_bytes);
         }
-        if let Ahead::ReadChunk(reading) = &mut self.ahead {
-            self.ahead = reading.await.into();
+        if let ReadAhead::Pending(reading) = &mut self.read_ahead_buffer {
+            self.read_ahead_buffer = reading.await.into();
         }
     }
 }
@@ -123,7 +123,7 @@ impl FileStream {
 #[async_trait::async_trait]
 impl Pollable for FileStream {
     async fn ready(&mut self) {
-        self.read_ahead(HTTP_PIECE_BYTES).await;
+        self.read_ahead(HTTP_CHUNK_BYTES).await;
     }
 }
 
@@ -133,26 +133,28 @@ impl InputStream for FileStream {
         if size == 0 {
             return Ok(Bytes::new());
         }
-        if let Ahead::Nothing = self.ahead {
-            self.begin(size);
+        if let ReadAhead::Nothing = self.read_ahead_buffer {
+            self.start_read(size);
         }
-        match &mut self.ahead {
-            Ahead::Nothing | Ahead::ReadChunk(_) => Ok(Bytes::new()),
-            Ahead::Bytes(bytes) => {
+        match &mut self.read_ahead_buffer {
+            ReadAhead::Nothing | ReadAhead::Pending(_) => Ok(Bytes::new()),
+            ReadAhead::Bytes(bytes) => {
                 let taken = bytes.split_to(size.min(bytes.len()));
                 self.offset += taken.len() as u64;
                 if bytes.is_empty() {
-                    self.ahead = Ahead::Nothing;
+                    self.read_ahead_buffer = ReadAhead::Nothing;
                     // Less is never too much.
                     let _ = self.ahead_charge.resize(0);
                 }
                 Ok(taken)
             }
-            Ahead::Failed(_) => match std::mem::replace(&mut self.ahead, Ahead::End) {
-                Ahead::Failed(error) => Err(StreamError::LastOperationFailed(error.into())),
-                _ => Err(StreamError::Closed),
-            },
-            Ahead::End => Err(StreamError::Closed),
+            ReadAhead::Failed(_) => {
+                match std::mem::replace(&mut self.read_ahead_buffer, ReadAhead::End) {
+                    ReadAhead::Failed(error) => Err(StreamError::LastOperationFailed(error.into())),
+                    _ => Err(StreamError::Closed),
+                }
+            }
+            ReadAhead::End => Err(StreamError::Closed),
         }
     }
 
@@ -166,7 +168,9 @@ impl InputStream for FileStream {
     /// A read that has begun cannot be stopped, so it is waited for: a component that drops streams in the middle of
     /// reads would otherwise pile them up.
     async fn cancel(&mut self) {
-        if let Ahead::ReadChunk(reading) = std::mem::replace(&mut self.ahead, Ahead::End) {
+        if let ReadAhead::Pending(reading) =
+            std::mem::replace(&mut self.read_ahead_buffer, ReadAhead::End)
+        {
             reading.cancel().await;
         }
     }
@@ -192,9 +196,9 @@ mod tests {
         FileStream {
             file: Arc::new(file),
             offset,
-            ahead: Ahead::Nothing,
+            read_ahead_buffer: ReadAhead::Nothing,
             ahead_charge: ledger.empty_charge(Kind::Buffers),
-            told: Arc::default(),
+            status: Arc::default(),
         }
     }
 
@@ -204,7 +208,7 @@ mod tests {
         loop {
             match stream.blocking_read(size).await {
                 Ok(bytes) => {
-                    assert!(!bytes.is_empty() && bytes.len() <= size.min(HTTP_PIECE_BYTES));
+                    assert!(!bytes.is_empty() && bytes.len() <= size.min(HTTP_CHUNK_BYTES));
                     taken.extend_from_slice(&bytes);
                 }
                 Err(StreamError::Closed) => return taken,
@@ -250,7 +254,7 @@ mod tests {
         let whole = fs::read("/proc/version").unwrap();
         let mut polled = stream(File::open("/proc/version").unwrap(), 0);
         assert_eq!(polled.read(1000).unwrap(), "");
-        assert!(matches!(polled.ahead, Ahead::ReadChunk(_)));
+        assert!(matches!(polled.read_ahead_buffer, ReadAhead::Pending(_)));
         polled.ready().await;
         assert_eq!(polled.read(1000).unwrap(), whole);
         let mut blocking = stream(File::open("/proc/version").unwrap(), 0);
@@ -271,7 +275,10 @@ mod tests {
         first.read_ahead(2000).await;
         let refused = second.blocking_read(2000).await;
         assert!(matches!(refused, Err(StreamError::LastOperationFailed(_))));
-        assert_eq!(second.told.met(), Some(Limit::Memory(Kind::Buffers)));
+        assert_eq!(
+            second.status.limit_hit(),
+            Some(Limit::Memory(Kind::Buffers))
+        );
         assert_eq!(first.read(2000).unwrap().len(), 2000);
         let mut third = stream_of(&ledger, file.reopen().unwrap(), 0);
         assert_eq!(third.blocking_read(2000).await.unwrap().len(), 2000);

@@ -9,11 +9,11 @@ mod files;
 mod state;
 
 use crate::body::ChunkSource;
-use crate::config::Settings;
+use crate::config::GuestSettings;
 use crate::engine::component::HttpVersion;
-use crate::engine::limited::limit_of;
-use crate::engine::limited::{self, CpuBudget};
-use crate::engine::resource_limiter::{FixedCost, InstanceLimiter, Told};
+use crate::engine::resource_limiter::{FixedCost, InstanceLimiter, LimiterStatus};
+use crate::engine::store_limits::limit_of;
+use crate::engine::store_limits::{self, CpuBudget};
 use crate::error::RequestError;
 use crate::head_size::FIELDS_BYTES;
 use crate::limits::{Limit, Limits};
@@ -22,9 +22,9 @@ use http::{Request, Response, Uri};
 use http_body::{Body, Frame};
 use http_body_util::Empty;
 use millpond_format::settings::{SIGNING_KEYS, variable};
-use millpond_ledger::{Exceeded, Kind, Ledger};
+use millpond_ledger::{Kind, Ledger, LimitExceeded};
 pub(crate) use state::HttpState;
-use state::{HTTP_PIECE_BYTES, Hooks, config};
+use state::{HTTP_CHUNK_BYTES, Hooks, config};
 use std::fmt;
 use std::future::Future;
 use std::path::Path;
@@ -45,34 +45,37 @@ use wasmtime_wasi_http::{WasiBody, WasiHttpCtx, WasiHttpView};
 
 /// Bytes between component and connection while a component for `wasi:http` moves a body: two pieces that were written and
 /// one on its way. Bytes that it reads of files are charged as they are read, a piece at most for each stream.
-pub(crate) const HTTP_BUFFERS_BYTES: usize = 3 * HTTP_PIECE_BYTES;
+pub(crate) const HTTP_BUFFERS_BYTES: usize = 3 * HTTP_CHUNK_BYTES;
 
 /// A component for `wasi:http`, linked.
 pub(crate) struct HttpGuest {
     proxy: Arc<ProxyPre<HttpState>>,
-    given: Given,
+    host_context: HostContext,
 }
 
 /// What every instance is given, made ready once.
-pub(crate) struct Given {
+pub(crate) struct HostContext {
     /// The folder, open.
     folder: WasiFilesystemCtx,
     environment: Vec<(String, String)>,
-    settings: Arc<Settings>,
+    settings: Arc<GuestSettings>,
 }
 
-impl Given {
+impl HostContext {
     /// The folder as the one preopened directory, read-only, and the settings.
     ///
     /// # Errors
     /// When the folder cannot be opened.
-    pub(crate) fn new(folder: Option<&Path>, settings: &Arc<Settings>) -> wasmtime::Result<Self> {
+    pub(crate) fn new(
+        folder: Option<&Path>,
+        settings: &Arc<GuestSettings>,
+    ) -> wasmtime::Result<Self> {
         let mut wasi = WasiCtx::builder();
         if let Some(folder) = folder {
             wasi.preopened_dir(folder, "/media", FsPerms::ReadOnly)
                 .with_context(|| format!("cannot open {}", folder.display()))?;
         }
-        Ok(Given {
+        Ok(HostContext {
             folder: wasi.build().filesystem().clone(),
             environment: environment(settings),
             settings: Arc::clone(settings),
@@ -85,7 +88,7 @@ impl HttpGuest {
         engine: &Engine,
         component: &Component,
         version: HttpVersion,
-        given: Given,
+        host_context: HostContext,
     ) -> wasmtime::Result<Self> {
         let mut linker = Linker::<HttpState>::new(engine);
         config::add_to_linker::<_, HasSelf<_>>(&mut linker, |state| state)?;
@@ -107,7 +110,7 @@ impl HttpGuest {
         };
         Ok(HttpGuest {
             proxy: Arc::new(proxy),
-            given,
+            host_context,
         })
     }
 
@@ -120,23 +123,23 @@ impl HttpGuest {
     ///
     /// # Errors
     /// [`RequestError`], when it gives none.
-    pub(crate) async fn ask(
+    pub(crate) async fn call(
         &self,
         mut store: Store<HttpState>,
         head: &http::request::Parts,
-        place: OwnedSemaphorePermit,
+        permit: OwnedSemaphorePermit,
         wall: Duration,
     ) -> Result<Response<StreamingInstance>, RequestError> {
         let cpu = Arc::clone(&store.data().cpu);
-        let told = store.data_mut().meter.tell();
-        let (say_head, mut head_said) = oneshot::channel();
-        let (over, is_over) = oneshot::channel();
-        let mut run = self.run(store, request(head), say_head, is_over);
+        let status = store.data_mut().limiter.shared_status();
+        let (head_tx, mut head_rx) = oneshot::channel();
+        let (done_tx, done_rx) = oneshot::channel();
+        let mut run = self.run(store, request(head), head_tx, done_rx);
         let first = async {
             tokio::select! {
                 biased;
                 ended = &mut run => Err(ended),
-                head = &mut head_said => Ok(head),
+                head = &mut head_rx => Ok(head),
             }
         };
         let first = tokio::time::timeout(wall, first).await;
@@ -145,20 +148,20 @@ impl HttpGuest {
             // The instance may be done with a small answer by the time that its head is looked at.
             Ok(Err(ended)) => {
                 ended?;
-                (head_said.try_recv().ok(), None)
+                (head_rx.try_recv().ok(), None)
             }
             Ok(Ok(head)) => (head.ok(), Some(run)),
         };
-        let response = response.ok_or_else(|| failed(&told, RequestError::NoAnswer))?;
-        let response = response.map_err(|code| failed(&told, RequestError::OfHttp(code)))?;
+        let response = response.ok_or_else(|| failed(&status, RequestError::NoResponse))?;
+        let response = response.map_err(|code| failed(&status, RequestError::WasiHttp(code)))?;
         Ok(response.map(|body| StreamingInstance {
             run,
-            told,
+            status,
             body,
-            over: Some(over),
+            done_tx: Some(done_tx),
             cpu,
-            patience: ChunkTimeout::new(wall),
-            _place: place,
+            chunk_timeout: ChunkTimeout::new(wall),
+            _permit: permit,
         }))
     }
 
@@ -167,67 +170,67 @@ impl HttpGuest {
         &self,
         mut store: Store<HttpState>,
         request: Request<WasiBody>,
-        say_head: oneshot::Sender<HeadOrNot>,
-        is_over: oneshot::Receiver<()>,
-    ) -> Run {
+        head_tx: oneshot::Sender<HeadResult>,
+        done_rx: oneshot::Receiver<()>,
+    ) -> RunFuture {
         let proxy = Arc::clone(&self.proxy);
         Box::pin(async move {
             let ran = async {
                 match proxy.instantiate_async(&mut store).await? {
-                    Proxy::P2(proxy) => run_p2(&mut store, &proxy, request, say_head).await,
+                    Proxy::P2(proxy) => run_p2(&mut store, &proxy, request, head_tx).await,
                     Proxy::P3(service) => {
-                        run_p3(&mut store, service, request, say_head, is_over).await
+                        run_p3(&mut store, service, request, head_tx, done_rx).await
                     }
                 }
             };
             let ran: wasmtime::Result<()> = ran.await;
-            let meter = &store.data().meter;
-            ran.map_err(|error| RequestError::of_trap(&error, limit_of(&error, meter)))
+            let limiter = &store.data().limiter;
+            ran.map_err(|error| RequestError::from_trap(&error, limit_of(&error, limiter)))
         })
     }
 
     /// A store for one request, with every limit set.
     ///
     /// # Errors
-    /// [`Exceeded`], when the request has no room for one.
+    /// [`LimitExceeded`], when the request has no room for one.
     pub(crate) fn store(
         &self,
         engine: &Engine,
-        constant: FixedCost,
+        fixed_cost: FixedCost,
         limits: &Limits,
         ledger: &Ledger,
-    ) -> Result<Store<HttpState>, Exceeded> {
-        let given = &self.given;
-        let mut wasi = WasiCtx::builder().envs(&given.environment).build();
-        wasi.filesystem().clone_from(&given.folder);
+    ) -> Result<Store<HttpState>, LimitExceeded> {
+        let host_context = &self.host_context;
+        let mut wasi = WasiCtx::builder().envs(&host_context.environment).build();
+        wasi.filesystem().clone_from(&host_context.folder);
         let mut http = WasiHttpCtx::new();
         http.set_field_size_limit(FIELDS_BYTES);
         let state = HttpState {
-            meter: InstanceLimiter::new(ledger, limits, constant)?,
-            table: limited::table(limits),
+            limiter: InstanceLimiter::new(ledger, limits, fixed_cost)?,
+            table: store_limits::table(limits),
             wasi,
             http,
             hooks: Hooks,
-            settings: Arc::clone(&given.settings),
+            settings: Arc::clone(&host_context.settings),
             cpu: Arc::new(CpuBudget::new(limits)),
             ledger: ledger.handle(),
             _buffers: ledger.charge(Kind::Buffers, HTTP_BUFFERS_BYTES)?,
         };
-        Ok(limited::store(engine, limits, state))
+        Ok(store_limits::store(engine, limits, state))
     }
 }
 
 /// The settings as the store component reads them.
-fn environment(settings: &Settings) -> Vec<(String, String)> {
+fn environment(settings: &GuestSettings) -> Vec<(String, String)> {
     let keys = settings.get(SIGNING_KEYS).filter(|keys| !keys.is_empty());
     let keys = keys.map(|keys| (SIGNING_KEYS.to_owned(), keys));
     let all = settings.pairs().iter().cloned().chain(keys);
     all.map(|(key, value)| (variable(&key), value)).collect()
 }
 
-type HeadOrNot = Result<Response<WasiBody>, String>;
+type HeadResult = Result<Response<WasiBody>, String>;
 
-type Run = Pin<Box<dyn Future<Output = Result<(), RequestError>> + Send>>;
+type RunFuture = Pin<Box<dyn Future<Output = Result<(), RequestError>> + Send>>;
 
 /// A request as the component is given it: its content is not.
 fn request(head: &http::request::Parts) -> Request<WasiBody> {
@@ -253,13 +256,13 @@ async fn run_p2(
     store: &mut Store<HttpState>,
     proxy: &wasmtime_wasi_http::p2::bindings::Proxy,
     request: Request<WasiBody>,
-    say_head: oneshot::Sender<HeadOrNot>,
+    head_tx: oneshot::Sender<HeadResult>,
 ) -> wasmtime::Result<()> {
     let mut http = store.data_mut().http();
     let request = http.new_incoming_request(Scheme::Http, request)?;
     let out = http.new_response_outparam_from_callback(move |head| {
         // Nobody waits for it once the client has gone.
-        let _ = say_head.send(head.map_err(|code: ErrorCode| format!("{code:?}")));
+        let _ = head_tx.send(head.map_err(|code: ErrorCode| format!("{code:?}")));
     })?;
     proxy
         .wasi_http_incoming_handler()
@@ -271,8 +274,8 @@ async fn run_p3(
     store: &mut Store<HttpState>,
     service: wasmtime_wasi_http::p3::bindings::Service,
     request: Request<WasiBody>,
-    say_head: oneshot::Sender<HeadOrNot>,
-    is_over: oneshot::Receiver<()>,
+    head_tx: oneshot::Sender<HeadResult>,
+    done_rx: oneshot::Receiver<()>,
 ) -> wasmtime::Result<()> {
     let (request, _read) = wasmtime_wasi_http::p3::Request::from_http(&mut Hooks, request);
     store
@@ -280,7 +283,7 @@ async fn run_p3(
             let response = match service.handle(store, request).await? {
                 Ok(response) => response,
                 Err(code) => {
-                    let _ = say_head.send(Err(format!("{code:?}")));
+                    let _ = head_tx.send(Err(format!("{code:?}")));
                     return Ok(());
                 }
             };
@@ -292,8 +295,8 @@ async fn run_p3(
                     Ok(())
                 })
             })?;
-            let _ = say_head.send(Ok(response));
-            let _ = is_over.await;
+            let _ = head_tx.send(Ok(response));
+            let _ = done_rx.await;
             drop(transmitted);
             Ok(())
         })
@@ -304,18 +307,18 @@ async fn run_p3(
 /// dropped, it is gone at once with all that it held.
 pub(crate) struct StreamingInstance {
     /// None once the instance has ended well.
-    run: Option<Run>,
-    told: Arc<Told>,
+    run: Option<RunFuture>,
+    status: Arc<LimiterStatus>,
     body: WasiBody,
-    over: Option<oneshot::Sender<()>>,
+    done_tx: Option<oneshot::Sender<()>>,
     cpu: Arc<CpuBudget>,
-    patience: ChunkTimeout,
-    _place: OwnedSemaphorePermit,
+    chunk_timeout: ChunkTimeout,
+    _permit: OwnedSemaphorePermit,
 }
 
 impl ChunkSource for StreamingInstance {
     fn peak_guest_bytes(&self) -> usize {
-        self.told.peak_guest_bytes()
+        self.status.peak_guest_bytes()
     }
 
     fn poll_chunk(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, RequestError>>> {
@@ -329,26 +332,26 @@ impl ChunkSource for StreamingInstance {
             let frame = match Pin::new(&mut self.body).poll_frame(cx) {
                 Poll::Ready(frame) => frame,
                 Poll::Pending => {
-                    ready!(self.patience.poll(cx));
+                    ready!(self.chunk_timeout.poll(cx));
                     return Poll::Ready(Some(Err(RequestError::Limited(Limit::Wall))));
                 }
             };
             match frame.map(|frame| frame.map(Frame::into_data)) {
-                Some(Ok(Ok(piece))) => {
-                    self.cpu.renew();
+                Some(Ok(Ok(chunk))) => {
+                    self.cpu.reset();
                     // Counted from when the next one is waited for: until then the client may take its time.
-                    self.patience.sleep = None;
-                    return Poll::Ready(Some(Ok(piece)));
+                    self.chunk_timeout.sleep = None;
+                    return Poll::Ready(Some(Ok(chunk)));
                 }
                 // Trailers: media has none.
                 Some(Ok(Err(_))) => {}
                 Some(Err(error)) => {
-                    let error = RequestError::OfHttp(error.to_string());
-                    return Poll::Ready(Some(Err(failed(&self.told, error))));
+                    let error = RequestError::WasiHttp(error.to_string());
+                    return Poll::Ready(Some(Err(failed(&self.status, error))));
                 }
                 None => {
-                    if let Some(over) = self.over.take() {
-                        let _ = over.send(());
+                    if let Some(done_tx) = self.done_tx.take() {
+                        let _ = done_tx.send(());
                     }
                     return Poll::Ready(None);
                 }
@@ -359,8 +362,8 @@ impl ChunkSource for StreamingInstance {
 
 /// Why an instance gave no answer, or not all of it. One that is refused memory seldom says so: it gives up in a way of its
 /// own, which tells less than the limit that it met.
-fn failed(told: &Told, error: RequestError) -> RequestError {
-    told.met().map_or(error, RequestError::Limited)
+fn failed(status: &LimiterStatus, error: RequestError) -> RequestError {
+    status.limit_hit().map_or(error, RequestError::Limited)
 }
 
 impl fmt::Debug for StreamingInstance {
@@ -397,9 +400,9 @@ mod tests {
     use tokio::sync::Semaphore;
 
     /// A body of one piece that never ends.
-    struct OnePiece(Option<Bytes>);
+    struct OneChunk(Option<Bytes>);
 
-    impl Body for OnePiece {
+    impl Body for OneChunk {
         type Data = Bytes;
         type Error = wasmtime_wasi_http::Error;
 
@@ -408,7 +411,7 @@ mod tests {
             _cx: &mut Context<'_>,
         ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
             match self.0.take() {
-                Some(piece) => Poll::Ready(Some(Ok(Frame::data(piece)))),
+                Some(chunk) => Poll::Ready(Some(Ok(Frame::data(chunk)))),
                 None => Poll::Pending,
             }
         }
@@ -429,37 +432,37 @@ mod tests {
                 Poll::Ready(Some(Err(Self::Error::HttpProtocolError)))
             }
         }
-        let mut running = StreamingInstance {
+        let mut instance = StreamingInstance {
             body: Broken.boxed_unsync(),
-            ..one_piece(Duration::from_secs(10))
+            ..one_chunk(Duration::from_secs(10))
         };
-        let ended = std::future::poll_fn(|cx| running.poll_chunk(cx)).await;
-        assert!(matches!(ended, Some(Err(RequestError::OfHttp(_)))));
+        let ended = std::future::poll_fn(|cx| instance.poll_chunk(cx)).await;
+        assert!(matches!(ended, Some(Err(RequestError::WasiHttp(_)))));
         let limit = Limit::Memory(Kind::Buffers);
-        running.told.meet(limit);
-        let ended = std::future::poll_fn(|cx| running.poll_chunk(cx)).await;
-        assert!(matches!(ended, Some(Err(RequestError::Limited(met))) if met == limit));
+        instance.status.set_limit_hit(limit);
+        let ended = std::future::poll_fn(|cx| instance.poll_chunk(cx)).await;
+        assert!(matches!(ended, Some(Err(RequestError::Limited(limit_hit))) if limit_hit == limit));
     }
 
     /// An instance that runs for ever and gives one piece.
-    fn one_piece(wall: Duration) -> StreamingInstance {
-        let body = OnePiece(Some(Bytes::from_static(b"piece")));
+    fn one_chunk(wall: Duration) -> StreamingInstance {
+        let body = OneChunk(Some(Bytes::from_static(b"piece")));
         StreamingInstance {
             run: Some(Box::pin(std::future::pending())),
-            told: Arc::default(),
+            status: Arc::default(),
             body: body.boxed_unsync(),
-            over: None,
+            done_tx: None,
             cpu: Arc::new(CpuBudget::new(&Limits::default())),
-            patience: ChunkTimeout::new(wall),
-            _place: Arc::new(Semaphore::new(1)).try_acquire_owned().unwrap(),
+            chunk_timeout: ChunkTimeout::new(wall),
+            _permit: Arc::new(Semaphore::new(1)).try_acquire_owned().unwrap(),
         }
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_component_that_gives_nothing_for_too_long_is_ended() {
         let wall = Duration::from_secs(10);
-        let mut running = one_piece(wall);
-        let mut next = async || std::future::poll_fn(|cx| running.poll_chunk(cx)).await;
+        let mut instance = one_chunk(wall);
+        let mut next = async || std::future::poll_fn(|cx| instance.poll_chunk(cx)).await;
         assert_eq!(next().await.unwrap().unwrap(), "piece");
         // The client took its time: that is not the component's.
         tokio::time::advance(10 * wall).await;

@@ -1,8 +1,8 @@
 //! The state of the store of an instance for `wasi:http`.
 
-use crate::config::Settings;
-use crate::engine::limited::{CpuBudget, Limited};
+use crate::config::GuestSettings;
 use crate::engine::resource_limiter::InstanceLimiter;
+use crate::engine::store_limits::{CpuBudget, LimitedStore};
 use http::{Request, Response};
 use millpond_ledger::{Charge, LedgerHandle};
 use std::future::Future;
@@ -26,16 +26,16 @@ mod bindings {
 
 /// Most bytes that a component for `wasi:http` writes to its body at a time: half as much makes a large file take half as
 /// long again.
-pub(crate) const HTTP_PIECE_BYTES: usize = 64 * 1024;
+pub(crate) const HTTP_CHUNK_BYTES: usize = 64 * 1024;
 
 /// The state of one request's store.
 pub(crate) struct HttpState {
-    pub(super) meter: InstanceLimiter,
+    pub(super) limiter: InstanceLimiter,
     pub(super) table: ResourceTable,
     pub(super) wasi: WasiCtx,
     pub(super) http: WasiHttpCtx,
     pub(super) hooks: Hooks,
-    pub(super) settings: Arc<Settings>,
+    pub(super) settings: Arc<GuestSettings>,
     /// Until the next piece of the body is due.
     pub(super) cpu: Arc<CpuBudget>,
     pub(super) ledger: LedgerHandle,
@@ -43,13 +43,13 @@ pub(crate) struct HttpState {
     pub(super) _buffers: Charge,
 }
 
-impl Limited for HttpState {
-    fn meter(&self) -> &InstanceLimiter {
-        &self.meter
+impl LimitedStore for HttpState {
+    fn limiter(&self) -> &InstanceLimiter {
+        &self.limiter
     }
 
-    fn meter_mut(&mut self) -> &mut InstanceLimiter {
-        &mut self.meter
+    fn limiter_mut(&mut self) -> &mut InstanceLimiter {
+        &mut self.limiter
     }
 
     fn cpu(&self) -> &CpuBudget {
@@ -95,22 +95,22 @@ impl WasiHttpHooks for Hooks {
         _request: Request<WasiBody>,
         _options: Option<RequestOptions>,
         _sent: Box<dyn Future<Output = Result<(), wasmtime_wasi_http::Error>> + Send>,
-    ) -> Sending {
+    ) -> SendFuture {
         Box::new(async { Err(wasmtime_wasi_http::Error::HttpRequestDenied) })
     }
 
     fn p2_outgoing_body_chunk_size(&mut self) -> usize {
-        HTTP_PIECE_BYTES
+        HTTP_CHUNK_BYTES
     }
 
     fn p3_outgoing_body_chunk_size(&mut self) -> usize {
-        HTTP_PIECE_BYTES
+        HTTP_CHUNK_BYTES
     }
 }
 
-type Sent = (
+type SentRequest = (
     Response<WasiBody>,
     Box<dyn Future<Output = Result<(), wasmtime_wasi_http::Error>> + Send>,
 );
 
-type Sending = Box<dyn Future<Output = Result<Sent, wasmtime_wasi_http::Error>> + Send>;
+type SendFuture = Box<dyn Future<Output = Result<SentRequest, wasmtime_wasi_http::Error>> + Send>;

@@ -6,15 +6,15 @@ use tokio::sync::Notify;
 
 /// Counts of the things that requests use now.
 #[derive(Debug, Default)]
-pub struct InUse {
+pub struct UsageCounts {
     requests: AtomicUsize,
     stores: AtomicUsize,
     bodies: AtomicUsize,
     files: AtomicUsize,
-    given_back: Notify,
+    released: Notify,
 }
 
-impl InUse {
+impl UsageCounts {
     /// Requests that hold something, be it after their end.
     #[must_use]
     pub fn requests(&self) -> usize {
@@ -42,11 +42,11 @@ impl InUse {
     /// Waits until no request holds anything.
     pub async fn idle(&self) {
         loop {
-            let given_back = self.given_back.notified();
+            let released = self.released.notified();
             if self.requests() + self.stores() + self.bodies() + self.files() == 0 {
                 return;
             }
-            given_back.await;
+            released.await;
         }
     }
 
@@ -55,7 +55,7 @@ impl InUse {
     }
 
     pub(crate) fn uncount_request(&self) {
-        self.give_back(&self.requests);
+        self.release(&self.requests);
     }
 
     /// Counts a charge of a kind of which there is one for each thing in use.
@@ -67,14 +67,14 @@ impl InUse {
 
     pub(crate) fn uncount(&self, kind: Kind) {
         if let Some(count) = self.count_of(kind) {
-            self.give_back(count);
+            self.release(count);
         }
     }
 
     /// Counts one less. The last one wakes those who wait for there to be none.
-    fn give_back(&self, count: &AtomicUsize) {
+    fn release(&self, count: &AtomicUsize) {
         if count.fetch_sub(1, Ordering::AcqRel) == 1 {
-            self.given_back.notify_waiters();
+            self.released.notify_waiters();
         }
     }
 

@@ -18,7 +18,7 @@ const PREFIX: &str = ".tmp";
 
 /// The temporary files of one store, as one process uses them.
 #[derive(Debug)]
-pub(super) struct Incoming {
+pub(super) struct TemporaryFiles {
     folder: PathBuf,
     /// Temporary files that this process has made and not yet moved or removed.
     present: Mutex<HashSet<PathBuf>>,
@@ -34,15 +34,15 @@ pub(super) struct StoreLock {
 /// A temporary file. It is removed when this is dropped, and locked until then, so that no other process takes it for
 /// one that was left behind.
 #[derive(Debug)]
-pub(super) struct Temporary<'a> {
+pub(super) struct TemporaryFile<'a> {
     file: NamedTempFile,
-    _entry: Entry<'a>,
+    _present: PresentFile<'a>,
 }
 
 /// Keeps a path among those that are present.
 #[derive(Debug)]
-struct Entry<'a> {
-    incoming: &'a Incoming,
+struct PresentFile<'a> {
+    temporary_files: &'a TemporaryFiles,
     path: PathBuf,
 }
 
@@ -50,25 +50,25 @@ struct Entry<'a> {
 /// none to its place.
 #[derive(Debug)]
 #[must_use = "adding goes on as soon as this is dropped"]
-pub struct Abandoned<'a> {
+pub struct AbandonGuard<'a> {
     _present: MutexGuard<'a, HashSet<PathBuf>>,
 }
 
-impl Incoming {
+impl TemporaryFiles {
     /// Opens the folder, makes it where there is none, and removes files that an interrupted process left in it.
     pub(super) fn open(root: &Path) -> io::Result<Self> {
-        let incoming = Incoming {
+        let temporary_files = TemporaryFiles {
             folder: root.join(FOLDER),
             present: Mutex::default(),
         };
-        make_folder(&incoming.folder)?;
+        make_folder(&temporary_files.folder)?;
         // Whoever makes a temporary file holds the lock until that file is locked, so none is taken for an old one.
-        let _lock = incoming.lock()?;
-        for (path, _) in left_behind(root)? {
+        let _lock = temporary_files.lock()?;
+        for (path, _) in stale_files(root)? {
             // Another user's cannot be removed, and is no reason to add nothing; `check` tells it.
             let _ = fs::remove_file(path);
         }
-        Ok(incoming)
+        Ok(temporary_files)
     }
 
     /// Waits until no other thread or process changes records.
@@ -89,7 +89,7 @@ impl Incoming {
     }
 
     /// Makes a temporary file.
-    pub(super) fn create(&self, _lock: &StoreLock) -> io::Result<Temporary<'_>> {
+    pub(super) fn create(&self, _lock: &StoreLock) -> io::Result<TemporaryFile<'_>> {
         let mut present = self.present();
         let file = tempfile::Builder::new()
             .prefix(PREFIX)
@@ -101,10 +101,10 @@ impl Incoming {
         let path = file.path().to_owned();
         present.insert(path.clone());
         drop(present);
-        Ok(Temporary {
+        Ok(TemporaryFile {
             file,
-            _entry: Entry {
-                incoming: self,
+            _present: PresentFile {
+                temporary_files: self,
                 path,
             },
         })
@@ -114,12 +114,12 @@ impl Incoming {
     pub(super) fn place<const FILES: usize>(
         &self,
         _lock: &StoreLock,
-        files: [(Temporary<'_>, &Path); FILES],
+        files: [(TemporaryFile<'_>, &Path); FILES],
     ) -> io::Result<()> {
         // Entries are dropped after the guard, for which they wait.
         let mut entries = Vec::with_capacity(FILES);
-        let files = files.map(|(Temporary { file, _entry }, path)| {
-            entries.push(_entry);
+        let files = files.map(|(TemporaryFile { file, _present }, path)| {
+            entries.push(_present);
             (file, path)
         });
         let _present = self.present();
@@ -130,13 +130,13 @@ impl Incoming {
     }
 
     /// Removes the temporary files of this process.
-    pub(super) fn abandon(&self) -> Abandoned<'_> {
+    pub(super) fn abandon(&self) -> AbandonGuard<'_> {
         let present = self.present();
         for path in present.iter() {
             // The next process that adds removes what cannot be removed now.
             let _ = fs::remove_file(path);
         }
-        Abandoned { _present: present }
+        AbandonGuard { _present: present }
     }
 
     fn present(&self) -> MutexGuard<'_, HashSet<PathBuf>> {
@@ -145,7 +145,7 @@ impl Incoming {
     }
 }
 
-impl Temporary<'_> {
+impl TemporaryFile<'_> {
     pub(super) fn path(&self) -> &Path {
         self.file.path()
     }
@@ -155,19 +155,19 @@ impl Temporary<'_> {
     }
 }
 
-impl Drop for Entry<'_> {
+impl Drop for PresentFile<'_> {
     fn drop(&mut self) {
-        self.incoming.present().remove(&self.path);
+        self.temporary_files.present().remove(&self.path);
     }
 }
 
 /// Temporary files of a store that no process writes any more, and their lengths in bytes. One that cannot be opened
 /// is passed over, because nobody can tell then whether it is in use. Without the store's lock, an empty one may be in
 /// use: it is locked as soon as it is made.
-pub(super) fn left_behind(root: &Path) -> io::Result<Vec<(PathBuf, u64)>> {
-    let mut left = Vec::new();
+pub(super) fn stale_files(root: &Path) -> io::Result<Vec<(PathBuf, u64)>> {
+    let mut stale = Vec::new();
     let entries = match fs::read_dir(root.join(FOLDER)) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(left),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(stale),
         entries => entries?,
     };
     for entry in entries {
@@ -178,11 +178,11 @@ pub(super) fn left_behind(root: &Path) -> io::Result<Vec<(PathBuf, u64)>> {
             continue;
         };
         if is_temporary && metadata.is_file() && is_unused(&entry.path()) {
-            left.push((entry.path(), metadata.len()));
+            stale.push((entry.path(), metadata.len()));
         }
     }
-    left.sort_unstable();
-    Ok(left)
+    stale.sort_unstable();
+    Ok(stale)
 }
 
 /// Whether a temporary file is locked by nobody.
@@ -199,18 +199,18 @@ fn is_unused(_path: &Path) -> bool {
 /// Makes a folder, and those above it that are missing. Each can be read by whoever runs the server, as stored files
 /// can: a umask may allow a group more, and takes nothing from others.
 pub(super) fn make_folder(path: &Path) -> io::Result<()> {
-    let made = match (fs::create_dir(path), path.parent()) {
+    let created = match (fs::create_dir(path), path.parent()) {
         (Err(_), _) if path.is_dir() => return Ok(()),
         (Err(error), Some(parent)) if error.kind() == io::ErrorKind::NotFound => {
             make_folder(parent)?;
             fs::create_dir(path)
         }
-        (made, _) => made,
+        (created, _) => created,
     };
-    match made {
+    match created {
         // Another process has made it meanwhile.
         Err(_) if path.is_dir() => return Ok(()),
-        made => made?,
+        created => created?,
     }
     #[cfg(unix)]
     {
@@ -245,8 +245,10 @@ mod tests {
         paths.filter(|path| !path.ends_with(LOCK)).collect()
     }
 
-    fn temporary<'a>(incoming: &'a Incoming, content: &str) -> Temporary<'a> {
-        let temporary = incoming.create(&incoming.lock().unwrap()).unwrap();
+    fn temporary<'a>(temporary_files: &'a TemporaryFiles, content: &str) -> TemporaryFile<'a> {
+        let temporary = temporary_files
+            .create(&temporary_files.lock().unwrap())
+            .unwrap();
         temporary.as_file().write_all(content.as_bytes()).unwrap();
         temporary
     }
@@ -254,12 +256,12 @@ mod tests {
     #[test]
     fn what_was_left_behind_is_removed_and_what_is_in_use_is_not() {
         let root = tempfile::tempdir().unwrap();
-        let first = Incoming::open(root.path()).unwrap();
+        let first = TemporaryFiles::open(root.path()).unwrap();
         let in_use = temporary(&first, "in use");
         let old = root.path().join(FOLDER).join(".tmpOLD");
         fs::write(&old, "left").unwrap();
-        assert_eq!(left_behind(root.path()).unwrap(), [(old.clone(), 4)]);
-        let _second = Incoming::open(root.path()).unwrap();
+        assert_eq!(stale_files(root.path()).unwrap(), [(old.clone(), 4)]);
+        let _second = TemporaryFiles::open(root.path()).unwrap();
         assert_eq!(names(root.path()), [in_use.path()]);
         drop(in_use);
         assert!(names(root.path()).is_empty());
@@ -268,15 +270,18 @@ mod tests {
     #[test]
     fn what_is_abandoned_is_removed_and_nothing_follows_it() {
         let root = tempfile::tempdir().unwrap();
-        let incoming = Incoming::open(root.path()).unwrap();
+        let temporary_files = TemporaryFiles::open(root.path()).unwrap();
         let place = root.path().join("placed");
-        let (content, record) = (temporary(&incoming, "a"), temporary(&incoming, "b"));
-        drop(incoming.abandon());
+        let (content, record) = (
+            temporary(&temporary_files, "a"),
+            temporary(&temporary_files, "b"),
+        );
+        drop(temporary_files.abandon());
         assert!(names(root.path()).is_empty());
-        let lock = incoming.lock().unwrap();
+        let lock = temporary_files.lock().unwrap();
         let files = [(content, place.as_path()), (record, place.as_path())];
-        assert!(incoming.place(&lock, files).is_err());
+        assert!(temporary_files.place(&lock, files).is_err());
         assert!(!place.exists());
-        assert!(incoming.present().is_empty());
+        assert!(temporary_files.present().is_empty());
     }
 }

@@ -10,23 +10,23 @@ use wasmtime::component::{ResourceTable, ResourceTableError};
 use wasmtime::{Engine, Store, UpdateDeadline};
 
 /// The state of such a store.
-pub(crate) trait Limited: 'static {
-    fn meter(&self) -> &InstanceLimiter;
+pub(crate) trait LimitedStore: 'static {
+    fn limiter(&self) -> &InstanceLimiter;
 
-    fn meter_mut(&mut self) -> &mut InstanceLimiter;
+    fn limiter_mut(&mut self) -> &mut InstanceLimiter;
 
     fn cpu(&self) -> &CpuBudget;
 }
 
 /// A store with every limit set.
-pub(crate) fn store<T: Limited>(engine: &Engine, limits: &Limits, state: T) -> Store<T> {
+pub(crate) fn store<T: LimitedStore>(engine: &Engine, limits: &Limits, state: T) -> Store<T> {
     let mut store = Store::new(engine, state);
-    store.limiter(|state| state.meter_mut());
+    store.limiter(|state| state.limiter_mut());
     store.set_hostcall_fuel(limits.lifted_bytes);
     // An instance's own handles beside those of the table: one of each for every entry is plenty.
     store.set_max_component_handles(2 * limits.handles);
     store.set_epoch_deadline(1);
-    store.epoch_deadline_callback(|store| match store.data().cpu().spend_tick() {
+    store.epoch_deadline_callback(|store| match store.data().cpu().consume_tick() {
         true => Ok(UpdateDeadline::Yield(1)),
         false => Err(Limit::Cpu.into()),
     });
@@ -60,12 +60,12 @@ impl CpuBudget {
     }
 
     /// Gives all of it again: what is asked of the instance next is another piece of work.
-    pub(crate) fn renew(&self) {
+    pub(crate) fn reset(&self) {
         self.ticks_left.store(self.ticks, Ordering::Relaxed);
     }
 
     /// Takes one tick off, and says whether any is left.
-    fn spend_tick(&self) -> bool {
+    fn consume_tick(&self) -> bool {
         let spent = |ticks: u32| Some(ticks.saturating_sub(1));
         let before = self
             .ticks_left
@@ -75,7 +75,7 @@ impl CpuBudget {
 }
 
 /// Which limit, if any, a trap was the end of.
-pub(crate) fn limit_of(error: &wasmtime::Error, meter: &InstanceLimiter) -> Option<Limit> {
+pub(crate) fn limit_of(error: &wasmtime::Error, limiter: &InstanceLimiter) -> Option<Limit> {
     if let Some(limit) = error.downcast_ref::<Limit>() {
         return Some(*limit);
     }
@@ -97,7 +97,7 @@ pub(crate) fn limit_of(error: &wasmtime::Error, meter: &InstanceLimiter) -> Opti
     } else if said.contains("resource limit exceeded") {
         Some(Limit::Instances)
     } else {
-        meter.met()
+        limiter.limit_hit()
     }
 }
 
@@ -108,9 +108,9 @@ mod tests {
     #[test]
     fn cpu_time_is_spent_tick_by_tick_and_can_be_had_again() {
         let cpu = CpuBudget::of_ticks(3);
-        let spent = || [(); 4].map(|()| cpu.spend_tick());
+        let spent = || [(); 4].map(|()| cpu.consume_tick());
         assert_eq!(spent(), [true, true, false, false]);
-        cpu.renew();
+        cpu.reset();
         assert_eq!(spent(), [true, true, false, false]);
     }
 }

@@ -3,7 +3,7 @@
 //! wasmtime keeps a record of each core instance on the heap, with a place for all that it imports and defines, and for
 //! each function that a table or another instance may have. A component with a language runtime in it has dozens of core
 //! instances and thousands of such functions. The engine refuses a component whose records are larger than what is told
-//! here ([`InstanceCost::records_bytes`]), so that what is charged is never less than what they are.
+//! here ([`InstanceCost::vmctx_bytes`]), so that what is charged is never less than what they are.
 
 use crate::engine::resource_limiter::{CORE_INSTANCES, TABLE_ELEMENT_BYTES};
 use std::collections::HashSet;
@@ -25,11 +25,11 @@ const ALLOCATOR_SHARE: usize = 4;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) struct InstanceCost {
     /// wasmtime's records: what it counts for `max_component_instance_size`, at most.
-    pub(crate) records_bytes: usize,
+    pub(crate) vmctx_bytes: usize,
     /// What hangs on the records.
-    beside_bytes: usize,
+    heap_bytes: usize,
     /// What its memories and tables have at the start; this is no part of the host's side.
-    pub(crate) begins_bytes: usize,
+    pub(crate) initial_bytes: usize,
 }
 
 // What wasmtime keeps on a machine of 64 bits: in its records, by its `vmoffsets.rs` and `vmcomponent_offsets.rs`, and
@@ -49,7 +49,7 @@ const MEMORY: InstanceCost = InstanceCost::host_side(24, 1024);
 /// A table that is defined.
 const TABLE: InstanceCost = InstanceCost::host_side(16, 512);
 /// A function that is more than called.
-const REFERRED_FUNCTION: InstanceCost = InstanceCost::host_side(32, 0);
+const REFERENCED_FUNCTION: InstanceCost = InstanceCost::host_side(32, 0);
 /// An element that waits for `table.init`.
 const PASSIVE_ELEMENT: InstanceCost = InstanceCost::host_side(0, 16);
 /// A segment of data.
@@ -75,74 +75,74 @@ impl InstanceCost {
     /// # Errors
     /// Where it is no component that can be read.
     pub(crate) fn of(component: &[u8]) -> wasmparser::Result<Self> {
-        let mut reader = Reader::default();
+        let mut reader = ComponentReader::default();
         for payload in Parser::new(0).parse_all(component) {
             reader.read(payload?)?;
         }
-        Ok(reader.whole())
+        Ok(reader.total())
     }
 
     /// All of it, with the store and what the allocator rounds up, in bytes.
     pub(crate) fn total_bytes(self) -> usize {
-        let sum = self.records_bytes.saturating_add(self.beside_bytes);
+        let sum = self.vmctx_bytes.saturating_add(self.heap_bytes);
         STORE_BYTES.saturating_add(sum.saturating_add(sum / ALLOCATOR_SHARE))
     }
 
-    const fn host_side(records_bytes: usize, beside_bytes: usize) -> Self {
+    const fn host_side(vmctx_bytes: usize, heap_bytes: usize) -> Self {
         InstanceCost {
-            records_bytes,
-            beside_bytes,
-            begins_bytes: 0,
+            vmctx_bytes,
+            heap_bytes,
+            initial_bytes: 0,
         }
     }
 
     fn times(self, count: usize) -> Self {
         InstanceCost {
-            records_bytes: self.records_bytes.saturating_mul(count),
-            beside_bytes: self.beside_bytes.saturating_mul(count),
-            begins_bytes: self.begins_bytes.saturating_mul(count),
+            vmctx_bytes: self.vmctx_bytes.saturating_mul(count),
+            heap_bytes: self.heap_bytes.saturating_mul(count),
+            initial_bytes: self.initial_bytes.saturating_mul(count),
         }
     }
 
     fn max(self, other: Self) -> Self {
         InstanceCost {
-            records_bytes: self.records_bytes.max(other.records_bytes),
-            beside_bytes: self.beside_bytes.max(other.beside_bytes),
-            begins_bytes: self.begins_bytes.max(other.begins_bytes),
+            vmctx_bytes: self.vmctx_bytes.max(other.vmctx_bytes),
+            heap_bytes: self.heap_bytes.max(other.heap_bytes),
+            initial_bytes: self.initial_bytes.max(other.initial_bytes),
         }
     }
 }
 
 impl AddAssign for InstanceCost {
     fn add_assign(&mut self, other: Self) {
-        self.records_bytes = self.records_bytes.saturating_add(other.records_bytes);
-        self.beside_bytes = self.beside_bytes.saturating_add(other.beside_bytes);
-        self.begins_bytes = self.begins_bytes.saturating_add(other.begins_bytes);
+        self.vmctx_bytes = self.vmctx_bytes.saturating_add(other.vmctx_bytes);
+        self.heap_bytes = self.heap_bytes.saturating_add(other.heap_bytes);
+        self.initial_bytes = self.initial_bytes.saturating_add(other.initial_bytes);
     }
 }
 
 /// A component as far as it was read.
 #[derive(Default)]
-struct Reader {
+struct ComponentReader {
     /// The component or module that is being read, and those that it lies in.
-    open: Vec<Definition>,
+    open: Vec<OpenDefinition>,
     /// What the outermost one comes to.
-    whole: InstanceCost,
+    total: InstanceCost,
     /// The largest module that was found.
     largest: InstanceCost,
     /// Something is instantiated that is not told here, as a module that is an argument.
     is_partly_unknown: bool,
 }
 
-enum Definition {
-    Module(Module),
-    Component(Component),
+enum OpenDefinition {
+    Module(ModuleCost),
+    Component(ComponentCost),
 }
 
 /// A component, and what each instance of it takes.
 #[derive(Default)]
-struct Component {
-    footprint: InstanceCost,
+struct ComponentCost {
+    instance_cost: InstanceCost,
     /// By index; `None` for one that is not defined in this component or around it.
     modules: Vec<Option<InstanceCost>>,
     components: Vec<Option<InstanceCost>>,
@@ -150,29 +150,31 @@ struct Component {
 
 /// A module, and what each instance of it takes.
 #[derive(Default)]
-struct Module {
-    footprint: InstanceCost,
+struct ModuleCost {
+    instance_cost: InstanceCost,
     /// Functions that are more than called: exported, in tables, in globals.
-    referred: HashSet<u32>,
+    referenced: HashSet<u32>,
 }
 
-impl Reader {
-    fn whole(self) -> InstanceCost {
-        let mut whole = self.whole;
+impl ComponentReader {
+    fn total(self) -> InstanceCost {
+        let mut total = self.total;
         if self.is_partly_unknown {
             // No more than so many are allowed, whichever they are. What they begin with is seen when they do.
             let mut unknown = self.largest.times(CORE_INSTANCES);
-            unknown.begins_bytes = 0;
-            whole += unknown;
+            unknown.initial_bytes = 0;
+            total += unknown;
         }
-        whole
+        total
     }
 
     fn read(&mut self, payload: Payload<'_>) -> wasmparser::Result<()> {
         if let Payload::Version { encoding, .. } = payload {
             self.open.push(match encoding {
-                wasmparser::Encoding::Module => Definition::Module(Module::default()),
-                wasmparser::Encoding::Component => Definition::Component(Component::default()),
+                wasmparser::Encoding::Module => OpenDefinition::Module(ModuleCost::default()),
+                wasmparser::Encoding::Component => {
+                    OpenDefinition::Component(ComponentCost::default())
+                }
             });
             return Ok(());
         }
@@ -182,8 +184,8 @@ impl Reader {
         }
         let is_inner = self.open.len() > 1;
         match self.open.last_mut() {
-            Some(Definition::Module(module)) => module.read(payload),
-            Some(Definition::Component(_)) => self.read_in_component(payload, is_inner),
+            Some(OpenDefinition::Module(module)) => module.read(payload),
+            Some(OpenDefinition::Component(_)) => self.read_in_component(payload, is_inner),
             None => Ok(()),
         }
     }
@@ -191,21 +193,23 @@ impl Reader {
     /// The definition that is being read is whole: those around it may instantiate it.
     fn close(&mut self) {
         match self.open.pop() {
-            Some(Definition::Module(module)) => {
-                let footprint = module.whole();
-                self.largest = self.largest.max(footprint);
-                if let Some(Definition::Component(outer)) = self.open.last_mut() {
-                    outer.modules.push(Some(footprint));
+            Some(OpenDefinition::Module(module)) => {
+                let instance_cost = module.total();
+                self.largest = self.largest.max(instance_cost);
+                if let Some(OpenDefinition::Component(outer)) = self.open.last_mut() {
+                    outer.modules.push(Some(instance_cost));
                 }
             }
-            Some(Definition::Component(component)) => {
-                let mut footprint = component.footprint;
-                footprint += COMPONENT_INSTANCE;
+            Some(OpenDefinition::Component(component)) => {
+                let mut instance_cost = component.instance_cost;
+                instance_cost += COMPONENT_INSTANCE;
                 match self.open.last_mut() {
-                    Some(Definition::Component(outer)) => outer.components.push(Some(footprint)),
+                    Some(OpenDefinition::Component(outer)) => {
+                        outer.components.push(Some(instance_cost))
+                    }
                     _ => {
-                        self.whole = footprint;
-                        self.whole += COMPONENT;
+                        self.total = instance_cost;
+                        self.total += COMPONENT;
                     }
                 }
             }
@@ -291,31 +295,31 @@ impl Reader {
     }
 
     /// The component that is being read, or one around it.
-    fn component(&mut self, outward: u32) -> Option<&mut Component> {
+    fn component(&mut self, outward: u32) -> Option<&mut ComponentCost> {
         let index = self
             .open
             .len()
             .checked_sub(1)?
             .checked_sub(usize::try_from(outward).ok()?)?;
         match self.open.get_mut(index)? {
-            Definition::Component(component) => Some(component),
-            Definition::Module(_) => None,
+            OpenDefinition::Component(component) => Some(component),
+            OpenDefinition::Module(_) => None,
         }
     }
 
-    fn add(&mut self, footprint: InstanceCost) {
+    fn add(&mut self, instance_cost: InstanceCost) {
         if let Some(component) = self.component(0) {
-            component.footprint += footprint;
+            component.instance_cost += instance_cost;
         }
     }
 
-    fn instantiate(&mut self, of: fn(&Component) -> &Vec<Option<InstanceCost>>, index: u32) {
+    fn instantiate(&mut self, of: fn(&ComponentCost) -> &Vec<Option<InstanceCost>>, index: u32) {
         let known = usize::try_from(index).ok().and_then(|index| {
             let component = self.component(0)?;
             *of(component).get(index)?
         });
         match known {
-            Some(footprint) => self.add(footprint),
+            Some(instance_cost) => self.add(instance_cost),
             None => self.is_partly_unknown = true,
         }
     }
@@ -335,30 +339,30 @@ impl Reader {
         *defined.get(usize::try_from(index).ok()?)?
     }
 
-    fn define(&mut self, kind: ComponentExternalKind, footprint: Option<InstanceCost>) {
+    fn define(&mut self, kind: ComponentExternalKind, instance_cost: Option<InstanceCost>) {
         let Some(component) = self.component(0) else {
             return;
         };
         match kind {
-            ComponentExternalKind::Module => component.modules.push(footprint),
-            ComponentExternalKind::Component => component.components.push(footprint),
+            ComponentExternalKind::Module => component.modules.push(instance_cost),
+            ComponentExternalKind::Component => component.components.push(instance_cost),
             _ => {}
         }
     }
 }
 
-impl Module {
-    fn whole(mut self) -> InstanceCost {
-        self.footprint += CORE_INSTANCE;
-        self.footprint += REFERRED_FUNCTION.times(self.referred.len());
-        self.footprint
+impl ModuleCost {
+    fn total(mut self) -> InstanceCost {
+        self.instance_cost += CORE_INSTANCE;
+        self.instance_cost += REFERENCED_FUNCTION.times(self.referenced.len());
+        self.instance_cost
     }
 
     fn read(&mut self, payload: Payload<'_>) -> wasmparser::Result<()> {
         match payload {
             Payload::ImportSection(imports) => {
                 for import in imports.into_imports() {
-                    self.footprint += match import?.ty {
+                    self.instance_cost += match import?.ty {
                         TypeRef::Func(_) | TypeRef::FuncExact(_) => IMPORTED_FUNCTION,
                         _ => IMPORT,
                     };
@@ -368,10 +372,10 @@ impl Module {
                 for table in tables {
                     let table = table?;
                     let elements = usize::try_from(table.ty.initial).unwrap_or(usize::MAX);
-                    self.footprint += TABLE;
-                    self.begin_with(elements.saturating_mul(TABLE_ELEMENT_BYTES));
+                    self.instance_cost += TABLE;
+                    self.add_initial(elements.saturating_mul(TABLE_ELEMENT_BYTES));
                     if let TableInit::Expr(value) = table.init {
-                        self.refer(&value)?;
+                        self.reference(&value)?;
                     }
                 }
             }
@@ -381,24 +385,24 @@ impl Module {
                     let page_bytes = 1_u64.checked_shl(memory.page_size_log2.unwrap_or(PAGE_LOG2));
                     let page_bytes = page_bytes.unwrap_or(u64::MAX);
                     let bytes = memory.initial.saturating_mul(page_bytes);
-                    self.footprint += MEMORY;
-                    self.begin_with(usize::try_from(bytes).unwrap_or(usize::MAX));
+                    self.instance_cost += MEMORY;
+                    self.add_initial(usize::try_from(bytes).unwrap_or(usize::MAX));
                 }
             }
             Payload::TagSection(tags) => {
-                self.footprint += DEFINITION.times(count(tags.count()));
+                self.instance_cost += DEFINITION.times(count(tags.count()));
             }
             Payload::GlobalSection(globals) => {
                 for global in globals {
-                    self.footprint += DEFINITION;
-                    self.refer(&global?.init_expr)?;
+                    self.instance_cost += DEFINITION;
+                    self.reference(&global?.init_expr)?;
                 }
             }
             Payload::ExportSection(exports) => {
                 for export in exports {
                     let export = export?;
                     if matches!(export.kind, ExternalKind::Func | ExternalKind::FuncExact) {
-                        self.referred.insert(export.index);
+                        self.referenced.insert(export.index);
                     }
                 }
             }
@@ -409,40 +413,40 @@ impl Module {
                         ElementItems::Functions(functions) => {
                             let elements = functions.count();
                             for function in functions {
-                                self.referred.insert(function?);
+                                self.referenced.insert(function?);
                             }
                             elements
                         }
                         ElementItems::Expressions(_, values) => {
                             let elements = values.count();
                             for value in values {
-                                self.refer(&value?)?;
+                                self.reference(&value?)?;
                             }
                             elements
                         }
                     };
                     if let ElementKind::Passive = segment.kind {
-                        self.footprint += PASSIVE_ELEMENT.times(count(elements));
+                        self.instance_cost += PASSIVE_ELEMENT.times(count(elements));
                     }
                 }
             }
             Payload::DataSection(segments) => {
-                self.footprint += DATA_SEGMENT.times(count(segments.count()));
+                self.instance_cost += DATA_SEGMENT.times(count(segments.count()));
             }
             _ => {}
         }
         Ok(())
     }
 
-    fn begin_with(&mut self, bytes: usize) {
-        self.footprint.begins_bytes = self.footprint.begins_bytes.saturating_add(bytes);
+    fn add_initial(&mut self, bytes: usize) {
+        self.instance_cost.initial_bytes = self.instance_cost.initial_bytes.saturating_add(bytes);
     }
 
     /// Takes down the functions that a constant refers to.
-    fn refer(&mut self, constant: &ConstExpr<'_>) -> wasmparser::Result<()> {
-        for operator in constant.get_operators_reader() {
+    fn reference(&mut self, fixed_cost: &ConstExpr<'_>) -> wasmparser::Result<()> {
+        for operator in fixed_cost.get_operators_reader() {
             if let Operator::RefFunc { function_index } = operator? {
-                self.referred.insert(function_index);
+                self.referenced.insert(function_index);
             }
         }
         Ok(())
@@ -458,7 +462,7 @@ mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
 
-    fn footprint(component: &str) -> InstanceCost {
+    fn instance_cost(component: &str) -> InstanceCost {
         InstanceCost::of(&wat::parse_str(component).unwrap()).unwrap()
     }
 
@@ -477,26 +481,26 @@ mod tests {
         instance += MEMORY;
         instance += TABLE;
         instance += DEFINITION;
-        instance += REFERRED_FUNCTION.times(2);
-        instance.begins_bytes = 2 * 64 * 1024 + 3 * TABLE_ELEMENT_BYTES;
+        instance += REFERENCED_FUNCTION.times(2);
+        instance.initial_bytes = 2 * 64 * 1024 + 3 * TABLE_ELEMENT_BYTES;
         instance
     }
 
-    fn whole(component_instances: usize, core_instances: usize) -> InstanceCost {
-        let mut whole = COMPONENT;
-        whole += COMPONENT_INSTANCE.times(component_instances);
-        whole += instance().times(core_instances);
-        whole
+    fn total(component_instances: usize, core_instances: usize) -> InstanceCost {
+        let mut total = COMPONENT;
+        total += COMPONENT_INSTANCE.times(component_instances);
+        total += instance().times(core_instances);
+        total
     }
 
     #[test]
     fn a_module_counts_as_often_as_it_is_instantiated() {
         let none = format!("(component {MODULE})");
-        assert_eq!(footprint(&none), whole(1, 0));
+        assert_eq!(instance_cost(&none), total(1, 0));
         let two = format!(
             "(component {MODULE} (core instance (instantiate $m)) (core instance (instantiate $m)))"
         );
-        assert_eq!(footprint(&two), whole(1, 2));
+        assert_eq!(instance_cost(&two), total(1, 2));
         let inner = format!(
             "(component {MODULE}
                 (component $c
@@ -506,7 +510,7 @@ mod tests {
                 (instance (instantiate $c))
                 (instance (instantiate $c)))"
         );
-        assert_eq!(footprint(&inner), whole(3, 4));
+        assert_eq!(instance_cost(&inner), total(3, 4));
     }
 
     #[test]
@@ -516,12 +520,12 @@ mod tests {
                 (component $c (import \"m\" (core module $given)) (core instance (instantiate $given)))
                 (instance (instantiate $c (with \"m\" (core module $m)))))"
         );
-        let mut expected = whole(2, 0);
+        let mut expected = total(2, 0);
         expected += InstanceCost {
-            begins_bytes: 0,
+            initial_bytes: 0,
             ..instance().times(CORE_INSTANCES)
         };
-        assert_eq!(footprint(&component), expected);
+        assert_eq!(instance_cost(&component), expected);
     }
 
     #[test]
@@ -531,9 +535,9 @@ mod tests {
             let instances = format!("(instance (instantiate $c{}))", depth - 1).repeat(8);
             component = format!("(component $c{depth} {component} {instances})");
         }
-        assert_eq!(footprint(&component).total_bytes(), usize::MAX);
+        assert_eq!(instance_cost(&component).total_bytes(), usize::MAX);
         assert!(InstanceCost::of(b"no component").is_err());
         let pages = r#"(component (core module $m (memory i64 0xffffffffffff)) (core instance (instantiate $m)))"#;
-        assert_eq!(footprint(pages).begins_bytes, usize::MAX - 0xffff);
+        assert_eq!(instance_cost(pages).initial_bytes, usize::MAX - 0xffff);
     }
 }

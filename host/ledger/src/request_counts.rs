@@ -14,7 +14,7 @@ const CODES: [&str; 5] = ["none", "2xx", "3xx", "4xx", "5xx"];
 
 /// One counter for each combination. Counting a request adds to one atomic number and takes no lock.
 #[derive(Debug, Default)]
-pub(crate) struct Counts([[[AtomicU64; CODES.len()]; METHODS.len()]; Outcome::ALL.len()]);
+pub(crate) struct RequestCounts([[[AtomicU64; CODES.len()]; METHODS.len()]; Outcome::ALL.len()]);
 
 /// Number of ended requests with one outcome, method and status class.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -30,7 +30,7 @@ pub struct RequestCount {
     pub count: u64,
 }
 
-impl Counts {
+impl RequestCounts {
     pub(crate) fn add(&self, outcome: Outcome, method: &Method, status: Option<StatusCode>) {
         let method = METHODS.iter().position(|name| *name == method.as_str());
         let method = method.unwrap_or(METHODS.len() - 1);
@@ -76,7 +76,7 @@ mod tests {
 
     #[test]
     fn requests_are_counted_by_outcome_method_and_class() {
-        let counts = Counts::default();
+        let counts = RequestCounts::default();
         for (method, status, of_method, of_code) in [
             ("GET", Some(206), "GET", "2xx"),
             ("HEAD", Some(304), "HEAD", "3xx"),

@@ -13,20 +13,22 @@ use tracing_subscriber::registry::LookupSpan;
 
 /// Lines of text.
 #[derive(Debug)]
-pub(crate) struct Line {
+pub(crate) struct LogLineFormat {
     /// How all other lines are written, and those for a terminal.
-    of_others: Format<Full, Clock>,
+    default_format: Format<Full, LogTimestamp>,
 }
 
-impl Line {
+impl LogLineFormat {
     pub(crate) fn new() -> Self {
-        Line {
-            of_others: Format::default().with_target(false).with_timer(Clock),
+        LogLineFormat {
+            default_format: Format::default()
+                .with_target(false)
+                .with_timer(LogTimestamp),
         }
     }
 }
 
-impl<S, N> FormatEvent<S, N> for Line
+impl<S, N> FormatEvent<S, N> for LogLineFormat
 where
     S: Subscriber + for<'a> LookupSpan<'a>,
     N: for<'a> FormatFields<'a> + 'static,
@@ -39,9 +41,9 @@ where
     ) -> fmt::Result {
         let of = event.metadata();
         if of.target() != millpond::ACCESS_LOG || writer.has_ansi_escapes() {
-            return self.of_others.format_event(context, writer, event);
+            return self.default_format.format_event(context, writer, event);
         }
-        Clock.format_time(&mut writer)?;
+        LogTimestamp.format_time(&mut writer)?;
         writer.write_str(match *of.level() {
             Level::ERROR => " ERROR",
             Level::WARN => "  WARN",
@@ -49,23 +51,23 @@ where
             Level::DEBUG => " DEBUG",
             Level::TRACE => " TRACE",
         })?;
-        let mut fields = Fields {
+        let mut fields = LogLineFields {
             writer,
-            written: Ok(()),
+            result: Ok(()),
         };
         event.record(&mut fields);
-        fields.written?;
+        fields.result?;
         fields.writer.write_char('\n')
     }
 }
 
 /// Writes fields one after the other.
-struct Fields<'a> {
+struct LogLineFields<'a> {
     writer: Writer<'a>,
-    written: fmt::Result,
+    result: fmt::Result,
 }
 
-impl Fields<'_> {
+impl LogLineFields<'_> {
     fn write(&mut self, field: &Field, value: &str) -> fmt::Result {
         self.writer.write_char(' ')?;
         self.writer.write_str(field.name())?;
@@ -74,25 +76,25 @@ impl Fields<'_> {
     }
 }
 
-impl Visit for Fields<'_> {
+impl Visit for LogLineFields<'_> {
     fn record_u64(&mut self, field: &Field, value: u64) {
         let mut digits = itoa::Buffer::new();
-        self.written = self
-            .written
+        self.result = self
+            .result
             .and_then(|()| self.write(field, digits.format(value)));
     }
 
     fn record_debug(&mut self, field: &Field, value: &dyn Debug) {
-        let name = self.written.and_then(|()| self.write(field, ""));
-        self.written = name.and_then(|()| write!(self.writer, "{value:?}"));
+        let name = self.result.and_then(|()| self.write(field, ""));
+        self.result = name.and_then(|()| write!(self.writer, "{value:?}"));
     }
 }
 
 /// The time of a line (RFC 3339), in microseconds.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Clock;
+pub(crate) struct LogTimestamp;
 
-impl FormatTime for Clock {
+impl FormatTime for LogTimestamp {
     fn format_time(&self, writer: &mut Writer<'_>) -> fmt::Result {
         let now = SystemTime::now();
         let since = now.duration_since(UNIX_EPOCH).unwrap_or_default();
@@ -202,7 +204,9 @@ mod tests {
         });
         let ours = written(|written| {
             let writer = move || written.clone();
-            let subscriber = subscriber().event_format(Line::new()).with_writer(writer);
+            let subscriber = subscriber()
+                .event_format(LogLineFormat::new())
+                .with_writer(writer);
             subscriber.finish().into()
         });
         assert_eq!(ours, usual);

@@ -9,7 +9,7 @@ use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
 
-pub(super) use platform::Root;
+pub(super) use platform::BeneathDir;
 
 /// How a file's file system may be asked.
 #[derive(Debug, Clone)]
@@ -23,16 +23,16 @@ pub(super) struct FileSystem {
 
 /// What may not be opened here.
 #[derive(Debug)]
-pub(super) enum NotHere {
+pub(super) enum LocalOpenError {
     /// The path leads to another file system, which these threads ask.
     Elsewhere(ThreadPool),
     /// The system's error.
     Failed(io::Error),
 }
 
-impl From<io::Error> for NotHere {
+impl From<io::Error> for LocalOpenError {
     fn from(error: io::Error) -> Self {
-        NotHere::Failed(error)
+        LocalOpenError::Failed(error)
     }
 }
 
@@ -65,7 +65,7 @@ fn open_readable(path: &Path) -> io::Result<Dir> {
 }
 
 /// Opens a file beneath the folder for reading, waiting for whatever file system it lies on.
-fn open_anywhere(dir: &Dir, path: &Path) -> io::Result<File> {
+fn open_in(dir: &Dir, path: &Path) -> io::Result<File> {
     let mut options = OpenOptions::new();
     options.read(true);
     // Opening a named pipe would else wait for a writer, for ever.
@@ -77,14 +77,14 @@ fn open_anywhere(dir: &Dir, path: &Path) -> io::Result<File> {
     Ok(dir.open_with(path, &options)?.into_std())
 }
 
-fn has_file_anywhere(dir: &Dir, path: &Path) -> bool {
+fn has_file(dir: &Dir, path: &Path) -> bool {
     dir.metadata(path).is_ok_and(|found| found.is_file())
 }
 
 #[cfg(target_os = "linux")]
 mod platform {
     use super::*;
-    use crate::store::mounts::{Kind, Mount, Mounts};
+    use crate::store::mounts::{FileSystemKind, Mount, Mounts};
     use rustix::fs::{FileType, Mode, OFlags, ResolveFlags, fstat, fstatfs, openat2, readlinkat};
     use rustix::io::Errno;
     use std::ffi::OsString;
@@ -94,7 +94,7 @@ mod platform {
 
     /// A folder, open.
     #[derive(Debug)]
-    pub(in crate::store) struct Root {
+    pub(in crate::store) struct BeneathDir {
         dir: Dir,
         /// Its real path when it was opened.
         path: PathBuf,
@@ -110,7 +110,7 @@ mod platform {
     /// Stands for the file system of which nothing is known.
     const UNKNOWN_DEVICE: u64 = u64::MAX - 1;
 
-    impl Root {
+    impl BeneathDir {
         /// Opens a folder. It waits for whatever the folder lies on.
         ///
         /// # Errors
@@ -124,14 +124,14 @@ mod platform {
                 Some(mount) => file_system(pools, Some(&mount)),
                 // Without `/proc` the file system itself is asked, this once.
                 None => match kind_by_number(&dir) {
-                    kind @ Kind { is_local: true, .. } => FileSystem {
+                    kind @ FileSystemKind { is_local: true, .. } => FileSystem {
                         threads: None,
                         tells_changes: kind.tells_changes,
                     },
                     _ => file_system(pools, None),
                 },
             };
-            Ok(Root {
+            Ok(BeneathDir {
                 dir,
                 path,
                 mounts,
@@ -159,10 +159,12 @@ mod platform {
         }
 
         /// What lies at a path beneath the root, where the kernel knows without asking any disk.
-        pub(in crate::store) fn look(&self, path: &Path) -> Option<FileVersion> {
+        pub(in crate::store) fn try_version(&self, path: &Path) -> Option<FileVersion> {
             let is_root = path.as_os_str().is_empty();
             let path = if is_root { Path::new(".") } else { path };
-            let (found, _) = self.open_beneath(path, OFlags::PATH, Waits::Never).ok()?;
+            let (found, _) = self
+                .open_beneath(path, OFlags::PATH, WaitMode::Never)
+                .ok()?;
             fstat(found).ok().as_ref().map(FileVersion::from)
         }
 
@@ -170,46 +172,49 @@ mod platform {
         ///
         /// # Errors
         /// As the system's; some of them say only that it would have to wait.
-        pub(in crate::store) fn file_now(&self, path: &Path) -> io::Result<(File, FileSystem)> {
-            self.file_beneath(path, Waits::Never)
+        pub(in crate::store) fn try_open_file(
+            &self,
+            path: &Path,
+        ) -> io::Result<(File, FileSystem)> {
+            self.file_beneath(path, WaitMode::Never)
         }
 
         /// Whether there is a regular file, where the kernel knows without asking any disk.
         ///
         /// # Errors
-        /// As [`Root::file_now`].
-        pub(in crate::store) fn has_file_now(&self, path: &Path) -> io::Result<bool> {
-            self.has_file_beneath(path, Waits::Never)
+        /// As [`BeneathDir::try_open_file`].
+        pub(in crate::store) fn try_has_file(&self, path: &Path) -> io::Result<bool> {
+            self.has_file_beneath(path, WaitMode::Never)
         }
 
         /// Opens a file for reading, waiting for a disk of this machine at most.
         ///
         /// # Errors
-        /// [`NotHere`].
-        pub(in crate::store) fn file_here(
+        /// [`LocalOpenError`].
+        pub(in crate::store) fn open_local_file(
             &self,
             path: &Path,
-        ) -> Result<(File, FileSystem), NotHere> {
-            let opened = self.file_beneath(path, Waits::ForDisk);
+        ) -> Result<(File, FileSystem), LocalOpenError> {
+            let opened = self.file_beneath(path, WaitMode::ForDisk);
             opened.or_else(|error| {
-                if is_not_known(&error) {
-                    return Ok(self.file_anywhere(path)?);
+                if is_unknown_syscall(&error) {
+                    return Ok(self.open_file(path)?);
                 }
-                Err(self.not_here(path, error))
+                Err(self.local_open_error(path, error))
             })
         }
 
         /// Whether there is a regular file, waiting for a disk of this machine at most.
         ///
         /// # Errors
-        /// [`NotHere::Elsewhere`].
-        pub(in crate::store) fn has_file_here(&self, path: &Path) -> Result<bool, NotHere> {
-            match self.has_file_beneath(path, Waits::ForDisk) {
+        /// [`LocalOpenError::Elsewhere`].
+        pub(in crate::store) fn has_local_file(&self, path: &Path) -> Result<bool, LocalOpenError> {
+            match self.has_file_beneath(path, WaitMode::ForDisk) {
                 Ok(has_file) => Ok(has_file),
-                Err(error) if is_not_known(&error) => Ok(has_file_anywhere(&self.dir, path)),
-                Err(error) => match self.not_here(path, error) {
-                    elsewhere @ NotHere::Elsewhere(_) => Err(elsewhere),
-                    NotHere::Failed(_) => Ok(false),
+                Err(error) if is_unknown_syscall(&error) => Ok(has_file(&self.dir, path)),
+                Err(error) => match self.local_open_error(path, error) {
+                    elsewhere @ LocalOpenError::Elsewhere(_) => Err(elsewhere),
+                    LocalOpenError::Failed(_) => Ok(false),
                 },
             }
         }
@@ -218,24 +223,21 @@ mod platform {
         ///
         /// # Errors
         /// As the system's.
-        pub(in crate::store) fn file_anywhere(
-            &self,
-            path: &Path,
-        ) -> io::Result<(File, FileSystem)> {
-            let file = open_anywhere(&self.dir, path)?;
+        pub(in crate::store) fn open_file(&self, path: &Path) -> io::Result<(File, FileSystem)> {
+            let file = open_in(&self.dir, path)?;
             let file_system = file_system(&self.pools, self.mounts.of_file(&file).as_ref());
             Ok((file, file_system))
         }
 
         /// Whether there is a regular file, waiting for whatever it lies on.
-        pub(in crate::store) fn has_file_anywhere(&self, path: &Path) -> bool {
-            has_file_anywhere(&self.dir, path)
+        pub(in crate::store) fn has_file(&self, path: &Path) -> bool {
+            has_file(&self.dir, path)
         }
 
-        fn file_beneath(&self, path: &Path, waits: Waits) -> io::Result<(File, FileSystem)> {
+        fn file_beneath(&self, path: &Path, wait: WaitMode) -> io::Result<(File, FileSystem)> {
             // Opening a named pipe would else wait for a writer, for ever.
             let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY;
-            let (file, is_elsewhere) = self.open_beneath(path, flags, waits)?;
+            let (file, is_elsewhere) = self.open_beneath(path, flags, wait)?;
             let file_system = if is_elsewhere {
                 file_system(&self.pools, self.mounts.of_file(&file).as_ref())
             } else {
@@ -244,8 +246,8 @@ mod platform {
             Ok((file.into(), file_system))
         }
 
-        fn has_file_beneath(&self, path: &Path, waits: Waits) -> io::Result<bool> {
-            match self.open_beneath(path, OFlags::PATH, waits) {
+        fn has_file_beneath(&self, path: &Path, wait: WaitMode) -> io::Result<bool> {
+            match self.open_beneath(path, OFlags::PATH, wait) {
                 Ok((found, _)) => {
                     let mode = fstat(found)?.st_mode;
                     Ok(FileType::from_raw_mode(mode) == FileType::RegularFile)
@@ -261,34 +263,34 @@ mod platform {
             &self,
             path: &Path,
             flags: OFlags,
-            waits: Waits,
+            wait: WaitMode,
         ) -> Result<(OwnedFd, bool), Errno> {
             if self.own.threads.is_some() {
                 return Err(Errno::XDEV);
             }
             let flags = flags | OFlags::CLOEXEC;
-            let beneath = ResolveFlags::BENEATH | ResolveFlags::NO_MAGICLINKS | waits.flags();
+            let beneath = ResolveFlags::BENEATH | ResolveFlags::NO_MAGICLINKS | wait.flags();
             let open = |resolve| openat2(&self.dir, path, flags, Mode::empty(), resolve);
-            match waits.again(|| open(beneath | ResolveFlags::NO_XDEV)) {
+            match wait.retry(|| open(beneath | ResolveFlags::NO_XDEV)) {
                 Ok(found) => Ok((found, false)),
                 Err(Errno::XDEV) if self.mounts.are_local() => {
-                    waits.again(|| open(beneath)).map(|found| (found, true))
+                    wait.retry(|| open(beneath)).map(|found| (found, true))
                 }
                 Err(error) => Err(error),
             }
         }
 
-        fn not_here(&self, path: &Path, error: io::Error) -> NotHere {
+        fn local_open_error(&self, path: &Path, error: io::Error) -> LocalOpenError {
             if Errno::from_io_error(&error) != Some(Errno::XDEV) {
-                return NotHere::Failed(error);
+                return LocalOpenError::Failed(error);
             }
             match self.device_on_the_way(path) {
-                Ok(device) => NotHere::Elsewhere(self.pools.of(device)),
-                Err(Errno::XDEV) => NotHere::Failed(io::Error::new(
+                Ok(device) => LocalOpenError::Elsewhere(self.pools.of(device)),
+                Err(Errno::XDEV) => LocalOpenError::Failed(io::Error::new(
                     io::ErrorKind::PermissionDenied,
                     "a link on the way leads out of the folder",
                 )),
-                Err(errno) => NotHere::Failed(errno.into()),
+                Err(errno) => LocalOpenError::Failed(errno.into()),
             }
         }
 
@@ -344,24 +346,24 @@ mod platform {
 
     /// Whether opening may wait for a disk.
     #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-    enum Waits {
+    enum WaitMode {
         Never,
         ForDisk,
     }
 
-    impl Waits {
+    impl WaitMode {
         fn flags(self) -> ResolveFlags {
             match self {
-                Waits::Never => ResolveFlags::CACHED,
-                Waits::ForDisk => ResolveFlags::empty(),
+                WaitMode::Never => ResolveFlags::CACHED,
+                WaitMode::ForDisk => ResolveFlags::empty(),
             }
         }
 
         /// Somebody renamed a folder on the way, so the kernel asks to begin again; some times, as it says in openat2(2).
-        fn again<T>(self, open: impl Fn() -> Result<T, Errno>) -> Result<T, Errno> {
+        fn retry<T>(self, open: impl Fn() -> Result<T, Errno>) -> Result<T, Errno> {
             const TIMES: usize = 32;
             let is_again = |result: &Result<T, Errno>| {
-                self == Waits::ForDisk && matches!(result, Err(Errno::AGAIN | Errno::INTR))
+                self == WaitMode::ForDisk && matches!(result, Err(Errno::AGAIN | Errno::INTR))
             };
             let mut result = open();
             for _ in 1..TIMES {
@@ -375,7 +377,7 @@ mod platform {
     }
 
     fn file_system(pools: &ThreadPools, mount: Option<&Mount>) -> FileSystem {
-        let (device, kind) = mount.map_or((UNKNOWN_DEVICE, Kind::UNKNOWN), |mount| {
+        let (device, kind) = mount.map_or((UNKNOWN_DEVICE, FileSystemKind::UNKNOWN), |mount| {
             (mount.device, mount.kind)
         });
         FileSystem {
@@ -385,7 +387,7 @@ mod platform {
     }
 
     /// The kind of the most usual file systems, by what `statfs` tells of them.
-    fn kind_by_number(dir: &impl AsFd) -> Kind {
+    fn kind_by_number(dir: &impl AsFd) -> FileSystemKind {
         /// ext2 to ext4, XFS, Btrfs, tmpfs, overlay, ZFS: numbers of `linux/magic.h` and ZFS's own.
         const LOCAL: [u64; 6] = [
             0xef53,
@@ -400,8 +402,9 @@ mod platform {
             clippy::cast_sign_loss,
             reason = "the type differs by architecture"
         )]
-        let is_local = fstatfs(dir).is_ok_and(|told| LOCAL.contains(&(told.f_type as u64)));
-        Kind {
+        let is_local =
+            fstatfs(dir).is_ok_and(|mountinfo| LOCAL.contains(&(mountinfo.f_type as u64)));
+        FileSystemKind {
             is_local,
             tells_changes: is_local,
         }
@@ -421,7 +424,7 @@ mod platform {
     }
 
     /// Whether the system does not know the call: it is older than Linux 5.6, or a sandbox keeps it away.
-    fn is_not_known(error: &io::Error) -> bool {
+    fn is_unknown_syscall(error: &io::Error) -> bool {
         matches!(
             Errno::from_io_error(error),
             Some(Errno::NOSYS | Errno::PERM)
@@ -435,7 +438,7 @@ mod platform {
     use super::*;
 
     #[derive(Debug)]
-    pub(in crate::store) struct Root {
+    pub(in crate::store) struct BeneathDir {
         dir: Dir,
         path: PathBuf,
     }
@@ -445,9 +448,9 @@ mod platform {
         tells_changes: true,
     };
 
-    impl Root {
+    impl BeneathDir {
         pub(in crate::store) fn open(path: &Path, _pools: &ThreadPools) -> io::Result<Self> {
-            Ok(Root {
+            Ok(BeneathDir {
                 dir: open_readable(path)?,
                 path: path.canonicalize()?,
             })
@@ -465,38 +468,38 @@ mod platform {
             is_at(&self.dir, path)
         }
 
-        pub(in crate::store) fn look(&self, _path: &Path) -> Option<FileVersion> {
+        pub(in crate::store) fn try_version(&self, _path: &Path) -> Option<FileVersion> {
             None
         }
 
-        pub(in crate::store) fn file_now(&self, _path: &Path) -> io::Result<(File, FileSystem)> {
-            Err(io::ErrorKind::WouldBlock.into())
-        }
-
-        pub(in crate::store) fn has_file_now(&self, _path: &Path) -> io::Result<bool> {
-            Err(io::ErrorKind::WouldBlock.into())
-        }
-
-        pub(in crate::store) fn file_here(
+        pub(in crate::store) fn try_open_file(
             &self,
-            path: &Path,
-        ) -> Result<(File, FileSystem), NotHere> {
-            Ok(self.file_anywhere(path)?)
-        }
-
-        pub(in crate::store) fn has_file_here(&self, path: &Path) -> Result<bool, NotHere> {
-            Ok(self.has_file_anywhere(path))
-        }
-
-        pub(in crate::store) fn file_anywhere(
-            &self,
-            path: &Path,
+            _path: &Path,
         ) -> io::Result<(File, FileSystem)> {
-            Ok((open_anywhere(&self.dir, path)?, ANY))
+            Err(io::ErrorKind::WouldBlock.into())
         }
 
-        pub(in crate::store) fn has_file_anywhere(&self, path: &Path) -> bool {
-            has_file_anywhere(&self.dir, path)
+        pub(in crate::store) fn try_has_file(&self, _path: &Path) -> io::Result<bool> {
+            Err(io::ErrorKind::WouldBlock.into())
+        }
+
+        pub(in crate::store) fn open_local_file(
+            &self,
+            path: &Path,
+        ) -> Result<(File, FileSystem), LocalOpenError> {
+            Ok(self.open_file(path)?)
+        }
+
+        pub(in crate::store) fn has_local_file(&self, path: &Path) -> Result<bool, LocalOpenError> {
+            Ok(self.has_file(path))
+        }
+
+        pub(in crate::store) fn open_file(&self, path: &Path) -> io::Result<(File, FileSystem)> {
+            Ok((open_in(&self.dir, path)?, ANY))
+        }
+
+        pub(in crate::store) fn has_file(&self, path: &Path) -> bool {
+            has_file(&self.dir, path)
         }
     }
 }
