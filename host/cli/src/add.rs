@@ -51,7 +51,7 @@ impl Add {
         let mut importer = Importer::open(&self.store)?;
         let mut is_private = self.private;
         if let Some(original) = &self.variant_of {
-            // Private from the first moment, where the original is.
+            // A variant of private media is private from the start.
             is_private |= importer.access_of_original(original)? == Access::Private;
         }
         if is_private {
@@ -96,7 +96,7 @@ impl Add {
         if let Some(original) = &self.variant_of {
             let narrowed =
                 importer.add_variant(original, &imported, self.content_encoding.clone())?;
-            // The original may have become private since it was looked at.
+            // The original may have become private meanwhile.
             for id in narrowed {
                 if id == imported.id {
                     imported.record.access = Access::Private;
@@ -108,7 +108,7 @@ impl Add {
         Ok(imported)
     }
 
-    /// Everything that was asked for. What lies in a folder and is no file is passed over, and said to be.
+    /// Returns the files to add. Reports entries of folders that are not files.
     fn walk(&self, fail: &mut impl FnMut(String)) -> Vec<InputFile> {
         let mut sources = Vec::new();
         for operand in &self.files {
@@ -117,7 +117,7 @@ impl Add {
                 sources.push(InputFile { path, bytes });
                 continue;
             }
-            // A hidden file is added when it is asked for by name.
+            // A hidden file is added if it is an operand.
             let entries = walkdir::WalkDir::new(operand)
                 .sort_by_file_name()
                 .into_iter()
@@ -150,7 +150,7 @@ impl Add {
         sources
     }
 
-    /// Hidden files, and what is in the store already: it may lie in the folder that is walked.
+    /// Skips hidden files, and content folders of the store if it is in the folder.
     fn is_skipped(&self, entry: &walkdir::DirEntry) -> bool {
         let name = entry.file_name().to_string_lossy();
         let in_store = entry.path().parent().is_some_and(|parent| {
@@ -201,17 +201,17 @@ impl Add {
     }
 }
 
-/// A file to add, or a pipe.
+/// A file or pipe to add.
 struct InputFile {
     path: PathBuf,
-    /// Its length, where that is known before it is read.
+    /// Length, if it is known before the file is read.
     bytes: Option<u64>,
 }
 
-/// How standard input is asked for; a file of that name is `./-`.
+/// Operand for standard input. A file of that name is `./-`.
 const STANDARD_INPUT: &str = "-";
 
-/// Standard input as an open file, without the buffer that [`io::Stdin`] has.
+/// Returns standard input as a file, without the buffer of [`io::Stdin`].
 fn standard_input() -> io::Result<File> {
     #[cfg(unix)]
     let owned = std::os::fd::AsFd::as_fd(&io::stdin()).try_clone_to_owned()?;

@@ -1,19 +1,19 @@
-//! Reads again while the server runs what can be: the certificate's files.
+//! Reloading of the certificate.
 
 use crate::signals::SignalStream;
 use millpond_server::tls::Certificate;
 use std::time::Duration;
 use tokio::time::timeout;
 
-/// How often the certificate's files are read again. Renewals come weeks ahead, so this is soon enough, and two small
-/// files cost nothing.
+/// Interval between two reads of the certificate's files. Renewals come weeks ahead, and reading two small files costs
+/// nothing.
 const RELOAD_INTERVAL: Duration = Duration::from_secs(5);
 
-/// Names the settings that SIGHUP does not change.
+/// Settings that SIGHUP does not change.
 const UNCHANGED_SETTINGS: &str = "options, configuration and component change with a restart only";
 
-/// Reads the certificate's files again from time to time, and at once when SIGHUP comes, for as long as the runtime runs.
-/// A fault of theirs is logged once, and again for each SIGHUP. Each SIGHUP is answered by one line in the log.
+/// Reads the certificate's files periodically, and at once on SIGHUP, until the runtime ends. An error is logged once,
+/// and again for each SIGHUP. Each SIGHUP logs one line.
 pub(crate) fn follow(certificate: Option<Certificate>, mut sighup: SignalStream) {
     tokio::spawn(async move {
         let Some(certificate) = certificate else {

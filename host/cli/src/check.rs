@@ -53,7 +53,7 @@ impl Check {
     }
 }
 
-/// About how much there is to read, for the bar; what cannot be read is told by the check itself.
+/// Estimates the bytes to read, for the progress bar. The verification itself reports errors.
 fn stored_bytes(dir: &Path) -> u64 {
     walkdir::WalkDir::new(dir)
         .min_depth(2)

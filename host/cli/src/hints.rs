@@ -1,4 +1,4 @@
-//! Names the option of the command that changes a limit, after an error of the library about that limit.
+//! Hints after errors of the library: the option of the command that changes the limit.
 
 use anyhow::{Error, anyhow};
 use millpond::ComponentError;

@@ -1,4 +1,4 @@
-//! Addresses to listen on, as `--listen` and `--admin` take them, and the sockets there.
+//! Addresses of `--listen` and `--admin`, and their sockets.
 
 use anyhow::{Context, Result, ensure};
 use millpond_server::Listener;
@@ -12,23 +12,23 @@ use tokio::net::{TcpListener, lookup_host};
 /// An address to listen on.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum ListenAddress {
-    /// A port, on one address or on all.
+    /// TCP port, on one address or on all.
     Tcp { host: Host, port: u16 },
-    /// A UNIX domain socket.
+    /// UNIX domain socket.
     Unix(PathBuf),
 }
 
-/// Which of the machine's addresses.
+/// Address of this machine.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Host {
-    /// All of them.
+    /// All addresses.
     Any,
     One(IpAddr),
-    /// Those of that name.
+    /// Addresses of a name.
     Named(String),
 }
 
-/// The text is no address to listen on.
+/// The text is not an address to listen on.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("an address is HOST:PORT, :PORT for all addresses, PORT for 127.0.0.1, or unix:PATH")]
 pub(crate) struct InvalidAddress;
@@ -47,7 +47,7 @@ impl FromStr for ListenAddress {
             None => (Host::One(Ipv4Addr::LOCALHOST.into()), text),
             Some((host, port)) => (host.parse()?, port),
         };
-        // A sign is none of a port's.
+        // Rust's parser accepts a sign.
         if !port.bytes().all(|byte| byte.is_ascii_digit()) {
             return Err(InvalidAddress);
         }
@@ -72,7 +72,7 @@ impl FromStr for Host {
             return Ok(Host::One(address.into()));
         }
         let is_name = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '.' | '_');
-        // Digits and dots alone are a malformed address, and no name.
+        // A host of digits and dots alone is a malformed address, and not a name.
         let has_letter = text.contains(|c: char| c.is_ascii_alphabetic());
         if has_letter && text.chars().all(is_name) {
             Ok(Host::Named(text.to_owned()))
@@ -95,26 +95,26 @@ impl fmt::Display for ListenAddress {
     }
 }
 
-/// A socket that accepts connections, and what is to be told of it.
+/// A listening socket, with its address.
 #[derive(Debug)]
 pub(crate) struct BoundListener {
     pub(crate) listener: Listener,
     pub(crate) address: BoundAddress,
 }
 
-/// Where a socket is.
+/// Address of a listening socket.
 #[derive(Debug)]
 pub(crate) enum BoundAddress {
     Tcp(SocketAddr),
-    /// The file goes when this does.
+    /// Dropping the value removes the file.
     Unix(SocketFile),
 }
 
 impl ListenAddress {
-    /// The sockets of that address: one, or one for each address of a name.
+    /// Binds the address. Returns one socket, or one for each address of a name.
     ///
     /// # Errors
-    /// When the address cannot be had.
+    /// The address cannot be bound.
     pub(crate) async fn bind(&self) -> Result<Vec<BoundListener>> {
         match self {
             ListenAddress::Unix(path) => Ok(vec![bind_unix(path)?]),
@@ -132,17 +132,17 @@ impl ListenAddress {
         }
     }
 
-    /// The same for those who take TCP only.
+    /// Binds a TCP address.
     ///
     /// # Errors
-    /// As [`ListenAddress::bind`].
+    /// As [`ListenAddress::bind`], and for UNIX domain sockets.
     pub(crate) async fn bind_tcp(&self) -> Result<Vec<TcpListener>> {
         let ListenAddress::Tcp { host, port } = self else {
             anyhow::bail!("cannot listen on {self}: a TCP port is needed");
         };
         let addresses = match host {
             Host::One(address) => vec![(*address, *port).into()],
-            // One socket for both families, where there are both.
+            // One socket for both families, if there are both.
             Host::Any => {
                 let both = (Ipv6Addr::UNSPECIFIED, *port);
                 match TcpListener::bind(both).await {
@@ -160,7 +160,7 @@ impl ListenAddress {
         self.bind_all(addresses).await
     }
 
-    /// Those that this machine has, of which there has to be one.
+    /// Binds the addresses that this machine has. At least one has to succeed.
     async fn bind_all(&self, addresses: Vec<SocketAddr>) -> Result<Vec<TcpListener>> {
         let mut listeners = Vec::new();
         let mut missing = None;
@@ -180,7 +180,7 @@ impl ListenAddress {
     }
 }
 
-/// The addresses of a name, each once; one where any free port will do, since each would have another.
+/// Returns the addresses of a name, without duplicates. For port 0 it returns one, because each would get another port.
 async fn addresses_of(name: &str, port: u16) -> io::Result<Vec<SocketAddr>> {
     let mut addresses: Vec<SocketAddr> = Vec::new();
     for address in lookup_host((name, port)).await? {
@@ -200,7 +200,7 @@ async fn addresses_of(name: &str, port: u16) -> io::Result<Vec<SocketAddr>> {
     Ok(addresses)
 }
 
-/// Whether it is an address, or a family of addresses, that this machine has not.
+/// Returns whether this machine lacks the address or its family.
 fn is_no_address(error: &io::Error) -> bool {
     matches!(
         error.kind(),
@@ -219,12 +219,12 @@ fn is_unsupported_family(_error: &io::Error) -> bool {
     false
 }
 
-/// A socket in the file system.
+/// Binds a UNIX domain socket.
 #[cfg(unix)]
 fn bind_unix(path: &std::path::Path) -> Result<BoundListener> {
     use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
     use std::os::unix::net::UnixStream;
-    /// Lets its owner and its group connect: a proxy on the same machine is one of those.
+    /// Mode of the socket: owner and group can connect, such as a proxy on the same machine.
     const MODE: u32 = 0o660;
     let context = || format!("cannot listen on unix:{}", path.display());
     if let Ok(found) = path.symlink_metadata() {
@@ -233,7 +233,7 @@ fn bind_unix(path: &std::path::Path) -> Result<BoundListener> {
             "cannot listen on unix:{}: the path exists and is not a socket",
             path.display()
         );
-        // One that a server left which was killed answers nobody.
+        // Nobody accepts connections on the socket of a server that was killed.
         let refused = UnixStream::connect(path);
         let is_stale =
             matches!(&refused, Err(error) if error.kind() == io::ErrorKind::ConnectionRefused);
@@ -266,11 +266,11 @@ fn bind_unix(path: &std::path::Path) -> Result<BoundListener> {
     )
 }
 
-/// The file of a UNIX domain socket. It is removed when this is dropped, unless another server has put its own there.
+/// File of a UNIX domain socket. Dropping it removes the file, unless another server has replaced it.
 #[derive(Debug)]
 pub(crate) struct SocketFile {
     pub(crate) path: PathBuf,
-    /// Device and number of the file.
+    /// Device and inode of the file.
     #[cfg(unix)]
     id: (u64, u64),
 }
@@ -281,7 +281,7 @@ impl Drop for SocketFile {
         use std::os::unix::fs::MetadataExt;
         let found = self.path.symlink_metadata();
         if found.is_ok_and(|found| (found.dev(), found.ino()) == self.id) {
-            // The next start finds that nobody answers there, and replaces it.
+            // The next start detects a stale file, and replaces it.
             let _ = std::fs::remove_file(&self.path);
         }
     }

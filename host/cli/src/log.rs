@@ -1,4 +1,4 @@
-//! The log, on standard error, and what is printed at the start: neither makes a request wait for whoever reads it.
+//! Log on standard error, and the announcement at the start. A slow reader never blocks a request.
 
 use crate::log_line::{LogLineFormat, LogTimestamp};
 use clap::ValueEnum;
@@ -15,12 +15,11 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tracing_subscriber::fmt::MakeWriter;
 
-/// Lines of the command's log that wait for whoever reads them, in bytes: those of some 5,000 requests. Further ones are
-/// dropped and counted, since no request waits for its line to be read.
+/// Maximum size of the lines that wait to be written, in bytes: about 5,000 requests. Further lines are dropped and
+/// counted, because no request waits for the log.
 const LOG_BYTES: usize = 1024 * 1024;
 
-// The memory plan sets aside the lines, and as much again for the queue that they wait in and for what the allocator rounds
-// up.
+// The memory plan reserves twice the size, for the growth of the queue and the allocator's rounding.
 const _: () = assert!(2 * LOG_BYTES <= LOG_QUEUE_BYTES);
 
 /// Format of the log.
@@ -50,11 +49,11 @@ impl From<LogLevel> for tracing::Level {
     }
 }
 
-/// The running log. When it is dropped, the lines that wait are written, for as long as a second.
+/// The running log. Dropping it writes the waiting lines, for a second at most.
 #[derive(Debug)]
 pub(crate) struct Log {
     queue: Arc<Queue>,
-    /// Is closed when the last line has been written.
+    /// Closed when the last line has been written.
     is_closed: Receiver<()>,
 }
 
@@ -62,22 +61,22 @@ impl Drop for Log {
     fn drop(&mut self) {
         const LONGEST: Duration = Duration::from_secs(1);
         self.queue.close();
-        // Whoever reads it may be stuck.
+        // The reader may be stuck.
         let _ = self.is_closed.recv_timeout(LONGEST);
     }
 }
 
 impl Log {
-    /// Logs to standard error from here on, on a thread of its own: lines wait in a queue of [`LOG_BYTES`], and those
-    /// that find no room in it are dropped and counted.
+    /// Starts the log on a thread of its own. Lines wait in a queue of [`LOG_BYTES`], and are dropped and counted if it
+    /// is full.
     ///
     /// # Errors
-    /// When there cannot be such a thread.
+    /// The system cannot start a thread.
     pub(crate) fn start(format: LogFormat, level: LogLevel) -> io::Result<Self> {
         let (lines, log) = queue(io::stderr())?;
         let subscriber = tracing_subscriber::fmt()
             .with_writer(lines)
-            // It would tell of a failure on standard error, and end the request where that is closed.
+            // An error of the log would be printed on standard error, and panic if that is closed.
             .log_internal_errors(false)
             .with_ansi(is_coloured(
                 io::stderr().is_terminal(),
@@ -95,19 +94,18 @@ impl Log {
         Ok(log)
     }
 
-    /// Counts the lines that were dropped, for `/metrics`.
+    /// Returns the collector of the dropped lines, for `/metrics`.
     pub(crate) fn dropped_lines_collector(&self) -> Box<dyn Collector> {
         Box::new(DroppedLinesCollector(Arc::clone(&self.queue)))
     }
 }
 
-/// Whether lines are coloured: on a terminal, unless somebody does not want it (<https://no-color.org>).
+/// Returns whether lines are coloured: on a terminal, unless `NO_COLOR` is set (<https://no-color.org>).
 fn is_coloured(is_terminal: bool, no_color: Option<OsString>) -> bool {
     is_terminal && no_color.is_none_or(|value| value.is_empty())
 }
 
-/// Prints on a thread of its own: whoever should read it may be stuck, or have gone, and neither is a reason not to
-/// serve.
+/// Prints the announcement on a thread of its own. The reader may be stuck or gone, and the server starts nevertheless.
 pub(crate) fn announce(text: String) -> io::Result<()> {
     std::thread::Builder::new()
         .name("millpond-announcement".into())
@@ -117,10 +115,11 @@ pub(crate) fn announce(text: String) -> io::Result<()> {
     Ok(())
 }
 
-/// How long lines are gathered before they are written. To wake the writer for each costs more than the line does.
+/// Time for which lines are collected before they are written. Waking the writer for each line costs more than the
+/// line.
 const BATCH_TIME: Duration = Duration::from_millis(5);
 
-/// What waits to be written, and how many lines do not wait any more because they never will be.
+/// Lines that wait to be written, and the number of dropped ones.
 #[derive(Debug, Default)]
 struct Queue {
     lines: Mutex<QueuedLines>,
@@ -131,9 +130,9 @@ struct Queue {
 #[derive(Debug, Default)]
 struct QueuedLines {
     bytes: Vec<u8>,
-    /// What the writer has taken and not yet written, in bytes.
+    /// Bytes that the writer has taken and not yet written.
     taken_bytes: usize,
-    /// The writer has nothing to do.
+    /// Whether the writer waits for lines.
     is_writer_idle: bool,
     is_closed: bool,
 }
@@ -155,7 +154,7 @@ impl Queue {
         }
     }
 
-    /// What waits, once something does; `None` once nothing will. What is given for it takes what comes next.
+    /// Waits until there are lines, and swaps them for `empty`. Returns `None` after the end.
     fn take(&self, empty: Vec<u8>) -> Option<Vec<u8>> {
         let mut queued = self.queued();
         queued.taken_bytes = 0;
@@ -178,7 +177,7 @@ impl Queue {
     }
 
     fn write_on(&self, mut writer: impl Write) {
-        /// A buffer that has grown beyond what a busy server needs is not kept.
+        /// Maximum size of a buffer that is reused. A larger one was for an exceptional load.
         const SPARE_BUFFER_BYTES: usize = LOG_BYTES / 8;
         let mut empty = Vec::new();
         while let Some(mut lines) = self.take(empty) {
@@ -187,7 +186,7 @@ impl Queue {
                 match writer.write(rest) {
                     Ok(count @ 1..) => rest = rest.get(count..).unwrap_or_default(),
                     Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                    // Whoever read it has gone, most likely. There is nobody left to tell.
+                    // The reader has probably gone. Nothing can be reported any more.
                     Ok(_) | Err(_) => {
                         let lines = rest.split_inclusive(|byte| *byte == b'\n').count();
                         self.dropped_lines
@@ -208,7 +207,7 @@ impl Queue {
     }
 }
 
-/// A queue, and the thread that writes what is in it.
+/// Returns a queue, and starts the thread that writes its lines.
 fn queue(writer: impl Write + Send + 'static) -> io::Result<(Lines, Log)> {
     let queue = Arc::<Queue>::default();
     let (of_writer, (closed, is_closed)) = (Arc::clone(&queue), channel());
@@ -225,7 +224,7 @@ fn queue(writer: impl Write + Send + 'static) -> io::Result<(Lines, Log)> {
     Ok((Lines(queue), log))
 }
 
-/// The queue's entrance. A whole line is written at a time.
+/// Writer into the queue. Each write is a whole line.
 #[derive(Debug, Clone)]
 struct Lines(Arc<Queue>);
 
@@ -248,7 +247,7 @@ impl<'a> MakeWriter<'a> for Lines {
     }
 }
 
-/// The count of lines that were dropped, as a metric.
+/// Collector of the number of dropped lines.
 #[derive(Debug)]
 struct DroppedLinesCollector(Arc<Queue>);
 
@@ -268,7 +267,7 @@ mod tests {
     use super::*;
     use std::sync::mpsc::Sender;
 
-    /// A reader that takes a line only when it is told to.
+    /// A reader that takes a line on a signal.
     struct Slow {
         take: Receiver<()>,
         taken: Arc<Mutex<Vec<u8>>>,
@@ -276,7 +275,7 @@ mod tests {
 
     impl Write for Slow {
         fn write(&mut self, line: &[u8]) -> io::Result<usize> {
-            // Once the other end is gone, it takes everything.
+            // After the other end is gone, it takes everything.
             let _ = self.take.recv();
             self.taken.lock().unwrap().extend_from_slice(line);
             Ok(line.len())

@@ -214,14 +214,14 @@ pub(crate) struct Serve {
     log_level: LogLevel,
 }
 
-/// Where the admin listener listens unless told otherwise: on this machine only, at a port that IANA has given to nobody.
-/// It is not 9090, which is Prometheus's own, nor one from there to 9999, which its exporters have divided among them.
+/// Default address of the admin listener: local, on a port that IANA has not assigned. Port 9090 is Prometheus's, and
+/// those up to 9999 are its exporters'.
 const ADMIN: ListenAddress = ListenAddress::Tcp {
     host: Host::One(IpAddr::V4(Ipv4Addr::LOCALHOST)),
     port: 8079,
 };
 
-/// Where the admin listener listens, if anywhere.
+/// Address of the admin listener, or `off`.
 #[derive(Debug, Clone)]
 struct AdminAddress(Option<ListenAddress>);
 
@@ -235,11 +235,11 @@ fn parse_admin(text: &str) -> Result<AdminAddress, String> {
     }
 }
 
-/// Values that were given at once: a variable of the environment has room for one text only.
+/// Values of one option. An environment variable has to contain all of them.
 #[derive(Debug, Clone)]
 struct List<T>(Vec<T>);
 
-/// Reads values with commas or spaces between them.
+/// Parses values separated by commas or spaces.
 fn list<T>(
     parse: fn(&str) -> Result<T, String>,
 ) -> impl Fn(&str) -> Result<List<T>, String> + Clone {
@@ -319,7 +319,7 @@ impl Serve {
             .build()
             .context("cannot start the runtime")?;
         let shutdown = runtime.block_on(Arc::new(self).start(&log));
-        // A read that a disk never answers ends with the process.
+        // The process ends a read that hangs.
         match &shutdown {
             Ok(Shutdown::Graceful) => runtime.shutdown_timeout(BLOCKING_GRACE),
             Ok(Shutdown::Immediate) | Err(_) => runtime.shutdown_background(),
@@ -330,9 +330,9 @@ impl Serve {
         })
     }
 
-    /// Makes everything ready, and serves until a signal ends it.
+    /// Prepares the server, and serves until a signal ends it.
     async fn start(self: Arc<Self>, log: &Log) -> Result<Shutdown> {
-        // Before anything that takes a while: whoever sends a signal need not know how far the start has come.
+        // Signals are handled from the beginning, because the rest of the start takes a while.
         let signals = Signals::take().context("cannot wait for signals")?;
         let serve = Arc::clone(&self);
         let prepared = tokio::task::spawn_blocking(move || serve.prepare());
@@ -343,7 +343,7 @@ impl Serve {
         self.serve(prepared, signals, log).await
     }
 
-    /// All that is read and made before there is a listener. It blocks: compiling a component takes seconds.
+    /// Reads and makes everything before the listeners. It blocks, because compiling a component may take seconds.
     fn prepare(&self) -> Result<PreparedServer> {
         let limits = self.connection_limits();
         limits.check().map_err(hints::of_limit_rate)?;
@@ -437,7 +437,7 @@ impl Serve {
                 let started = self.start_admin(address, millpond, &monitor, &stop, log);
                 Some(started.await?)
             }
-            // Nobody asked for it, so it is no reason not to serve.
+            // The default admin listener is optional.
             None => match self
                 .start_admin(&ADMIN, millpond, &monitor, &stop, log)
                 .await
@@ -472,7 +472,7 @@ impl Serve {
         })
     }
 
-    /// The file's configuration, with what was said here put over it.
+    /// Returns the configuration of the file, overridden by the options.
     fn config(&self) -> Result<Config> {
         let mut config = match &self.config {
             Some(path) => Config::from_file(path)?,
@@ -491,7 +491,7 @@ impl Serve {
         Ok(config)
     }
 
-    /// The sockets to serve on, and where they are.
+    /// Binds the listeners, and returns them with their addresses.
     async fn listen(&self) -> Result<(Vec<Listener>, Vec<BoundAddress>)> {
         let addresses = all(&self.listen);
         ensure!(!addresses.is_empty(), "--listen has no address");
@@ -525,7 +525,7 @@ impl Serve {
         Ok(address)
     }
 
-    /// Writes a report whenever SIGUSR2 comes.
+    /// Writes a report on each SIGUSR2.
     fn report_on_signal(&self, millpond: &Millpond, monitor: &Monitor, mut requests: SignalStream) {
         let folder = self.report_dir.clone().unwrap_or_else(std::env::temp_dir);
         let (millpond, monitor) = (millpond.clone(), monitor.clone());
@@ -547,7 +547,7 @@ impl Serve {
         });
     }
 
-    /// Says what is served, where, by what and within which limits.
+    /// Returns the announcement: addresses, component and limits.
     fn announcement(
         &self,
         millpond: &Millpond,
@@ -596,16 +596,16 @@ impl Serve {
     }
 }
 
-/// Whether reports can be written there: when one is asked for, it is too late to find out.
+/// Checks at the start that reports can be written.
 fn check_reports(folder: &Path) -> Result<()> {
     let written = tempfile::NamedTempFile::new_in(folder);
-    // Why is enough: the name of the file that could not be is no help.
+    // The name of the temporary file would not help.
     let written = written.map_err(|error| std::io::Error::from(error.kind()));
     let written = written.map(drop);
     written.with_context(|| format!("cannot write reports to {}", folder.display()))
 }
 
-/// A page, or else the first file that a URL can name as it is.
+/// Returns `index.html`, or the first file that a URL can name without encoding.
 fn file_to_try(dir: &Path) -> Option<String> {
     let plain = |name: &String| {
         !name.starts_with('.')
@@ -628,7 +628,7 @@ fn file_to_try(dir: &Path) -> Option<String> {
     (!names.is_empty()).then(|| names.swap_remove(index.unwrap_or(0)))
 }
 
-/// Everything that is made before there is a listener.
+/// Everything that is made before the listeners.
 struct PreparedServer {
     millpond: Millpond,
     mount_path: String,
@@ -636,24 +636,24 @@ struct PreparedServer {
     limits: ConnectionLimits,
 }
 
-/// How serving came to its end.
+/// End of the server.
 enum Shutdown {
-    /// Running answers were let end.
+    /// The in-flight responses were sent to their ends.
     Graceful,
-    /// They were not.
+    /// The in-flight responses were cut.
     Immediate,
 }
 
-/// How long what still reads or writes files is waited for when everything else has ended.
+/// Maximum time to wait for threads that read or write files, after everything else has ended.
 const BLOCKING_GRACE: Duration = Duration::from_secs(1);
 
-/// Raises the limit of open files as far as it goes: it is one of the things that bound connections.
+/// Raises the soft limit of open files to the hard limit. It limits the number of connections.
 fn raise_open_files() {
     #[cfg(unix)]
     {
         use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
         let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
-        // Where it may not be raised, it stays.
+        // If it cannot be raised, it stays.
         let _ = setrlimit(
             Resource::Nofile,
             Rlimit {

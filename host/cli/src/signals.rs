@@ -1,26 +1,26 @@
-//! The signals that the server takes: none of them cuts an answer short that could have been let end.
+//! Signals of the server.
 
 use std::io;
 use tokio_util::sync::CancellationToken;
 
-/// What signals ask for.
+/// Requests of signals.
 #[derive(Debug)]
 pub(crate) struct Signals {
-    /// Is cancelled by the first SIGTERM, Ctrl-C or SIGQUIT: running answers are let end.
+    /// Cancelled by the first SIGTERM, SIGINT or SIGQUIT. In-flight responses finish.
     pub(crate) stop: CancellationToken,
-    /// Is cancelled by the second one: nothing is waited for.
+    /// Cancelled by the second one. In-flight responses are cut.
     pub(crate) stop_at_once: CancellationToken,
-    /// SIGHUP: what can be read again is to be.
+    /// SIGHUP: reload the certificate.
     pub(crate) reload: SignalStream,
-    /// SIGUSR2: a report is to be written.
+    /// SIGUSR2: write a report.
     pub(crate) report: SignalStream,
 }
 
 impl Signals {
-    /// Takes the signals from here on, on the current runtime, for as long as that runs.
+    /// Handles the signals from now on, until the current runtime ends.
     ///
     /// # Errors
-    /// When the system has no way to wait for signals.
+    /// The system cannot handle signals.
     pub(crate) fn take() -> io::Result<Self> {
         let (stop, stop_at_once) = (CancellationToken::new(), CancellationToken::new());
         let mut shutdown = ShutdownSignals::new()?;
@@ -59,7 +59,7 @@ mod platform {
     use std::io;
     use tokio::signal::unix::{Signal, SignalKind, signal};
 
-    /// A signal that may come any number of times.
+    /// Stream of one signal.
     #[derive(Debug)]
     pub(crate) struct SignalStream(Signal);
 
@@ -76,14 +76,14 @@ mod platform {
             Ok(SignalStream(signal(SignalKind::user_defined2())?))
         }
 
-        /// Waits for the signal. Several that come while nobody waits are one.
+        /// Waits for the signal. Signals that arrive meanwhile count as one.
         pub(crate) async fn next(&mut self) {
             self.0.recv().await;
         }
     }
 
-    /// The signals that ask the process to end. SIGQUIT is one of them, since a container that was made for nginx sends
-    /// it (`STOPSIGNAL`); who wants a core dump has SIGABRT.
+    /// Signals that end the process. SIGQUIT is one of them, because containers for nginx send it (`STOPSIGNAL`).
+    /// SIGABRT dumps core.
     pub(crate) struct ShutdownSignals([Signal; 3]);
 
     impl ShutdownSignals {
@@ -110,7 +110,7 @@ mod platform {
 mod platform {
     use std::io;
 
-    /// A signal that there is not on this system.
+    /// A signal that this system does not have.
     #[derive(Debug)]
     pub(crate) struct SignalStream;
 
@@ -141,7 +141,7 @@ mod platform {
         }
 
         pub(crate) async fn next(&mut self) {
-            // Without a Ctrl-C to wait for, there is none to come.
+            // Without Ctrl-C, wait forever.
             if tokio::signal::ctrl_c().await.is_err() {
                 std::future::pending::<()>().await;
             }

@@ -10,8 +10,10 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-/// The entry of one request, logged when it is dropped. Without an outcome the request was aborted: only the client that
-/// waits for a response can make the connection drop its future or its body.
+/// The access log entry of one request. Dropping it counts the request and logs the entry.
+///
+/// An entry without an outcome counts as aborted. Only a client that leaves makes the connection drop its future or its
+/// body.
 #[derive(Debug)]
 pub struct AccessLogEntry {
     method: http::Method,
@@ -27,7 +29,7 @@ pub struct AccessLogEntry {
     ledger: Ledger,
 }
 
-/// How the response cache took part in a request (RFC 9211). Absent if the request did not get that far.
+/// Part of the response cache in a request (RFC 9211). Absent if the request did not get that far.
 #[derive(Debug, Clone, Copy)]
 enum CacheStatus {
     Hit,
@@ -43,15 +45,17 @@ impl fmt::Display for CacheStatus {
     }
 }
 
-/// The `tracing` target of the one event that there is for each request, when it has ended.
+/// Target of the `tracing` event of a request. Each request has one event, at its end.
 pub const ACCESS_LOG: &str = "millpond::access";
 
-/// Longest piece of a target that is logged, in bytes.
+/// Maximum length of a logged target, in bytes. The rest is cut off.
 const LOGGED_TARGET_BYTES: usize = 1024;
 
 impl AccessLogEntry {
-    /// The entry of a request whose head is complete, with a ledger of that limit. The target is in origin-form, or empty
-    /// if it has no path.
+    /// Returns the entry of a request whose head is complete, with a new ledger.
+    ///
+    /// `target` is in origin-form, or empty if the request has no path. `limit_bytes` is the maximum memory of the
+    /// request, of all kinds together.
     #[must_use]
     pub fn new(
         method: &http::Method,
@@ -68,7 +72,9 @@ impl AccessLogEntry {
         AccessLogEntry::with_ledger(ledger, route, method, target, registry)
     }
 
-    /// The same where there is a ledger already, of a request for that route.
+    /// Returns the entry of a request that has a ledger already.
+    ///
+    /// The owner of `ledger` has to be a request with this method and route.
     #[must_use]
     pub fn with_ledger(
         ledger: Ledger,
@@ -94,50 +100,50 @@ impl AccessLogEntry {
         }
     }
 
-    /// What the request holds.
+    /// Ledger of the request.
     #[must_use]
     pub fn ledger(&self) -> &Ledger {
         &self.ledger
     }
 
-    /// The route that its target follows.
+    /// Route of the request's target.
     #[must_use]
     pub fn route(&self) -> &Arc<Route> {
         &self.route
     }
 
-    /// The response's head was made, with that status.
+    /// Sets the status of the response.
     pub fn set_status(&mut self, status: StatusCode) {
         self.status = Some(status);
     }
 
-    /// Counts bytes of the body that were sent.
+    /// Adds bytes of the body that were sent.
     pub fn add_body_bytes(&mut self, bytes: usize) {
         self.body_bytes += bytes as u64;
     }
 
-    /// The most that the guest's memories and tables took together, in bytes.
+    /// Sets the maximum memory that the guest held at one time in linear memories and tables, in bytes.
     pub fn set_guest_peak_bytes(&mut self, peak_bytes: usize) {
         self.peak_guest_bytes = peak_bytes;
     }
 
-    /// The response comes from the response cache.
+    /// Records that the response comes from the response cache.
     pub fn cache_hit(&mut self) {
         self.cache = Some(CacheStatus::Hit);
         self.registry.count_response_cache_hit();
     }
 
-    /// The component is asked for the response.
+    /// Records that the component makes the response.
     pub fn cache_miss(&mut self) {
         self.cache = Some(CacheStatus::Miss);
     }
 
-    /// Sets the outcome. The first one counts.
+    /// Sets the outcome. Only the first call has an effect.
     pub fn finish(&mut self, outcome: Outcome) {
         self.outcome.get_or_insert(outcome);
     }
 
-    /// Sets the outcome, with the error that led to it.
+    /// Sets the outcome, with the error that led to it. Only the first outcome counts.
     pub fn finish_with(&mut self, outcome: Outcome, error: impl Into<String>) {
         if self.outcome.is_none() {
             self.outcome = Some(outcome);
@@ -158,7 +164,7 @@ impl Drop for AccessLogEntry {
             duration,
             peak_bytes: self.ledger.peak_bytes(),
         });
-        // The names stand once, here; the level is all that differs.
+        // One list of fields for every level.
         macro_rules! log {
             ($level:ident) => {
                 tracing::$level!(
@@ -184,11 +190,10 @@ impl Drop for AccessLogEntry {
     }
 }
 
-/// A target as it is logged: on one line, whatever a client puts into it, and without what would let a reader of the log
-/// in, such as a signature.
+/// A target for the log: on one line, with secrets such as signatures replaced.
 struct RedactedTarget<'a>(&'a str);
 
-/// Stands in the log for a secret.
+/// Replacement of a secret in the log.
 const REDACTED: &str = "[redacted]";
 
 impl fmt::Display for RedactedTarget<'_> {
@@ -213,8 +218,8 @@ impl fmt::Display for RedactedTarget<'_> {
     }
 }
 
-/// Whether a query's parameter of that name is a secret: ours is `sig`; the others are those of signed URLs elsewhere
-/// (`X-Amz-Signature`, `access_token`), since a component may be anyone's.
+/// Returns whether a query parameter is a secret. `sig` is millpond's own. The other names occur in signed URLs of
+/// other programs (`X-Amz-Signature`, `access_token`), because a component may come from anyone.
 fn is_secret(name: &str) -> bool {
     let ends_with = |word: &str| {
         let start = name.len().checked_sub(word.len());

@@ -1,8 +1,10 @@
-//! Accounts of the memory that requests and connections hold: charged where it is taken, given back by drop.
+//! Ledgers of the memory that requests and connections hold. Memory is charged where it is allocated and released by
+//! drop.
 //!
-//! A [`Ledger`] belongs to one owner: a request, a connection, or the host itself. Each thing that is held for the owner
-//! has a [`Charge`] of a [`Kind`]. The [`LedgerRegistry`] of a host know all ledgers and how requests ended, a [`Budget`] is
-//! the memory that they reserve from, and the [`monitor`] compares all of it with what the process has.
+//! A [`Ledger`] belongs to one [`Owner`]: a request, a connection, or the host itself. Each thing held for the owner
+//! has a [`Charge`] of a [`Kind`]. A [`LedgerRegistry`] knows all ledgers of a host, and counts the ended requests by
+//! [`Outcome`]. Responses reserve their memory from a [`Budget`] before they start. The [`monitor`] compares the
+//! ledgers with the memory of the process, and warns of leaks.
 
 #![forbid(unsafe_code)]
 

@@ -16,17 +16,17 @@ const CODES: [&str; 5] = ["none", "2xx", "3xx", "4xx", "5xx"];
 #[derive(Debug, Default)]
 pub(crate) struct RequestCounts([[[AtomicU64; CODES.len()]; METHODS.len()]; Outcome::ALL.len()]);
 
-/// Number of ended requests with one outcome, method and status class.
+/// Number of ended requests with one outcome, method and class of status code.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct RequestCount {
-    /// How the requests ended.
+    /// Outcome of the requests.
     pub outcome: Outcome,
-    /// Their method, or `other`.
+    /// Method of the requests, or `other`.
     pub method: &'static str,
-    /// The class of their status code as in `2xx`, or `none` if there was no response.
+    /// Class of the status code, as in `2xx`. `none` if there was no response.
     pub code: &'static str,
-    /// How many there were.
+    /// Number of requests.
     pub count: u64,
 }
 
@@ -38,7 +38,7 @@ impl RequestCounts {
         self.0[outcome as usize][method][code].fetch_add(1, Ordering::AcqRel);
     }
 
-    /// All counts, those of zero too.
+    /// All counts, including zeros.
     pub(crate) fn all(&self) -> impl Iterator<Item = RequestCount> + '_ {
         Outcome::ALL.into_iter().flat_map(move |outcome| {
             let of_outcome = METHODS.iter().zip(&self.0[outcome as usize]);

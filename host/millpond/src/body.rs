@@ -1,7 +1,7 @@
-//! A response's body: its parts in order, read piece by piece as the client takes them.
+//! Body of a response. Reads its parts in order, one chunk at a time, as the client takes them.
 //!
-//! It holds open files and at most one piece at a time, and no instance: that was freed before the head left.
-//! Dropped at any moment, it closes its files and gives back its memory at once.
+//! It holds open files and one chunk at most. It holds no instance of `media-serve`, because the service frees that
+//! before the head is sent. Dropping the body closes its files and releases its memory at once.
 
 use crate::downstream::{CHUNK_BYTES, Downstream};
 use crate::error::RequestError;
@@ -21,18 +21,17 @@ use std::task::{Context, Poll, ready};
 
 /// The body of a millpond response.
 ///
-/// On a connection of millpond's own server one piece is on its way at a time. Elsewhere whoever polls says how many
-/// they keep: each is charged to the request until it is dropped, so that whoever collects a body needs a
-/// [`crate::Limits::request_memory_bytes`] that it fits into.
+/// On a connection of millpond's own server, one chunk is in flight at a time. On other servers the caller decides how
+/// many frames it keeps. Each frame is charged to the request until it is dropped. A caller that collects the body
+/// needs a [`crate::Limits::request_memory_bytes`] that the body fits into.
 ///
 /// # Errors
-/// A frame is an error when the store cannot read, when a file has shrunk, or when the pieces that are kept come to more than
-/// the request may hold. The server has to abort the connection then, as hyper does: a short body must never look
-/// whole.
+/// A frame is an error if the store cannot read, a file has shrunk, or the held frames exceed the memory of the
+/// request. The server has to abort the connection then, as hyper does. A short body must never look complete.
 #[derive(Debug)]
 pub struct MediaBody {
     parts: VecDeque<BodyPart>,
-    /// Bytes not yet given out, where that is known.
+    /// Bytes that have not been returned yet, if the length is known.
     remaining: Option<u64>,
     pending: Option<PendingRead>,
     buffer: BytesMut,
@@ -53,33 +52,33 @@ impl Drop for MediaBody {
     }
 }
 
-/// One piece of a body: `variant part` of `wit/media-serve.wit`, with the handle taken out of the instance.
+/// A part of a body: `variant part` of `wit/media-serve.wit`, with the stream taken out of the instance.
 #[derive(Debug)]
 pub(crate) enum BodyPart {
-    /// Bytes made by the guest or the host.
+    /// Bytes that the guest or the host made.
     Bytes(Bytes),
-    /// Bytes of the store's.
+    /// Bytes of the media store.
     Stream(MediaStream),
-    /// Bytes that an instance for `wasi:http` moves itself.
+    /// Bytes that an instance of `wasi:http` writes itself.
     StreamingInstance {
         /// The instance.
         instance: Box<dyn ChunkSource>,
-        /// How many it has promised, where it has.
+        /// `Content-Length` of the response, if it has one.
         length: Option<u64>,
     },
 }
 
-/// An instance that moves the bytes of a body itself.
+/// An instance that writes the bytes of a body itself.
 pub(crate) trait ChunkSource: std::fmt::Debug + Send {
-    /// The next chunk. An instance that traps, or gives nothing for too long, ends the body with an error.
+    /// Returns the next chunk. An instance that traps, or returns nothing for too long, ends the body with an error.
     fn poll_chunk(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, RequestError>>>;
 
-    /// The most memory that the instance took so far.
+    /// Maximum memory of the instance so far, in bytes.
     fn peak_guest_bytes(&self) -> usize;
 }
 
 impl BodyPart {
-    /// Length in bytes, where it is known.
+    /// Length in bytes, if it is known.
     pub(crate) fn length(&self) -> Option<u64> {
         match self {
             BodyPart::Bytes(bytes) => Some(bytes.len() as u64),
@@ -89,17 +88,17 @@ impl BodyPart {
     }
 }
 
-/// The next piece, which was not there at once.
+/// Read of the next chunk that did not complete at once.
 #[derive(Debug)]
 enum PendingRead {
-    /// On a thread that may wait for its file system.
+    /// Read on a thread that may block on its file system.
     File(BlockingTask<io::Result<(FileSlice, BytesMut)>>),
-    /// From a store of the program's.
+    /// Read of a program's own store.
     ChunkStream(ReadChunk),
 }
 
-/// The way to the socket, on which one piece is at a time. The answer lasts for as long as the body or a piece of
-/// it does.
+/// Slot for the chunk in flight. It holds the connection's part in the response until the body and its last chunk are
+/// dropped.
 #[derive(Debug)]
 struct InFlightSlot {
     is_taken: AtomicBool,
@@ -108,20 +107,20 @@ struct InFlightSlot {
 }
 
 impl InFlightSlot {
-    /// How much may lie between file and socket.
+    /// Maximum bytes between file and socket.
     fn chunk_bytes(&self) -> usize {
         let downstream = self.downstream.as_ref();
         downstream.map_or(CHUNK_BYTES, |downstream| downstream.chunk_bytes())
     }
 
     fn poll_free(&self, cx: &mut Context<'_>) -> Poll<()> {
-        // Whoever keeps pieces, as for collecting a body, would wait for ever for one to be dropped.
+        // A caller that collects frames would wait forever for the first one to be dropped.
         if self.downstream.is_none() {
             return Poll::Ready(());
         }
         if self.is_taken.load(Ordering::Acquire) {
             self.freed.register(cx.waker());
-            // It may have been freed between the two.
+            // The chunk may have been dropped before the waker was registered.
             if self.is_taken.load(Ordering::Acquire) {
                 return Poll::Pending;
             }
@@ -130,13 +129,13 @@ impl InFlightSlot {
     }
 }
 
-/// Bytes on their way, which free the lane once the socket has taken them, or will not.
+/// A chunk in flight. It frees the slot when it is dropped.
 struct InFlightChunk {
     bytes: Bytes,
-    /// It stands for bytes of a file, which the connection holds open until the piece has gone.
+    /// Placeholder for bytes of a file, which the connection holds open until the chunk is dropped.
     is_sendfile: bool,
     slot: Arc<InFlightSlot>,
-    /// That of the buffer, where the piece takes it along.
+    /// Charge of the buffer, if this chunk owns the buffer.
     _charge: Option<Charge>,
 }
 
@@ -158,8 +157,8 @@ impl Drop for InFlightChunk {
 }
 
 impl MediaBody {
-    /// A body of these parts, which ends its record when it ends. `downstream` is the connection's part in it, where
-    /// there is a connection of ours.
+    /// Returns a body of these parts. It finishes `log_entry` at its end. `downstream` is absent on other servers than
+    /// millpond's own.
     pub(crate) fn new(
         parts: Vec<BodyPart>,
         response: Charge,
@@ -188,7 +187,7 @@ impl MediaBody {
         body
     }
 
-    /// The next piece, or what is wrong with it.
+    /// Returns the next chunk.
     fn poll_chunk(&mut self, cx: &mut Context<'_>) -> Poll<Option<io::Result<Bytes>>> {
         loop {
             if let Some(pending) = &mut self.pending {
@@ -222,7 +221,7 @@ impl MediaBody {
                 }
                 Some(BodyPart::Stream(_) | BodyPart::StreamingInstance { .. }) => {
                     ready!(self.slot.poll_free(cx));
-                    // Before anything is read, so that nothing is held meanwhile.
+                    // Waits before the read, so that no memory is held meanwhile.
                     if let Some(rate_limiter) = &mut self.rate_limiter {
                         ready!(rate_limiter.poll_ready(cx));
                     }
@@ -248,7 +247,7 @@ impl MediaBody {
             let mut slice = match stream {
                 MediaStream::File(slice) => slice,
                 MediaStream::ChunkStream(chunks) => {
-                    // What is charged is room for one piece, and this one is not ours.
+                    // The charge is for one chunk, and the store allocates this one.
                     self.buffer = BytesMut::new();
                     self.pending = Some(PendingRead::ChunkStream(chunks.read(chunk_bytes)));
                     continue;
@@ -277,8 +276,8 @@ impl MediaBody {
         }
     }
 
-    /// The next bytes from their file, where the connection has the kernel take them out of it. They are in nobody's memory
-    /// but the page cache, so nothing is charged, and the piece may be a large one.
+    /// Passes the next bytes of a file to `sendfile(2)`, if the connection can. They stay in the page cache, so nothing
+    /// is charged and the chunk may be large.
     fn try_sendfile(&mut self, stream: &mut MediaStream) -> Option<Bytes> {
         let MediaStream::File(slice) = stream else {
             return None;
@@ -291,12 +290,12 @@ impl MediaBody {
             .map_or(usize::MAX, RateLimiter::chunk_bytes);
         let bytes = downstream.sendfile(slice.take_sendfile_range(most.min(rate_limit_bytes))?);
         self.buffer = BytesMut::new();
-        // Less is never too much.
+        // Shrinking a charge never fails.
         let _ = self.buffer_charge.resize(0);
         Some(bytes)
     }
 
-    /// What an instance gave, which is charged by its store already, or the end of that.
+    /// Handles a chunk of an instance, which the instance's store has charged already, or its end.
     fn on_instance_chunk(
         &mut self,
         chunk: Option<Result<Bytes, RequestError>>,
@@ -323,7 +322,7 @@ impl MediaBody {
         Ok(Some(self.issue(bytes, None, false)))
     }
 
-    /// Charges the next piece, and says how large it may be. The last piece's buffer serves again, since the lane is
+    /// Charges the next chunk, and returns its maximum length. The last chunk's buffer is reused, because the slot is
     /// free.
     fn reserve_chunk(&mut self, stream: &MediaStream) -> Result<usize, LimitExceeded> {
         let rate_limit_bytes = self
@@ -345,11 +344,11 @@ impl MediaBody {
         Ok(chunk_bytes)
     }
 
-    /// What was read, with the rest of its stream put back in line.
+    /// Handles a chunk that was read, and requeues the rest of its stream.
     fn on_file_chunk(&mut self, rest: MediaStream, bytes: Bytes) -> Bytes {
         let is_last = rest.remaining() == 0 && self.parts.is_empty();
         self.requeue(rest);
-        // The buffer is the body's until the last piece takes it along; where pieces may be kept, each has its own.
+        // The last chunk owns the buffer. On other servers each frame owns its own.
         let takes_buffer = is_last || self.slot.downstream.is_none();
         let charge = takes_buffer.then(|| {
             let empty = self.buffer_charge.empty_sibling();
@@ -364,7 +363,7 @@ impl MediaBody {
         }
     }
 
-    /// The bytes on their way, which is free again when they have gone.
+    /// Puts a chunk into the slot, which is free again when the chunk is dropped.
     fn issue(&mut self, bytes: Bytes, charge: Option<Charge>, is_sendfile: bool) -> Bytes {
         if let Some(rate_limiter) = &mut self.rate_limiter {
             rate_limiter.on_read(bytes.len());

@@ -1,8 +1,9 @@
-//! The response cache: responses that the guest declares cacheable (`record cacheability` of `wit/media-serve.wit`).
+//! The response cache: stores responses that the guest declares cacheable (`record cacheability` of
+//! `wit/media-serve.wit`).
 //!
-//! A cache key is a request's method, its target, and its lines of every field that some response varies by
-//! (RFC 9111 section 4.1). A stored response lists the objects that its guest opened. Before each use they are opened
-//! again, and the response is stale unless the store returns the same. The cache holds no media bytes.
+//! A cache key consists of a request's method, its target, and its lines of every field that some response varies by
+//! (RFC 9111 section 4.1). A stored response lists the objects that its guest opened. Before each use the cache opens
+//! them again, and a different result makes the response stale. The cache holds no bytes of media.
 
 use crate::body::BodyPart;
 use crate::engine::media::response::{PartRecipe, Recipe};
@@ -25,13 +26,13 @@ use tokio::time::timeout;
 /// The response cache of one host.
 pub(crate) struct ResponseCache {
     entries: Cache<Vec<u8>, CacheEntry, ResponseWeighter>,
-    /// Every field that a response has varied by.
+    /// Fields that responses vary by.
     fields: ArcSwap<Vec<HeaderName>>,
-    /// Locked while a field is added.
+    /// Held while a field is added.
     adding: Mutex<()>,
 }
 
-/// Maximum size of a cache key, in bytes. Few requests have a longer one; the guest answers those.
+/// Maximum size of a cache key, in bytes. Few requests have a longer one, and the guest answers those.
 const KEY_BYTES: usize = 2 * 1024;
 
 /// Maximum size of a stored response, in bytes: its head, and the parts that the guest made.
@@ -40,13 +41,14 @@ const STORED_RESPONSE_BYTES: usize = 16 * 1024;
 /// Maximum number of fields that responses vary by. A response that varies by a further one is not stored.
 const VARY_FIELDS: usize = 32;
 
-/// Lifetime of the entry that says that a response is not cacheable. Requests do not wait for each other until then.
+/// Lifetime of an entry for a response that is not cacheable. Until then requests with its key do not wait for each
+/// other.
 const UNCACHEABLE_TTL: Duration = Duration::from_secs(1);
 
 /// The part of a request that selects a stored response.
 pub(crate) struct CacheKey {
     bytes: Vec<u8>,
-    /// Number of fields in the key, from the beginning of [`ResponseCache::fields`].
+    /// Number of fields in the key, counted from the start of [`ResponseCache::fields`].
     fields: usize,
 }
 
@@ -85,7 +87,7 @@ pub(crate) struct FillGuard<'a> {
 }
 
 impl ResponseCache {
-    /// A cache of that size in bytes.
+    /// Returns an empty cache of `max_bytes` at most.
     pub(crate) fn new(max_bytes: usize) -> Self {
         const USUAL_BYTES: usize = 2 * 1024;
         ResponseCache {
@@ -99,19 +101,19 @@ impl ResponseCache {
         }
     }
 
-    /// Size of all entries now, in bytes.
+    /// Size of all entries, in bytes.
     pub(crate) fn bytes(&self) -> usize {
         usize::try_from(self.entries.weight()).unwrap_or(usize::MAX)
     }
 
-    /// Returns the key of a request; `None` if no response to it is ever stored.
+    /// Returns the cache key of a request. `None` if the cache never stores a response to it.
     pub(crate) fn cache_key<'a, L: Iterator<Item = &'a [u8]>>(
         &self,
         method: &Method,
         target: &str,
         lines: impl Fn(&HeaderName) -> L,
     ) -> Option<CacheKey> {
-        /// Terminates a part of the key: no method, target or length begins with it.
+        /// Terminates a part of the key. No method, target or length begins with it.
         const END: u8 = 0xff;
         if !matches!(*method, Method::GET | Method::HEAD) || target.len() > KEY_BYTES {
             return None;
@@ -124,7 +126,7 @@ impl ResponseCache {
         bytes.push(END);
         for name in names.iter() {
             for line in lines(name) {
-                // A longer line makes the key too long anyway.
+                // A longer line would exceed the maximum size of a key.
                 let length = u16::try_from(line.len())
                     .ok()
                     .filter(|length| *length < 0xff00)?;
@@ -139,13 +141,13 @@ impl ResponseCache {
         })
     }
 
-    /// Returns the fresh response under a key without waiting.
+    /// Returns the fresh response of a key, without waiting.
     pub(crate) fn try_look_up(&self, cache_key: &CacheKey) -> Option<Arc<StoredResponse>> {
         let entry = self.entries.get(cache_key.bytes.as_slice())?;
         entry.response.filter(|_| Instant::now() < entry.until)
     }
 
-    /// Looks a key up. While another request fills the entry, this waits, for `max_wait` at most.
+    /// Looks up a key. If another request is filling the entry, this waits for it, for `max_wait` at most.
     pub(crate) async fn look_up(&self, cache_key: &CacheKey, max_wait: Duration) -> Lookup<'_> {
         let bytes = cache_key.bytes.as_slice();
         if let Some(entry) = self.entries.get(bytes) {
@@ -176,7 +178,7 @@ impl ResponseCache {
         self.entries.remove_if(cache_key.bytes.as_slice(), is_it);
     }
 
-    /// Whether a key with that many fields has every field of `vary`. If not, later keys will.
+    /// Returns whether a key with this number of fields includes every field of `vary`. If not, later keys do.
     fn has_vary_fields(&self, fields: usize, vary: &[HeaderName]) -> bool {
         let names = self.fields.load();
         let asked = names.get(..fields).unwrap_or_default();
@@ -198,7 +200,7 @@ impl ResponseCache {
 }
 
 impl FillGuard<'_> {
-    /// Fills the entry: with a response, or with the fact that the response is not cacheable.
+    /// Fills the entry. `None` stores that the response is not cacheable.
     pub(crate) fn fill(self, response: Option<StoredResponse>) {
         let response = response
             .filter(|response| response.bytes() <= STORED_RESPONSE_BYTES)
@@ -206,7 +208,7 @@ impl FillGuard<'_> {
         let max_age = response
             .as_ref()
             .map_or(UNCACHEABLE_TTL, |response| response.max_age);
-        // If the entry was removed meanwhile, the waiting requests run the guest.
+        // The entry may have been removed meanwhile. The waiting requests run the guest then.
         let _ = self.guard.insert(CacheEntry {
             until: Instant::now() + max_age,
             response: response.map(Arc::new),
@@ -235,11 +237,11 @@ pub(crate) struct StoredResponse {
     route: Arc<Route>,
 }
 
-/// The store returns something else than when the response was made.
+/// The store returns something else than it did when the response was made.
 pub(crate) struct Stale;
 
 impl Dependency {
-    /// Returns the object that the store has found, if it is the one of then.
+    /// Returns the object that the store has found, if it is unchanged.
     fn compare(&self, found: Result<MediaObject, OpenError>) -> Result<Option<MediaObject>, Stale> {
         match (
             found.and_then(|object| hide_private_by_name(object, &self.key)),
@@ -257,8 +259,8 @@ impl Dependency {
 }
 
 impl StoredResponse {
-    /// What a guest allows to be given again. `None` where its terms are none: a field that has no valid name, private
-    /// media whatever the guest says of it, or a part of unknown making.
+    /// Returns a response that can be stored. `None` if a field name in `vary` is invalid, if the media is private, or
+    /// if the source of a part is unknown.
     pub(crate) fn of(
         recipe: Recipe,
         status: StatusCode,
@@ -296,22 +298,23 @@ impl StoredResponse {
         })
     }
 
-    /// The route of what it answers.
+    /// Route of the request.
     pub(crate) fn route(&self) -> &Arc<Route> {
         &self.route
     }
 
-    /// The answer's status.
+    /// Status of the response.
     pub(crate) fn status(&self) -> StatusCode {
         self.status
     }
 
-    /// The answer as it is written to a connection, where that is known.
+    /// The response as bytes of HTTP/1.1, if it is short enough.
     pub(crate) fn encoded(&self) -> Option<&EncodedResponse> {
         self.encoded.as_ref()
     }
 
-    /// The answer, once more, for a request that has that ledger, if the store tells at once.
+    /// Validates the response against the store, and returns a copy for the request with that ledger. `None` if the
+    /// store would have to wait.
     pub(crate) fn try_revalidate(
         &self,
         media: &Arc<dyn DynMediaStore>,
@@ -321,7 +324,8 @@ impl StoredResponse {
         Some(parts.map(|parts| self.response_with(parts)))
     }
 
-    /// Its parts, once more, for a request that has that ledger, if the store tells at once.
+    /// Validates the response, and returns its parts for the request with that ledger. `None` if the store would have
+    /// to wait.
     pub(crate) fn try_parts(
         &self,
         media: &Arc<dyn DynMediaStore>,
@@ -334,7 +338,7 @@ impl StoredResponse {
         Some(self.parts_from_lookups(found.collect::<Option<Vec<_>>>()?))
     }
 
-    /// The answer, once more, for a request that has that ledger.
+    /// Validates the response against the store, and returns a copy for the request with that ledger.
     pub(crate) async fn revalidate(
         &self,
         media: &Arc<dyn DynMediaStore>,
@@ -354,7 +358,7 @@ impl StoredResponse {
         response
     }
 
-    /// Its parts, if what the store has found for them is the same as then.
+    /// Returns the parts, if every lookup has the same result as before.
     fn parts_from_lookups(
         &self,
         found: Vec<Result<MediaObject, OpenError>>,
@@ -364,7 +368,7 @@ impl StoredResponse {
         self.parts_from_objects(&objects.collect::<Result<Vec<_>, Stale>>()?)
     }
 
-    /// Its parts, made of what was opened for it.
+    /// Returns the parts, made of these objects.
     fn parts_from_objects(&self, objects: &[Option<MediaObject>]) -> Result<Vec<BodyPart>, Stale> {
         let mut parts = Vec::with_capacity(self.parts.len());
         for part in &self.parts {
@@ -379,7 +383,7 @@ impl StoredResponse {
                     let stream = object.map(|object| object.read(*offset, *length));
                     match stream {
                         Some(Ok(stream)) => parts.push(BodyPart::Stream(stream)),
-                        // It would not be the same object.
+                        // The object has another length, so it is another object.
                         _ => return Err(Stale),
                     }
                 }
@@ -404,11 +408,11 @@ impl StoredResponse {
     }
 }
 
-/// An answer as it is written to a connection of HTTP/1.1 (RFC 9112 section 6), for those that are as plain as most are:
-/// few bytes, of one part, and their length is told.
+/// A response encoded for HTTP/1.1 (RFC 9112 section 6). Only short responses with one part and a `Content-Length` have
+/// one.
 pub(crate) struct EncodedResponse {
     head: Bytes,
-    /// What `Content-Length` says; `None` for status 304, which has no content.
+    /// Value of `Content-Length`. `None` for status 304, which has no content.
     content_length: Option<usize>,
     response_bytes: usize,
 }
@@ -438,7 +442,8 @@ impl EncodedResponse {
         };
         let parts_bytes = parts.iter().map(PartRecipe::made_bytes).sum::<usize>();
         let response_bytes = fields_memory_bytes(fields) + parts_bytes;
-        // What is larger has to reserve room of its own, and the date is written where there is none.
+        // A larger response reserves memory of its own. A response with a `Date` keeps that, and the server would add
+        // another.
         if parts.len() > 1
             || !parts.iter().all(is_short)
             || response_bytes > RESPONSE_BYTES
@@ -465,17 +470,17 @@ impl EncodedResponse {
         })
     }
 
-    /// The head: the status line and every field line but `Date`, which is the last.
+    /// Head of the response: the status line, and every field line but `Date`, which the server appends.
     pub(crate) fn head(&self) -> Bytes {
         self.head.clone()
     }
 
-    /// What the answer takes beside the files that it is made of, in bytes.
+    /// Memory of the response without its files, in bytes.
     pub(crate) fn response_bytes(&self) -> usize {
         self.response_bytes
     }
 
-    /// The content, out of what the answer is made of, where it is in memory.
+    /// Returns the content, if it is in memory.
     pub(crate) fn content(&self, parts: Vec<BodyPart>, method: &Method) -> Option<Bytes> {
         let content = match parts.into_iter().next() {
             None => Bytes::new(),
@@ -492,7 +497,7 @@ impl EncodedResponse {
         match self.content_length {
             _ if *method == Method::HEAD => Some(Bytes::new()),
             None => content.is_empty().then_some(content),
-            // hyper has its own place for the field where there is no content.
+            // For empty content hyper writes the field at another place.
             Some(length) => (content.len() == length && length > 0).then_some(content),
         }
     }
@@ -507,7 +512,7 @@ struct ResponseWeighter;
 
 impl Weighter<Vec<u8>, CacheEntry> for ResponseWeighter {
     fn weight(&self, cache_key: &Vec<u8>, entry: &CacheEntry) -> u64 {
-        /// The cache's own, and what the allocator adds.
+        /// Memory of the cache's own entry, and the allocator's rounding.
         const OVERHEAD_BYTES: usize = 128;
         let response = entry
             .response
@@ -525,7 +530,7 @@ mod tests {
     use crate::store::{ObjectInfo, ObjectKey};
     use http::HeaderValue;
 
-    /// What a guest allows to be given again that has opened such media.
+    /// Response of a guest that has opened such media.
     fn of(access: Access) -> Option<StoredResponse> {
         let cacheability = serve::Cacheability {
             vary: vec!["range".into()],

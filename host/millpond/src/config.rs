@@ -8,7 +8,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-/// Settings of the guest. Keys of the TOML file are the fields' names, with `-` for `_`. The guest has a default for each.
+/// Settings of the guest. The TOML file uses the names of the fields, with `-` for `_`. The guest has a default for
+/// each.
 ///
 /// ```
 /// use millpond::Config;
@@ -42,9 +43,9 @@ pub struct Config {
 #[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
 #[non_exhaustive]
 pub struct Cors {
-    /// Origins whose pages may read responses, as in `https://a.example`. Default: every origin.
+    /// Origins whose pages may read responses, as in `https://a.example`. Default: all origins.
     pub origins: Option<Vec<Origin>>,
-    /// Lifetime of a preflight response. Default: a day.
+    /// Lifetime of a preflight response. Default: one day.
     pub max_age: Option<WholeSeconds>,
 }
 
@@ -79,7 +80,7 @@ pub struct Cache {
 #[serde(try_from = "String")]
 pub struct MountPath(Arc<str>);
 
-/// The text is no path to serve files under.
+/// The text is not a valid mount path.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
     "a mount path begins with `/`, has no `?`, `#`, `%` or space, and is neither `/api/media`, where media \
@@ -87,72 +88,72 @@ pub struct MountPath(Arc<str>);
 )]
 pub struct InvalidMountPath;
 
-/// A web origin: scheme, host and port, nothing behind.
+/// A web origin: scheme, host and port (RFC 6454).
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(try_from = "String")]
 pub struct Origin(String);
 
-/// The text is no origin.
+/// The text is not an origin.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
     "an origin is `scheme://host` or `scheme://host:port`, in lower case, with nothing behind it"
 )]
 pub struct InvalidOrigin;
 
-/// A field's value (RFC 9110 section 5.5).
+/// Value of a field (RFC 9110 section 5.5).
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(try_from = "String")]
 pub struct FieldValue(String);
 
-/// The text can be no field's value.
+/// The text is not a valid field value.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("a field's value is visible ASCII and spaces")]
 pub struct InvalidFieldValue;
 
-/// A time in whole seconds, as in `5s`, `10m`, `1d`.
+/// Duration in whole seconds, as in `5s`, `10m`, `1d`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(try_from = "String")]
 pub struct WholeSeconds(u32);
 
-/// The text is no time in whole seconds.
+/// The text is not a duration.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("a time is a number with a unit, as in `5s`, `10m` or `1d`")]
 pub struct InvalidDuration;
 
-/// Keys that signed URLs are made with. They are shown by nothing: not by `Debug`, not by an error.
+/// Keys that sign URLs. `Debug` and errors do not show the secrets.
 #[derive(Clone, Default, Deserialize)]
 #[serde(try_from = "std::collections::BTreeMap<String, String>")]
 pub struct SigningKeys(Vec<Key>);
 
-/// A signing key cannot be used.
+/// The text is not a valid signing key.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
     "a signing key has an id of letters, digits, `-` and `_`, and 16 bytes or more in hexadecimal"
 )]
 pub struct InvalidSigningKey;
 
-/// A configuration that cannot be used, and where it is wrong.
+/// The error of a configuration file.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ConfigError {
     /// The file cannot be read.
     #[error("cannot read the configuration {}", path.display())]
     Read {
-        /// The file.
+        /// Path of the file.
         path: PathBuf,
-        /// Why.
+        /// The system's error.
         source: std::io::Error,
     },
-    /// Something in it is wrong.
+    /// A value or a key of the file is invalid.
     #[error("{}:{line}: {field}: {message}", path.display())]
     Invalid {
-        /// The file.
+        /// Path of the file.
         path: PathBuf,
-        /// The line, counted from 1.
+        /// Line, counted from 1.
         line: usize,
-        /// The field that stands there, or what else does.
+        /// Field at that place, or the text of the line.
         field: String,
-        /// What is wrong with it.
+        /// Description of the error.
         message: String,
     },
 }
@@ -161,7 +162,8 @@ impl Config {
     /// Reads a TOML file.
     ///
     /// # Errors
-    /// [`ConfigError`], which names file, line and field.
+    /// [`ConfigError::Read`] if the file cannot be read, and [`ConfigError::Invalid`] with the line and the field if a
+    /// value is invalid.
     pub fn from_file(path: &Path) -> Result<Self, ConfigError> {
         let text = std::fs::read_to_string(path).map_err(|source| ConfigError::Read {
             path: path.to_owned(),
@@ -173,7 +175,7 @@ impl Config {
             let line = before.matches('\n').count() + 1;
             let content = text.lines().nth(line - 1).unwrap_or_default();
             let field = content.split('=').next().unwrap_or_default().trim();
-            // A value is not told: it may be a secret.
+            // The value may be a secret, so the error does not include it.
             ConfigError::Invalid {
                 path: path.to_owned(),
                 line,
@@ -216,32 +218,32 @@ impl Config {
     }
 }
 
-/// The settings: typed for a guest of the interface, as text by key for a component of `wasi:http`.
+/// Settings in both forms: typed for `millpond:media/settings`, and as text by key for `wasi:config`.
 pub(crate) struct GuestSettings {
     typed: settings::Settings,
     pairs: Vec<(String, String)>,
     signing_keys: SigningKeys,
-    /// Whether the log has it that there is private media and no key.
+    /// Whether the log has a warning that there is private media and no key.
     has_warned_of_no_key: AtomicBool,
 }
 
 impl GuestSettings {
-    /// Settings without secrets.
+    /// Settings without the signing keys.
     pub(crate) fn typed(&self) -> &settings::Settings {
         &self.typed
     }
 
-    /// Keys that sign URLs.
+    /// Signing keys.
     pub(crate) fn signing_keys(&self) -> &[Key] {
         &self.signing_keys.0
     }
 
-    /// Settings without secrets, as text by key.
+    /// Settings without the signing keys, as text by key.
     pub(crate) fn pairs(&self) -> &[(String, String)] {
         &self.pairs
     }
 
-    /// Returns a setting as text. It may be a secret.
+    /// Returns a setting as text. The signing keys are one of them.
     pub(crate) fn get(&self, key: &str) -> Option<String> {
         if key == SIGNING_KEYS {
             return Some(self.signing_keys.to_text());
@@ -250,7 +252,7 @@ impl GuestSettings {
         found.map(|(_, value)| value.clone())
     }
 
-    /// Logs once that private media was requested while there is no key to sign URLs with.
+    /// Warns once if private media is requested and there is no signing key.
     pub(crate) fn warn_of_private_without_key(&self) {
         if self.signing_keys.is_empty() && !self.has_warned_of_no_key.swap(true, Ordering::Relaxed)
         {
@@ -262,17 +264,17 @@ impl GuestSettings {
 }
 
 impl SigningKeys {
-    /// Reads `<id>:<secret in hexadecimal>`, with a space or a comma between them.
+    /// Parses `<id>:<secret in hexadecimal>`. Spaces or commas separate several keys.
     ///
     /// # Errors
-    /// [`InvalidSigningKey`].
+    /// [`InvalidSigningKey`], if a key has another form or its secret is shorter than 16 bytes.
     pub fn parse(text: &str) -> Result<Self, InvalidSigningKey> {
         settings::parse_signing_keys(text)
             .map(SigningKeys)
             .map_err(|_| InvalidSigningKey)
     }
 
-    /// The key of that id, or the first one.
+    /// Returns the key with that id. `None` returns the first key.
     #[must_use]
     pub fn find(&self, id: Option<&str>) -> Option<&Key> {
         match id {
@@ -281,7 +283,7 @@ impl SigningKeys {
         }
     }
 
-    /// Whether there are none.
+    /// Returns whether there are no keys.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
@@ -330,7 +332,7 @@ impl std::str::FromStr for MountPath {
             return Err(InvalidMountPath);
         }
         let path = text.trim_end_matches('/');
-        // What lies there is looked for by its content, so that no file would ever be found.
+        // `/api/media` serves media by content id, so a named file beneath it would never be found.
         if matches!(path.strip_prefix("/api/media"), Some(rest) if rest.is_empty() || rest.starts_with('/'))
         {
             return Err(InvalidMountPath);

@@ -1,4 +1,4 @@
-//! Failures of one request: how it ends by each, and the status that its client gets.
+//! Errors of a request, with their outcome and the response to the client.
 
 use crate::downstream::Rejection;
 use crate::head_size::HeadTooLarge;
@@ -8,7 +8,7 @@ use http::header::{HeaderName, HeaderValue};
 use millpond_ledger::{LimitExceeded, Outcome, Overloaded};
 use std::borrow::Cow;
 
-/// Why a request gets no answer of the guest's, or not all of it.
+/// The error of a request without a complete response of the guest.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum RequestError {
     #[error(transparent)]
@@ -38,7 +38,7 @@ impl From<LimitExceeded> for RequestError {
 }
 
 impl RequestError {
-    /// Why a call into an instance failed, and which limit that was the end of, if it was one.
+    /// Returns the error of a call into an instance. `limit` is the limit that caused it, if one did.
     pub(crate) fn from_trap(error: &wasmtime::Error, limit: Option<Limit>) -> Self {
         if error.is::<wasmtime::PoolConcurrencyLimitError>() {
             return RequestError::NoInstance;
@@ -49,7 +49,7 @@ impl RequestError {
         }
     }
 
-    /// How the request ends by it.
+    /// Outcome of the request.
     pub(crate) fn outcome(&self) -> Outcome {
         match self {
             RequestError::HeadTooLarge(_)
@@ -64,12 +64,12 @@ impl RequestError {
         }
     }
 
-    /// Whether the connection ends with the response.
+    /// Whether the connection closes after the response.
     pub(crate) fn closes(&self) -> bool {
         matches!(self, RequestError::Rejected(rejection) if rejection.closes)
     }
 
-    /// The status, and what a client is told: what to do about it, and nothing of the host's inside.
+    /// Status and message for the client. The message reveals nothing about the host.
     pub(crate) fn status(&self) -> (StatusCode, Cow<'static, str>) {
         let (status, message) = match self {
             RequestError::HeadTooLarge(HeadTooLarge::Target) => {
@@ -100,7 +100,7 @@ impl RequestError {
         (status, message.into())
     }
 
-    /// When to come again, where that makes sense (RFC 9110 section 10.2.3).
+    /// `Retry-After`, in seconds (RFC 9110 section 10.2.3). `None` if a retry is pointless.
     pub(crate) fn retry_after_seconds(&self) -> Option<u64> {
         match self {
             RequestError::Rejected(rejection) => rejection.retry_after_seconds,
@@ -109,7 +109,7 @@ impl RequestError {
     }
 }
 
-/// A guest's answer that cannot be sent.
+/// The error of a guest's response that cannot be sent.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum InvalidResponse {
     #[error("status {0} is not a final status")]
@@ -132,7 +132,7 @@ pub(crate) enum InvalidResponse {
     ContentNotAllowed(StatusCode),
 }
 
-/// An error and its causes in one line.
+/// Returns an error and its causes in one line.
 pub(crate) fn one_line(error: &wasmtime::Error) -> String {
     let causes: Vec<String> = error
         .chain()

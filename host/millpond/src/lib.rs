@@ -1,9 +1,13 @@
-//! Serves media from a WebAssembly component, with the memory of every request known, bounded and given back.
+//! Media server library. A WebAssembly component answers the requests, and the memory of every request is accounted
+//! for, limited and released.
 //!
-//! [`Millpond`] is a `tower` service. The life of a request is one function of it (in `service`): the request is charged to
-//! its ledger, admitted, and given an instance of its own by the engine, which asks the [`store`]. The response is
-//! checked, the instance freed, and the [`MediaBody`] streams. [`Limits`] says what a request may take,
-//! [`LedgerRegistry`] what is held right now, and [`Outcome`] how they ended.
+//! [`Millpond`] is a `tower` service. It charges each request to a ledger, admits it, and gives it an instance of its
+//! own, which opens media in a [`store`]. The instance is freed before the [`MediaBody`] of the response streams.
+//! [`Limits`] sets the maximum of each resource. The [`LedgerRegistry`] knows the memory in use, and the [`Outcome`] of
+//! the ended requests.
+//!
+//! The crate `millpond-server` drives the service over HTTP/1.1, HTTP/2 and TLS. Any other server that takes a `tower`
+//! service does too.
 
 #![deny(unsafe_code)]
 #![cfg_attr(

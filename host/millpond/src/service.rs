@@ -1,4 +1,4 @@
-//! The service: the life of one request, from its head to its body, as one function with its phases in order.
+//! The service: the life of a request from its head to its body, as one function.
 
 use crate::body::{BodyPart, MediaBody};
 use crate::cache::{Lookup, ResponseCache, StoredResponse};
@@ -36,17 +36,17 @@ use std::time::SystemTime;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, timeout, timeout_at};
 
-/// Longest wait for room.
+/// Maximum time that a request waits for memory and an instance.
 const ADMISSION_WAIT: std::time::Duration = std::time::Duration::from_secs(1);
 
-/// A host with one component and one store of media, as a `tower` service: `http` requests in, `http` responses out.
+/// A host with one component and one media store, as a `tower` service.
 ///
-/// Cloning is cheap and shares everything. The embedder serves the responses to the end or drops them; a
-/// dropped response, or a dropped response future, frees all that the request held, at once. What a request's
-/// content holds is not read: the embedder sees to it that the next request is not looked for in it.
+/// Clones share the host. The embedder sends each response to the end, or drops it. Dropping a response, or the future
+/// of one, frees the memory of its request at once. The service does not read the content of requests, so the server
+/// has to find the next request behind it.
 ///
-/// It answers `/api/media/<id>` and what lies beneath [`Config::mount_path`]; a router that takes a prefix off the path
-/// before it asks sees to it that these are left. It needs a tokio runtime with a timer.
+/// The service answers `/api/media/<id>` and the paths beneath [`Config::mount_path`]. A router must not remove these
+/// prefixes. The service needs a tokio runtime with a timer.
 ///
 /// ```
 /// use http_body_util::BodyExt;
@@ -86,21 +86,21 @@ struct ServiceState {
     plan: MemoryPlan,
     budget: Arc<Budget>,
     instances: Arc<Semaphore>,
-    /// None where each request is answered by an instance.
+    /// `None` if the response cache is off.
     cache: Option<ResponseCache>,
 }
 
-/// No instance can be made, and why.
+/// The error of a probe: no instance of the component can be made.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("no instance of the component can be made: {0}")]
 pub struct ProbeError(String);
 
 impl Millpond {
-    /// Compiles the component and makes everything ready for the first request. It takes some tens of milliseconds the
-    /// first time, and blocks.
+    /// Compiles the component, and prepares the host for its first request. It blocks, for some tens of milliseconds
+    /// the first time.
     ///
     /// # Errors
-    /// [`ComponentError`], when the component cannot be served from.
+    /// [`ComponentError`], if the component cannot be served or the memory limit is too low.
     pub fn new(
         source: &Source,
         store: impl MediaStore,
@@ -109,7 +109,7 @@ impl Millpond {
     ) -> Result<Self, ComponentError> {
         let settings = Arc::new(config.settings());
         let engine = ComponentEngine::new(source, &limits, store.folder(), &settings)?;
-        // What the process has by now, its component compiled, is what it has without a request.
+        // With the component compiled, the process has the memory that it takes without a request.
         let baseline_bytes = process::baseline_bytes() + LOG_QUEUE_BYTES;
         let files = process::open_files_limit();
         let store_bytes = store.cache_usage().max_bytes;
@@ -121,7 +121,7 @@ impl Millpond {
             &limits,
         )?;
         let cache_bytes = plan.cache_bytes - store_bytes;
-        // The other half is for whoever does not wait.
+        // The other half of the instances is for requests that do not wait.
         store.limit_waiting(plan.instances / 2);
         Ok(Millpond {
             state: Arc::new(ServiceState {
@@ -139,25 +139,25 @@ impl Millpond {
         })
     }
 
-    /// The component that is served from.
+    /// The component.
     #[must_use]
     pub fn component(&self) -> &Inspection {
         &self.state.inspection
     }
 
-    /// The limits of each request.
+    /// Limits of the host.
     #[must_use]
     pub fn limits(&self) -> &Limits {
         &self.state.limits
     }
 
-    /// The bound of the whole process, and what it is made of.
+    /// Partition of the process's memory limit.
     #[must_use]
     pub fn memory_plan(&self) -> &MemoryPlan {
         &self.state.plan
     }
 
-    /// Memory of the caches now.
+    /// Memory of the caches.
     #[must_use]
     pub fn cache_bytes(&self) -> CacheBytes {
         CacheBytes {
@@ -166,29 +166,29 @@ impl Millpond {
         }
     }
 
-    /// Why the store can open nothing just now, if that is so ([`MediaStore::unavailable`]).
+    /// Reason for which the store cannot open anything now ([`MediaStore::unavailable`]).
     #[must_use]
     pub fn store_unavailable(&self) -> Option<String> {
         self.state.media.unavailable()
     }
 
-    /// What answers in progress reserve from.
+    /// Budget that responses in progress reserve from.
     #[must_use]
     pub fn budget(&self) -> &Arc<Budget> {
         &self.state.budget
     }
 
-    /// What requests hold right now, and how the ended ones ended.
+    /// Registry of the ledgers, with the counts of ended requests.
     #[must_use]
     pub fn registry(&self) -> &Arc<LedgerRegistry> {
         &self.state.registry
     }
 
-    /// Makes an instance as for a request and frees it again, without asking it anything: what tells before
-    /// the first request that there can be one.
+    /// Makes an instance as for a request, and frees it without a call. A success before the first request shows that
+    /// the component works.
     ///
     /// # Errors
-    /// [`ProbeError`], when the component traps at its start, meets a limit, or finds no room.
+    /// [`ProbeError`], if the component traps at its start, hits a limit, or does not fit into memory.
     pub async fn probe(&self) -> Result<(), ProbeError> {
         let state = &self.state;
         let limits = &state.limits;
@@ -222,7 +222,7 @@ impl Millpond {
         Ok(())
     }
 
-    /// Answers one request.
+    /// Responds to one request.
     pub async fn serve<B>(&self, request: Request<B>) -> Response<MediaBody> {
         let (head, _content) = request.into_parts();
         let registry = Arc::clone(&self.state.registry);
@@ -230,7 +230,7 @@ impl Millpond {
         let target = head.uri.path_and_query();
         let target = target.map_or("", |target| target.as_str());
         let mut log_entry = AccessLogEntry::new(&head.method, target, registry, limit_bytes);
-        // On a connection of ours, what the kernel keeps for the response is the request's too.
+        // On millpond's own server, the kernel's memory for the response is charged to the request.
         let exchange = head.extensions.get::<Exchange>();
         let mut downstream = exchange.map(|Exchange(exchange)| {
             Arc::clone(exchange).begin_response(log_entry.route(), &log_entry.ledger().handle())
@@ -249,7 +249,7 @@ impl Millpond {
                 is_last |= error.closes();
                 let response = error_response(&error);
                 let mut charge = log_entry.ledger().empty_charge(Kind::Response);
-                // It is small, and has to be told even where there is no room for it.
+                // The response is small, and has to be sent even if the request's memory is used up.
                 let _ = charge.resize(response_bytes(&response));
                 (response, charge)
             }
@@ -267,8 +267,8 @@ impl Millpond {
 }
 
 impl Millpond {
-    /// Answers a request from the cache, if that needs nothing to be waited for. `None` otherwise: the request goes the
-    /// usual way then, as if nobody had looked.
+    /// Returns a response from the cache, if that needs no waiting. After `None` the caller serves the request as
+    /// usual, and nothing has been counted.
     pub(crate) fn try_cached(&self, head: &impl SimpleHead) -> Option<CachedResponse> {
         let state = &self.state;
         let cache = state.cache.as_ref()?;
@@ -290,7 +290,7 @@ impl Millpond {
         let parts = answer.try_parts(&state.media, &ledger.handle())?.ok()?;
         let content = encoded.content(parts, method)?;
         let of_content = charge(Kind::Buffers, content.len())?;
-        // Until here nothing was counted; from here on it is answered.
+        // From here on, the request is counted and answered.
         ledger.keep(reservation);
         let route = Arc::clone(answer.route());
         let mut log_entry = AccessLogEntry::with_ledger(ledger, route, method, target, registry);
@@ -305,30 +305,30 @@ impl Millpond {
     }
 }
 
-/// A response from the cache, as it is written to a connection of HTTP/1.1.
+/// A response from the cache, encoded for HTTP/1.1.
 #[derive(Debug)]
 pub struct CachedResponse {
-    /// Its status line and fields, each with its end, but for `Date` and the empty line.
+    /// Status line and field lines, except `Date` and the empty line.
     pub head: Bytes,
-    /// Its content.
+    /// Content.
     pub content: Bytes,
-    /// The entry of its request in the access log.
+    /// Access log entry of the request.
     pub log_entry: AccessLogEntry,
     _charges: [Charge; 3],
 }
 
-/// Memory of the caches, in bytes. It is kept between requests and belongs to none.
+/// Memory of the caches, in bytes. It belongs to no request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize)]
 #[non_exhaustive]
 pub struct CacheBytes {
-    /// The store's open files, with their metadata and the content of small ones.
+    /// Open file cache of the store: files, metadata, and the content of small files.
     pub files: usize,
-    /// The response cache.
+    /// Response cache.
     pub responses: usize,
 }
 
 impl CacheBytes {
-    /// The sum.
+    /// Sum of both caches.
     #[must_use]
     pub fn total(&self) -> usize {
         self.files + self.responses
@@ -345,7 +345,7 @@ impl std::fmt::Debug for Millpond {
     }
 }
 
-/// What a response takes beside the files that it is made of, in bytes.
+/// Memory of a response without its files, in bytes.
 fn response_bytes(response: &Response<Vec<BodyPart>>) -> usize {
     let parts = response.body().iter().map(|part| match part {
         BodyPart::Bytes(bytes) => size_of::<BodyPart>() + bytes.len(),
@@ -391,7 +391,7 @@ impl ServiceState {
                     }
                 }
                 let may_be_stored = guard.is_some();
-                // In a box, so that an answer which is given again does not move the state of all this about.
+                // Boxed, so that a cache hit does not move all this state.
                 let call = Box::pin(async {
                     let permit = self.admit(log_entry).await?;
                     self.call_media(
@@ -407,7 +407,7 @@ impl ServiceState {
                 let call = call.await;
                 let (responded, stored) = match call {
                     Ok((response, charge, stored)) => (Ok((response, charge)), stored),
-                    // Others are to find out for themselves, and not one after the other.
+                    // After an error, the requests with the same key run the guest at the same time.
                     Err(error) => (Err(error), None),
                 };
                 if let Some(guard) = guard {
@@ -426,7 +426,7 @@ impl ServiceState {
         }
     }
 
-    /// Admission: room for the answer, for as long as it lasts, and a place for an instance.
+    /// Admits the request: reserves memory until the end of the response, and a permit for an instance.
     async fn admit(
         &self,
         log_entry: &AccessLogEntry,
@@ -440,7 +440,7 @@ impl ServiceState {
         Ok(permit)
     }
 
-    /// Gives an answer again, without an instance. `None` where it does not hold any more.
+    /// Serves a stored response, without an instance. `None` if it is stale.
     async fn serve_stored(
         &self,
         answer: &StoredResponse,
@@ -460,7 +460,7 @@ impl ServiceState {
                 revalidate.map_err(|_| RequestError::Limited(Limit::Wall))?
             }
         };
-        // What the store says of it, it may say to the guest.
+        // The store may return the same error to the guest, which decides what to do.
         let Ok(response) = revalidate else {
             return Ok(None);
         };
@@ -470,8 +470,8 @@ impl ServiceState {
         Ok(Some((response, charge)))
     }
 
-    /// Asks a fresh instance, which is gone by the time that its answer is sent. `may_be_stored` when others may be given the
-    /// same answer.
+    /// Calls a fresh instance, and frees it before the response is sent. With `may_be_stored`, the result may include a
+    /// response for the cache.
     async fn call_media(
         &self,
         guest: &MediaGuestPre<StoreData>,
@@ -513,7 +513,7 @@ impl ServiceState {
             Err(_) => return Err(RequestError::Limited(Limit::Wall)),
         };
 
-        // The handles leave the instance; then it is freed, before the first byte of the body moves.
+        // The streams leave the instance. Then it is freed, before the first byte of the body is read.
         let checked = response::check(answer, &head.method, may_be_stored, store.data_mut())?;
         let CheckedResponse { response, recipe } = checked;
         let route = log_entry.route();
@@ -536,8 +536,7 @@ impl ServiceState {
         Ok((response, charge, stored))
     }
 
-    /// Asks a fresh instance of a component for `wasi:http`, which sends its answer itself and keeps its place
-    /// meanwhile.
+    /// Calls a fresh instance of `wasi:http`, which holds its permit until the end of the response.
     #[cfg(feature = "wasi-http")]
     async fn call_wasi_http(
         &self,
@@ -583,8 +582,7 @@ impl ServiceState {
         StoreData::store(engine, fixed_cost, limits, media, &self.settings, ledger)
     }
 
-    /// Charges what the guest made to the request's ledger, and reserves of the budget what of it is more than each
-    /// answer has room for.
+    /// Charges the response to the ledger. Reserves the part of it that exceeds the reservation of its admission.
     fn charge_response(
         &self,
         response: &Response<Vec<BodyPart>>,
@@ -600,7 +598,7 @@ impl ServiceState {
     }
 }
 
-/// The lines of a field, in their order.
+/// Returns the lines of a field, in order.
 fn lines<'a>(
     head: &'a http::request::Parts,
     name: &HeaderName,
@@ -608,7 +606,7 @@ fn lines<'a>(
     head.headers.get_all(name).iter().map(HeaderValue::as_bytes)
 }
 
-/// The response to a request that failed: JSON with an `error`.
+/// Returns the response to a failed request: JSON with an `error`.
 fn error_response(error: &RequestError) -> Response<Vec<BodyPart>> {
     let (status, message) = error.status();
     let json = serde_json::json!({ "error": message }).to_string();
@@ -645,8 +643,8 @@ impl MemorySources for Millpond {
         0
     }
 
-    /// Without an allocator's figures the process's own memory stands for them, which has the pool of instances in it, and
-    /// what the allocator keeps.
+    /// Without allocator statistics, the process's own memory takes their place. It includes the instance pool and the
+    /// allocator's share.
     fn warm_up_bytes(&self) -> usize {
         let plan = self.memory_plan();
         let allocator_bytes = match heap::installed() {

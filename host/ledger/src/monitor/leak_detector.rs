@@ -1,4 +1,4 @@
-//! Says once when memory begins to grow, and once when it has stopped.
+//! Leak detector: logs one warning when memory starts to grow, and one message when it has stopped.
 
 use super::sample::Sample;
 use super::trend::{Shape, Trend};
@@ -12,17 +12,17 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, SystemTime};
 
-/// A stretch of time over which looks are compared, and the growth over it that is said.
+/// Window of time over which points are compared, and the growth that counts as a leak.
 struct TrendWindow {
-    /// Every how many looks one is kept.
+    /// Number of samples per point.
     every: usize,
-    /// Looks before anything is said: what grows for less is a burst.
+    /// Minimum number of points for a warning. Growth over fewer is a burst.
     min_points: usize,
-    /// Bytes a minute.
+    /// Minimum growth for a warning.
     growth_bytes_per_minute: i64,
 }
 
-/// A minute, for what grows fast, and an hour, for what grows slowly.
+/// A minute, for fast growth, and an hour, for slow growth.
 const WINDOWS: [TrendWindow; 2] = [
     TrendWindow {
         every: 1,
@@ -36,38 +36,38 @@ const WINDOWS: [TrendWindow; 2] = [
     },
 ];
 
-/// Looks that a window has.
+/// Number of points in a window.
 const TREND_POINTS: usize = 60;
 
-/// What is held for ended requests is said from so many bytes on: each connection's last piece may be on its way.
+/// Minimum leaked memory for a warning, in bytes. The last chunk of each connection may still be in flight.
 const LEAKED_BYTES: usize = 64 * 1024;
 
-/// Looks without growth after which it is said to have ended.
+/// Number of samples without growth after which the growth counts as over.
 const QUIET_SAMPLES: usize = 15;
 
-/// Bytes a request on the heap that name a route: less is what a connection's own buffers come to.
+/// Minimum heap growth per request for a route to be named, in bytes. The buffers of a connection come to less.
 const SUSPECT_BYTES_PER_REQUEST: i64 = 512;
 
-/// Remembers what was seen and what was said.
+/// Detects growth in a series of samples.
 pub(super) struct LeakDetector {
     period: Duration,
-    /// So much comes to be unexplained at first traffic and stays: threads, queues, tables, each up to its own bound.
-    /// Growth is said once it has gone beyond.
+    /// Memory that becomes unattributed with the first traffic and then stays: threads, queues, tables. Growth up to
+    /// this is no leak.
     warm_up_bytes: i64,
     looks: usize,
     past: [VecDeque<TrendPoint>; WINDOWS.len()],
     ongoing: Option<OngoingGrowth>,
 }
 
-/// What is compared between looks.
+/// A sample, reduced to what a window compares.
 #[derive(Clone)]
 struct TrendPoint {
     at: SystemTime,
-    /// What the allocator gave out and no ledger explains.
+    /// Allocated memory that no ledger accounts for.
     unattributed_bytes: i64,
-    /// What is held for ended requests.
+    /// Memory charged to ended requests.
     leaked_bytes: i64,
-    /// By route: what was left on the heap so far, and requests so far.
+    /// Heap growth and number of requests so far, by route.
     routes: HashMap<Arc<str>, (i64, u64)>,
 }
 
@@ -87,7 +87,7 @@ impl LeakDetector {
         }
     }
 
-    /// Takes one more look into account, and logs what is to be said.
+    /// Adds a sample, and logs an alert if there is one.
     pub(super) fn evaluate(&mut self, sample: &Sample, routes: Vec<Arc<Route>>) {
         match self.check(sample, routes) {
             Some(Alert::Grows(message)) => tracing::warn!(target: "millpond::monitor", "{message}"),
@@ -157,7 +157,7 @@ impl LeakDetector {
         self.looks += 1;
     }
 
-    /// The trend over a window, once it is long enough to have one.
+    /// Returns the trend over a window, if it has enough points.
     fn trend(
         &self,
         window: &TrendWindow,
@@ -184,7 +184,7 @@ impl LeakDetector {
     }
 }
 
-/// For what no ledger explains, the routes whose requests left most on the heap meanwhile.
+/// Message about unattributed memory. Names the routes whose requests left most on the heap.
 fn unattributed_message(past: &VecDeque<TrendPoint>, trend: &Trend, since: SystemTime) -> String {
     let mut message = growth_message(trend, 100, since);
     let (Some(first), Some(last)) = (past.front(), past.back()) else {
@@ -217,7 +217,7 @@ fn unattributed_message(past: &VecDeque<TrendPoint>, trend: &Trend, since: Syste
     message
 }
 
-/// For what is held after its request's end, whose it is and of what kind.
+/// Message about leaked memory. Names the routes of the ended requests, with the kinds of memory.
 fn leak_message(
     sample: &Sample,
     leaked: &Trend,
@@ -274,7 +274,7 @@ fn readable(bytes: i64) -> String {
     ByteSize(bytes.unsigned_abs()).display().si().to_string()
 }
 
-/// The time of day, in UTC.
+/// Time of day in UTC.
 fn clock(at: SystemTime) -> String {
     let text = humantime::format_rfc3339_seconds(at).to_string();
     text.get(11..20).unwrap_or_default().to_owned()
@@ -304,7 +304,7 @@ mod tests {
         LeakDetector::new(Duration::from_secs(1), WARM_UP_BYTES)
     }
 
-    /// The second in which growth is said of a process that has so much unexplained in each.
+    /// Returns the second of the first warning, for a process with this much unattributed memory in each second.
     fn said(seconds: i64, bytes: impl Fn(i64) -> i64) -> Option<i64> {
         let mut detector = detector();
         (0..seconds).find(|second| {
@@ -313,13 +313,13 @@ mod tests {
         })
     }
 
-    /// Once, the watch warned of growth a minute after first traffic.
+    /// The monitor once warned of growth a minute after the first traffic.
     #[test]
     fn a_process_that_warms_up_does_not_grow() {
         const MOST: i64 = WARM_UP_BYTES as i64;
         for (most, start) in [(1_500_000, 0), (MOST, 0), (MOST, 45)] {
             let since = |second: i64| (second - start).max(0);
-            // In a line over a minute, ever slower, and by steps.
+            // Linear over a minute, ever slower, and in steps.
             let line = |second: i64| most.min(since(second) * most / 60);
             let slower = |second: i64| most * since(second) / (since(second) + 20);
             let steps = |second: i64| most * (since(second) / 10).min(6) / 6;
@@ -327,11 +327,12 @@ mod tests {
             assert_eq!(said(150, slower), None);
             assert_eq!(said(150, steps), None);
         }
-        // Over most of an hour.
+        // Linear over most of an hour.
         assert_eq!(said(2400, |second| MOST.min(second * MOST / 2200)), None);
     }
 
-    /// The original's 340 MB a minute are said within a minute, and slower ones as soon as they are no warm-up.
+    /// The original leaked 340 MB a minute, which is detected within a minute. Slower leaks are detected as soon as
+    /// they exceed the warm-up.
     #[test]
     fn a_leak_is_said_while_it_is_young() {
         const MB: i64 = 1_000_000;
@@ -370,7 +371,7 @@ mod tests {
     #[test]
     fn what_grows_slowly_is_said_within_the_hour() {
         let mut detector = detector();
-        // 200 kB a minute: too little for a minute's window.
+        // 200 kB a minute, which is too little for the window of a minute.
         let said = (0..3600).find(|second| {
             let alert = detector.check(&sample(second * 200_000 / 60), Vec::new());
             matches!(alert, Some(Alert::Grows(_)))

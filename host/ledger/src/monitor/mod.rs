@@ -1,8 +1,8 @@
-//! Watches the process's memory, and says in words when it grows, how, and who holds what grows.
+//! Memory monitor: samples the process's memory, and warns in the log when it grows.
 //!
-//! Each second it looks at what the kernel, the allocator and the ledgers say. What the allocator has given out and
-//! no ledger explains should stay as it was at the start; what is held for requests that have ended should be
-//! nothing. When either grows, there is a leak, and the watch names it while it is young.
+//! The monitor compares the kernel, the allocator and the ledgers once a second. Unattributed memory should stay as at
+//! the start, and leaked memory should be zero. Growth of either is a leak, and the warning names the routes that cause
+//! it.
 
 mod leak_detector;
 mod sample;
@@ -21,18 +21,23 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::time::{MissedTickBehavior, interval};
 
-/// A running watch.
+/// A running memory monitor. Clones share it.
 #[derive(Debug, Clone)]
 pub struct Monitor {
     last: Arc<Mutex<Sample>>,
 }
 
-/// Looks that a trend is made of.
+/// Number of samples in a trend.
 const WINDOW: usize = 60;
 
 impl Monitor {
-    /// Begins to watch, on the current runtime, for as long as that runs. What the process has now is taken for what
-    /// it has without a request. It looks once in each `period`, a second as a rule.
+    /// Starts the monitor as a task of the current tokio runtime. It ends with the runtime.
+    ///
+    /// The process's current memory becomes the baseline, so call this before the first request. `period` is the
+    /// interval between two samples, usually a second.
+    ///
+    /// # Panics
+    /// Outside of a tokio runtime.
     #[must_use]
     pub fn start(sources: impl MemorySources, period: Duration) -> Self {
         let mut sampler = Sampler::new(sources, period);
@@ -54,7 +59,7 @@ impl Monitor {
         monitor
     }
 
-    /// What was seen last, at most a second ago.
+    /// Returns the latest sample.
     #[must_use]
     pub fn last(&self) -> Sample {
         self.last
@@ -64,24 +69,24 @@ impl Monitor {
     }
 }
 
-/// The program that a monitor watches, as far as the monitor asks about it.
+/// Source of the figures that a [`Monitor`] samples. `Millpond` and `millpond_server::Server` implement it.
 pub trait MemorySources: Send + 'static {
-    /// The accounts of all requests and connections.
+    /// Registry of the ledgers.
     fn registry(&self) -> &LedgerRegistry;
 
-    /// Bytes on the heap that are cached between requests.
+    /// Heap memory of the caches, in bytes.
     fn cached_bytes(&self) -> usize;
 
-    /// Bytes that the kernel holds for open connections.
+    /// Kernel memory of the open connections, in bytes.
     fn socket_bytes(&self) -> usize;
 
-    /// Bytes that may come to be unattributed at first traffic and then stay: threads, queues, tables.
+    /// Memory that may become unattributed with the first traffic and then stays, in bytes: threads, queues, tables.
     fn warm_up_bytes(&self) -> usize;
 }
 
 struct Sampler<S> {
     sources: S,
-    /// What was allocated and not explained at the start.
+    /// Unattributed memory at the start.
     baseline_bytes: i64,
     unattributed: VecDeque<i64>,
     detector: LeakDetector,
@@ -106,9 +111,9 @@ impl<S: MemorySources> Sampler<S> {
     fn sample(&mut self) -> Sample {
         let socket_bytes = self.sources.socket_bytes();
         let process = process::current_memory();
-        let heap = heap::installed().map(heap::Heap::figures);
+        let heap = heap::installed().map(heap::Heap::stats);
         let snapshot = self.sources.registry().snapshot();
-        // Without an allocator's figures, what the process has of its own stands for them, the pool included.
+        // Without allocator statistics, the process's anonymous memory takes their place. It includes the pool.
         let held_bytes = heap.map_or(process.anonymous_bytes, |heap| heap.allocated_bytes);
         let attributed_bytes =
             snapshot.total().in_domain(MemoryDomain::Heap) + self.sources.cached_bytes();

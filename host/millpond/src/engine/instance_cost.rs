@@ -1,9 +1,11 @@
-//! What an instance of a component takes on the host's side: told from the component, before it is compiled.
+//! Host memory of a component's instance, computed from the component before it is compiled.
 //!
-//! wasmtime keeps a record of each core instance on the heap, with a place for all that it imports and defines, and for
-//! each function that a table or another instance may have. A component with a language runtime in it has dozens of core
-//! instances and thousands of such functions. The engine refuses a component whose records are larger than what is told
-//! here ([`InstanceCost::vmctx_bytes`]), so that what is charged is never less than what they are.
+//! wasmtime keeps a `VMContext` for each core instance on the heap. It has an entry for each import, each definition,
+//! and each function that a table or another instance refers to. A component with a language runtime has dozens of core
+//! instances and thousands of such functions.
+//!
+//! The engine rejects a component whose contexts are larger than [`InstanceCost::vmctx_bytes`]. So the charge is never
+//! less than the memory.
 
 use crate::engine::resource_limiter::{CORE_INSTANCES, TABLE_ELEMENT_BYTES};
 use std::collections::HashSet;
@@ -14,66 +16,66 @@ use wasmparser::{
     Instance, Operator, Parser, Payload, TableInit, TypeRef,
 };
 
-/// Bytes that a wasmtime store takes on the host's side before there is an instance in it. The instance's own depend on
-/// the component ([`InstanceCost`]). Tests measure that both together are less.
+/// Host memory of a wasmtime store without an instance, in bytes. [`InstanceCost`] adds the instance. Tests measure
+/// that the sum suffices.
 const STORE_BYTES: usize = 12 * 1024;
 
-/// The allocator gives as much as was asked for and a part of that, at most: its sizes are that far apart.
+/// Reciprocal of the maximum part that the allocator adds to a size. Its size classes are that far apart.
 const ALLOCATOR_SHARE: usize = 4;
 
-/// What an instance takes on the host's side.
+/// Host memory of an instance.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) struct InstanceCost {
-    /// wasmtime's records: what it counts for `max_component_instance_size`, at most.
+    /// Maximum size of wasmtime's contexts, as `max_component_instance_size` counts it, in bytes.
     pub(crate) vmctx_bytes: usize,
-    /// What hangs on the records.
+    /// Other heap memory of the instance, in bytes.
     heap_bytes: usize,
-    /// What its memories and tables have at the start; this is no part of the host's side.
+    /// Initial size of its memories and tables, in bytes. This is guest memory.
     pub(crate) initial_bytes: usize,
 }
 
-// What wasmtime keeps on a machine of 64 bits: in its records, by its `vmoffsets.rs` and `vmcomponent_offsets.rs`, and
-// beside them, as it was measured.
+// Memory of wasmtime on a 64-bit machine. The first number follows `vmoffsets.rs` and `vmcomponent_offsets.rs`, and the
+// second one was measured.
 
-/// A core instance without what is counted below: its state, the fixed part of its context, a function that begins it; its
-/// place in the store, and in the store's list of modules.
+/// A core instance: its state, the fixed part of its context, its start function, its entries in the store and in the
+/// store's list of modules.
 const CORE_INSTANCE: InstanceCost = InstanceCost::host_side(288, 64);
-/// A function that is imported.
+/// An imported function.
 const IMPORTED_FUNCTION: InstanceCost = InstanceCost::host_side(32, 0);
-/// A memory, table, global or tag that is imported.
+/// An imported memory, table, global or tag.
 const IMPORT: InstanceCost = InstanceCost::host_side(24, 0);
-/// A global or tag that is defined.
+/// A defined global or tag.
 const DEFINITION: InstanceCost = InstanceCost::host_side(16, 0);
-/// A memory that is defined: two pointers to it, and how it is mapped.
+/// A defined memory: two pointers to it, and its mapping.
 const MEMORY: InstanceCost = InstanceCost::host_side(24, 1024);
-/// A table that is defined.
+/// A defined table.
 const TABLE: InstanceCost = InstanceCost::host_side(16, 512);
-/// A function that is more than called.
+/// A function that is referenced, and not only called.
 const REFERENCED_FUNCTION: InstanceCost = InstanceCost::host_side(32, 0);
-/// An element that waits for `table.init`.
+/// An element of a passive segment, for `table.init`.
 const PASSIVE_ELEMENT: InstanceCost = InstanceCost::host_side(0, 16);
-/// A segment of data.
+/// A data segment.
 const DATA_SEGMENT: InstanceCost = InstanceCost::host_side(12, 0);
-/// The component without its parts.
+/// A component without its parts.
 const COMPONENT: InstanceCost = InstanceCost::host_side(512, 512);
-/// A component instance: its flags, its tables of handles.
+/// A component instance: its flags, and its tables of handles.
 const COMPONENT_INSTANCE: InstanceCost = InstanceCost::host_side(32, 512);
 /// A resource type: its destructor.
 const RESOURCE_TYPE: InstanceCost = InstanceCost::host_side(16, 0);
-/// A function of the canonical ABI: its trampoline, its lowering, what its options name.
+/// A function of the canonical ABI: its trampoline, its lowering, and its options.
 const CANONICAL: InstanceCost = InstanceCost::host_side(112, 0);
-/// A function by which components inside of a component may call each other: wasmtime makes a core instance for it, or
-/// for several of them, with some ten imports for each.
+/// An adapter between components inside of a component. wasmtime makes a core instance for one or several of them, with
+/// about ten imports for each.
 const ADAPTER: InstanceCost = InstanceCost::host_side(288 + 10 * 32, 256);
 
-/// A memory's page is of 64 KiB, unless it says otherwise.
+/// Default page size of a memory: 64 KiB.
 const PAGE_LOG2: u32 = 16;
 
 impl InstanceCost {
-    /// Reads a component's sections, and adds up what its instances take.
+    /// Reads the sections of a component, and adds up the cost of its instances.
     ///
     /// # Errors
-    /// Where it is no component that can be read.
+    /// The bytes are not a valid component.
     pub(crate) fn of(component: &[u8]) -> wasmparser::Result<Self> {
         let mut reader = ComponentReader::default();
         for payload in Parser::new(0).parse_all(component) {
@@ -82,7 +84,7 @@ impl InstanceCost {
         Ok(reader.total())
     }
 
-    /// All of it, with the store and what the allocator rounds up, in bytes.
+    /// Host memory of an instance with its store and the allocator's rounding, in bytes.
     pub(crate) fn total_bytes(self) -> usize {
         let sum = self.vmctx_bytes.saturating_add(self.heap_bytes);
         STORE_BYTES.saturating_add(sum.saturating_add(sum / ALLOCATOR_SHARE))
@@ -121,16 +123,16 @@ impl AddAssign for InstanceCost {
     }
 }
 
-/// A component as far as it was read.
+/// State of reading a component.
 #[derive(Default)]
 struct ComponentReader {
-    /// The component or module that is being read, and those that it lies in.
+    /// The definition that is being read, and the ones around it, outermost first.
     open: Vec<OpenDefinition>,
-    /// What the outermost one comes to.
+    /// Cost of the outermost component.
     total: InstanceCost,
-    /// The largest module that was found.
+    /// Cost of the largest module.
     largest: InstanceCost,
-    /// Something is instantiated that is not told here, as a module that is an argument.
+    /// Whether a module is instantiated that is not known here, such as an argument.
     is_partly_unknown: bool,
 }
 
@@ -139,20 +141,20 @@ enum OpenDefinition {
     Component(ComponentCost),
 }
 
-/// A component, and what each instance of it takes.
+/// A component, with the cost of each instance.
 #[derive(Default)]
 struct ComponentCost {
     instance_cost: InstanceCost,
-    /// By index; `None` for one that is not defined in this component or around it.
+    /// Modules by index. `None` for a module that is defined elsewhere.
     modules: Vec<Option<InstanceCost>>,
     components: Vec<Option<InstanceCost>>,
 }
 
-/// A module, and what each instance of it takes.
+/// A module, with the cost of each instance.
 #[derive(Default)]
 struct ModuleCost {
     instance_cost: InstanceCost,
-    /// Functions that are more than called: exported, in tables, in globals.
+    /// Functions that are referenced: exported, in tables, in globals.
     referenced: HashSet<u32>,
 }
 
@@ -160,7 +162,8 @@ impl ComponentReader {
     fn total(self) -> InstanceCost {
         let mut total = self.total;
         if self.is_partly_unknown {
-            // No more than so many are allowed, whichever they are. What they begin with is seen when they do.
+            // The number of core instances is limited, whichever modules they are of. Their initial memory is charged
+            // when they start.
             let mut unknown = self.largest.times(CORE_INSTANCES);
             unknown.initial_bytes = 0;
             total += unknown;
@@ -190,7 +193,7 @@ impl ComponentReader {
         }
     }
 
-    /// The definition that is being read is whole: those around it may instantiate it.
+    /// Ends the current definition. The definitions around it can instantiate it.
     fn close(&mut self) {
         match self.open.pop() {
             Some(OpenDefinition::Module(module)) => {
@@ -294,7 +297,7 @@ impl ComponentReader {
         Ok(())
     }
 
-    /// The component that is being read, or one around it.
+    /// Returns the current component, or one around it.
     fn component(&mut self, outward: u32) -> Option<&mut ComponentCost> {
         let index = self
             .open
@@ -442,9 +445,9 @@ impl ModuleCost {
         self.instance_cost.initial_bytes = self.instance_cost.initial_bytes.saturating_add(bytes);
     }
 
-    /// Takes down the functions that a constant refers to.
-    fn reference(&mut self, fixed_cost: &ConstExpr<'_>) -> wasmparser::Result<()> {
-        for operator in fixed_cost.get_operators_reader() {
+    /// Records the functions that a constant expression refers to.
+    fn reference(&mut self, constant: &ConstExpr<'_>) -> wasmparser::Result<()> {
+        for operator in constant.get_operators_reader() {
             if let Operator::RefFunc { function_index } = operator? {
                 self.referenced.insert(function_index);
             }
@@ -475,7 +478,7 @@ mod tests {
         (elem (i32.const 0) $a $c)
         (global funcref (ref.func $c)))"#;
 
-    /// What one instance of [`MODULE`] takes.
+    /// Cost of one instance of [`MODULE`].
     fn instance() -> InstanceCost {
         let mut instance = CORE_INSTANCE;
         instance += MEMORY;

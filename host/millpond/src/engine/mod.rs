@@ -1,4 +1,4 @@
-//! The engine: one for the process, with one component, compiled and linked before the first request.
+//! The engine: compiles and links the one component of a process, before the first request.
 
 mod code_cache;
 pub(crate) mod component;
@@ -29,7 +29,7 @@ use std::thread;
 use wasmtime::component::{Component, Linker};
 use wasmtime::{Config, Engine, InstanceAllocationStrategy, PoolingAllocationConfig};
 
-/// An engine and a component that is ready to be instantiated.
+/// wasmtime's engine, with a component ready to be instantiated.
 pub(crate) struct ComponentEngine {
     engine: Engine,
     component: Component,
@@ -38,7 +38,7 @@ pub(crate) struct ComponentEngine {
     guest: LinkedGuest,
 }
 
-/// A component by what it exports, linked.
+/// A linked component, by its exports.
 pub(crate) enum LinkedGuest {
     /// `millpond:media/media-serve`.
     Media(MediaGuestPre<StoreData>),
@@ -48,10 +48,10 @@ pub(crate) enum LinkedGuest {
 }
 
 impl ComponentEngine {
-    /// Compiles a component and links it. Those for `wasi:http` are given the folder and the settings.
+    /// Compiles and links a component. A component of `wasi:http` has access to the folder and the settings.
     ///
     /// # Errors
-    /// [`ComponentError`], in words for whoever gave the component.
+    /// [`ComponentError`], with a message for the author of the component.
     pub(crate) fn new(
         source: &Source,
         limits: &Limits,
@@ -61,7 +61,7 @@ impl ComponentEngine {
         let http = component::http_version(source);
         let instance_cost = component::instance_cost(source)?;
         let fixed_cost = FixedCost::new(limits, instance_cost.total_bytes(), stacks(http));
-        // Compiling takes a while, so this is told before.
+        // Compiling takes a while, so this error comes first.
         check_room(source, instance_cost, fixed_cost, http, limits)?;
         let engine = Engine::new(&config(limits, http, instance_cost))
             .map_err(|error| ComponentError::Engine(one_line(&error)))?;
@@ -82,7 +82,7 @@ impl ComponentEngine {
             Some(_) => {
                 let _ = (folder, settings);
                 Err(wasmtime::Error::msg(
-                    "it is for wasi:http, and this program was built without the feature wasi-http",
+                    "the component is for wasi:http, and this program was built without the feature wasi-http",
                 ))
             }
         };
@@ -98,12 +98,12 @@ impl ComponentEngine {
         Ok(component_engine)
     }
 
-    /// What there is to tell of the component.
+    /// Describes the component.
     pub(crate) fn inspect(&self, source: &Source) -> Inspection {
         Inspection::of(&self.component, source, self.instance_cost)
     }
 
-    /// What each store takes.
+    /// Memory of each store.
     pub(crate) fn fixed_cost(&self) -> FixedCost {
         self.fixed_cost
     }
@@ -118,17 +118,17 @@ impl ComponentEngine {
 }
 
 impl Source {
-    /// Compiles the component, checks that it can be served from, and tells what it is.
+    /// Compiles the component, checks that it can be served, and describes it.
     ///
     /// # Errors
-    /// [`ComponentError`]: all but `Read` and `TooLarge`.
+    /// [`ComponentError`], except `Read` and `TooLarge`.
     pub fn inspect(&self, limits: &Limits) -> Result<Inspection, ComponentError> {
         let settings = Arc::new(config::Config::default().settings());
         Ok(ComponentEngine::new(self, limits, None, &settings)?.inspect(self))
     }
 }
 
-/// Whether an instance has room to begin.
+/// Checks that an instance fits the memory limit of a request.
 fn check_room(
     source: &Source,
     instance_cost: InstanceCost,
@@ -162,7 +162,7 @@ fn link(engine: &Engine, component: &Component) -> wasmtime::Result<MediaGuestPr
         .and_then(MediaGuestPre::new)
 }
 
-/// How many stacks an instance has: a task of WASI 0.3 has one of its own beside that of whoever asks it.
+/// Number of fiber stacks of an instance. A task of WASI 0.3 has one of its own, besides its caller's.
 fn stacks(http: Option<HttpVersion>) -> u32 {
     match http {
         Some(HttpVersion::P3) => 2,
@@ -170,14 +170,14 @@ fn stacks(http: Option<HttpVersion>) -> u32 {
     }
 }
 
-/// Most address space that the pool keeps for one table, in bytes.
+/// Maximum address space of one table in the pool, in bytes.
 const TABLE_BYTES: usize = 8 * 1024 * 1024;
 
 fn config(limits: &Limits, http: Option<HttpVersion>, instance_cost: InstanceCost) -> Config {
     let instances = u32::try_from(limits.concurrent_instances).unwrap_or(u32::MAX);
-    // Each memory and each table of the pool has address space of its own, so it holds enough for components with a few
-    // of them; where one has more, requests that find none left are told to come again. Those for `wasi:http` are
-    // composed as a rule, and live longer.
+    // Each memory and table in the pool has address space of its own. The pool has enough for components with a few of
+    // them. With more, a request may find none and is rejected with status 503. Components of `wasi:http` are usually
+    // composed, and live longer.
     let (parts, keep_resident_share) = match http {
         None => (instances.saturating_mul(4), 1),
         Some(_) => (instances.saturating_mul(16), 4),
@@ -185,10 +185,10 @@ fn config(limits: &Limits, http: Option<HttpVersion>, instance_cost: InstanceCos
     let per_component = u32::try_from(CORE_INSTANCES).unwrap_or(u32::MAX);
     let mut pool = PoolingAllocationConfig::new();
     pool.total_component_instances(instances)
-        // What is charged for an instance is no less than what it takes, or else it is refused.
+        // wasmtime rejects a component that is larger than its charge.
         .max_component_instance_size(instance_cost.vmctx_bytes)
         .max_core_instance_size(instance_cost.vmctx_bytes)
-        // These are counted, and nothing is keep_resident_share for them.
+        // These are counts, and need no address space.
         .total_core_instances(instances.saturating_mul(per_component))
         .total_memories(parts.max(per_component))
         .total_tables(parts.max(per_component))
@@ -208,13 +208,13 @@ fn config(limits: &Limits, http: Option<HttpVersion>, instance_cost: InstanceCos
         .epoch_interruption(true)
         .max_wasm_stack(GUEST_STACK_BYTES)
         .async_stack_size(STACK_BYTES);
-    // Costs time in each call, and only tasks of WASI 0.3 have a use for it.
+    // Costs time in each call, and only tasks of WASI 0.3 need it.
     #[cfg(feature = "wasi-http")]
     config.concurrency_support(http == Some(HttpVersion::P3));
     config
 }
 
-/// Starts the ticker. It ends with the engine.
+/// Starts the ticker thread, which ends with the engine.
 fn tick(engine: &Engine) -> Result<(), ComponentError> {
     let weak = engine.weak();
     thread::Builder::new()

@@ -1,4 +1,4 @@
-//! Charges what one request's instances take while they run, and refuses what would pass a limit.
+//! Resource limiter: charges the memory of a request's instances, and denies growth beyond a limit.
 
 use crate::engine::pool::STACK_BYTES;
 use crate::limits::{Limit, Limits};
@@ -7,29 +7,29 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use wasmtime::ResourceLimiter;
 
-/// Core instances, linear memories and tables of one request's component: the embedded one has a handful, composed ones
-/// some more, and one with CPython in it 42 core instances.
+/// Maximum number of core instances, of linear memories, and of tables of one component. The embedded component has a
+/// handful, and one with CPython 42 core instances.
 pub(crate) const CORE_INSTANCES: usize = 64;
 
-/// Size of a table element in the host: a pointer.
+/// Host memory of a table element, in bytes: a pointer.
 pub(crate) const TABLE_ELEMENT_BYTES: usize = size_of::<usize>();
 
-/// Bytes that an entry of the resource table takes on the host's side, open files and buffers aside.
+/// Host memory of an entry of the resource table, in bytes, without open files and buffers.
 pub(crate) const HANDLE_BYTES: usize = 256;
 
-/// What each store of a component takes, in bytes, before its guest has any memory.
+/// Memory of a store before its guest has any, in bytes.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct FixedCost {
-    /// Store and instance, on the host's side.
+    /// Store and instance, in host memory.
     pub(crate) instance_bytes: usize,
-    /// Its stacks, all of them.
+    /// Fiber stacks.
     pub(crate) stack_bytes: usize,
-    /// Its table of handles.
+    /// Resource table.
     pub(crate) handles_bytes: usize,
 }
 
 impl FixedCost {
-    /// Of a component with that much on the host's side and so many stacks.
+    /// Returns the cost for a component with this host memory and this number of stacks.
     pub(crate) fn new(limits: &Limits, instance_bytes: usize, stacks: u32) -> Self {
         FixedCost {
             instance_bytes,
@@ -38,7 +38,7 @@ impl FixedCost {
         }
     }
 
-    /// The sum, in bytes.
+    /// Sum, in bytes.
     pub(crate) fn bytes(self) -> usize {
         self.instance_bytes
             .saturating_add(self.stack_bytes)
@@ -46,27 +46,29 @@ impl FixedCost {
     }
 }
 
-/// The charges of one store.
+/// Charges of one store, as wasmtime's `ResourceLimiter`.
 ///
-/// wasmtime asks once per memory and once per table; they are charged to one ledger here, since a limit per memory
-/// is no limit per request.
+/// wasmtime asks for each memory and table separately. All are charged to one ledger, because a limit per memory is no
+/// limit per request.
 pub(crate) struct InstanceLimiter {
     guest_memory: Charge,
     tables: Charge,
     lifted: Charge,
-    /// What every store takes, whatever its guest does.
+    /// Charges of every store, independent of its guest.
     _fixed_cost: [Charge; 3],
     peak_guest_bytes: usize,
     status: Option<Arc<LimiterStatus>>,
     admitted_bytes: usize,
     lifted_cap_bytes: usize,
-    /// The limit met last: a guest that is refused memory traps by itself soon after, and the trap does not
-    /// tell why.
+    /// Limit hit last. A guest that is denied memory traps soon after, and the trap does not name the limit.
     limit_hit: Option<Limit>,
 }
 
 impl InstanceLimiter {
-    /// Charges what a store takes.
+    /// Charges the memory of a store.
+    ///
+    /// # Errors
+    /// [`LimitExceeded`], if the request's memory does not suffice.
     pub(crate) fn new(
         ledger: &Ledger,
         limits: &Limits,
@@ -89,12 +91,12 @@ impl InstanceLimiter {
         })
     }
 
-    /// The most that linear memories and tables took together, in bytes.
+    /// Maximum size of the linear memories and tables together, in bytes.
     pub(crate) fn peak_guest_bytes(&self) -> usize {
         self.peak_guest_bytes
     }
 
-    /// The same and the limit met last, for whoever has no hand on the store while it runs.
+    /// Returns the peak and the limit hit last, readable while the store runs.
     pub(crate) fn shared_status(&mut self) -> Arc<LimiterStatus> {
         Arc::clone(self.status.get_or_insert_default())
     }
@@ -103,7 +105,7 @@ impl InstanceLimiter {
         self.limit_hit
     }
 
-    /// Charges bytes that the host copied out of the instance.
+    /// Charges bytes that the host lifted from the instance.
     pub(crate) fn lift(&mut self, bytes: usize) -> Result<(), Limit> {
         let sum = self.lifted.bytes().saturating_add(bytes);
         if sum > self.lifted_cap_bytes {
@@ -130,12 +132,12 @@ impl InstanceLimiter {
         true
     }
 
-    /// Takes back what was admitted last: the engine itself had no room for it.
+    /// Reverts the last growth, which the engine could not perform.
     fn rollback(&mut self, kind: Kind) {
         let bytes = std::mem::take(&mut self.admitted_bytes);
         let charge = self.charge_of(kind);
         let rest = charge.bytes().saturating_sub(bytes);
-        // Less is never too much.
+        // Shrinking a charge never fails.
         let _ = charge.resize(rest);
         self.set_limit_hit(Limit::Memory(kind));
     }
@@ -155,7 +157,7 @@ impl InstanceLimiter {
     }
 }
 
-/// What is known of a running store without a hand on it.
+/// Status of a limiter, readable while its store runs.
 #[derive(Debug, Default)]
 pub(crate) struct LimiterStatus {
     peak_guest_bytes: AtomicUsize,
@@ -163,12 +165,12 @@ pub(crate) struct LimiterStatus {
 }
 
 impl LimiterStatus {
-    /// As [`InstanceLimiter::peak_guest_bytes`].
+    /// Maximum size of the linear memories and tables together, in bytes.
     pub(crate) fn peak_guest_bytes(&self) -> usize {
         self.peak_guest_bytes.load(Ordering::Relaxed)
     }
 
-    /// The limit that the store or its streams met last.
+    /// Limit that the store or its streams hit last.
     pub(crate) fn limit_hit(&self) -> Option<Limit> {
         *self
             .limit_hit
@@ -257,7 +259,7 @@ mod tests {
         assert_eq!(limiter.limit_hit(), Some(Limit::Memory(Kind::Tables)));
         assert_eq!(limiter.peak_guest_bytes(), 900 + 10 * TABLE_ELEMENT_BYTES);
         assert!(!limiter.table_growing(0, usize::MAX, None).unwrap());
-        // What the engine then could not do is not counted.
+        // Growth that the engine could not perform is reverted.
         assert!(limiter.table_growing(10, 11, None).unwrap());
         let full = || wasmtime::Error::msg("full");
         limiter.table_grow_failed(full()).unwrap();

@@ -1,4 +1,4 @@
-//! The metrics of `/metrics`, in the OpenMetrics text format. `docs/reference/metrics.md` lists them.
+//! Metrics in the OpenMetrics text format. `docs/reference/metrics.md` lists them.
 
 mod process;
 
@@ -18,15 +18,15 @@ use prometheus_client::registry::{Registry, Unit};
 use std::fmt;
 use std::time::Duration;
 
-/// Registers the metrics of one host in a program's own registry: everything that the admin listener's `/metrics` has
-/// under names that begin with `millpond_`.
+/// Registers the metrics of a host in a program's registry. They are the metrics of the admin listener's `/metrics`
+/// that begin with `millpond_`.
 ///
-/// Without a watch, the metrics that the memory monitor samples are left out: memory of the process, of its allocator
-/// and of the kernel, and memory that no ledger accounts for. They cover the whole process, the program's own memory
-/// included. [`register_process`] adds the standard metrics of a process.
+/// Without a `monitor`, the metrics that it samples are missing: memory of the process, the allocator and the kernel,
+/// and unattributed memory. Those cover the whole process, including the program's own memory. [`register_process`]
+/// adds the standard metrics of a process.
 ///
-/// The registry keeps the host alive. Registering one host again costs nothing more. Two hosts in one registry need a
-/// sub-registry each, with a label to tell them apart.
+/// The registry keeps the host alive. A host may be in several registries. Two hosts in one registry need a
+/// sub-registry each, with a label that distinguishes them.
 ///
 /// ```
 /// use millpond::metrics::register;
@@ -70,14 +70,17 @@ pub fn register(registry: &mut Registry, millpond: &Millpond, monitor: Option<&M
 /// Media type of the text that [`encode`] returns.
 pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
-/// The registry as text.
+/// Returns the metrics of a registry as text.
+///
+/// # Errors
+/// An error of `prometheus_client`, which does not occur for the metrics of this module.
 pub fn encode(registry: &Registry) -> Result<String, fmt::Error> {
     let mut encoded = String::new();
     text::encode(&mut encoded, registry)?;
     Ok(encoded)
 }
 
-/// Histograms of ended requests. A host has them once, however many registries show them.
+/// Histograms of ended requests. A host has one set, shared by all registries.
 #[derive(Debug, Clone)]
 struct RequestHistograms {
     duration: Family<OutcomeLabel, Histogram>,
@@ -115,7 +118,7 @@ impl Observer for RequestHistograms {
     }
 }
 
-/// Metrics that are read when `/metrics` is asked for.
+/// Collector of the metrics that are read at each scrape.
 #[derive(Debug)]
 struct MillpondCollector {
     millpond: Millpond,
@@ -203,14 +206,14 @@ impl MillpondCollector {
             ("component_sha256", sha256),
         ];
         let help = "Version of millpond, and digest of the component that answers.";
-        // A gauge, since the Prometheus text format has no type for it.
+        // A gauge, because the Prometheus text format has no info type.
         let (name, metric_type) = ("build_info", MetricType::Gauge);
         let mut family = encoder.encode_descriptor(name, help, None, metric_type)?;
         ConstGauge::new(1).encode(family.encode_family(&labels)?)
     }
 
-    /// Series of GET are there from the start, so that a first failure is seen as an increase. Other methods follow with
-    /// their first request.
+    /// Encodes the request counters. Series of GET exist from the start, so that the first failure is an increase.
+    /// Other methods follow with their first request.
     fn encode_requests(&self, encoder: &mut DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
         let help = "Requests that have ended, by outcome, method and class of the status code.";
         let mut family = encoder.encode_descriptor("requests", help, None, MetricType::Counter)?;
@@ -228,7 +231,7 @@ impl MillpondCollector {
         Ok(())
     }
 
-    /// Gauges that the host knows by itself.
+    /// Gauges of the host itself.
     fn gauges(&self, snapshot: &Snapshot) -> Vec<Gauge> {
         let budget = self.millpond.budget();
         vec![
@@ -266,7 +269,7 @@ impl MillpondCollector {
     }
 }
 
-/// Gauges that the memory monitor samples.
+/// Gauges of the monitor's sample.
 fn sampled_gauges(sample: &Sample) -> [Gauge; 6] {
     let process = &sample.process;
     let heap = sample.heap.unwrap_or_default();
@@ -310,7 +313,7 @@ fn sampled_gauges(sample: &Sample) -> [Gauge; 6] {
     ]
 }
 
-/// A value as a gauge has it.
+/// Converts a value for a gauge.
 fn to_i64(value: impl TryInto<i64>) -> i64 {
     value.try_into().unwrap_or(i64::MAX)
 }

@@ -1,5 +1,5 @@
-//! The metrics of a process under the names that Prometheus' client libraries share
-//! (<https://prometheus.io/docs/instrumenting/writing_clientlibs/#process-metrics>). Only Linux tells them.
+//! Standard metrics of a process (<https://prometheus.io/docs/instrumenting/writing_clientlibs/#process-metrics>). Only
+//! Linux reports them.
 
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
@@ -9,14 +9,14 @@ use prometheus_client::registry::{Registry, Unit};
 use std::fmt;
 
 /// Registers `process_cpu_seconds_total`, `process_resident_memory_bytes`, `process_virtual_memory_bytes`,
-/// `process_open_fds`, `process_max_fds` and `process_start_time_seconds`, as far as the system tells them.
+/// `process_open_fds`, `process_max_fds` and `process_start_time_seconds`, as far as the system reports them.
 ///
-/// The admin listener has them. A program that has its own collector for them leaves this out.
+/// The admin listener includes them. A program with its own collector for them does not need this function.
 pub fn register_process(registry: &mut Registry) {
     registry.register_collector(Box::new(ProcessCollector));
 }
 
-/// Figures of this process. A figure that the system does not tell is `None`.
+/// Metrics of this process. `None` if the system does not report one.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
 struct ProcessMetrics {
     cpu_seconds: Option<f64>,
@@ -24,7 +24,7 @@ struct ProcessMetrics {
     virtual_bytes: Option<u64>,
     open_fds: Option<u64>,
     max_fds: Option<u64>,
-    /// Seconds since the Unix epoch.
+    /// Start time, in seconds since the Unix epoch.
     start_seconds: Option<f64>,
 }
 
@@ -95,12 +95,12 @@ mod platform {
     use rustix::process::{Resource, getrlimit};
     use std::fs;
 
-    /// The figures now.
+    /// Returns the current values.
     pub(super) fn read_metrics() -> ProcessMetrics {
         let stat = fs::read_to_string("/proc/self/stat").unwrap_or_default();
         let machine = fs::read_to_string("/proc/stat").unwrap_or_default();
         ProcessMetrics {
-            // One of them is the folder's own, which is open for as long as it is read.
+            // Reading the folder opens a file too.
             open_fds: fs::read_dir("/proc/self/fd")
                 .ok()
                 .map(|files| (files.count() as u64).saturating_sub(1)),
@@ -109,12 +109,12 @@ mod platform {
         }
     }
 
-    /// Reads the figures in `/proc/self/stat` (proc_pid_stat(5)), and the boot time in `/proc/stat`.
+    /// Parses `/proc/self/stat` (proc_pid_stat(5)), and the boot time in `/proc/stat`.
     pub(super) fn parse(stat: &str, machine: &str) -> ProcessMetrics {
-        // The second field is the program's name in parentheses, and may have spaces and parentheses in it.
+        // The second field is the program's name in parentheses. It may contain spaces and parentheses.
         let fields = stat.rsplit_once(')').map_or("", |(_, fields)| fields);
         let fields: Vec<&str> = fields.split_ascii_whitespace().collect();
-        // Fields are numbered from one, and the first of these is the third.
+        // Fields are numbered from one, and the first one here is the third.
         let field = |number: usize| fields.get(number - 3)?.parse::<u64>().ok();
         let seconds = |ticks: u64| ticks as f64 / clock_ticks_per_second() as f64;
         let (user, system) = (field(14), field(15));
@@ -137,7 +137,7 @@ mod platform {
 
 #[cfg(not(target_os = "linux"))]
 mod platform {
-    /// The figures now: not told on this system.
+    /// Returns no values: this system reports none.
     pub(super) fn read_metrics() -> super::ProcessMetrics {
         super::ProcessMetrics::default()
     }

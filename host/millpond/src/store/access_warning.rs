@@ -1,11 +1,11 @@
-//! Says in the log why a file that is there is answered as if there were none: the server may not read it.
+//! Warning in the log for a file that exists but that the server may not read.
 
 use std::io;
 use std::path::Path;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-/// A client may ask for what cannot be read as often as it likes, and the log has room for other lines.
+/// Minimum time between two warnings. A client may request an unreadable file as often as it likes.
 const LOG_INTERVAL: Duration = Duration::from_secs(1);
 
 static LOG_THROTTLE: Mutex<LogThrottle> = Mutex::new(LogThrottle {
@@ -13,8 +13,7 @@ static LOG_THROTTLE: Mutex<LogThrottle> = Mutex::new(LogThrottle {
     suppressed: 0,
 });
 
-/// Warns of that file, once a second at most for all files together, where the system denies it. The client is told
-/// that there is no such file.
+/// Warns of a file that the system denies, once a second at most for all files together. The client gets status 404.
 pub(super) fn warn(path: &Path, error: &io::Error) {
     if error.kind() != io::ErrorKind::PermissionDenied {
         return;
@@ -24,19 +23,19 @@ pub(super) fn warn(path: &Path, error: &io::Error) {
         throttle.next(Instant::now())
     };
     if let Some(suppressed) = suppressed {
-        // Escaped, since a client has named it.
-        tracing::warn!(?path, %error, suppressed = suppressed, "cannot read a file, answered with 404");
+        // Debug formatting escapes the path, which a client has chosen.
+        tracing::warn!(?path, %error, suppressed, "cannot read a file, answered with 404");
     }
 }
 
 struct LogThrottle {
     last: Option<Instant>,
-    /// Files that were not told of since.
+    /// Warnings suppressed since the last one.
     suppressed: u64,
 }
 
 impl LogThrottle {
-    /// How many were not told of before this one; `None` where this is not the time for a line.
+    /// Returns the number of suppressed warnings, or `None` if this one is suppressed too.
     fn next(&mut self, now: Instant) -> Option<u64> {
         let is_soon = self
             .last

@@ -1,5 +1,4 @@
-//! The folder's handle, and what is opened beneath it: never anything outside, and on no thread that others need anything
-//! of a file system that may not answer.
+//! Handle of a folder. Opens files beneath it only, and uses separate threads for file systems that may not answer.
 
 use super::thread_pool::{ThreadPool, ThreadPools};
 use super::version::FileVersion;
@@ -11,20 +10,19 @@ use std::path::{Path, PathBuf};
 
 pub(super) use platform::BeneathDir;
 
-/// How a file's file system may be asked.
+/// Properties of a file's file system.
 #[derive(Debug, Clone)]
 pub(super) struct FileSystem {
-    /// The threads on which it is asked; `None` where any thread may ask it, since it has a disk of this machine to wait for
-    /// at most.
+    /// Threads for its calls. `None` if any thread may call it, because it waits for a local disk at most.
     pub(super) threads: Option<ThreadPool>,
-    /// Whether a file's version tells each change of it.
+    /// Whether every change of a file changes its version.
     pub(super) tells_changes: bool,
 }
 
-/// What may not be opened here.
+/// The error of an open that may only wait for a local disk.
 #[derive(Debug)]
 pub(super) enum LocalOpenError {
-    /// The path leads to another file system, which these threads ask.
+    /// The path leads to another file system, with these threads.
     Elsewhere(ThreadPool),
     /// The system's error.
     Failed(io::Error),
@@ -36,7 +34,7 @@ impl From<io::Error> for LocalOpenError {
     }
 }
 
-/// Whether the folder is the one at that path. It waits for whatever that lies on.
+/// Returns whether the path leads to this folder. Blocks on any file system.
 fn is_at(dir: &Dir, path: &Path) -> io::Result<bool> {
     let there = std::fs::metadata(path)?;
     if !there.is_dir() {
@@ -49,7 +47,7 @@ fn is_at(dir: &Dir, path: &Path) -> io::Result<bool> {
         let own = dir.dir_metadata()?;
         Ok((own.dev(), own.ino()) == (there.dev(), there.ino()))
     }
-    // No other system tells at once, and a folder that is open cannot be taken away there.
+    // Other systems do not report the identity of a folder at once. There an open folder cannot be replaced.
     #[cfg(not(unix))]
     {
         let _ = dir;
@@ -57,18 +55,18 @@ fn is_at(dir: &Dir, path: &Path) -> io::Result<bool> {
     }
 }
 
-/// Opens the folder, and tells whoever may not read it: a handle is had without that right.
+/// Opens the folder. Lists it once, because a handle can be opened without the permission to read.
 fn open_readable(path: &Path) -> io::Result<Dir> {
     let dir = Dir::open_ambient_dir(path, ambient_authority())?;
     drop(dir.entries()?);
     Ok(dir)
 }
 
-/// Opens a file beneath the folder for reading, waiting for whatever file system it lies on.
+/// Opens a file beneath the folder for reading. Blocks on any file system.
 fn open_in(dir: &Dir, path: &Path) -> io::Result<File> {
     let mut options = OpenOptions::new();
     options.read(true);
-    // Opening a named pipe would else wait for a writer, for ever.
+    // Without it, opening a named pipe would wait for a writer.
     #[cfg(unix)]
     {
         use cap_std::fs::OpenOptionsExt;
@@ -92,29 +90,29 @@ mod platform {
     use std::os::unix::ffi::OsStringExt;
     use std::path::Component;
 
-    /// A folder, open.
+    /// An open folder.
     #[derive(Debug)]
     pub(in crate::store) struct BeneathDir {
         dir: Dir,
-        /// Its real path when it was opened.
+        /// Real path of the folder when it was opened.
         path: PathBuf,
         mounts: Mounts,
         pools: ThreadPools,
-        /// The file system that the folder itself lies on.
+        /// File system of the folder itself.
         own: FileSystem,
     }
 
-    /// Symbolic links on the way to one file, as in the kernel.
+    /// Maximum number of symbolic links on a path, as in the kernel.
     const LINKS: usize = 40;
 
-    /// Stands for the file system of which nothing is known.
+    /// Device number of an unknown file system.
     const UNKNOWN_DEVICE: u64 = u64::MAX - 1;
 
     impl BeneathDir {
-        /// Opens a folder. It waits for whatever the folder lies on.
+        /// Opens a folder. Blocks on any file system.
         ///
         /// # Errors
-        /// When there is no such folder, or it cannot be read.
+        /// The folder does not exist or cannot be read.
         pub(in crate::store) fn open(path: &Path, pools: &ThreadPools) -> io::Result<Self> {
             let dir = open_readable(path)?;
             let path = path.canonicalize()?;
@@ -122,7 +120,7 @@ mod platform {
             let own = mounts.of_file(&dir).or_else(|| mounts.of_path(&path));
             let own = match own {
                 Some(mount) => file_system(pools, Some(&mount)),
-                // Without `/proc` the file system itself is asked, this once.
+                // Without `/proc`, only the file system itself can tell its type.
                 None => match kind_by_number(&dir) {
                     kind @ FileSystemKind { is_local: true, .. } => FileSystem {
                         threads: None,
@@ -140,25 +138,25 @@ mod platform {
             })
         }
 
-        /// The threads on which everything has to be asked, where the folder's own file system may not answer.
+        /// Threads for all calls, if the folder's own file system may not answer.
         pub(in crate::store) fn threads(&self) -> Option<&ThreadPool> {
             self.own.threads.as_ref()
         }
 
-        /// The folder's real path when it was opened.
+        /// Real path of the folder when it was opened.
         pub(in crate::store) fn path(&self) -> &Path {
             &self.path
         }
 
-        /// Whether it is the folder at that path. It waits for whatever that lies on.
+        /// Returns whether the path leads to this folder. Blocks on any file system.
         ///
         /// # Errors
-        /// When there is no folder there.
+        /// There is no folder at the path.
         pub(in crate::store) fn is_at(&self, path: &Path) -> io::Result<bool> {
             is_at(&self.dir, path)
         }
 
-        /// What lies at a path beneath the root, where the kernel knows without asking any disk.
+        /// Returns the version of a file or folder, if the kernel has it in memory.
         pub(in crate::store) fn try_version(&self, path: &Path) -> Option<FileVersion> {
             let is_root = path.as_os_str().is_empty();
             let path = if is_root { Path::new(".") } else { path };
@@ -168,10 +166,10 @@ mod platform {
             fstat(found).ok().as_ref().map(FileVersion::from)
         }
 
-        /// Opens a file for reading, where the kernel knows it without asking any disk.
+        /// Opens a file for reading, if the kernel has it in memory.
         ///
         /// # Errors
-        /// As the system's; some of them say only that it would have to wait.
+        /// Errors of `openat2`. Some say only that the call would block.
         pub(in crate::store) fn try_open_file(
             &self,
             path: &Path,
@@ -179,7 +177,7 @@ mod platform {
             self.file_beneath(path, WaitMode::Never)
         }
 
-        /// Whether there is a regular file, where the kernel knows without asking any disk.
+        /// Returns whether there is a regular file, if the kernel knows it without a disk.
         ///
         /// # Errors
         /// As [`BeneathDir::try_open_file`].
@@ -187,7 +185,7 @@ mod platform {
             self.has_file_beneath(path, WaitMode::Never)
         }
 
-        /// Opens a file for reading, waiting for a disk of this machine at most.
+        /// Opens a file for reading. Waits for a local disk at most.
         ///
         /// # Errors
         /// [`LocalOpenError`].
@@ -204,7 +202,7 @@ mod platform {
             })
         }
 
-        /// Whether there is a regular file, waiting for a disk of this machine at most.
+        /// Returns whether there is a regular file. Waits for a local disk at most.
         ///
         /// # Errors
         /// [`LocalOpenError::Elsewhere`].
@@ -219,23 +217,23 @@ mod platform {
             }
         }
 
-        /// Opens a file for reading, waiting for whatever it lies on.
+        /// Opens a file for reading. Blocks on any file system.
         ///
         /// # Errors
-        /// As the system's.
+        /// The system's.
         pub(in crate::store) fn open_file(&self, path: &Path) -> io::Result<(File, FileSystem)> {
             let file = open_in(&self.dir, path)?;
             let file_system = file_system(&self.pools, self.mounts.of_file(&file).as_ref());
             Ok((file, file_system))
         }
 
-        /// Whether there is a regular file, waiting for whatever it lies on.
+        /// Returns whether there is a regular file. Blocks on any file system.
         pub(in crate::store) fn has_file(&self, path: &Path) -> bool {
             has_file(&self.dir, path)
         }
 
         fn file_beneath(&self, path: &Path, wait: WaitMode) -> io::Result<(File, FileSystem)> {
-            // Opening a named pipe would else wait for a writer, for ever.
+            // Without `NONBLOCK`, opening a named pipe would wait for a writer.
             let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY;
             let (file, is_elsewhere) = self.open_beneath(path, flags, wait)?;
             let file_system = if is_elsewhere {
@@ -257,8 +255,8 @@ mod platform {
             }
         }
 
-        /// Opens a path, unless that could ask a file system that may not answer: `EXDEV` then. Says whether it lies on
-        /// another file system than the folder.
+        /// Opens a path without calling a file system that may not answer; `EXDEV` if that is impossible. Returns
+        /// whether the path is on another file system than the folder.
         fn open_beneath(
             &self,
             path: &Path,
@@ -288,18 +286,18 @@ mod platform {
                 Ok(device) => LocalOpenError::Elsewhere(self.pools.of(device)),
                 Err(Errno::XDEV) => LocalOpenError::Failed(io::Error::new(
                     io::ErrorKind::PermissionDenied,
-                    "a link on the way leads out of the folder",
+                    "a symbolic link on the path leads out of the folder",
                 )),
                 Err(errno) => LocalOpenError::Failed(errno.into()),
             }
         }
 
-        /// The device of the file system that a path leads to, found without asking it: segment by segment up to where it is
-        /// mounted, and from there by the path's text.
+        /// Returns the device of the file system that a path leads to, without calling it. Resolves the path up to the
+        /// mount point, and looks up the rest by its text.
         ///
         /// # Errors
-        /// [`Errno::XDEV`] where the path leads out of the folder, [`Errno::AGAIN`] where it leads to no other file system
-        /// any more.
+        /// [`Errno::XDEV`] if the path leaves the folder, and [`Errno::AGAIN`] if it no longer leads to another file
+        /// system.
         fn device_on_the_way(&self, path: &Path) -> Result<u64, Errno> {
             let mut ahead: Vec<OsString> = segments(path);
             let mut here = PathBuf::new();
@@ -344,7 +342,7 @@ mod platform {
         }
     }
 
-    /// Whether opening may wait for a disk.
+    /// Whether an open may wait for a disk.
     #[derive(Debug, Clone, Copy, PartialEq, Eq)]
     enum WaitMode {
         Never,
@@ -359,7 +357,7 @@ mod platform {
             }
         }
 
-        /// Somebody renamed a folder on the way, so the kernel asks to begin again; some times, as it says in openat2(2).
+        /// Repeats the open if the kernel asks for it, because a folder on the path was renamed (openat2(2)).
         fn retry<T>(self, open: impl Fn() -> Result<T, Errno>) -> Result<T, Errno> {
             const TIMES: usize = 32;
             let is_again = |result: &Result<T, Errno>| {
@@ -386,9 +384,9 @@ mod platform {
         }
     }
 
-    /// The kind of the most usual file systems, by what `statfs` tells of them.
+    /// Returns the kind of a common file system, by the magic number of `statfs`.
     fn kind_by_number(dir: &impl AsFd) -> FileSystemKind {
-        /// ext2 to ext4, XFS, Btrfs, tmpfs, overlay, ZFS: numbers of `linux/magic.h` and ZFS's own.
+        /// ext2 to ext4, XFS, Btrfs, tmpfs, overlay, ZFS: from `linux/magic.h` and ZFS's sources.
         const LOCAL: [u64; 6] = [
             0xef53,
             0x5846_5342,
@@ -410,7 +408,7 @@ mod platform {
         }
     }
 
-    /// Segments of a path, the last one first.
+    /// Returns the segments of a path, last one first.
     fn segments(path: &Path) -> Vec<OsString> {
         let segments = path
             .components()
@@ -423,7 +421,7 @@ mod platform {
         segments.collect()
     }
 
-    /// Whether the system does not know the call: it is older than Linux 5.6, or a sandbox keeps it away.
+    /// Returns whether the system call is missing: before Linux 5.6, or denied by a sandbox.
     fn is_unknown_syscall(error: &io::Error) -> bool {
         matches!(
             Errno::from_io_error(error),
@@ -432,7 +430,7 @@ mod platform {
     }
 }
 
-/// No other system tells what it knows without waiting, nor what file systems there are on the way.
+/// Other systems report neither cached files nor mounts without blocking.
 #[cfg(not(target_os = "linux"))]
 mod platform {
     use super::*;

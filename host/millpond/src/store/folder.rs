@@ -1,4 +1,4 @@
-//! Opens what a key names, and never anything outside the folder.
+//! Media store in a folder.
 
 use super::access_warning;
 use super::beneath_dir::{BeneathDir, FileSystem, LocalOpenError};
@@ -27,29 +27,30 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
-/// A folder of media, opened once: whatever is asked for is looked up beneath that handle and cannot leave
-/// it, be it by `..`, by an absolute path or through a symbolic link (`cap-std` and `openat2` resolve beneath the root).
+/// A folder of media.
 ///
-/// What was opened stays open for a while, up to 4 MiB and 1,024 files in all, and is given again as long as the folder
-/// holds the same. That is looked at again after [`OPEN_FILE_CACHE_VALID`], so for as long a change may go unseen, be it that there is
-/// something now where there was nothing. Elsewhere than on Linux no file is kept.
+/// Keys are resolved beneath the folder's handle. They cannot leave it through `..`, an absolute path or a symbolic
+/// link.
 ///
-/// A thread of its own looks each second where the folder's path leads, so that another folder which comes to lie there is
-/// served from then on, and closes files that were deleted or that nobody asks for.
+/// On Linux an open file cache holds up to 1,024 files and 4 MiB. A cached file is validated against the folder after
+/// [`OPEN_FILE_CACHE_VALID`]. Until then a change, such as a new file, may go unnoticed. A thread closes cached files
+/// that were deleted or are unused.
 ///
-/// On Linux a file system that may not answer (of a network, or of another process through FUSE) is asked on threads of its
-/// own only. There are 16 of them for each, and as many opens may wait; further ones are [`OpenError::Busy`].
+/// The same thread looks up the folder's path once a second. If another folder has taken its place, that one is served.
 ///
-/// Cloning is cheap and shares the handle.
+/// On Linux, file systems that may not answer (over a network, or FUSE) have threads of their own, 16 for each. As many
+/// opens may wait, and further ones are [`OpenError::Busy`].
+///
+/// Clones share the handle.
 #[derive(Debug, Clone)]
 pub struct Folder(Arc<FolderState>);
 
-/// The state that clones of a folder share.
+/// State shared by the clones of a folder.
 #[derive(Debug)]
 struct FolderState {
-    /// Where the folder was said to be: another one may come to lie there.
+    /// Path that was passed to [`Folder::open`]. Another folder may take its place.
     given_path: PathBuf,
-    /// Its real path at the start.
+    /// Real path at the start.
     path: PathBuf,
     root: ArcSwap<BeneathDir>,
     pools: ThreadPools,
@@ -58,27 +59,27 @@ struct FolderState {
     lookup: Mutex<RootLookup>,
 }
 
-/// The outcome of looking up where the folder's path leads.
+/// State of looking up the folder's path.
 #[derive(Debug, Default)]
 struct RootLookup {
-    /// When it was begun, if it has not ended.
+    /// Start of the lookup in progress.
     started: Option<Instant>,
-    /// Why there is no folder.
+    /// Error of the last lookup.
     failed: Option<String>,
 }
 
-/// How long the folder may take to be looked up until it is said that it does not answer.
+/// Time after which a lookup in progress counts as hanging.
 const LOOKUP_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// For how long a change in a folder may go unseen, unless told otherwise: less than anybody notices, and long enough that
-/// a file which is asked for thousands of times a second is not looked at as often.
+/// Default time for which a cached file is used without validation. No human notices it, and a popular file is
+/// validated a hundred times a second at most.
 pub const OPEN_FILE_CACHE_VALID: Duration = Duration::from_millis(10);
 
 impl Folder {
     /// Opens the folder.
     ///
     /// # Errors
-    /// When there is no such folder, or it cannot be read.
+    /// The folder does not exist or cannot be read.
     pub fn open(path: &Path) -> io::Result<Self> {
         let pools = ThreadPools::new();
         let root = BeneathDir::open(path, &pools)?;
@@ -99,15 +100,15 @@ impl Folder {
         Ok(Folder(state))
     }
 
-    /// The same folder, whose files are looked at again after that time; with zero, for each request.
+    /// Sets the time for which a cached file is used without validation. Zero validates for every request.
     #[must_use]
     pub fn with_open_file_cache_valid(self, valid: Duration) -> Self {
         self.0.open_files.set_valid(valid);
         self
     }
 
-    /// Opens an object for whoever has that ledger, which is charged for as long as it is open. It blocks on the file
-    /// system, so it is no call for an async thread; [`MediaStore::open`] is.
+    /// Opens an object, and charges it to `ledger` as long as it is open. Blocks on the file system;
+    /// [`MediaStore::open`] does not.
     ///
     /// # Errors
     /// [`OpenError`].
@@ -120,7 +121,7 @@ impl Folder {
         self.0.look_up(&root, key, &BlockingOpener(&root), ledger)
     }
 
-    /// Opens an object on threads that may wait for whatever it lies on.
+    /// Opens an object on threads that may block on its file system.
     async fn open_on(
         &self,
         threads: &ThreadPool,
@@ -137,7 +138,7 @@ impl Folder {
 }
 
 impl FolderState {
-    /// Looks up where the folder's path leads, and takes what lies there from now on. It waits for whatever that is.
+    /// Looks up the folder's path, and switches to another folder if it leads there. Blocks on any file system.
     fn follow_path(&self) {
         self.lookup().started = Some(Instant::now());
         let root = self.root.load_full();
@@ -164,7 +165,7 @@ impl FolderState {
         lookup.failed = failed;
     }
 
-    /// Closes kept files that are no more what lay at their paths, and ones that nobody has asked for in so long.
+    /// Closes cached files that were deleted, replaced, or not used for this time.
     fn close_unneeded(&self, unused: Duration) {
         self.open_files.close_unneeded(&self.root.load(), unused);
     }
@@ -192,7 +193,7 @@ impl FolderState {
         }
     }
 
-    /// Gives what was found to a request, and keeps it for others.
+    /// Returns an object to a request, and caches its file.
     fn cache_object(
         &self,
         key: &ObjectKey,
@@ -284,7 +285,7 @@ impl FolderState {
         }
         let path = Path::new(name);
         let media_type = names::media_type(name);
-        // That no other form of it lies beside it is seen by the folder being the same, so that is looked at first.
+        // The version of the parent is read first. An unchanged parent proves that no variant was added or removed.
         let parent = path.parent().unwrap_or(Path::new(""));
         let has_siblings = names::siblings(name, media_type).next().is_some();
         let parent_version = || {
@@ -307,7 +308,7 @@ impl FolderState {
         }
         let digest = self.digest(&named, opener)?;
         let versions = match (named.cacheable_version(), parent_version) {
-            // The digest will be known soon; then it is part of what is told.
+            // Not cached yet, because the digest will be part of the info.
             _ if digest.is_none() && self.digest_cache.is_digestible(named.length) => None,
             (Some(version), None) => Some(vec![(path.to_owned(), version)]),
             (Some(version), Some(Some(parent_version))) => Some(vec![
@@ -334,7 +335,8 @@ impl FolderState {
         })
     }
 
-    /// The digest of a named file, where it is known. That of a small one always is, unless it changes just now.
+    /// Returns the digest of a named file, if it is known. The digest of a small file always is, unless the file is
+    /// changing.
     fn digest(
         &self,
         named: &RegularFile,
@@ -364,8 +366,7 @@ impl FolderState {
     }
 }
 
-/// An object that was found, and what has to stay as it is for the same one to be found again. `None` where the next state
-/// of something could not be told from this one.
+/// An object that was found. `versions` are the files and folders that it depends on. `None` if one of them is racy.
 struct FoundObject {
     file: File,
     threads: Option<ThreadPool>,
@@ -373,32 +374,33 @@ struct FoundObject {
     versions: Option<Vec<(PathBuf, FileVersion)>>,
 }
 
-/// A regular file that was opened.
+/// An open regular file.
 struct RegularFile {
     file: File,
     file_system: FileSystem,
     length: u64,
     modified: Option<SystemTime>,
     version: Option<FileVersion>,
-    /// Whether every later version will be another. It was asked before anything was read.
+    /// Whether a later change may keep the version. Determined before anything is read.
     is_racy: bool,
 }
 
 impl RegularFile {
-    /// Its version, where the file may stay open for others: whether it is the same still has to be told at once.
+    /// Version of the file, if it may be cached. A file system that may not answer could not validate it without
+    /// waiting.
     fn cacheable_version(&self) -> Option<FileVersion> {
         let is_cacheable = !self.is_racy && self.file_system.threads.is_none();
         self.version.filter(|_| is_cacheable)
     }
 
-    /// Whether its digest is computed when it is opened.
+    /// Whether the digest is computed when the file is opened.
     fn is_small(&self) -> bool {
         const _: () = assert!(SMALL_BYTES as u64 == version::DIGEST_BYTES);
         self.length <= version::DIGEST_BYTES
     }
 
-    /// What tells its bytes from all others that had its name. A small file's digest does, which other machines with the
-    /// same file have too. A larger one's comes to be known while clients have its tag already, so that is never of it.
+    /// Version for the entity tag. For a small file it is the digest, which other machines compute alike. A larger
+    /// file's digest comes later, and would change the tag.
     fn object_version(&self, digest: Option<&[u8; 32]>) -> Option<ObjectVersion> {
         match digest.filter(|_| self.is_small()) {
             Some(digest) => Some(ObjectVersion::Strong(version::text(digest))),
@@ -429,22 +431,22 @@ fn open_file(path: &Path, opener: &impl Opener) -> Result<RegularFile, OpenError
     })
 }
 
-/// A way of opening what lies beneath the root.
+/// A way to open files beneath the folder.
 trait Opener {
     fn open(&self, path: &Path) -> Result<(File, FileSystem), OpenError>;
 
-    /// Whether there is a regular file.
+    /// Returns whether there is a regular file.
     fn has_file(&self, path: &Path) -> Result<bool, OpenError>;
 
-    /// Reads a file from its beginning, `max_bytes` at most.
+    /// Reads a file from its start, `max_bytes` at most.
     fn read(&self, file: &RegularFile, max_bytes: u64, into: &mut Vec<u8>)
     -> Result<(), OpenError>;
 
-    /// Reads a file from an offset on, and returns how many bytes there were.
+    /// Reads a file from an offset on, and returns the number of bytes.
     fn read_at(&self, file: &File, into: &mut [u8], offset: u64) -> Result<usize, OpenError>;
 }
 
-/// Waits for whatever a file lies on.
+/// Opener that blocks on any file system.
 struct BlockingOpener<'a>(&'a BeneathDir);
 
 impl Opener for BlockingOpener<'_> {
@@ -475,8 +477,8 @@ impl Opener for BlockingOpener<'_> {
     }
 }
 
-/// Waits for a disk of this machine at most. Where a path leads to another file system, each function fails, and that file
-/// system's threads are remembered.
+/// Opener that waits for a local disk at most. If a path leads to another file system, each function fails, and
+/// `other_threads` are its threads.
 struct LocalOpener<'a> {
     root: &'a BeneathDir,
     other_threads: RefCell<Option<ThreadPool>>,
@@ -524,8 +526,8 @@ impl Opener for LocalOpener<'_> {
     }
 }
 
-/// Takes what the kernel has in memory, and does not wait: for what it has not, each function fails with
-/// [`io::ErrorKind::WouldBlock`], and for what it does not tell.
+/// Opener that does not wait. Each function fails with [`io::ErrorKind::WouldBlock`] if the kernel does not have the
+/// file in memory.
 struct CachedOpener<'a>(&'a BeneathDir);
 
 impl Opener for CachedOpener<'_> {
@@ -534,7 +536,7 @@ impl Opener for CachedOpener<'_> {
             .try_open_file(path)
             .map_err(|error| match error.kind() {
                 io::ErrorKind::NotFound => OpenError::NotFound,
-                // Whoever may wait finds out what it is.
+                // A blocking open returns the error.
                 _ => would_block(),
             })
     }
@@ -609,7 +611,7 @@ impl MediaStore for Folder {
             return Some(Err(OpenError::NotFound));
         }
         match state.look_up(&root, key, &CachedOpener(&root), ledger) {
-            // Whoever may wait finds out what it is.
+            // A blocking open returns the error.
             Err(OpenError::Busy(_) | OpenError::Failed(_)) => None,
             result => Some(result),
         }
@@ -649,18 +651,18 @@ fn open_error(error: io::Error) -> OpenError {
     if let Some(code) = error.raw_os_error() {
         use rustix::io::Errno;
         return match Errno::from_raw_os_error(code) {
-            // The last where a folder on the way was renamed again and again.
+            // `AGAIN`: a folder on the path was renamed repeatedly.
             Errno::MFILE | Errno::NFILE | Errno::NOMEM | Errno::AGAIN => OpenError::Busy(error),
             Errno::IO | Errno::STALE | Errno::TIMEDOUT => OpenError::Failed(error),
-            // No entry, no permission, a folder on the way that is none, too many links, a name too long:
-            // to a visitor there is no such object, and to tell which it was would be to tell too much.
+            // Missing, denied, not a folder on the path, too many links, name too long. The client learns only that
+            // there is no such object.
             _ => OpenError::NotFound,
         };
     }
     match error.kind() {
         io::ErrorKind::NotFound | io::ErrorKind::PermissionDenied => OpenError::NotFound,
         io::ErrorKind::OutOfMemory => OpenError::Busy(error),
-        // `cap-std` refuses an escape without an error of the system's.
+        // `cap-std` refuses to leave the folder with an error of its own.
         _ if error.raw_os_error().is_none() => OpenError::NotFound,
         _ => OpenError::Failed(error),
     }
@@ -819,7 +821,7 @@ mod tests {
             (record(6, "public"), false),
             (" ".repeat(20_000) + &record(5, "public"), false),
             (record(5, "public"), true),
-            // To whoever shows a right to it, which is the guest's to see.
+            // The guest checks the signature.
             (record(5, "private"), true),
         ] {
             fs::write(media.join(id.record_path()), &json).unwrap();

@@ -1,4 +1,4 @@
-//! Adds files to a store by their content: visible only when whole and described.
+//! Import of files into a store. Media becomes visible when its content and its record are complete.
 
 use super::file_slice::read_at;
 use super::markup;
@@ -16,7 +16,7 @@ use std::time::SystemTime;
 
 pub use super::temporary_files::AbandonGuard;
 
-/// Adds files to one store. Any number of threads and processes may add to the same store at the same time.
+/// Imports files into one store. Threads and processes may import into the same store at the same time.
 #[derive(Debug)]
 pub struct Importer {
     root: PathBuf,
@@ -24,70 +24,69 @@ pub struct Importer {
     access: Access,
 }
 
-/// A file that is in the store now.
+/// Media that was imported.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ImportedMedia {
-    /// Its address.
+    /// Content id.
     pub id: ContentId,
-    /// Its record: the one that it had, where it was there before.
+    /// Record. Content that was in the store before keeps its first record.
     pub record: Record,
-    /// Whether the same content was in the store already.
+    /// Whether the content was in the store before.
     pub already_present: bool,
-    /// Access that its record had before; `None` where it had no record. Of a record that could not be understood nobody
-    /// can tell, so that counts as private.
+    /// Access in the record before the import. `None` if there was no record. An unreadable record counts as private.
     pub access_before: Option<Access>,
-    /// Variants of it that were public and are private now, because it is.
+    /// Variants that were public and became private, because the media is private.
     pub narrowed_variants: Vec<ContentId>,
 }
 
-/// Media that everybody may have now.
+/// Media that was made public.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct PublishedMedia {
-    /// Its record.
+    /// Record.
     pub record: Record,
-    /// Access that it had before.
+    /// Access before.
     pub access_before: Access,
-    /// Variants of it that are private still.
+    /// Variants that stay private.
     pub private_variants: Vec<ContentId>,
 }
 
-/// Why a file was not added.
+/// The error of an import.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ImportError {
     /// The file cannot be read.
     #[error("cannot read {}", path.display())]
     Read {
-        /// The file.
+        /// Path of the file.
         path: PathBuf,
-        /// Why.
+        /// The system's error.
         source: io::Error,
     },
-    /// It is no file that ends: a folder, a device, a socket.
+    /// The path is not a regular file, a pipe, or an open socket.
     #[error("cannot add {}: it is {kind}", path.display())]
     NotAFile {
-        /// The path that was given.
+        /// Path that was given.
         path: PathBuf,
-        /// What lies there, as in "a block device".
+        /// Kind of file at that path, as in "a block device".
         kind: &'static str,
     },
     /// The store cannot be written.
     #[error("cannot write to the store {}", path.display())]
     Write {
-        /// The store's root, or a file in it.
+        /// Root of the store, or a file in it.
         path: PathBuf,
-        /// Why.
+        /// The system's error.
         source: io::Error,
     },
-    /// A variant's original is not in the store.
+    /// The original of a variant is not in the store.
     #[error("there is no media {0} in the store; add it first")]
     NoOriginal(ContentId),
-    /// The media that was named is not in the store, or its record cannot be understood.
+    /// The media is not in the store, or its record is unreadable.
     #[error("there is no media {0} in the store")]
     NotFound(ContentId),
-    /// A media has as many variants as it may have.
+    /// The media has the maximum number of variants.
     #[error("the media {0} has {MAX_VARIANTS} variants already")]
     TooManyVariants(ContentId),
 }
@@ -96,8 +95,8 @@ pub enum ImportError {
 const COPY_BYTES: usize = 256 * 1024;
 
 impl Importer {
-    /// Opens a store to add to, making the folder where there is none. Temporary files that an interrupted process
-    /// left in it are removed.
+    /// Opens a store for imports. Creates the folder if it does not exist, and removes the temporary files of
+    /// interrupted imports.
     ///
     /// # Errors
     /// [`ImportError::Write`].
@@ -111,17 +110,18 @@ impl Importer {
         })
     }
 
-    /// Adds for those only who show a signature. What is in the store already becomes private too, with its variants.
+    /// Makes the imported media private. Media that is in the store already becomes private too, with its variants.
     #[must_use]
     pub fn private(mut self) -> Self {
         self.access = Access::Private;
         self
     }
 
-    /// Adds a file, or all that comes through a named pipe. The content is copied under a temporary name, hashed on
-    /// the way, synced, and renamed to its address. Its record is written last, so that nobody is served what is
-    /// not described. Content that is there already stays as it is, with its first record; its access may become
-    /// narrower, and never wider. `progress` is told the bytes of each step.
+    /// Imports a file, or everything from a named pipe.
+    ///
+    /// The content is copied to a temporary file, hashed, synced, and renamed to its path. The record is written last,
+    /// so that no incomplete media is visible. Content that is in the store keeps its first record. Its access may
+    /// become private, but never public. `progress` receives the number of bytes of each step.
     ///
     /// # Errors
     /// [`ImportError`].
@@ -131,7 +131,7 @@ impl Importer {
         progress: impl FnMut(u64),
     ) -> Result<ImportedMedia, ImportError> {
         let metadata = fs::metadata(path).map_err(read_error(path))?;
-        // Before it is opened: a device may do something at that, and a socket cannot be opened at all.
+        // Checked before opening: opening a device may have an effect, and a socket cannot be opened.
         if let Some(kind) = kind_without_end(&metadata, IsOpen::No) {
             let path = path.to_owned();
             return Err(ImportError::NotAFile { path, kind });
@@ -140,8 +140,8 @@ impl Importer {
         self.add_open_file(source, path, progress)
     }
 
-    /// Adds what an open file, pipe or socket gives from where it stands to its end, as [`add`](Self::add) does.
-    /// `name` is what errors call it.
+    /// Imports an open file, pipe or socket from its current position to its end, as [`add`](Self::add) does. `name`
+    /// appears in errors.
     ///
     /// # Errors
     /// [`ImportError`].
@@ -179,7 +179,7 @@ impl Importer {
         }
         let id = ContentId::from_digest(hash.finalize().into());
         if !self.has_content(&id, size) {
-            // Here, where nobody waits for it: a disk may take minutes.
+            // Synced without the lock, because a disk may take minutes.
             content.as_file().sync_all().map_err(&not_written)?;
         }
         let lock = self.lock()?;
@@ -204,7 +204,7 @@ impl Importer {
                     media_type: sniff(content.path()).map_err(read_error(content.path()))?,
                     size,
                     created: SystemTime::now(),
-                    // What was private stays so: this is no word to make it public.
+                    // Private media stays private; only `publish` makes it public.
                     access: match (self.access, access_before) {
                         (Access::Private, _) | (_, Some(Access::Private)) => Access::Private,
                         (Access::Public, _) => Access::Public,
@@ -238,8 +238,9 @@ impl Importer {
         Ok(imported)
     }
 
-    /// Records that one media is another one's variant: the same in another format, or compressed. A variant of private
-    /// media becomes private, with its own variants; returns all that was public before.
+    /// Records that `variant` is a variant of `original`: the same media in another format, or compressed.
+    ///
+    /// A variant of private media becomes private, with its own variants. Returns the media that was public before.
     ///
     /// # Errors
     /// [`ImportError::NoOriginal`], [`ImportError::TooManyVariants`], [`ImportError::Read`], [`ImportError::Write`].
@@ -259,7 +260,7 @@ impl Importer {
         }
         record.variants.push(Variant {
             id: variant.id,
-            // Compressed, it is what the original is; the coding says how.
+            // A compressed variant has the media type of the original.
             media_type: match content_coding {
                 Some(_) => record.media_type.clone(),
                 None => variant.record.media_type.clone(),
@@ -274,7 +275,7 @@ impl Importer {
         Ok(narrowed)
     }
 
-    /// Access of an original to which a variant is to be added.
+    /// Returns the access of an original, before a variant is added.
     ///
     /// # Errors
     /// [`ImportError::NoOriginal`], [`ImportError::Read`].
@@ -285,7 +286,7 @@ impl Importer {
         }
     }
 
-    /// Makes media public. Its variants keep their access, and each needs this call for itself.
+    /// Makes media public. Its variants keep their access, and need a call each.
     ///
     /// # Errors
     /// [`ImportError::NotFound`], [`ImportError::Read`], [`ImportError::Write`].
@@ -315,20 +316,20 @@ impl Importer {
         })
     }
 
-    /// Removes the temporary files of all that is being added just now: for a program that is about to end because of a
-    /// signal. While the returned value is held nothing is added.
+    /// Removes the temporary files of the imports in progress, before the program exits on a signal. No import
+    /// continues while the guard is held.
     pub fn abandon(&self) -> AbandonGuard<'_> {
         self.temporary_files.abandon()
     }
 
-    /// Makes media private, with its variants and theirs; returns what was public before.
+    /// Makes media private, with its variants and theirs. Returns the media that was public before.
     fn narrow(&self, lock: &StoreLock, id: ContentId) -> Result<Vec<ContentId>, ImportError> {
         let mut narrowed = Vec::new();
-        // Variants may name each other.
+        // Variants may refer to each other.
         let mut reached = HashSet::from([id]);
         let mut stale = vec![id];
         while let Some(id) = stale.pop() {
-            // What has no sound record is served to nobody.
+            // Media without a valid record is not served.
             let StoredRecord::Record(mut record) = self.find(&id)? else {
                 continue;
             };
@@ -347,7 +348,7 @@ impl Importer {
         self.temporary_files.lock().map_err(write_error(&self.root))
     }
 
-    /// Whether the content is there, as far as its length tells.
+    /// Returns whether the content exists with this length.
     fn has_content(&self, id: &ContentId, size: u64) -> bool {
         let metadata = fs::metadata(self.root.join(id.path()));
         metadata.is_ok_and(|metadata| metadata.is_file() && metadata.len() == size)
@@ -368,7 +369,7 @@ impl Importer {
         changed.map_err(write_error(&self.root.join(id.record_path())))
     }
 
-    /// Puts a record into its place, after the content where there is some to be placed.
+    /// Writes a record, after its content if there is any.
     fn write(
         &self,
         lock: &StoreLock,
@@ -393,22 +394,22 @@ impl Importer {
     }
 }
 
-/// Record of an id, as it lies in the store.
+/// Record of an id in the store.
 enum StoredRecord {
     Missing,
-    /// A record that cannot be understood.
+    /// A record that is unreadable.
     Corrupt,
     Record(Record),
 }
 
-/// Whether a file is open already.
+/// Whether a file is open.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum IsOpen {
     Yes,
     No,
 }
 
-/// What it is that has no end, or cannot be opened; `None` for files, pipes, and sockets that are open.
+/// Returns the kind of a file that has no end or cannot be opened. `None` for regular files, pipes, and open sockets.
 fn kind_without_end(metadata: &fs::Metadata, is_open: IsOpen) -> Option<&'static str> {
     let file_type = metadata.file_type();
     if file_type.is_dir() {
@@ -432,7 +433,7 @@ fn kind_without_end(metadata: &fs::Metadata, is_open: IsOpen) -> Option<&'static
     None
 }
 
-/// Media type by what the content is, never by what it is called.
+/// Returns the media type, by the content and not by the name.
 fn sniff(path: &Path) -> io::Result<String> {
     let file = File::open(path)?;
     let mut beginning = Vec::new();
@@ -447,7 +448,7 @@ fn sniff(path: &Path) -> io::Result<String> {
     })
 }
 
-/// Makes a rename outlast a power cut.
+/// Makes a rename durable.
 fn sync_folder(folder: &Path) -> io::Result<()> {
     #[cfg(unix)]
     File::open(folder)?.sync_all()?;

@@ -1,8 +1,8 @@
-//! Where media lies (`media-store` of the interface): a [`Folder`], or whatever else is a [`MediaStore`].
+//! Media stores: [`Folder`], and the trait [`MediaStore`] for other stores.
 //!
-//! In a folder, files are had by their names and by their content. Content-addressed media lies at `<root>/<ab>/<id>`,
-//! where `id` is the lower-case hexadecimal SHA-256 of the bytes and `ab` its first two digits; a record in JSON lies
-//! beside it at `<root>/<ab>/<id>.json`.
+//! A folder has named files, and content-addressed media. The content of an id is at `<root>/<ab>/<id>`, where `id` is
+//! its SHA-256 in lower-case hexadecimal, and `ab` the first two digits. Its record in JSON is at
+//! `<root>/<ab>/<id>.json`. [`Importer`] adds media, and [`verify`] checks the store.
 
 mod access_warning;
 mod beneath_dir;

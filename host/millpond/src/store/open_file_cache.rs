@@ -1,8 +1,8 @@
-//! Objects of a folder that stay open between requests, each looked at again before it is given.
+//! Open file cache: objects of a folder that stay open between requests.
 //!
-//! A look asks the file system what lies at the paths that the object was made of, and compares. It is made anew
-//! when the last one is older than the folder's recheck time, so for that long a change may go unseen. For
-//! as long it is remembered that there was nothing.
+//! A cached object is validated before use: the versions of its files and folders must be the same as when it was
+//! opened. A validation is valid for a configured time, in which a change may go unnoticed. Keys of missing objects are
+//! cached for the same time.
 
 use super::beneath_dir::BeneathDir;
 use super::file_slice::MediaFile;
@@ -16,36 +16,36 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-/// Most that kept objects take together, in bytes.
+/// Maximum memory of the cached objects, in bytes.
 pub(super) const OPEN_FILE_CACHE_BYTES: usize = 4 * 1024 * 1024;
 
-/// Most that is remembered of keys that name nothing, in bytes.
+/// Maximum memory of the cached keys of missing objects, in bytes.
 pub(super) const NEGATIVE_CACHE_BYTES: usize = 64 * 1024;
 
-/// Most objects that are kept, since each has a file open; fewer where the process may not open many.
+/// Maximum number of cached objects, each with an open file. A low limit of open files lowers it.
 const OPEN_FILE_CACHE_FILES: usize = 1024;
 
-/// The part of the files that a process may have open which kept ones may take.
+/// Reciprocal of the share of the process's open files that the cache may take.
 pub(crate) const OPEN_FILE_CACHE_SHARE: usize = 8;
 
-/// The objects of one folder that are kept.
+/// Open file cache of one folder.
 pub(super) struct OpenFileCache {
     objects: Cache<ObjectKey, Arc<CachedFile>, FileWeighter>,
-    /// Keys that named nothing, and when that was, in nanoseconds of `since`.
+    /// Keys of missing objects, with the time of the lookup in nanoseconds since `since`.
     missing: Cache<ObjectKey, u64, NegativeWeighter>,
-    /// For how long a change may go unseen, in nanoseconds.
+    /// Time for which a validation is valid, in nanoseconds.
     valid_ns: AtomicU64,
     since: Instant,
 }
 
-/// An open object, and what it was made of.
+/// A cached object, with the versions that it depends on.
 #[derive(Debug)]
 pub(super) struct CachedFile {
     pub(super) file: Arc<MediaFile>,
     pub(super) info: Arc<ObjectInfo>,
-    /// What lay at which path when it was opened.
+    /// Paths and their versions when the object was opened.
     pub(super) versions: Vec<(PathBuf, FileVersion)>,
-    /// When that was compared last, in nanoseconds of [`OpenFileCache::since`].
+    /// Time of the last validation, in nanoseconds since [`OpenFileCache::since`].
     checked_ns: AtomicU64,
 }
 
@@ -63,7 +63,7 @@ impl CachedFile {
         }
     }
 
-    /// Whether the same lies at its paths still.
+    /// Returns whether every path still has its version.
     fn is_unchanged(&self, root: &BeneathDir) -> bool {
         let mut versions = self.versions.iter();
         versions.all(|(path, version)| root.try_version(path).as_ref() == Some(version))
@@ -77,7 +77,8 @@ impl CachedFile {
     }
 }
 
-/// An object weighs what it takes, and at least its part of the whole, so that the bound by weight is one by count too.
+/// Weigher of cached files. Each weighs at least its part of the cache, so that the limit by memory is also one by
+/// number.
 #[derive(Clone)]
 struct FileWeighter {
     least: u64,
@@ -85,7 +86,7 @@ struct FileWeighter {
 
 impl Weighter<ObjectKey, Arc<CachedFile>> for FileWeighter {
     fn weight(&self, key: &ObjectKey, object: &Arc<CachedFile>) -> u64 {
-        // With the cache's own entry.
+        // Includes the entry of the cache.
         let bytes = 2 * size_of::<ObjectKey>() + key.held_bytes() + object.bytes();
         self.least.max(bytes as u64)
     }
@@ -96,7 +97,7 @@ struct NegativeWeighter;
 
 impl Weighter<ObjectKey, u64> for NegativeWeighter {
     fn weight(&self, key: &ObjectKey, _looked_ns: &u64) -> u64 {
-        // With the cache's own entry.
+        // Includes the entry of the cache.
         (3 * size_of::<ObjectKey>() + key.held_bytes()) as u64
     }
 }
@@ -112,7 +113,7 @@ impl std::fmt::Debug for OpenFileCache {
 
 impl OpenFileCache {
     pub(super) fn new(valid: Duration) -> Self {
-        /// A usual key takes so many bytes.
+        /// Expected number of keys, at 128 bytes each.
         const MISSING: usize = NEGATIVE_CACHE_BYTES / 128;
         let objects =
             OPEN_FILE_CACHE_FILES.min(process::open_files_limit() / OPEN_FILE_CACHE_SHARE);
@@ -128,41 +129,41 @@ impl OpenFileCache {
         }
     }
 
-    /// From now on what is kept is looked at again after that time.
+    /// Sets the time for which a validation is valid.
     pub(super) fn set_valid(&self, valid: Duration) {
         let valid_ns = nanoseconds(valid);
         self.valid_ns.store(valid_ns, Ordering::Relaxed);
     }
 
-    /// What is kept now, in bytes.
+    /// Memory of the cache, in bytes.
     pub(super) fn bytes(&self) -> usize {
         let bytes = self.objects.weight() + self.missing.weight();
         usize::try_from(bytes).unwrap_or(usize::MAX)
     }
 
-    /// The time in this folder's own nanoseconds.
+    /// Time on the cache's own clock, in nanoseconds.
     pub(super) fn now_ns(&self) -> u64 {
         nanoseconds(self.since.elapsed())
     }
 
-    /// Whether a look that was made then need not be made anew.
+    /// Returns whether a validation of that time is still valid.
     fn is_recent(&self, looked_up_ns: u64) -> bool {
         let age_ns = self.now_ns().saturating_sub(looked_up_ns);
         age_ns < self.valid_ns.load(Ordering::Relaxed)
     }
 
-    /// Whether that key named nothing a moment ago.
+    /// Returns whether the key is known to be missing.
     pub(super) fn is_known_missing(&self, key: &ObjectKey) -> bool {
         let looked_up_ns = self.missing.get(key);
         looked_up_ns.is_some_and(|looked_up_ns| self.is_recent(looked_up_ns))
     }
 
-    /// The key named nothing when it was looked for then.
+    /// Records that the key was missing at that time.
     pub(super) fn insert_negative(&self, key: &ObjectKey, looked_up_ns: u64) {
         self.missing.insert(key.clone(), looked_up_ns);
     }
 
-    /// The object of that key, if it is kept and still what it was. It does not wait for the disk.
+    /// Returns the object of a key, if it is cached and valid. Does not wait for the disk.
     pub(super) fn get(&self, root: &BeneathDir, key: &ObjectKey) -> Option<Arc<CachedFile>> {
         let object = self.objects.get(key)?;
         if self.is_recent(object.checked_ns.load(Ordering::Relaxed)) {
@@ -177,9 +178,9 @@ impl OpenFileCache {
         None
     }
 
-    /// Closes what is no more what lay at its paths, and what nobody has asked for in so long.
+    /// Closes objects that have changed, or were not used for this time.
     pub(super) fn close_unneeded(&self, root: &BeneathDir, unused: Duration) {
-        // Until then a look that was made need not be made anew, so that one who asks leaves no trace.
+        // A use within the valid time leaves no trace, so the time is added.
         let valid_ns = self.valid_ns.load(Ordering::Relaxed);
         let longest_ns = nanoseconds(unused).saturating_add(valid_ns);
         let now_ns = self.now_ns();
@@ -193,13 +194,13 @@ impl OpenFileCache {
         }
     }
 
-    /// Closes all, and forgets what there was not.
+    /// Removes all entries.
     pub(super) fn clear(&self) {
         self.objects.clear();
         self.missing.clear();
     }
 
-    /// Keeps an object that was opened just now.
+    /// Adds an object that was just opened.
     pub(super) fn insert(&self, key: ObjectKey, object: CachedFile) {
         let now_ns = self.now_ns();
         object.checked_ns.store(now_ns, Ordering::Relaxed);
@@ -258,7 +259,7 @@ mod tests {
         }
     }
 
-    /// Space of deleted files was not free, and what they lay on was busy, until somebody asked for them again.
+    /// Deleted files took space, and their file systems stayed busy, until the next request.
     #[test]
     fn deleted_files_and_ones_that_nobody_asked_for_stayed_open() {
         const LONG: Duration = Duration::from_secs(3600);

@@ -1,4 +1,4 @@
-//! Temporary files of a store that is added to, and the lock under which its records change.
+//! Temporary files of imports, and the lock of the store.
 
 use std::collections::HashSet;
 use std::fs::{self, File, OpenOptions};
@@ -7,47 +7,45 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use tempfile::NamedTempFile;
 
-/// Folder beneath the root where files lie until they are whole; its leading dot keeps it from being served.
+/// Folder of temporary files in the store. Hidden files are not served.
 const FOLDER: &str = ".incoming";
 
-/// File in that folder that is locked while records change.
+/// Lock file in that folder.
 const LOCK: &str = "lock";
 
-/// First characters of the name of each temporary file.
+/// Prefix of the names of temporary files.
 const PREFIX: &str = ".tmp";
 
-/// The temporary files of one store, as one process uses them.
+/// Temporary files of one store and one process.
 #[derive(Debug)]
 pub(super) struct TemporaryFiles {
     folder: PathBuf,
-    /// Temporary files that this process has made and not yet moved or removed.
+    /// Temporary files that this process has created, and not yet moved or removed.
     present: Mutex<HashSet<PathBuf>>,
 }
 
-/// The lock under which records of a store change, among all threads and processes that add to it. It is given back
-/// when this is dropped, and by the kernel when the process ends.
+/// Lock of a store's records, across threads and processes. Dropping it or the end of the process releases it.
 #[derive(Debug)]
 pub(super) struct StoreLock {
     _file: File,
 }
 
-/// A temporary file. It is removed when this is dropped, and locked until then, so that no other process takes it for
-/// one that was left behind.
+/// A temporary file. It is locked, so that no other process removes it. Dropping it removes it.
 #[derive(Debug)]
 pub(super) struct TemporaryFile<'a> {
     file: NamedTempFile,
     _present: PresentFile<'a>,
 }
 
-/// Keeps a path among those that are present.
+/// Entry of a temporary file in the set. Dropping it removes the entry.
 #[derive(Debug)]
 struct PresentFile<'a> {
     temporary_files: &'a TemporaryFiles,
     path: PathBuf,
 }
 
-/// The temporary files of an [`Importer`](super::Importer) are removed, and while this is held it makes no new ones and moves
-/// none to its place.
+/// Guard after the temporary files of an [`Importer`](super::Importer) were removed. While it is held, no import
+/// continues.
 #[derive(Debug)]
 #[must_use = "adding goes on as soon as this is dropped"]
 pub struct AbandonGuard<'a> {
@@ -55,32 +53,32 @@ pub struct AbandonGuard<'a> {
 }
 
 impl TemporaryFiles {
-    /// Opens the folder, makes it where there is none, and removes files that an interrupted process left in it.
+    /// Opens the folder, or creates it. Removes the temporary files of interrupted processes.
     pub(super) fn open(root: &Path) -> io::Result<Self> {
         let temporary_files = TemporaryFiles {
             folder: root.join(FOLDER),
             present: Mutex::default(),
         };
         make_folder(&temporary_files.folder)?;
-        // Whoever makes a temporary file holds the lock until that file is locked, so none is taken for an old one.
+        // The lock is held from the creation of a temporary file until that is locked, so no file in use is removed.
         let _lock = temporary_files.lock()?;
         for (path, _) in stale_files(root)? {
-            // Another user's cannot be removed, and is no reason to add nothing; `check` tells it.
+            // Files of other users cannot be removed. `verify` reports them.
             let _ = fs::remove_file(path);
         }
         Ok(temporary_files)
     }
 
-    /// Waits until no other thread or process changes records.
+    /// Waits for the lock of the store.
     pub(super) fn lock(&self) -> io::Result<StoreLock> {
         let path = self.folder.join(LOCK);
         let mut options = OpenOptions::new();
         options.write(true).create(true);
-        // Whoever may open it can hold up all others, so only those may who could add.
+        // Opening the file allows to hold the lock, so only users who may import can open it.
         #[cfg(unix)]
         std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o660);
         let file = match options.open(&path) {
-            // It may be another's who is of the same group; local file systems lock for readers too.
+            // The file may belong to another user of the group. Local file systems allow readers to lock.
             Err(error) if error.kind() == io::ErrorKind::PermissionDenied => File::open(&path)?,
             opened => opened?,
         };
@@ -88,14 +86,14 @@ impl TemporaryFiles {
         Ok(StoreLock { _file: file })
     }
 
-    /// Makes a temporary file.
+    /// Creates a temporary file.
     pub(super) fn create(&self, _lock: &StoreLock) -> io::Result<TemporaryFile<'_>> {
         let mut present = self.present();
         let file = tempfile::Builder::new()
             .prefix(PREFIX)
             .tempfile_in(&self.folder)?;
         readable_by_the_server(file.as_file())?;
-        // Where locks keep others from reading, the file could not be read by its name; nothing is removed there either.
+        // On systems with mandatory locks, a locked file could not be read by its name. No files are removed there.
         #[cfg(unix)]
         file.as_file().lock()?;
         let path = file.path().to_owned();
@@ -110,13 +108,13 @@ impl TemporaryFiles {
         })
     }
 
-    /// Moves whole files to their places, one after the other: all of them, or none where the process is interrupted.
+    /// Moves complete files to their places, in order. An interruption moves all of them or none.
     pub(super) fn place<const FILES: usize>(
         &self,
         _lock: &StoreLock,
         files: [(TemporaryFile<'_>, &Path); FILES],
     ) -> io::Result<()> {
-        // Entries are dropped after the guard, for which they wait.
+        // The entries are dropped after the guard, because dropping them takes the same lock.
         let mut entries = Vec::with_capacity(FILES);
         let files = files.map(|(TemporaryFile { file, _present }, path)| {
             entries.push(_present);
@@ -133,14 +131,14 @@ impl TemporaryFiles {
     pub(super) fn abandon(&self) -> AbandonGuard<'_> {
         let present = self.present();
         for path in present.iter() {
-            // The next process that adds removes what cannot be removed now.
+            // The next import removes the files that cannot be removed now.
             let _ = fs::remove_file(path);
         }
         AbandonGuard { _present: present }
     }
 
     fn present(&self) -> MutexGuard<'_, HashSet<PathBuf>> {
-        // A set of paths is whole whoever panicked.
+        // The set is consistent after a panic.
         self.present.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -161,9 +159,8 @@ impl Drop for PresentFile<'_> {
     }
 }
 
-/// Temporary files of a store that no process writes any more, and their lengths in bytes. One that cannot be opened
-/// is passed over, because nobody can tell then whether it is in use. Without the store's lock, an empty one may be in
-/// use: it is locked as soon as it is made.
+/// Returns the temporary files that no process uses, with their lengths in bytes. A file that cannot be opened is
+/// skipped, because it may be in use. Without the lock of the store, an empty file may be in use.
 pub(super) fn stale_files(root: &Path) -> io::Result<Vec<(PathBuf, u64)>> {
     let mut stale = Vec::new();
     let entries = match fs::read_dir(root.join(FOLDER)) {
@@ -173,7 +170,7 @@ pub(super) fn stale_files(root: &Path) -> io::Result<Vec<(PathBuf, u64)>> {
     for entry in entries {
         let entry = entry?;
         let is_temporary = entry.file_name().to_string_lossy().starts_with(PREFIX);
-        // It may have been moved to its place since the folder was read.
+        // The file may have been moved meanwhile.
         let Ok(metadata) = entry.metadata() else {
             continue;
         };
@@ -185,7 +182,7 @@ pub(super) fn stale_files(root: &Path) -> io::Result<Vec<(PathBuf, u64)>> {
     Ok(stale)
 }
 
-/// Whether a temporary file is locked by nobody.
+/// Returns whether no process holds the lock of a temporary file.
 #[cfg(unix)]
 fn is_unused(path: &Path) -> bool {
     File::open(path).is_ok_and(|file| file.try_lock_shared().is_ok())
@@ -196,8 +193,7 @@ fn is_unused(_path: &Path) -> bool {
     false
 }
 
-/// Makes a folder, and those above it that are missing. Each can be read by whoever runs the server, as stored files
-/// can: a umask may allow a group more, and takes nothing from others.
+/// Creates a folder, and the missing ones above it. The server's user can read them, whatever the umask.
 pub(super) fn make_folder(path: &Path) -> io::Result<()> {
     let created = match (fs::create_dir(path), path.parent()) {
         (Err(_), _) if path.is_dir() => return Ok(()),
@@ -208,7 +204,7 @@ pub(super) fn make_folder(path: &Path) -> io::Result<()> {
         (created, _) => created,
     };
     match created {
-        // Another process has made it meanwhile.
+        // Another process created it meanwhile.
         Err(_) if path.is_dir() => return Ok(()),
         created => created?,
     }
@@ -221,7 +217,7 @@ pub(super) fn make_folder(path: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// Temporary files are the owner's alone as the system makes them; stored ones are for whoever runs the server.
+/// Temporary files are readable by their owner only. Stored files have to be readable by the server's user.
 fn readable_by_the_server(file: &File) -> io::Result<()> {
     #[cfg(unix)]
     {

@@ -1,4 +1,4 @@
-//! Threads that wait for a file system, in a pool of its own for each: whichever of them hangs, the others go on.
+//! Thread pools for blocking file system calls, one for each file system. If one hangs, the others continue.
 
 use std::collections::{HashMap, VecDeque};
 use std::fmt;
@@ -14,32 +14,32 @@ use std::time::Duration;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
-/// The pools of one folder, by the device number of the file system. Clones share them.
+/// Pools of one folder, by the device number of the file system. Clones share them.
 #[derive(Debug, Clone)]
 pub(super) struct ThreadPools(Arc<Pools>);
 
-/// Threads for one file system. Clones share them. They begin as they are needed, and end when nothing is left to do.
+/// Threads for one file system. Clones share them. They start on demand, and end when they are idle.
 #[derive(Clone)]
 pub(crate) struct ThreadPool(Arc<Pool>);
 
-/// As many opens of one file system are under way as may be.
+/// The error of an open beyond the maximum.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("the file system does not answer: {0} files are being opened")]
 pub(crate) struct PoolFull(usize);
 
-/// Most threads of one pool. A file system that is asked over a network answers so many at a time in good time.
+/// Maximum number of threads of one pool. A network file system answers that many at a time.
 const THREADS: usize = 16;
 
-/// Most opens of one file system that are under way, unless told otherwise: those on threads, and as many that wait.
+/// Default maximum number of opens of one file system: one for each thread, and as many waiting.
 const OPENS: usize = 2 * THREADS;
 
-/// Most pools of one folder. File systems beyond share the last one.
+/// Maximum number of pools of one folder. Further file systems share the last one.
 const POOLS: usize = 16;
 
-/// Stack of a thread, in bytes: paths and one buffer.
+/// Stack of a thread, in bytes. It holds paths and one buffer.
 const STACK_BYTES: usize = 256 * 1024;
 
-/// How long a thread waits for something to do.
+/// Time after which an idle thread ends.
 const IDLE: Duration = Duration::from_secs(10);
 
 #[derive(Debug)]
@@ -52,7 +52,7 @@ struct Pool {
     state: Mutex<PoolState>,
     job_queued: Condvar,
     max_opens: Arc<AtomicUsize>,
-    /// Whether a file is being read for its digest.
+    /// Whether a thread computes a digest.
     is_digesting: Arc<AtomicBool>,
 }
 
@@ -74,15 +74,15 @@ impl ThreadPools {
         }))
     }
 
-    /// Sets how many opens of one file system may be under way. Each of them keeps its request's instance waiting.
+    /// Sets the maximum number of opens of one file system. Each occupies an instance.
     pub(super) fn limit_opens(&self, most: usize) {
         let most = most.clamp(1, OPENS);
         self.0.max_opens.store(most, Ordering::Relaxed);
     }
 
-    /// The pool of a file system.
+    /// Returns the pool of a file system.
     pub(super) fn of(&self, device: u64) -> ThreadPool {
-        /// No file system's.
+        /// A device number that no file system has.
         const OTHERS: u64 = u64::MAX;
         let by_device = self.0.by_device.lock();
         let mut by_device = by_device.unwrap_or_else(PoisonError::into_inner);
@@ -107,14 +107,13 @@ impl ThreadPool {
         }))
     }
 
-    /// Whether anybody holds it, or it has something to do.
+    /// Returns whether another handle exists, or a thread is alive.
     fn is_used(&self) -> bool {
-        // One is the map's; a thread has one too, until it has been idle for long.
+        // One reference is the map's. A live thread has another.
         Arc::strong_count(&self.0) > 1
     }
 
-    /// Opens something on a thread of the pool. Whoever does not wait for the end any more leaves the work undone, where it
-    /// has not begun.
+    /// Runs an open on a thread of the pool. If the returned task is dropped first, it does not run.
     ///
     /// # Errors
     /// [`PoolFull`].
@@ -140,8 +139,7 @@ impl ThreadPool {
         Ok(BlockingTask::Pool(result_rx))
     }
 
-    /// Does something for a file that is open, on a thread of the pool. Each open file has one thing to do at a time, so
-    /// that these have no bound of their own.
+    /// Runs a job for an open file on a thread of the pool. An open file has one job at a time, so there is no limit.
     pub(super) fn spawn<T: Send + 'static>(
         &self,
         job: impl FnOnce() -> T + Send + 'static,
@@ -156,12 +154,12 @@ impl ThreadPool {
         BlockingTask::Pool(result_rx)
     }
 
-    /// Does something that nobody waits for, as closing a file is.
+    /// Runs a job without a result, such as closing a file.
     pub(super) fn detach(&self, job: impl FnOnce() + Send + 'static) {
         self.run(self.0.state(), Box::new(job));
     }
 
-    /// Whether a file of that file system is being read for its digest.
+    /// Whether a file of the file system is being read for its digest.
     pub(super) fn is_digesting(&self) -> &Arc<AtomicBool> {
         &self.0.is_digesting
     }
@@ -184,7 +182,7 @@ impl ThreadPool {
         if let Err(error) = started {
             let mut state = self.0.state();
             state.threads -= 1;
-            // Another thread will come to it; without one nobody would, and dropping the work tells so.
+            // Without another thread, nobody would run the jobs. Dropping them fails their tasks.
             if !has_others {
                 let undone = std::mem::take(&mut state.jobs);
                 drop(state);
@@ -200,13 +198,13 @@ impl Pool {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Does what there is to do, on the thread that calls it, until nothing comes for a while.
+    /// Runs jobs on the current thread, until none arrives for a while.
     fn serve(&self) {
         let mut state = self.state();
         loop {
             if let Some(job) = state.jobs.pop_front() {
                 drop(state);
-                // Dropped by a panic, the work tells whoever waits for it.
+                // A panic drops the job, which fails its task.
                 let _ = catch_unwind(AssertUnwindSafe(job));
                 state = self.state();
                 continue;
@@ -235,7 +233,7 @@ impl fmt::Debug for ThreadPool {
     }
 }
 
-/// An open that is counted, be it on a thread or waiting for one.
+/// Counts an open, running or waiting, until it is dropped.
 struct OpenCount(Arc<Pool>);
 
 impl Drop for OpenCount {
@@ -244,17 +242,17 @@ impl Drop for OpenCount {
     }
 }
 
-/// Work on a thread that may wait, and what comes of it.
+/// Work on a blocking thread, as a future of its result.
 #[derive(Debug)]
 pub(crate) enum BlockingTask<T> {
-    /// On one of the runtime's, for what has a disk of this machine at most to wait for.
+    /// On a thread of the runtime, for work that waits for a local disk at most.
     Runtime(JoinHandle<T>),
-    /// On one of a file system's own.
+    /// On a thread of a file system's pool.
     Pool(oneshot::Receiver<T>),
 }
 
 impl<T> Future for BlockingTask<T> {
-    /// An error where the work panicked, or no thread could be had.
+    /// An error if the work panicked, or no thread could be started.
     type Output = io::Result<T>;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<T>> {
@@ -274,7 +272,7 @@ mod tests {
     use super::*;
     use std::sync::mpsc;
 
-    /// Work that ends when it is told to, and says when it has begun.
+    /// Work that signals its start, and ends on a signal.
     fn hanging() -> (
         impl FnOnce() + Send + 'static,
         mpsc::Receiver<()>,
@@ -298,14 +296,14 @@ mod tests {
             let open = pools.of(1).open(job).unwrap();
             hanging_opens.push((open, started, release));
         }
-        // As many have begun as there are threads; the others wait, and no further one may.
+        // One open for each thread has started. The others wait, and a further one is rejected.
         for (_, started, _) in &hanging_opens[..THREADS] {
             started.recv().unwrap();
         }
         assert!(hanging_opens[THREADS].1.try_recv().is_err());
         assert_eq!(pools.of(1).open(|| ()).unwrap_err(), PoolFull(OPENS));
         assert_eq!(pools.of(2).open(|| 7).unwrap().await.unwrap(), 7);
-        // What its open files have to do waits too, without a bound.
+        // Jobs of open files wait without a limit.
         let read = pools.of(1).spawn(|| 8);
         for (open, _, release) in hanging_opens {
             drop(release);

@@ -1,4 +1,4 @@
-//! Verifies a store: every file against its id, every record against its file.
+//! Verification of a store: every content against its id, and every record against its content.
 
 use super::record::{open_regular, read_record};
 use super::temporary_files::stale_files;
@@ -8,50 +8,50 @@ use std::fs;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
-/// What one entry of a store turned out to be.
+/// Result of verifying one entry of a store.
 #[derive(Debug)]
 #[non_exhaustive]
 pub struct VerifiedEntry {
-    /// Its path, from the store's root.
+    /// Path of the entry, relative to the root of the store.
     pub path: PathBuf,
-    /// Its length, in bytes.
+    /// Length, in bytes.
     pub size: u64,
-    /// What is wrong with it; none when it is sound.
+    /// Corruption of the entry. `None` if it is valid.
     pub corruption: Option<Corruption>,
 }
 
-/// What is wrong with an entry of a store.
+/// Corruption of an entry in a store.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Corruption {
-    /// The content is not what its id says.
+    /// The content has another digest than its id.
     #[error("the content has another digest: {0}")]
     Digest(ContentId),
-    /// Its record is missing.
+    /// The record is missing.
     #[error("the record is missing")]
     NoRecord,
-    /// Its record cannot be understood, or tells another size.
+    /// The record is unreadable, or has another size.
     #[error("the record is damaged")]
     Record,
-    /// A record describes content that is not there.
+    /// The content of a record is missing.
     #[error("the content of the record is missing")]
     NoContent,
-    /// A variant that a record names is not there.
+    /// A variant of a record is missing.
     #[error("the variant {0} is not in the store")]
     NoVariant(ContentId),
-    /// A temporary file of an interrupted process. It is served to nobody, and takes space.
+    /// A temporary file of an interrupted import. It is not served, and takes space.
     #[error("left behind by an interrupted add; the next add removes it")]
     LeftBehind,
-    /// It cannot be read, so a server of the same user cannot serve it.
+    /// The entry cannot be read, so a server of the same user cannot serve it.
     #[error("cannot be read: {0}")]
     Read(#[from] io::Error),
 }
 
-/// Goes through a store and tells each finding, with what the user who runs it may not read. Named files, and hidden
-/// ones but for temporary files of an interrupted process, are passed over. `progress` is told the bytes of each step.
+/// Verifies a store, and passes each entry to `found`. Skips named files and hidden files, except temporary files of
+/// interrupted imports. `progress` receives the number of bytes of each step.
 ///
 /// # Errors
-/// When the store's root cannot be listed.
+/// The root of the store cannot be listed.
 pub fn verify(
     root: &Path,
     mut progress: impl FnMut(u64),
@@ -67,13 +67,13 @@ pub fn verify(
     };
     match stale_files(root) {
         Ok(stale) => {
-            // An empty one may have been made just now.
+            // An empty file may be in use.
             for (path, size) in stale.into_iter().filter(|(_, size)| *size > 0) {
                 let path = path.strip_prefix(root).unwrap_or(&path);
                 report(path, size, Some(Corruption::LeftBehind));
             }
         }
-        // It is no part of what is served.
+        // Temporary files are not served.
         Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {}
         Err(error) => return Err(error),
     }
@@ -84,7 +84,7 @@ pub fn verify(
         let folder = Path::new(&folder);
         let names = match sorted_entries(&root.join(folder)) {
             Ok(names) => names,
-            // A named file that is called as a folder may be.
+            // A named file with the name of a content folder.
             Err(error) if error.kind() == io::ErrorKind::NotADirectory => continue,
             Err(error) => {
                 report(folder, 0, Some(Corruption::Read(error)));
@@ -110,7 +110,7 @@ pub fn verify(
     Ok(())
 }
 
-/// What of a record cannot be told by looking at its content: that this is missing, or variants of it.
+/// Returns corruptions that are not visible from the content: missing content, and missing variants.
 fn check_record(root: &Path, id: &ContentId) -> Vec<Corruption> {
     let is_known_missing = |id: &ContentId| {
         let metadata = fs::metadata(root.join(id.path()));
@@ -119,7 +119,7 @@ fn check_record(root: &Path, id: &ContentId) -> Vec<Corruption> {
     if is_known_missing(id) {
         return vec![Corruption::NoContent];
     }
-    // One that cannot be read or understood is told with its content.
+    // An unreadable record is reported with its content.
     let Ok(Some(record)) = read_record(root, id) else {
         return Vec::new();
     };
@@ -170,7 +170,7 @@ fn digest(path: &Path, progress: &mut impl FnMut(u64)) -> io::Result<(u64, Conte
     }
 }
 
-/// The names in a folder that are text, in order.
+/// Returns the UTF-8 names in a folder, sorted.
 fn sorted_entries(folder: &Path) -> io::Result<Vec<String>> {
     let mut names = Vec::new();
     for entry in fs::read_dir(folder)? {

@@ -1,4 +1,4 @@
-//! What tells one state of a file from another.
+//! Versions of files.
 
 use super::media_store::ObjectVersion;
 use millpond_format::version;
@@ -6,9 +6,9 @@ use sha2::{Digest, Sha256};
 use std::fs::Metadata;
 use std::time::{Duration, SystemTime};
 
-/// What the file system tells of a file or folder: if that is the same, so is what it holds.
+/// Version of a file or folder, from the file system. The same version means the same content.
 ///
-/// The change time is part of it, since a modification time can be set back by whoever writes the file.
+/// It includes the change time, because the modification time can be set by the file's writer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) struct FileVersion {
     device: u64,
@@ -22,7 +22,7 @@ pub(super) struct FileVersion {
 type FileTime = (i64, i64);
 
 impl FileVersion {
-    /// The version of what was looked at; `None` where the system does not tell enough.
+    /// Returns the version. `None` if the system does not report enough.
     #[cfg(unix)]
     #[allow(
         clippy::unnecessary_wraps,
@@ -44,15 +44,16 @@ impl FileVersion {
         None
     }
 
-    /// Length in bytes.
+    /// Length, in bytes.
     pub(super) fn length(&self) -> u64 {
         self.length
     }
 
-    /// Whether every later change would be told from this one. File systems have the time of a clock that ticks, so two
-    /// changes within a tick look alike. What is read after this was asked is of this version, or the next look differs.
+    /// Returns whether a later change could have the same version (git: *racily clean*). Timestamps have the resolution
+    /// of a clock tick, so two changes within a tick look alike. If a version is not racy, everything read from now on
+    /// belongs to it, or the next version differs.
     pub(super) fn is_racy(&self) -> bool {
-        /// The longest tick in use is of 10 ms.
+        /// The longest tick in use has 10 ms.
         const TICKS: Duration = Duration::from_millis(20);
         let seconds = u64::try_from(self.changed.0).unwrap_or(0);
         let nanos = u32::try_from(self.changed.1).unwrap_or(0);
@@ -61,8 +62,8 @@ impl FileVersion {
         age.is_none_or(|age| age <= TICKS)
     }
 
-    /// The version as the interface has it: strong where it is settled. The device is left out, since its number may be
-    /// another one when the file system is mounted again. A weak one is never the text of a strong one.
+    /// Returns the version for the interface. The device number is not part of it, because it may change with the next
+    /// mount. A weak text never equals a strong one.
     pub(super) fn to_object_version(self, is_weak: bool) -> ObjectVersion {
         let mut hash = Sha256::new();
         hash.update([u8::from(!is_weak)]);
@@ -111,7 +112,7 @@ mod tests {
         }
     }
 
-    /// What editors of tags do, and deploys by rename of files with one modification time for all.
+    /// Tag editors do this, and so do deployments by rename that set one modification time for all files.
     #[test]
     fn contents_of_one_length_and_modification_time_were_one_version() {
         let folder = tempfile::tempdir().unwrap();

@@ -1,4 +1,4 @@
-//! What an instance is given while it answers one request: its imports and its limits.
+//! State of an instance of `media-serve`: its imports and its limits.
 
 pub(crate) mod response;
 
@@ -42,61 +42,62 @@ mod bindings {
     });
 }
 
-/// The state of one request's store.
+/// State of the store of one request.
 pub(crate) struct StoreData {
     limiter: InstanceLimiter,
     table: ResourceTable,
     media: Arc<dyn DynMediaStore>,
     settings: Arc<GuestSettings>,
     streams: Vec<IssuedStream>,
-    /// What the guest asked the store for, and what it was told; `None` where that is not known, or is too much.
+    /// Objects that the guest opened, in order. `None` if the list is incomplete, so that the response cannot be
+    /// stored.
     dependencies: Option<Vec<Dependency>>,
     cpu: CpuBudget,
     ledger: LedgerHandle,
 }
 
-/// What a guest asked the store for, and what there was: the answer is made of it, and holds as long as that does.
+/// A lookup in the media store that a response depends on.
 #[derive(Debug, Clone)]
 pub(crate) struct Dependency {
     pub(crate) key: store::ObjectKey,
-    /// `None` where there was no such object.
+    /// Info of the object. `None` if there was none.
     pub(crate) info: Option<Arc<ObjectInfo>>,
 }
 
-/// Most that is remembered of what one guest opened: media and its variants are a few.
+/// Maximum number of dependencies of a response. An object and its variants are a few.
 const MAX_DEPENDENCIES: usize = 8;
 
-/// An object as a guest has it: `resource object` of `wit/media-store.wit`.
+/// An object of the guest: `resource object` of `wit/media-store.wit`.
 #[allow(
     unreachable_pub,
     reason = "the bindings give it out under another name"
 )]
 pub struct ObjectResource {
     object: MediaObject,
-    /// Its place among what was opened.
+    /// Index of its dependency.
     dependency: Option<usize>,
 }
 
-/// A stream that was given to the guest.
+/// A stream that the guest has received.
 struct IssuedStream {
     rep: u32,
-    /// Weak, since the guest may drop a stream and its handle then be another's.
+    /// Weak, because the guest may drop the stream, and its handle may then be reused.
     unread: Weak<Mutex<MediaStream>>,
     dependency: Option<usize>,
 }
 
 impl StoreData {
-    /// Defines everything that the world `media-guest` imports, and nothing else.
+    /// Defines the imports of the world `media-guest`, and nothing else.
     pub(crate) fn add_to_linker(linker: &mut Linker<Self>) -> wasmtime::Result<()> {
         wasmtime_wasi_io::add_to_linker_async(linker)?;
         settings::add_to_linker::<_, HasSelf<_>>(linker, |state| state)?;
         media_store::add_to_linker::<_, HasSelf<_>>(linker, |state| state)
     }
 
-    /// A store for one request, with every limit set.
+    /// Returns a store for one request, with every limit set.
     ///
     /// # Errors
-    /// [`LimitExceeded`], when the request's ledger has no room for one.
+    /// [`LimitExceeded`], if the request's memory does not suffice.
     pub(crate) fn store(
         engine: &Engine,
         fixed_cost: FixedCost,
@@ -118,12 +119,12 @@ impl StoreData {
         Ok(store_limits::store(engine, limits, state))
     }
 
-    /// What the guest asked the store for, in order; `None` where that is not all that its answer may depend on.
+    /// Returns the guest's lookups, in order. `None` if the list is incomplete.
     pub(crate) fn take_dependencies(&mut self) -> Option<Vec<Dependency>> {
         self.dependencies.take()
     }
 
-    /// Remembers what the guest was told, and says at which place.
+    /// Records a lookup, and returns its index.
     fn record_dependency(
         &mut self,
         key: store::ObjectKey,
@@ -139,8 +140,8 @@ impl StoreData {
         Some(index)
     }
 
-    /// Takes out of the table what a handle stands for: the bytes that the guest has not read, and which of the opened
-    /// objects they are of. `None` when it is no stream of the store's.
+    /// Removes a stream from the table. Returns its unread bytes and the index of its dependency. `None` if it is not a
+    /// stream of the media store.
     pub(crate) fn take_stream(
         &mut self,
         handle: Resource<DynInputStream>,
@@ -252,8 +253,8 @@ impl media_store::Host for StoreData {
     }
 }
 
-/// The object, where a guest may have it by that key. It asks for a signature where media is had by its content, and
-/// serves to everybody what is had by its name.
+/// Returns the object, unless it is private and was opened by name. A guest verifies signatures for content ids only,
+/// and serves names to everyone.
 pub(crate) fn hide_private_by_name(
     object: MediaObject,
     key: &store::ObjectKey,
@@ -339,16 +340,16 @@ impl media_store::HostObject for StoreData {
     }
 }
 
-/// A stream of the store's as a guest sees it that reads it: most never do, and give it to the host as it is.
+/// A stream of the media store for a guest that reads it. Most guests pass it to the host unread.
 struct GuestStream {
     unread: Arc<Mutex<MediaStream>>,
-    /// What was read for the guest and not yet taken by it.
+    /// Bytes that were read for the guest, and that it has not taken yet.
     ahead: Bytes,
     ahead_charge: Charge,
     failed: Option<std::io::Error>,
 }
 
-/// Most bytes that a guest reads at a time.
+/// Maximum bytes that a guest reads at a time.
 const GUEST_READ_BYTES: usize = 16 * 1024;
 
 impl GuestStream {

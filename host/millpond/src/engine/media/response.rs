@@ -1,4 +1,4 @@
-//! From what the guest answered to a response head, checked: the guest's word is not taken for any of it.
+//! Validation of a guest's response. The host does not trust any part of it.
 
 use super::{Dependency, StoreData, serve};
 use crate::body::BodyPart;
@@ -7,39 +7,39 @@ use bytes::Bytes;
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use http::{Method, Response, StatusCode};
 
-/// A response, and what it takes to make it anew where the guest allows that.
+/// A valid response, with the recipe to make it again if the guest allows that.
 pub(crate) struct CheckedResponse {
     pub(crate) response: Response<Vec<BodyPart>>,
     pub(crate) recipe: Option<Recipe>,
 }
 
-/// How a response is made anew without its guest, and on which terms.
+/// Recipe to make a response again without its guest.
 pub(crate) struct Recipe {
-    /// The guest's terms.
+    /// Terms of the guest.
     pub(crate) cacheability: serve::Cacheability,
-    /// The source of each part.
+    /// Recipe of each part.
     pub(crate) parts: Vec<PartRecipe>,
-    /// The objects that the guest opened for it.
+    /// Lookups of the guest.
     pub(crate) dependencies: Vec<Dependency>,
 }
 
-/// The source of a part of a response.
+/// Recipe of a part of a response.
 pub(crate) enum PartRecipe {
     /// Bytes that the guest made.
     Bytes(Bytes),
     /// Bytes of an object.
     Object {
-        /// Its place among what was opened.
+        /// Index of the object's dependency.
         dependency: Option<usize>,
-        /// The first byte.
+        /// Offset of the first byte.
         offset: u64,
-        /// How many.
+        /// Length, in bytes.
         length: u64,
     },
 }
 
 impl PartRecipe {
-    /// Bytes that a part made of it takes, beside its file.
+    /// Memory of a part made from the recipe, without its file, in bytes.
     pub(crate) fn made_bytes(&self) -> usize {
         match self {
             PartRecipe::Bytes(bytes) => size_of::<BodyPart>() + bytes.len(),
@@ -48,11 +48,11 @@ impl PartRecipe {
     }
 }
 
-/// Makes a response of a guest's answer, taking the streams out of its instance; and one that can be given again, where
-/// that is wanted and allowed.
+/// Validates a guest's response, and takes its streams out of the instance. With `is_cacheable`, the result has a
+/// recipe if the guest allows that.
 ///
 /// # Errors
-/// [`InvalidResponse`]: the answer is not sent, not even in part.
+/// [`InvalidResponse`]. No part of the response is sent then.
 pub(crate) fn check(
     guest_response: serve::Response,
     method: &Method,
@@ -87,7 +87,7 @@ pub(crate) fn check(
     Ok(CheckedResponse { response, recipe })
 }
 
-/// Fields that belong to one connection (RFC 9110 section 7.6.1), which the host alone writes.
+/// Fields of the connection (RFC 9110 section 7.6.1), which only the host writes.
 const CONNECTION_FIELDS: [HeaderName; 7] = [
     header::CONNECTION,
     HeaderName::from_static("keep-alive"),
@@ -117,7 +117,7 @@ fn check_fields(lines: Vec<(String, Vec<u8>)>) -> Result<HeaderMap, InvalidRespo
     Ok(fields)
 }
 
-/// Sees to it that fields which a component for `wasi:http` gave are not the connection's.
+/// Checks that a component of `wasi:http` sets no fields of the connection.
 ///
 /// # Errors
 /// [`InvalidResponse::ConnectionField`].
@@ -129,8 +129,8 @@ pub(crate) fn check_http(fields: &HeaderMap) -> Result<(), InvalidResponse> {
     }
 }
 
-/// How long a component for `wasi:http` says that its answer is; `None` where it does not. What does not have any
-/// content, is of no length.
+/// Returns the length of a response of `wasi:http`. `None` if it has no `Content-Length`. Zero if the response has no
+/// content.
 pub(crate) fn promised_length(head: &http::response::Parts, method: &Method) -> Option<u64> {
     let without_content = matches!(
         head.status,
@@ -172,15 +172,15 @@ fn take_part(
     }
 }
 
-/// Sees to it that `Content-Length` is there and true, wherever the status and the method allow content
-/// (RFC 9110 section 8.6).
+/// Checks `Content-Length`, and adds it if it is missing, unless the status or the method exclude content (RFC 9110
+/// section 8.6).
 fn check_length(
     fields: &mut HeaderMap,
     parts: &[BodyPart],
     status: StatusCode,
     method: &Method,
 ) -> Result<(), InvalidResponse> {
-    // Parts of the interface's have a length, all of them.
+    // Every part of a guest of `media-serve` has a length.
     let has: u64 = parts.iter().filter_map(BodyPart::length).sum();
     let without_content = matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
     if without_content && has > 0 {

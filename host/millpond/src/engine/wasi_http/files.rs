@@ -1,6 +1,7 @@
-//! Files as a component for `wasi:http` reads them: what the kernel has in memory is read at once, as the host does for
-//! its own component. WASI's usual implementation changes threads for each piece, or else lets a slow disk hold
-//! up every connection of a thread.
+//! Input streams of files for components of `wasi:http`. Pages in memory are read at once.
+//!
+//! wasmtime's own implementation either changes threads for each chunk, or lets a slow disk block every connection of a
+//! thread.
 
 use super::state::{HTTP_CHUNK_BYTES, HttpState};
 use crate::engine::resource_limiter::LimiterStatus;
@@ -18,7 +19,7 @@ use wasmtime_wasi::runtime::{AbortOnDropJoinHandle, spawn_blocking};
 use wasmtime_wasi_io::poll::Pollable;
 use wasmtime_wasi_io::streams::{DynInputStream, InputStream, StreamError, StreamResult};
 
-/// Replaces how a file is read as a stream; everything else stays as it is linked already.
+/// Replaces `read-via-stream`. Everything else stays as it is linked.
 pub(super) fn add_to_linker(linker: &mut Linker<HttpState>) -> wasmtime::Result<()> {
     linker.allow_shadowing(true);
     linker
@@ -50,17 +51,17 @@ fn read_via_stream(
     Ok((Ok(state.table.push(stream)?),))
 }
 
-/// The bytes of a file from an offset on.
+/// Bytes of a file from an offset on.
 struct FileStream {
     file: Arc<File>,
     offset: u64,
     read_ahead_buffer: ReadAhead,
     ahead_charge: Charge,
-    /// Is told where there is no room to read in: what the component makes of that says nothing of it.
+    /// Records a read without memory. The component's error would not name the limit.
     status: Arc<LimiterStatus>,
 }
 
-/// What was read and not yet taken.
+/// Result of reading ahead.
 enum ReadAhead {
     Nothing,
     /// A thread waits for the disk.
@@ -81,7 +82,7 @@ impl From<io::Result<Bytes>> for ReadAhead {
 }
 
 impl FileStream {
-    /// Reads what is in memory of the next bytes, or has a thread wait for the disk.
+    /// Reads the next bytes if they are in memory. If not, a thread waits for the disk.
     fn start_read(&mut self, max_bytes: usize) {
         let offset = self.offset;
         let max_bytes = max_bytes.min(HTTP_CHUNK_BYTES);
@@ -90,7 +91,7 @@ impl FileStream {
             self.read_ahead_buffer = ReadAhead::Failed(io::Error::other(exceeded));
             return;
         }
-        // Asked for zeros, the allocator has the kernel make new pages, which takes longer than the read.
+        // For zeroed memory the allocator would ask the kernel for new pages, which takes longer than the read.
         let mut buffer = BytesMut::new();
         buffer.resize(max_bytes, 0);
         self.read_ahead_buffer = match try_read_at(&self.file, &mut buffer, offset) {
@@ -109,7 +110,7 @@ impl FileStream {
         };
     }
 
-    /// Returns once there is something to take.
+    /// Waits until there are bytes, an error, or the end.
     async fn read_ahead(&mut self, max_bytes: usize) {
         if let ReadAhead::Nothing = self.read_ahead_buffer {
             self.start_read(max_bytes);
@@ -143,7 +144,7 @@ impl InputStream for FileStream {
                 self.offset += taken.len() as u64;
                 if bytes.is_empty() {
                     self.read_ahead_buffer = ReadAhead::Nothing;
-                    // Less is never too much.
+                    // Shrinking a charge never fails.
                     let _ = self.ahead_charge.resize(0);
                 }
                 Ok(taken)
@@ -165,8 +166,8 @@ impl InputStream for FileStream {
         self.read(size)
     }
 
-    /// A read that has begun cannot be stopped, so it is waited for: a component that drops streams in the middle of
-    /// reads would otherwise pile them up.
+    /// Waits for a read that has started, because it cannot be stopped. A component that drops streams would accumulate
+    /// them.
     async fn cancel(&mut self) {
         if let ReadAhead::Pending(reading) =
             std::mem::replace(&mut self.read_ahead_buffer, ReadAhead::End)
@@ -202,7 +203,7 @@ mod tests {
         }
     }
 
-    /// All that there is, taken by reads of that size.
+    /// Reads the whole stream, `size` bytes at a time.
     async fn take(stream: &mut FileStream, size: usize) -> Vec<u8> {
         let mut taken = Vec::new();
         loop {
@@ -247,7 +248,7 @@ mod tests {
         assert_eq!(take(&mut stream, 100).await, b" bytes");
     }
 
-    /// The files of `/proc` are of those that cannot be read without waiting.
+    /// Files of `/proc` cannot be read without blocking.
     #[cfg(target_os = "linux")]
     #[tokio::test]
     async fn what_cannot_be_read_at_once_is_read_by_another_thread() {

@@ -1,9 +1,9 @@
-//! Components for `wasi:http`: the same limits as a guest of the interface, but an instance that lives as long as
-//! its answer, since it moves the body itself.
+//! Components of `wasi:http`. They have the same limits as guests of `media-serve`. An instance lives until the end of
+//! its response, because it writes the body itself.
 //!
-//! Such a component is given the folder, read-only, as its one preopened directory; the settings in its environment
-//! and by `wasi:config/store`; clocks and random numbers; and no network. Its body is taken one piece at a time, and
-//! while the client takes none, the instance does not run.
+//! The component has access to the folder, read-only, as its one preopened directory. It has the settings in its
+//! environment and in `wasi:config/store`, clocks, and random numbers, but no network. The host takes one chunk of the
+//! body at a time. While the client takes none, the instance does not run.
 
 mod files;
 mod state;
@@ -43,29 +43,29 @@ use wasmtime_wasi_http::handler::{Proxy, ProxyPre};
 use wasmtime_wasi_http::p2::bindings::http::types::{ErrorCode, Scheme};
 use wasmtime_wasi_http::{WasiBody, WasiHttpCtx, WasiHttpView};
 
-/// Bytes between component and connection while a component for `wasi:http` moves a body: two pieces that were written and
-/// one on its way. Bytes that it reads of files are charged as they are read, a piece at most for each stream.
+/// Bytes between component and connection: two chunks that were written, and one in flight. Reads of files are charged
+/// separately, one chunk for each stream.
 pub(crate) const HTTP_BUFFERS_BYTES: usize = 3 * HTTP_CHUNK_BYTES;
 
-/// A component for `wasi:http`, linked.
+/// A linked component of `wasi:http`.
 pub(crate) struct HttpGuest {
     proxy: Arc<ProxyPre<HttpState>>,
     host_context: HostContext,
 }
 
-/// What every instance is given, made ready once.
+/// Context that every instance of a host shares.
 pub(crate) struct HostContext {
-    /// The folder, open.
+    /// The open folder.
     folder: WasiFilesystemCtx,
     environment: Vec<(String, String)>,
     settings: Arc<GuestSettings>,
 }
 
 impl HostContext {
-    /// The folder as the one preopened directory, read-only, and the settings.
+    /// Returns a context with the folder as the one preopened directory, read-only, and with the settings.
     ///
     /// # Errors
-    /// When the folder cannot be opened.
+    /// The folder cannot be opened.
     pub(crate) fn new(
         folder: Option<&Path>,
         settings: &Arc<GuestSettings>,
@@ -114,15 +114,15 @@ impl HttpGuest {
         })
     }
 
-    /// Whether an instance can be made.
+    /// Makes an instance, and drops it.
     pub(crate) async fn probe(&self, store: &mut Store<HttpState>) -> wasmtime::Result<()> {
         self.proxy.instantiate_async(store).await.map(drop)
     }
 
-    /// Asks a fresh instance, and returns once it has given the head of its answer.
+    /// Calls a fresh instance. Returns when the instance has set the head of its response.
     ///
     /// # Errors
-    /// [`RequestError`], when it gives none.
+    /// [`RequestError`], if it sets none.
     pub(crate) async fn call(
         &self,
         mut store: Store<HttpState>,
@@ -145,7 +145,7 @@ impl HttpGuest {
         let first = tokio::time::timeout(wall, first).await;
         let (response, run) = match first {
             Err(_) => return Err(RequestError::Limited(Limit::Wall)),
-            // The instance may be done with a small answer by the time that its head is looked at.
+            // An instance with a short response may have ended before its head is read.
             Ok(Err(ended)) => {
                 ended?;
                 (head_rx.try_recv().ok(), None)
@@ -189,10 +189,10 @@ impl HttpGuest {
         })
     }
 
-    /// A store for one request, with every limit set.
+    /// Returns a store for one request, with every limit set.
     ///
     /// # Errors
-    /// [`LimitExceeded`], when the request has no room for one.
+    /// [`LimitExceeded`], if the request's memory does not suffice.
     pub(crate) fn store(
         &self,
         engine: &Engine,
@@ -220,7 +220,7 @@ impl HttpGuest {
     }
 }
 
-/// The settings as the store component reads them.
+/// Returns the settings as the environment of the component `store`.
 fn environment(settings: &GuestSettings) -> Vec<(String, String)> {
     let keys = settings.get(SIGNING_KEYS).filter(|keys| !keys.is_empty());
     let keys = keys.map(|keys| (SIGNING_KEYS.to_owned(), keys));
@@ -232,14 +232,14 @@ type HeadResult = Result<Response<WasiBody>, String>;
 
 type RunFuture = Pin<Box<dyn Future<Output = Result<(), RequestError>> + Send>>;
 
-/// A request as the component is given it: its content is not.
+/// Returns the request for the component, without content.
 fn request(head: &http::request::Parts) -> Request<WasiBody> {
     use http_body_util::BodyExt;
     let mut request = Request::new(Empty::new().map_err(|never| match never {}).boxed_unsync());
     *request.method_mut() = head.method.clone();
     *request.headers_mut() = head.headers.clone();
     *request.uri_mut() = head.uri.clone();
-    // Every request of `wasi:http` has an authority, and one of HTTP/1.0 may have none.
+    // A request of `wasi:http` has an authority. A request of HTTP/1.0 may have none.
     let has_host = head.headers.contains_key(http::header::HOST);
     if head.uri.authority().is_none() && !has_host {
         let mut parts = head.uri.clone().into_parts();
@@ -261,7 +261,7 @@ async fn run_p2(
     let mut http = store.data_mut().http();
     let request = http.new_incoming_request(Scheme::Http, request)?;
     let out = http.new_response_outparam_from_callback(move |head| {
-        // Nobody waits for it once the client has gone.
+        // If the client has gone, nobody receives it.
         let _ = head_tx.send(head.map_err(|code: ErrorCode| format!("{code:?}")));
     })?;
     proxy
@@ -290,7 +290,7 @@ async fn run_p3(
             let (transmitted, is_transmitted) = oneshot::channel::<()>();
             let response = store.with(|store| {
                 response.into_http(store, async {
-                    // Whether it was sent or given up: either way the component need wait no longer.
+                    // Sent or aborted: in both cases the component need not wait any longer.
                     let _ = is_transmitted.await;
                     Ok(())
                 })
@@ -303,10 +303,10 @@ async fn run_p3(
         .await?
 }
 
-/// An instance that has given the head of its answer and goes on to give the body. It runs as the body is polled, and
-/// dropped, it is gone at once with all that it held.
+/// An instance that has set the head of its response, and writes the body. It runs while the body is polled. Dropping
+/// it frees its memory at once.
 pub(crate) struct StreamingInstance {
-    /// None once the instance has ended well.
+    /// `None` once the instance has ended without an error.
     run: Option<RunFuture>,
     status: Arc<LimiterStatus>,
     body: WasiBody,
@@ -339,11 +339,11 @@ impl ChunkSource for StreamingInstance {
             match frame.map(|frame| frame.map(Frame::into_data)) {
                 Some(Ok(Ok(chunk))) => {
                     self.cpu.reset();
-                    // Counted from when the next one is waited for: until then the client may take its time.
+                    // The timeout starts with the next poll. Until then the client may take its time.
                     self.chunk_timeout.sleep = None;
                     return Poll::Ready(Some(Ok(chunk)));
                 }
-                // Trailers: media has none.
+                // Trailers. Media has none.
                 Some(Ok(Err(_))) => {}
                 Some(Err(error)) => {
                     let error = RequestError::WasiHttp(error.to_string());
@@ -360,8 +360,8 @@ impl ChunkSource for StreamingInstance {
     }
 }
 
-/// Why an instance gave no answer, or not all of it. One that is refused memory seldom says so: it gives up in a way of its
-/// own, which tells less than the limit that it met.
+/// Error of an instance without a complete response. An instance that is denied memory fails in some way of its own, so
+/// the limit it hit is the better error.
 fn failed(status: &LimiterStatus, error: RequestError) -> RequestError {
     status.limit_hit().map_or(error, RequestError::Limited)
 }
@@ -374,7 +374,7 @@ impl fmt::Debug for StreamingInstance {
     }
 }
 
-/// How long an instance may take to the next piece.
+/// Maximum time until the next chunk of an instance.
 struct ChunkTimeout {
     time: Duration,
     sleep: Option<Pin<Box<Sleep>>>,
@@ -399,7 +399,7 @@ mod tests {
     use http_body_util::BodyExt;
     use tokio::sync::Semaphore;
 
-    /// A body of one piece that never ends.
+    /// A body of one chunk that never ends.
     struct OneChunk(Option<Bytes>);
 
     impl Body for OneChunk {
@@ -417,7 +417,7 @@ mod tests {
         }
     }
 
-    /// Once, the log had `HTTP protocol error` for it.
+    /// The log once had `HTTP protocol error` for it.
     #[tokio::test]
     async fn an_instance_that_had_no_room_ends_by_its_limit_whatever_it_says() {
         struct Broken;
@@ -444,7 +444,7 @@ mod tests {
         assert!(matches!(ended, Some(Err(RequestError::Limited(limit_hit))) if limit_hit == limit));
     }
 
-    /// An instance that runs for ever and gives one piece.
+    /// An instance that runs forever and writes one chunk.
     fn one_chunk(wall: Duration) -> StreamingInstance {
         let body = OneChunk(Some(Bytes::from_static(b"piece")));
         StreamingInstance {
@@ -464,7 +464,7 @@ mod tests {
         let mut instance = one_chunk(wall);
         let mut next = async || std::future::poll_fn(|cx| instance.poll_chunk(cx)).await;
         assert_eq!(next().await.unwrap().unwrap(), "piece");
-        // The client took its time: that is not the component's.
+        // Time that the client takes does not count.
         tokio::time::advance(10 * wall).await;
         let waited = tokio::time::Instant::now();
         let ended = next().await.unwrap();

@@ -1,4 +1,4 @@
-//! The state of the store of an instance for `wasi:http`.
+//! State of the store of a `wasi:http` instance.
 
 use crate::config::GuestSettings;
 use crate::engine::resource_limiter::InstanceLimiter;
@@ -24,11 +24,11 @@ mod bindings {
     });
 }
 
-/// Most bytes that a component for `wasi:http` writes to its body at a time: half as much makes a large file take half as
-/// long again.
+/// Maximum bytes that a component of `wasi:http` writes to its body at a time. With half as much, a large file takes
+/// half as long again.
 pub(crate) const HTTP_CHUNK_BYTES: usize = 64 * 1024;
 
-/// The state of one request's store.
+/// State of the store of one request.
 pub(crate) struct HttpState {
     pub(super) limiter: InstanceLimiter,
     pub(super) table: ResourceTable,
@@ -36,7 +36,7 @@ pub(crate) struct HttpState {
     pub(super) http: WasiHttpCtx,
     pub(super) hooks: Hooks,
     pub(super) settings: Arc<GuestSettings>,
-    /// Until the next piece of the body is due.
+    /// CPU time until the next chunk of the body.
     pub(super) cpu: Arc<CpuBudget>,
     pub(super) ledger: LedgerHandle,
     /// Charge of the bytes between the component and the connection.
@@ -86,7 +86,7 @@ impl config::Host for HttpState {
     }
 }
 
-/// Nothing is sent anywhere, and pieces are small.
+/// Hooks that deny outgoing requests, and keep chunks small.
 pub(super) struct Hooks;
 
 impl WasiHttpHooks for Hooks {
