@@ -103,7 +103,7 @@ impl fmt::Display for Kind {
     }
 }
 
-/// Bytes by kind.
+/// Memory by kind, in bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Balance(pub(crate) [usize; Kind::ALL.len()]);
 

@@ -5,6 +5,25 @@
 //! has a [`Charge`] of a [`Kind`]. A [`LedgerRegistry`] knows all ledgers of a host, and counts the ended requests by
 //! [`Outcome`]. Responses reserve their memory from a [`Budget`] before they start. The [`monitor`] compares the
 //! ledgers with the memory of the process, and warns of leaks.
+//!
+//! Memory is *leaked* if it is charged to an owner that has ended. It is *unattributed* if it is allocated, but neither
+//! charged to a ledger nor part of a cache. Neither should grow.
+//!
+//! ```
+//! use millpond_ledger::{Kind, Ledger, LedgerRegistry, Owner};
+//!
+//! let registry = LedgerRegistry::default();
+//! let ledger = Ledger::new(registry.live_ledgers(), Owner::Connection, 1000);
+//! let charge = ledger.charge(Kind::Buffers, 600)?;
+//! assert!(ledger.charge(Kind::Files, 500).is_err());
+//! assert_eq!(registry.snapshot().connections.total(), 600);
+//! // The connection ends, and its buffer is still there.
+//! drop(ledger);
+//! assert_eq!(registry.snapshot().leaked.of(Kind::Buffers), 600);
+//! drop(charge);
+//! assert_eq!(registry.snapshot().total().total(), 0);
+//! # Ok::<(), millpond_ledger::LimitExceeded>(())
+//! ```
 
 #![forbid(unsafe_code)]
 

@@ -11,7 +11,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 /// memory.
 pub const ROUTES: usize = 64;
 
-/// A route, kept until the process ends.
+/// A group of requests whose targets have the same pattern, with its counters. It is never removed.
 #[derive(Debug)]
 pub struct Route {
     /// Pattern of the route, as in `/api/media/:id`.

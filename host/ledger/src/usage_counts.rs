@@ -4,7 +4,7 @@ use crate::kind::Kind;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use tokio::sync::Notify;
 
-/// Counts of the things that requests use.
+/// Numbers of requests, wasmtime stores, response bodies and open files in use.
 #[derive(Debug, Default)]
 pub struct UsageCounts {
     requests: AtomicUsize,

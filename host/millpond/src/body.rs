@@ -23,7 +23,7 @@ use std::task::{Context, Poll, ready};
 ///
 /// On a connection of millpond's own server, one chunk is in flight at a time. On other servers the caller decides how
 /// many frames it keeps. Each frame is charged to the request until it is dropped. A caller that collects the body
-/// needs a [`crate::Limits::request_memory_bytes`] that the body fits into.
+/// needs a [`Limits::request_memory_bytes`](crate::Limits::request_memory_bytes) that the body fits into.
 ///
 /// # Errors
 /// A frame is an error if the store cannot read, a file has shrunk, or the held frames exceed the memory of the

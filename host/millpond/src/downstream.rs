@@ -14,7 +14,7 @@ use std::sync::Arc;
 /// Bytes of a file that are read at a time, unless the client is known to be fast. Every response has room for them.
 pub const CHUNK_BYTES: usize = 12 * 1024;
 
-/// The connection of a request. A server of its own puts it into the request's extensions.
+/// The connection of a request, which a server puts into the request's extensions. `millpond-server` does so.
 ///
 /// It is optional. Without it the service does not know the client's address, reads files in small chunks, and has no
 /// rate limit.
@@ -33,7 +33,7 @@ pub trait BeginResponse: Send + Sync {
     ) -> Box<dyn Downstream>;
 }
 
-/// The connection's part in one response, from the head of the request to the last byte.
+/// The connection's part in one response, from the head of the request to the last byte. `millpond-server` implements it.
 pub trait Downstream: fmt::Debug + Send + Sync {
     /// Admits a request whose head is complete.
     ///

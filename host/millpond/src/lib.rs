@@ -1,6 +1,9 @@
 //! Media server library. A WebAssembly component answers the requests, and the memory of every request is accounted
 //! for, limited and released.
 //!
+//! Start with [`Millpond`], which has an example. It is made of a component ([`Source`]), a store of media
+//! ([`Folder`](store::Folder)), a [`Config`] for the component, and [`Limits`].
+//!
 //! [`Millpond`] is a `tower` service. It charges each request to a ledger, admits it, and gives it an instance of its
 //! own, which opens media in a [`store`]. The instance is freed before the [`MediaBody`] of the response streams.
 //! [`Limits`] sets the maximum of each resource. The [`LedgerRegistry`] knows the memory in use, and the [`Outcome`] of

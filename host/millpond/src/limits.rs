@@ -57,11 +57,11 @@ pub struct Limits {
     /// Maximum time from the admission of a request to the head of its response. For `wasi:http`, it also applies to
     /// each chunk of the body.
     pub wall: Duration,
-    /// Maximum number of entries in a request's resource table.
+    /// Maximum number of entries in a request's resource table, such as open objects and streams.
     pub handles: usize,
     /// Maximum of bytes lifted from a request's instance, over all its calls.
     pub lifted_bytes: usize,
-    /// Maximum number of instances at one time.
+    /// Maximum number of instances at one time. The memory limit may allow fewer.
     pub concurrent_instances: usize,
     /// Maximum size of the response cache, in bytes. The memory limit may leave less room for it. 0 turns the cache
     /// off.

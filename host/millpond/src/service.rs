@@ -42,11 +42,12 @@ const ADMISSION_WAIT: std::time::Duration = std::time::Duration::from_secs(1);
 /// A host with one component and one media store, as a `tower` service.
 ///
 /// Clones share the host. The embedder sends each response to the end, or drops it. Dropping a response, or the future
-/// of one, frees the memory of its request at once. The service does not read the content of requests, so the server
-/// has to find the next request behind it.
+/// of one, frees the memory of its request at once.
 ///
 /// The service answers `/api/media/<id>` and the paths beneath [`Config::mount_path`]. A router must not remove these
-/// prefixes. The service needs a tokio runtime with a timer.
+/// prefixes. The service ignores the content of requests, so the server has to skip it before it reads the next request.
+///
+/// The service needs a tokio runtime with a timer.
 ///
 /// ```
 /// use http_body_util::BodyExt;
@@ -65,7 +66,7 @@ const ADMISSION_WAIT: std::time::Duration = std::time::Duration::from_secs(1);
 /// assert_eq!(response.headers()["content-type"], "image/png");
 /// assert_eq!(response.into_body().collect().await?.to_bytes(), "PNG");
 ///
-/// // Now that the answer has ended, no request holds anything.
+/// // The response has ended, so no request holds any memory.
 /// millpond.registry().idle().await;
 /// assert_eq!(millpond.registry().snapshot().total().total(), 0);
 /// # Ok(())
@@ -643,10 +644,10 @@ impl MemorySources for Millpond {
         0
     }
 
-    /// Without allocator statistics, the process's own memory takes their place. It includes the instance pool and the
-    /// allocator's share.
     fn warm_up_bytes(&self) -> usize {
         let plan = self.memory_plan();
+        // Without allocator statistics, the monitor samples the process's own memory instead. That includes the instance
+        // pool and the allocator's share.
         let allocator_bytes = match heap::installed() {
             Some(_) => 0,
             None => plan.instances * POOL_SLOT_BYTES + plan.limit_bytes / ALLOCATOR_SHARE_OF_MEMORY,

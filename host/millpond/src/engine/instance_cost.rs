@@ -37,8 +37,7 @@ pub(crate) struct InstanceCost {
 // Memory of wasmtime on a 64-bit machine. The first number follows `vmoffsets.rs` and `vmcomponent_offsets.rs`, and the
 // second one was measured.
 
-/// A core instance: its state, the fixed part of its context, its start function, its entries in the store and in the
-/// store's list of modules.
+/// A core instance: its state, the fixed part of its context, its start function, and its entries in the store.
 const CORE_INSTANCE: InstanceCost = InstanceCost::host_side(288, 64);
 /// An imported function.
 const IMPORTED_FUNCTION: InstanceCost = InstanceCost::host_side(32, 0);

@@ -111,7 +111,7 @@ impl Folder {
     /// [`MediaStore::open`] does not.
     ///
     /// # Errors
-    /// [`OpenError`].
+    /// As [`MediaStore::open`].
     pub fn open_object(
         &self,
         key: &ObjectKey,

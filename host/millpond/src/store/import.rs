@@ -124,7 +124,7 @@ impl Importer {
     /// become private, but never public. `progress` receives the number of bytes of each step.
     ///
     /// # Errors
-    /// [`ImportError`].
+    /// [`ImportError::Read`], [`ImportError::NotAFile`], [`ImportError::Write`].
     pub fn add(
         &self,
         path: &Path,
@@ -144,7 +144,7 @@ impl Importer {
     /// appears in errors.
     ///
     /// # Errors
-    /// [`ImportError`].
+    /// [`ImportError::Read`], [`ImportError::NotAFile`], [`ImportError::Write`].
     pub fn add_open_file(
         &self,
         mut source: File,

@@ -25,7 +25,7 @@ use tokio_util::task::AbortOnDropHandle;
 /// ```
 /// use bytes::Bytes;
 /// use millpond::ledger::LedgerHandle;
-/// use millpond::store::{Access, ObjectKey, MediaObject, MediaStore, ObjectInfo, OpenError};
+/// use millpond::store::{Access, MediaObject, MediaStore, ObjectInfo, ObjectKey, OpenError};
 /// use millpond::{Config, Limits, Millpond, Source};
 ///
 /// /// One greeting, by its name.
@@ -72,7 +72,8 @@ pub trait MediaStore: Send + Sync + 'static {
     /// A client chooses the name of an [`ObjectKey::Named`], so do not trust it.
     ///
     /// # Errors
-    /// [`OpenError`].
+    /// [`OpenError::NotFound`] if there is no such object, and [`OpenError::Busy`] at a limit of the store.
+    /// [`OpenError::Exceeded`] if the request's memory does not suffice. [`OpenError::Failed`] for other errors.
     fn open(
         &self,
         key: &ObjectKey,
@@ -83,7 +84,7 @@ pub trait MediaStore: Send + Sync + 'static {
     /// thread that serves other requests.
     ///
     /// # Errors
-    /// [`OpenError`].
+    /// As [`MediaStore::open`].
     fn try_open(
         &self,
         _key: &ObjectKey,
