@@ -46,7 +46,7 @@ async fn a_client_has_so_many_requests_in_flight_and_others_have_their_own() {
         held.push(stream);
     }
     assert_refused(&host.get("/media/a.txt").await);
-    assert_eq!(host.accounts().ended(Outcome::Rejected), 1);
+    assert_eq!(host.registry().ended_requests(Outcome::Rejected), 1);
     // Without a trusted proxy, a client's word for itself is no way round.
     let told = [("x-forwarded-for", "192.0.2.1")];
     assert_refused(&host.request("GET", "/media/a.txt", &told).await);
@@ -55,7 +55,7 @@ async fn a_client_has_so_many_requests_in_flight_and_others_have_their_own() {
     hold(&mut other, "").await;
 
     drop((held, other));
-    host.accounts().idle().await;
+    host.registry().idle().await;
     // The last piece may be given back a moment after the rest.
     while host.get("/media/a.txt").await.status == 429 {}
 }
@@ -88,7 +88,7 @@ async fn behind_a_trusted_proxy_each_client_has_its_own() {
         assert_eq!(response.status, status, "{client}");
     }
     drop(stream);
-    host.accounts().idle().await;
+    host.registry().idle().await;
 }
 
 #[tokio::test]
@@ -115,9 +115,9 @@ async fn a_client_that_asks_too_often_is_told_when_to_come_again() {
     assert_eq!(statuses.len(), 51);
     assert_eq!(statuses[..2], ["200", "200"]);
     assert!(statuses.contains(&"429"));
-    let refused = host.accounts().ended(Outcome::Rejected);
+    let refused = host.registry().ended_requests(Outcome::Rejected);
     assert_eq!(refused, answer.matches("retry-after: ").count() as u64);
-    host.accounts().idle().await;
+    host.registry().idle().await;
 }
 
 fn paced(bytes_per_second: u32) -> ClientLimits {
@@ -137,7 +137,7 @@ async fn a_paced_answer_arrives_whole() {
     let response = host.request("GET", "/media/a.bin", &part).await;
     assert_eq!(response.status, 206);
     assert!(response.body == content[1000..=700_000]);
-    host.accounts().idle().await;
+    host.registry().idle().await;
 }
 
 #[tokio::test]
@@ -150,8 +150,8 @@ async fn a_paced_answer_that_nobody_waits_for_gives_everything_back() {
     stream.write_all(head).await.unwrap();
     stream.read_exact(&mut [0]).await.unwrap();
     drop(stream);
-    host.accounts().idle().await;
-    assert_eq!(host.accounts().ended(Outcome::Aborted), 1);
+    host.registry().idle().await;
+    assert_eq!(host.registry().ended_requests(Outcome::Aborted), 1);
 }
 
 #[test]

@@ -131,9 +131,9 @@ async fn every_answer_is_the_librarys_to_the_byte() {
             }
         }
     }
-    assert!(host.accounts().response_cache_hits() > 200);
+    assert!(host.registry().response_cache_hits() > 200);
     drop(client);
-    host.accounts().idle().await;
+    host.registry().idle().await;
 }
 
 /// What is answered at once takes its turn among what is not, however the heads come.
@@ -164,7 +164,7 @@ async fn answers_come_in_the_order_of_their_requests() {
             }
         }
     }
-    host.accounts().idle().await;
+    host.registry().idle().await;
 }
 
 #[tokio::test]
@@ -196,7 +196,7 @@ async fn a_head_that_ends_the_connection_ends_it_after_answers_given_at_once() {
     }
     let old = raw(host.address, b"GET /media/a.gif HTTP/1.0\r\n\r\n").await;
     assert!(old.ends_with(&noise(100)), "{}", head_of(&old));
-    host.accounts().idle().await;
+    host.registry().idle().await;
 }
 
 #[tokio::test]
@@ -213,5 +213,5 @@ async fn a_head_that_is_too_large_is_refused_though_its_answer_is_known() {
         let answer = client.ask(&large).await;
         assert_eq!(crate::client::status(&answer), Some(431));
     }
-    host.accounts().idle().await;
+    host.registry().idle().await;
 }

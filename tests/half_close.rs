@@ -52,7 +52,7 @@ async fn a_client_that_has_closed_its_end_gets_the_whole_answer() {
             assert!(answer.ends_with(&noise(length)), "{request}");
         }
     }
-    host.accounts().idle().await;
+    host.registry().idle().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -73,7 +73,7 @@ async fn all_that_was_asked_for_before_the_end_is_answered() {
         }
         assert!(rest.is_empty());
     }
-    host.accounts().idle().await;
+    host.registry().idle().await;
 }
 
 #[test]
@@ -102,5 +102,5 @@ async fn the_same_holds_in_tls() {
         assert_eq!(status(&answer), Some(200), "{request}");
         assert!(answer.ends_with(&noise(length)), "{request}");
     }
-    host.accounts().idle().await;
+    host.registry().idle().await;
 }

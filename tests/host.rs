@@ -2,7 +2,7 @@
 
 use crate::client::Response;
 use millpond::store::{ContentId, Folder, Importer};
-use millpond::{Accounts, Config, Limits, MemoryPlan, Millpond, Source};
+use millpond::{Config, LedgerRegistry, Limits, MemoryPlan, Millpond, Source};
 use millpond_server::tls::Certificate;
 use millpond_server::{ConnectionLimits, Server};
 use std::fs;
@@ -122,17 +122,17 @@ impl Host {
         adder.add(source.path(), |_| ()).unwrap().id
     }
 
-    pub(crate) fn bound(&self) -> &MemoryPlan {
-        self.millpond.bound()
+    pub(crate) fn memory_plan(&self) -> &MemoryPlan {
+        self.millpond.memory_plan()
     }
 
-    pub(crate) fn kept_bytes(&self) -> usize {
+    pub(crate) fn cache_bytes(&self) -> usize {
         self.millpond.cache_bytes().total()
     }
 
     /// Connections that are open, as far as the host has seen them.
     pub(crate) fn live_connections(&self) -> usize {
-        self.accounts().survey().live_connections
+        self.registry().snapshot().live_connections
     }
 
     /// What answers in progress have reserved, with the large windows that connections keep.
@@ -140,8 +140,8 @@ impl Host {
         self.millpond.budget().reserved_bytes()
     }
 
-    pub(crate) fn accounts(&self) -> &Arc<Accounts> {
-        self.millpond.accounts()
+    pub(crate) fn registry(&self) -> &Arc<LedgerRegistry> {
+        self.millpond.registry()
     }
 
     pub(crate) async fn get(&self, target: &str) -> Response {

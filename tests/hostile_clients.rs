@@ -42,7 +42,7 @@ async fn heads_that_are_too_large_get_their_status() {
         .request("GET", "/media/a.txt", &[("range", &ranges)])
         .await;
     assert_eq!(response.status, 416);
-    host.accounts().idle().await;
+    host.registry().idle().await;
     assert_eq!(host.get("/media/a.txt").await.status, 200);
 }
 
@@ -79,7 +79,7 @@ async fn garbage_is_refused_and_the_host_goes_on() {
     let pipelined = b"GET /media/a.txt HTTP/1.1\r\nhost: a\r\n\r\n\0\x01garbage\r\n\r\n";
     let answer = raw(host.address, pipelined).await;
     assert_eq!(status(&answer), Some(200));
-    host.accounts().idle().await;
+    host.registry().idle().await;
     assert_eq!(host.get("/media/a.txt").await.status, 200);
 }
 
@@ -208,11 +208,11 @@ async fn a_client_that_takes_nothing_is_cut_and_its_file_closed() {
             stream.shutdown().await.unwrap();
         }
         // Once nothing more goes, nothing is taken.
-        while host.accounts().in_use().bodies() == 0 {
+        while host.registry().in_use().bodies() == 0 {
             yield_now().await;
         }
-        while_time_passes(host.accounts().idle()).await;
-        assert_eq!(host.accounts().ended(Outcome::Aborted), number);
+        while_time_passes(host.registry().idle()).await;
+        assert_eq!(host.registry().ended_requests(Outcome::Aborted), number);
         drop(stream);
     }
 }

@@ -68,13 +68,13 @@ async fn each_deed_behind_wasi_http_is_ended_while_others_go_on() {
             "after {deed}"
         );
     }
-    let accounts = std::sync::Arc::clone(host.accounts());
+    let registry = std::sync::Arc::clone(host.registry());
     host.stop().await;
     assert_eq!(
-        (accounts.in_use().requests(), accounts.in_use().stores()),
+        (registry.in_use().requests(), registry.in_use().stores()),
         (0, 0)
     );
-    assert_eq!(accounts.survey().total().total(), 0);
+    assert_eq!(registry.snapshot().total().total(), 0);
 }
 
 /// A guest written as a core module in text.
@@ -209,8 +209,8 @@ async fn each_deed_is_ended_by_its_limit_while_others_go_on() {
         ),
     ] {
         let before = (
-            host.accounts().ended(end),
-            host.accounts().ended(Outcome::Completed),
+            host.registry().ended_requests(end),
+            host.registry().ended_requests(Outcome::Completed),
         );
         let target = format!("/hostile/{deed}");
         let hostile = host.get(&target);
@@ -233,10 +233,10 @@ async fn each_deed_is_ended_by_its_limit_while_others_go_on() {
         for response in normal {
             assert_eq!((response.status, &response.body[..]), (200, &b"small"[..]));
         }
-        host.accounts().idle().await;
+        host.registry().idle().await;
         let after = (
-            host.accounts().ended(end),
-            host.accounts().ended(Outcome::Completed),
+            host.registry().ended_requests(end),
+            host.registry().ended_requests(Outcome::Completed),
         );
         assert_eq!(after, (before.0 + 1, before.1 + 100), "{deed}");
     }
@@ -261,7 +261,7 @@ async fn tables_and_memories_are_summed() {
         .await;
         let response = host.get("/").await;
         assert_eq!((response.status, response.error()), (500, message.into()));
-        host.accounts().idle().await;
+        host.registry().idle().await;
     }
 }
 
@@ -271,7 +271,7 @@ async fn a_guest_may_read_what_it_is_given_and_the_rest_is_sent() {
     assert_eq!(host.get("/hostile/reads-media").await.body, b"small");
     let rest = host.get("/hostile/reads-then-sends").await;
     assert_eq!((rest.status, &rest.body[..]), (200, &b"all"[..]));
-    host.accounts().idle().await;
+    host.registry().idle().await;
 }
 
 #[tokio::test]
@@ -288,8 +288,8 @@ async fn time_is_limited_in_all_not_only_on_the_cpu() {
     .await;
     let response = host.get("/hostile/spinner").await;
     assert_eq!(response.status, 503);
-    host.accounts().idle().await;
-    assert_eq!(host.accounts().ended(Outcome::Limited), 1);
+    host.registry().idle().await;
+    assert_eq!(host.registry().ended_requests(Outcome::Limited), 1);
 }
 
 #[tokio::test]
@@ -310,12 +310,12 @@ async fn a_client_that_leaves_while_the_guest_computes_takes_the_instance_along(
         .write_all(b"GET /hostile/spinner HTTP/1.1\r\nhost: a\r\n\r\n")
         .await
         .unwrap();
-    while host.accounts().in_use().stores() == 0 {
+    while host.registry().in_use().stores() == 0 {
         tokio::task::yield_now().await;
     }
     reset(client);
-    host.accounts().idle().await;
-    assert_eq!(host.accounts().ended(Outcome::Aborted), 1);
+    host.registry().idle().await;
+    assert_eq!(host.registry().ended_requests(Outcome::Aborted), 1);
 }
 
 #[tokio::test]
@@ -354,7 +354,7 @@ async fn more_requests_than_instances_wait_for_their_turn_or_are_told_to() {
         "/hostile/spinner",
         &[],
     ));
-    while host.accounts().in_use().stores() == 0 {
+    while host.registry().in_use().stores() == 0 {
         tokio::task::yield_now().await;
     }
     let refused = host.get("/small.txt").await;
@@ -364,7 +364,7 @@ async fn more_requests_than_instances_wait_for_their_turn_or_are_told_to() {
     );
     assert_eq!(refused.field("retry-after"), Some("1"));
     assert_eq!(spinner.await.unwrap().status, 503);
-    let ended = host.accounts().ended(Outcome::Rejected);
+    let ended = host.registry().ended_requests(Outcome::Rejected);
     assert_eq!(ended, rejected + 1);
 }
 
@@ -419,7 +419,7 @@ async fn as_many_instances_of_many_parts_exist_at_a_time_as_are_set_aside() {
     })
     .await;
     host.write("small.txt", b"small");
-    let instances = host.bound().instances;
+    let instances = host.memory_plan().instances;
     assert_eq!(instances, 20);
     let mut clients = Vec::new();
     for _ in 0..instances {
@@ -428,9 +428,9 @@ async fn as_many_instances_of_many_parts_exist_at_a_time_as_are_set_aside() {
         client.write_all(head).await.unwrap();
         clients.push(client);
     }
-    while host.accounts().in_use().stores() < instances {
+    while host.registry().in_use().stores() < instances {
         assert_eq!(
-            host.accounts().ended(Outcome::Rejected),
+            host.registry().ended_requests(Outcome::Rejected),
             0,
             "one was rejected"
         );
@@ -441,9 +441,9 @@ async fn as_many_instances_of_many_parts_exist_at_a_time_as_are_set_aside() {
         (refused.status, refused.error()),
         (503, "Server is busy".into())
     );
-    assert_eq!(host.accounts().in_use().stores(), instances);
+    assert_eq!(host.registry().in_use().stores(), instances);
     clients.into_iter().for_each(reset);
-    host.accounts().idle().await;
+    host.registry().idle().await;
     let answer = host.get("/small.txt").await;
     assert_eq!((answer.status, &answer.body[..]), (200, &b"small"[..]));
 }

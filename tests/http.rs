@@ -84,7 +84,7 @@ async fn several_ranges_arrive_as_parts() {
     // Nobody can put a boundary into media that they cannot guess.
     let again = host.request("GET", &target, &range).await;
     assert_ne!(again.field("content-type"), response.field("content-type"));
-    host.accounts().idle().await;
+    host.registry().idle().await;
 }
 
 /// An embedder's client, or a test of theirs, collects a body as a whole: that waited for ever once.
@@ -111,7 +111,7 @@ async fn a_body_that_is_collected_in_process_ends_or_says_that_it_is_too_large()
     let response = millpond.serve(get()).await;
     let error = response.into_body().collect().await.unwrap_err();
     assert!(error.to_string().contains("would hold more"), "{error}");
-    millpond.accounts().idle().await;
+    millpond.registry().idle().await;
 }
 
 #[tokio::test]
@@ -163,7 +163,7 @@ async fn private_media_is_served_to_whoever_has_a_signature() {
 #[tokio::test]
 async fn a_picture_has_variants_and_a_text_has_codings() {
     let host = Host::start().await;
-    let add = |content: &[u8]| -> millpond::store::Imported {
+    let add = |content: &[u8]| -> millpond::store::ImportedMedia {
         let source = tempfile::NamedTempFile::new().unwrap();
         fs::write(source.path(), content).unwrap();
         let adder = Importer::open(host.folder.path()).unwrap();

@@ -55,8 +55,8 @@ async fn streams_share_a_connection() {
         );
     }
     drop(client);
-    host.accounts().idle().await;
-    assert_eq!(host.accounts().ended(Outcome::Completed), 25);
+    host.registry().idle().await;
+    assert_eq!(host.registry().ended_requests(Outcome::Completed), 25);
 }
 
 #[tokio::test]
@@ -89,7 +89,7 @@ async fn a_stalled_stream_ends_and_leaves_the_others_alone() {
             assert_eq!((reset.kind, reset.stream), (kind::RST_STREAM, 1));
         }
     }
-    assert_eq!(host.accounts().ended(Outcome::Aborted), 1);
+    assert_eq!(host.registry().ended_requests(Outcome::Aborted), 1);
 }
 
 #[tokio::test]
@@ -111,8 +111,8 @@ async fn a_connection_of_stalled_streams_is_closed() {
         .read_until(|frame| frame.kind == kind::RST_STREAM)
         .await;
     assert!(reset.is_none(), "{reset:?}");
-    host.accounts().idle().await;
-    assert_eq!(host.accounts().ended(Outcome::Aborted), 32);
+    host.registry().idle().await;
+    assert_eq!(host.registry().ended_requests(Outcome::Aborted), 32);
 }
 
 /// What waits for a window must be no pages of a file's, which may be gone by then.
@@ -138,7 +138,7 @@ async fn a_file_that_shrinks_while_it_is_sent_ends_its_stream_only() {
     ];
     client.send(&request).await;
     assert_eq!(content(&mut client, 3).await, (b"hello".to_vec(), true));
-    assert_eq!(host.accounts().ended(Outcome::Failed), 1);
+    assert_eq!(host.registry().ended_requests(Outcome::Failed), 1);
 }
 
 #[tokio::test]
@@ -153,7 +153,7 @@ async fn nothing_behind_a_preface_is_taken_for_a_request_of_http_1_1() {
             .windows(5)
             .any(|bytes| bytes == b"hello" || bytes == b"HTTP/")
     );
-    assert_eq!(host.accounts().ended(Outcome::Completed), 0);
+    assert_eq!(host.registry().ended_requests(Outcome::Completed), 0);
 }
 
 #[tokio::test]
@@ -220,7 +220,7 @@ async fn resets_without_end_end_the_connection() {
         }
         assert!(sent < 1_000_000, "the flood is taken");
     }
-    host.accounts().idle().await;
+    host.registry().idle().await;
     assert_eq!(host.get("/media/large.bin").await.status, 200);
 }
 
@@ -260,8 +260,8 @@ async fn a_field_section_without_end_ends_the_connection() {
         sent_bytes += 16_000;
         assert!(sent_bytes < 10_000_000, "the flood is taken");
     }
-    host.accounts().idle().await;
-    assert_eq!(host.accounts().survey().total().total(), 0);
+    host.registry().idle().await;
+    assert_eq!(host.registry().snapshot().total().total(), 0);
     assert_eq!(host.get("/media/a.txt").await.status, 200);
 }
 
@@ -280,7 +280,7 @@ async fn settings_and_pings_that_nobody_reads_the_answers_of_stop_by_themselves(
         // It ends when the host takes no more and then closes, since no request came.
         while_time_passes(async { while client.send(&flood).await {} }).await;
     }
-    host.accounts().idle().await;
+    host.registry().idle().await;
     assert_eq!(host.get("/media/a.txt").await.status, 200);
 }
 
@@ -317,7 +317,7 @@ async fn heads_that_are_too_large_get_their_status_or_end_the_connection() {
         };
         assert!(digits || content.contains(told), "{content}");
     }
-    host.accounts().idle().await;
+    host.registry().idle().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -340,5 +340,5 @@ async fn content_is_ignored_and_its_stream_answered() {
         });
     }
     clients.join_all().await;
-    host.accounts().idle().await;
+    host.registry().idle().await;
 }

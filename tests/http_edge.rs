@@ -180,7 +180,7 @@ async fn every_row_gets_its_answer_and_nothing_behind_it_is_smuggled() {
     let mut wrong = Vec::new();
     for row in ROWS {
         let sent = [row.sent, GOOD.as_bytes()].concat();
-        let refused = host.accounts().ended(Outcome::Rejected);
+        let refused = host.registry().ended_requests(Outcome::Rejected);
         let answer = raw(host.address, &sent).await;
         let answer = String::from_utf8_lossy(&answer);
         let found = Found::of(&answer);
@@ -188,9 +188,9 @@ async fn every_row_gets_its_answer_and_nothing_behind_it_is_smuggled() {
             let Row { name, source, .. } = row;
             wrong.push(format!("{name} ({source}): {found:?} in {answer:?}"));
         }
-        host.accounts().idle().await;
+        host.registry().idle().await;
         if row.by != Guest {
-            let refused = host.accounts().ended(Outcome::Rejected) - refused;
+            let refused = host.registry().ended_requests(Outcome::Rejected) - refused;
             assert_eq!(refused, 1, "{}", row.name);
         }
         assert_eq!(
@@ -268,7 +268,7 @@ async fn a_client_that_sends_all_its_content_first_still_reads_the_answer() {
         stream.read_to_end(&mut answer).await.unwrap();
         assert_eq!(client::status(&answer), Some(status));
     }
-    host.accounts().idle().await;
+    host.registry().idle().await;
 }
 
 #[tokio::test]
@@ -293,5 +293,5 @@ async fn content_that_comes_after_its_answer_is_no_request() {
         assert!(answer.starts_with("HTTP/1.1 200"), "{framing}: {answer}");
         assert!(!answer.contains(GOOD_CONTENT), "{framing}: {answer}");
     }
-    host.accounts().idle().await;
+    host.registry().idle().await;
 }

@@ -1,8 +1,8 @@
 //! What a live instance takes on the heap, and what its request's ledger says of it: the ledger never says less.
 
 use crate::hosts::component_path;
-use millpond::ledger::{Kind, LedgerHandle, Place};
-use millpond::store::{Folder, Key, MediaObject, MediaStore, OpenError};
+use millpond::ledger::{Kind, LedgerHandle, MemoryDomain};
+use millpond::store::{Folder, MediaObject, MediaStore, ObjectKey, OpenError};
 use millpond::{Config, Limits, Millpond, Source};
 use std::future::poll_fn;
 use std::sync::Arc;
@@ -43,7 +43,11 @@ struct Never {
 }
 
 impl MediaStore for Never {
-    async fn open(&self, _key: &Key, _ledger: &LedgerHandle) -> Result<MediaObject, OpenError> {
+    async fn open(
+        &self,
+        _key: &ObjectKey,
+        _ledger: &LedgerHandle,
+    ) -> Result<MediaObject, OpenError> {
         self.is_asked.store(true, Ordering::Relaxed);
         std::future::pending().await
     }
@@ -97,11 +101,11 @@ pub(crate) async fn of_waiting_guest(source: &Source, request_memory_bytes: usiz
         })
         .await;
         let measured = usize::try_from(thread_bytes() - before).unwrap();
-        assert_eq!(millpond.accounts().in_use().stores(), 1);
-        let held = millpond.accounts().survey().total();
+        assert_eq!(millpond.registry().in_use().stores(), 1);
+        let held = millpond.registry().snapshot().total();
         let instance = held.of(Kind::Instance);
         // It has no handle yet, and room for many is charged.
-        let others = held.at(Place::Heap) - instance - held.of(Kind::Handles);
+        let others = held.in_domain(MemoryDomain::Heap) - instance - held.of(Kind::Handles);
         taken = Some(Taken {
             measured,
             instance,
@@ -125,17 +129,17 @@ async fn of_running_component(source: &Source) -> Taken {
         let answer = millpond.serve(request()).await;
         assert_eq!(answer.status(), 200);
         let measured = usize::try_from(thread_bytes() - before).unwrap();
-        assert_eq!(millpond.accounts().in_use().stores(), 1);
-        let held = millpond.accounts().survey().total();
+        assert_eq!(millpond.registry().in_use().stores(), 1);
+        let held = millpond.registry().snapshot().total();
         let instance = held.of(Kind::Instance);
-        let others = held.at(Place::Heap) - instance;
+        let others = held.in_domain(MemoryDomain::Heap) - instance;
         taken = Some(Taken {
             measured,
             instance,
             others,
         });
         drop(answer);
-        millpond.accounts().idle().await;
+        millpond.registry().idle().await;
     }
     taken.unwrap()
 }

@@ -636,7 +636,7 @@ async fn a_large_window_is_given_back_without_a_watch() {
             head.push(stream.read_u8().await.unwrap());
         }
         stream.read_exact(&mut answer).await.unwrap();
-        host.accounts().idle().await;
+        host.registry().idle().await;
         if host.reserved_bytes() > 0 {
             break;
         }

@@ -87,7 +87,7 @@ fn every_metric_has_its_name_and_type_and_stands_on_the_page() {
 
 /// The counts above zero, by outcome, method and class.
 fn counts(host: &Host) -> BTreeMap<String, u64> {
-    let counts = host.accounts().request_counts();
+    let counts = host.registry().request_counts();
     let counts = counts.filter(|count: &RequestCount| count.count > 0);
     counts
         .map(|count| {
@@ -109,7 +109,7 @@ async fn requests_are_counted_by_outcome_method_and_status_class() {
     host.write("a.txt", b"hello");
     host.write("big.bin", &noise(32 << 20));
     let tag = host.strong_tag("/media/a.txt").await;
-    host.accounts().idle().await;
+    host.registry().idle().await;
     let heads = counts(&host)["completed HEAD 2xx"];
     let target = "/media/a.txt";
     for (method, target, fields, expected) in [
@@ -142,9 +142,9 @@ async fn requests_are_counted_by_outcome_method_and_status_class() {
     let head = b"GET /media/big.bin HTTP/1.1\r\nhost: a\r\n\r\n";
     stream.write_all(head).await.unwrap();
     stream.read_exact(&mut [0; 1000]).await.unwrap();
-    let bytes = host.accounts().response_body_bytes();
+    let bytes = host.registry().response_body_bytes();
     reset(stream);
-    host.accounts().idle().await;
+    host.registry().idle().await;
     let expected = [
         ("completed GET 2xx", 2),
         ("completed GET 3xx", 1),
@@ -161,8 +161,11 @@ async fn requests_are_counted_by_outcome_method_and_status_class() {
     ];
     let expected: BTreeMap<_, _> = expected.map(|(key, count)| (key.to_owned(), count)).into();
     assert_eq!(counts(&host), expected);
-    assert_eq!(host.accounts().ended(Outcome::Completed), 10 + heads + 1);
-    let aborted = host.accounts().response_body_bytes() - bytes;
+    assert_eq!(
+        host.registry().ended_requests(Outcome::Completed),
+        10 + heads + 1
+    );
+    let aborted = host.registry().response_body_bytes() - bytes;
     assert!((1..32 << 20).contains(&aborted), "{aborted}");
 }
 
@@ -174,6 +177,6 @@ async fn bytes_of_bodies_are_counted_and_those_of_heads_are_not() {
     let part = [("range", "bytes=0-999")];
     host.request("GET", "/media/a.bin", &part).await;
     host.request("HEAD", "/media/a.bin", &[]).await;
-    host.accounts().idle().await;
-    assert_eq!(host.accounts().response_body_bytes(), 101_000);
+    host.registry().idle().await;
+    assert_eq!(host.registry().response_body_bytes(), 101_000);
 }

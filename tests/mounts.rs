@@ -280,7 +280,7 @@ async fn one_mount_that_hung_stopped_everything() {
         while host.get("/media/remote/small.bin").await.status != 200 {}
         let large = host.get("/media/remote/large.bin").await;
         assert!(large.body == noise(LARGE_BYTES), "{call:?}");
-        host.accounts().idle().await;
+        host.registry().idle().await;
     }
 }
 

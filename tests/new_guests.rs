@@ -413,7 +413,7 @@ async fn misbehaving(component: &str) -> Host {
 
 /// It gets that, while others are answered.
 async fn assert_ended(host: &Host, target: &str, status: u16, message: &str) {
-    let limited = host.accounts().ended(Outcome::Limited);
+    let limited = host.registry().ended_requests(Outcome::Limited);
     let others = async {
         for _ in 0..20 {
             let response = host.get("/media/small.txt").await;
@@ -426,9 +426,9 @@ async fn assert_ended(host: &Host, target: &str, status: u16, message: &str) {
         (status, message.into()),
         "{target}"
     );
-    host.accounts().idle().await;
+    host.registry().idle().await;
     assert_eq!(
-        host.accounts().ended(Outcome::Limited),
+        host.registry().ended_requests(Outcome::Limited),
         limited + 1,
         "{target}"
     );

@@ -131,7 +131,7 @@ async fn ffmpeg_reads_and_seeks_over_http() {
             assert!(stderr.is_empty(), "{name}: {stderr}");
         }
     }
-    host.accounts().idle().await;
+    host.registry().idle().await;
 }
 
 /// Each is told to begin near the end, without a screen or a speaker, and plays to the end. What goes wrong some of
@@ -158,7 +158,7 @@ async fn players_seek_and_play_to_the_end() {
             assert!(is_well, "vlc, {name}: {said}");
         }
     }
-    host.accounts().idle().await;
+    host.registry().idle().await;
     // They would tell, were there nothing to play.
     let nothing = format!("http://{}/media/none.mp4", host.address);
     assert!(play(VLC, &nothing).await.contains("input error"));
@@ -277,7 +277,7 @@ async fn a_browser_shows_a_gif_and_plays_and_seeks_a_video() {
     std::fs::write(&path, picture).unwrap();
     println!("screenshot: {}", path.display());
     browser.stop().await;
-    host.accounts().idle().await;
+    host.registry().idle().await;
 }
 
 /// A headless Chromium, driven through its own driver.

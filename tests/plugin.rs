@@ -6,10 +6,10 @@ use crate::host::noise;
 use bytes::Bytes;
 use millpond::ledger::{Kind, LedgerHandle};
 use millpond::store::{
-    Access, ContentId, Folder, Key, MediaObject, MediaStore, ObjectInfo, ObjectVariant, OpenError,
-    ReadAt,
+    Access, ContentId, Folder, MediaObject, MediaStore, ObjectInfo, ObjectKey, ObjectVariant,
+    OpenError, ReadAt,
 };
-use millpond::{Accounts, Config, Limits, Millpond, Outcome, Source};
+use millpond::{Config, LedgerRegistry, Limits, Millpond, Outcome, Source};
 use millpond_server::{ConnectionLimits, Server};
 use sha2::{Digest, Sha256};
 use std::collections::VecDeque;
@@ -202,11 +202,11 @@ async fn downloads_aborted_inside_axum_leave_nothing() {
     while let Some(client) = clients.join_next().await {
         client.unwrap();
     }
-    let accounts = millpond.accounts();
-    accounts.idle().await;
-    assert_eq!(accounts.survey().total().total(), 0);
+    let registry = millpond.registry();
+    registry.idle().await;
+    assert_eq!(registry.snapshot().total().total(), 0);
     assert_eq!(millpond.budget().reserved_bytes(), 0);
-    assert_eq!(accounts.ended(Outcome::Aborted), DOWNLOADS as u64);
+    assert_eq!(registry.ended_requests(Outcome::Aborted), DOWNLOADS as u64);
     assert_eq!(request(address, "GET", "/own", &[]).await.body, b"own");
     server.abort();
 }
@@ -224,7 +224,7 @@ struct OneObject {
 /// What a store has seen of the host.
 #[derive(Default)]
 struct Seen {
-    accounts: OnceLock<Arc<Accounts>>,
+    registry: OnceLock<Arc<LedgerRegistry>>,
     reads: AtomicUsize,
     in_flight: AtomicUsize,
     most_in_flight: AtomicUsize,
@@ -240,8 +240,8 @@ struct OneOpen {
 }
 
 impl MediaStore for OneObject {
-    async fn open(&self, key: &Key, ledger: &LedgerHandle) -> Result<MediaObject, OpenError> {
-        if *key != Key::Named("a.bin".into()) {
+    async fn open(&self, key: &ObjectKey, ledger: &LedgerHandle) -> Result<MediaObject, OpenError> {
+        if *key != ObjectKey::Named("a.bin".into()) {
             return Err(OpenError::NotFound);
         }
         let open = OneOpen {
@@ -262,8 +262,8 @@ impl ReadAt for OneOpen {
         seen.most_bytes.fetch_max(most_bytes, Ordering::Relaxed);
         let in_flight = seen.in_flight.fetch_add(1, Ordering::Relaxed) + 1;
         seen.most_in_flight.fetch_max(in_flight, Ordering::Relaxed);
-        let accounts = seen.accounts.get().unwrap();
-        if accounts.survey().requests.of(Kind::Buffers) < most_bytes {
+        let registry = seen.registry.get().unwrap();
+        if registry.snapshot().requests.of(Kind::Buffers) < most_bytes {
             seen.uncharged.fetch_add(1, Ordering::Relaxed);
         }
         // As a database would answer: not at once.
@@ -298,8 +298,8 @@ async fn serve_one(content: &[u8], read: Read) -> (Millpond, SocketAddr, Arc<See
     };
     // Whoever shares a store serves from it too.
     let (millpond, address) = serve_from(Arc::new(store), Source::embedded()).await;
-    let accounts = Arc::clone(millpond.accounts());
-    assert!(seen.accounts.set(accounts).is_ok());
+    let registry = Arc::clone(millpond.registry());
+    assert!(seen.registry.set(registry).is_ok());
     (millpond, address, seen)
 }
 
@@ -318,7 +318,7 @@ async fn a_store_of_ones_own_is_read_one_charged_piece_at_a_time() {
     let range = [("range", "bytes=123456-1234567")];
     let part = request(address, "GET", "/a.bin", &range).await;
     assert!(part.whole && part.body == content[123_456..=1_234_567]);
-    millpond.accounts().idle().await;
+    millpond.registry().idle().await;
     assert_eq!(seen.most_in_flight.load(Ordering::Relaxed), 1);
     assert_eq!(seen.uncharged.load(Ordering::Relaxed), 0);
     let most_bytes = seen.most_bytes.load(Ordering::Relaxed);
@@ -362,8 +362,12 @@ async fn a_store_that_gives_too_much_or_nothing_or_fails_ends_in_an_abort() {
         assert_eq!(response.status, 200, "{what}");
         assert!(!response.whole, "{what}");
         assert!(content.starts_with(&response.body), "{what}");
-        millpond.accounts().idle().await;
-        assert_eq!(millpond.accounts().ended(Outcome::Failed), 1, "{what}");
+        millpond.registry().idle().await;
+        assert_eq!(
+            millpond.registry().ended_requests(Outcome::Failed),
+            1,
+            "{what}"
+        );
         assert_eq!(millpond.budget().reserved_bytes(), 0, "{what}");
     }
 }
@@ -372,8 +376,12 @@ async fn a_store_that_gives_too_much_or_nothing_or_fails_ends_in_an_abort() {
 async fn a_guest_that_reads_is_given_the_bytes_of_any_store() {
     struct Small;
     impl MediaStore for Small {
-        async fn open(&self, key: &Key, ledger: &LedgerHandle) -> Result<MediaObject, OpenError> {
-            assert_eq!(*key, Key::Named("small.txt".into()));
+        async fn open(
+            &self,
+            key: &ObjectKey,
+            ledger: &LedgerHandle,
+        ) -> Result<MediaObject, OpenError> {
+            assert_eq!(*key, ObjectKey::Named("small.txt".into()));
             let info = ObjectInfo::new(5, "text/plain", Access::Public);
             Ok(MediaObject::from_bytes(
                 Bytes::from_static(b"small"),
@@ -389,7 +397,7 @@ async fn a_guest_that_reads_is_given_the_bytes_of_any_store() {
         assert_eq!(response.status, 200, "{deed}");
         assert_eq!(response.body, body.as_bytes(), "{deed}");
     }
-    millpond.accounts().idle().await;
+    millpond.registry().idle().await;
 }
 
 /// What a client of a database may take of the stack, and more than a guest has.
@@ -401,9 +409,9 @@ fn go_deep() {
 struct Deep;
 
 impl MediaStore for Deep {
-    async fn open(&self, key: &Key, ledger: &LedgerHandle) -> Result<MediaObject, OpenError> {
+    async fn open(&self, key: &ObjectKey, ledger: &LedgerHandle) -> Result<MediaObject, OpenError> {
         go_deep();
-        assert_ne!(*key, Key::Named("panic.txt".into()), "as bugs do");
+        assert_ne!(*key, ObjectKey::Named("panic.txt".into()), "as bugs do");
         let info = ObjectInfo::new(5, "text/plain", Access::Public);
         Ok(MediaObject::from_bytes(Deep, info, ledger)?)
     }
@@ -423,12 +431,12 @@ async fn what_a_store_does_is_not_done_on_the_stack_of_a_guest() {
     let (millpond, address) = serve_from(Deep, Source::embedded()).await;
     assert_eq!(request(address, "GET", "/a.txt", &[]).await.body, b"small");
     assert_eq!(request(address, "GET", "/panic.txt", &[]).await.status, 500);
-    millpond.accounts().idle().await;
+    millpond.registry().idle().await;
     let source = Source::from_bytes("hostile", include_bytes!("guests/hostile.wasm").to_vec());
     let (millpond, address) = serve_from(Deep, source).await;
     let response = request(address, "GET", "/hostile/reads-media", &[]).await;
     assert_eq!(response.body, b"small");
-    millpond.accounts().idle().await;
+    millpond.registry().idle().await;
 }
 
 /// A store that opens, or reads, only when it is let, and says when it is asked to.
@@ -438,7 +446,11 @@ struct Slow {
 }
 
 impl MediaStore for Slow {
-    async fn open(&self, _key: &Key, ledger: &LedgerHandle) -> Result<MediaObject, OpenError> {
+    async fn open(
+        &self,
+        _key: &ObjectKey,
+        ledger: &LedgerHandle,
+    ) -> Result<MediaObject, OpenError> {
         if !self.opens {
             self.asked.send(()).unwrap();
             std::future::pending::<()>().await;
@@ -471,15 +483,15 @@ async fn a_client_that_leaves_while_a_store_is_slow_takes_its_work_along() {
         // With the next one behind it, which nobody reads yet.
         client.write_all(&head.repeat(2)).await.unwrap();
         is_asked.recv().await.unwrap();
-        assert_eq!(millpond.accounts().in_use().requests(), 1);
+        assert_eq!(millpond.registry().in_use().requests(), 1);
         if opens {
             // The head draws a reset.
             drop(client);
         } else {
             reset(client);
         }
-        millpond.accounts().idle().await;
-        assert_eq!(millpond.accounts().ended(Outcome::Aborted), 1);
+        millpond.registry().idle().await;
+        assert_eq!(millpond.registry().ended_requests(Outcome::Aborted), 1);
         assert_eq!(millpond.budget().reserved_bytes(), 0);
     }
 }
@@ -488,7 +500,11 @@ async fn a_client_that_leaves_while_a_store_is_slow_takes_its_work_along() {
 struct Told(Mutex<VecDeque<Result<ObjectInfo, OpenError>>>);
 
 impl MediaStore for Told {
-    async fn open(&self, _key: &Key, ledger: &LedgerHandle) -> Result<MediaObject, OpenError> {
+    async fn open(
+        &self,
+        _key: &ObjectKey,
+        ledger: &LedgerHandle,
+    ) -> Result<MediaObject, OpenError> {
         let info = self.0.lock().unwrap().pop_front().unwrap()?;
         Ok(MediaObject::from_bytes(
             Bytes::from_static(b"12345"),
@@ -506,7 +522,7 @@ async fn what_a_store_says_is_answered_as_of_a_folder() {
     let mut split = info();
     split.media_type = "text/plain\r\nx-injected: 1".into();
     let mut endless = info();
-    let variant = ObjectVariant::new(Key::Named("a".repeat(2000)), "text/plain");
+    let variant = ObjectVariant::new(ObjectKey::Named("a".repeat(2000)), "text/plain");
     endless.variants = vec![variant; 1000];
     let error = || io::Error::other("it said so");
     let (said, statuses): (VecDeque<_>, Vec<_>) = [
@@ -526,5 +542,5 @@ async fn what_a_store_says_is_answered_as_of_a_folder() {
     for status in statuses {
         assert_eq!(request(address, "GET", "/a.txt", &[]).await.status, status);
     }
-    millpond.accounts().idle().await;
+    millpond.registry().idle().await;
 }

@@ -40,10 +40,10 @@ async fn an_equal_question_is_answered_alike_without_an_instance() {
         let first = host.request(method, target, &fields).await;
         // Once, so that the fields are known on which answers depend.
         host.request(method, target, &fields).await;
-        let before = host.accounts().response_cache_hits();
+        let before = host.registry().response_cache_hits();
         let again = host.request(method, target, &fields).await;
         assert_eq!(
-            host.accounts().response_cache_hits(),
+            host.registry().response_cache_hits(),
             before + 1,
             "{method} {target} {fields:?}"
         );
@@ -52,7 +52,7 @@ async fn an_equal_question_is_answered_alike_without_an_instance() {
     // Other fields make another question, and other values of one.
     let partial = host.request("GET", &media, &[("range", "bytes=0-0")]).await;
     assert_eq!((partial.status, partial.body.len()), (206, 1));
-    host.accounts().idle().await;
+    host.registry().idle().await;
 }
 
 #[tokio::test]
@@ -105,7 +105,7 @@ async fn an_answer_holds_no_longer_than_what_it_is_made_of() {
     for _ in 0..3 {
         assert_eq!(ask(any).await.status, 404);
     }
-    host.accounts().idle().await;
+    host.registry().idle().await;
 }
 
 /// Public media, and a variant of it, whose answers a running server gives again; then it is made private.
@@ -141,7 +141,7 @@ async fn what_becomes_private_is_not_given_again() {
             assert_eq!(answer.status, *status, "{method} {target} {fields:?}");
         }
     }
-    assert!(host.accounts().response_cache_hits() > 0);
+    assert!(host.registry().response_cache_hits() > 0);
     fs::write(source.path(), &png).unwrap();
     let adder = Importer::open(folder).unwrap().private();
     assert!(adder.add(source.path(), |_| ()).unwrap().already_present);
@@ -159,7 +159,7 @@ async fn what_becomes_private_is_not_given_again() {
         let answer = host.request(method, target, fields).await;
         assert_eq!(answer.status, *status, "{method} {target} {fields:?}");
     }
-    host.accounts().idle().await;
+    host.registry().idle().await;
 }
 
 /// A server that does not look each time sees it too: as soon as a look is older than it may be.
@@ -182,7 +182,10 @@ async fn what_becomes_private_is_private_within_the_recheck_time() {
         if answer.status == 404 {
             break;
         }
-        assert!(asked <= millpond::store::RECHECK, "public after {asked:?}");
+        assert!(
+            asked <= millpond::store::OPEN_FILE_CACHE_VALID,
+            "public after {asked:?}"
+        );
     }
 }
 
@@ -203,8 +206,8 @@ async fn equal_questions_at_once_are_asked_once() {
         assert_eq!(response.status, 200);
         assert_eq!(response.body, noise(1000));
     }
-    assert_eq!(host.accounts().response_cache_hits(), CLIENTS as u64 - 1);
-    host.accounts().idle().await;
+    assert_eq!(host.registry().response_cache_hits(), CLIENTS as u64 - 1);
+    host.registry().idle().await;
 }
 
 #[tokio::test]
@@ -218,7 +221,7 @@ async fn where_it_is_off_each_request_is_asked() {
     for _ in 0..3 {
         assert_eq!(host.get(&media).await.body, noise(1000));
     }
-    assert_eq!(host.accounts().response_cache_hits(), 0);
+    assert_eq!(host.registry().response_cache_hits(), 0);
 }
 
 /// What is remembered of made-up targets is bounded, and so is what it is charged as.
@@ -235,13 +238,13 @@ async fn made_up_targets_do_not_make_it_grow() {
             .await;
         assert_eq!(response.status, 404);
     }
-    let bound = host.bound().kept_bytes;
+    let bound = host.memory_plan().cache_bytes;
     assert!(
-        host.kept_bytes() <= bound,
+        host.cache_bytes() <= bound,
         "{} of {bound}",
-        host.kept_bytes()
+        host.cache_bytes()
     );
-    assert!(host.kept_bytes() > 0);
+    assert!(host.cache_bytes() > 0);
 }
 
 /// Mapped, read, and kept ones are the same bytes, whichever way they take.
@@ -271,5 +274,5 @@ async fn whatever_way_the_bytes_take_they_are_the_files() {
             }
         }
     }
-    host.accounts().idle().await;
+    host.registry().idle().await;
 }

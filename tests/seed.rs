@@ -22,7 +22,7 @@ async fn s3_both_routes_serve_full_and_range_answers() {
         assert_eq!((part.status, part.whole), (206, true), "{target}");
         assert_eq!(part.body, content[100_000..200_000]);
     }
-    host.accounts().idle().await;
+    host.registry().idle().await;
 }
 
 #[tokio::test]
@@ -221,8 +221,8 @@ async fn s4_a_read_error_is_told_or_seen() {
     let ended = client.read_to_end(&mut rest).await;
     let received = first.len() + rest.len();
     assert!(ended.is_err() || received < 64 << 20, "{received} bytes");
-    host.accounts().idle().await;
-    assert_eq!(host.accounts().ended(millpond::Outcome::Failed), 1);
+    host.registry().idle().await;
+    assert_eq!(host.registry().ended_requests(millpond::Outcome::Failed), 1);
 }
 
 #[tokio::test]
@@ -257,9 +257,12 @@ async fn s6_not_an_open_file_for_each_disconnect() {
         }
     }
     clients.join_all().await;
-    host.accounts().idle().await;
-    let accounts = host.accounts();
-    assert_eq!(accounts.ended(millpond::Outcome::Aborted), CLIENTS as u64);
+    host.registry().idle().await;
+    let registry = host.registry();
+    assert_eq!(
+        registry.ended_requests(millpond::Outcome::Aborted),
+        CLIENTS as u64
+    );
     // The one that is kept for whoever comes next.
     assert!(open_files_in(host.folder.path()) <= 1);
     assert_eq!(

@@ -174,8 +174,8 @@ async fn a_file_that_shrinks_while_it_is_sent_ends_its_answer_only() {
     let ended = stream.read_to_end(&mut rest).await;
     let received = first.len() + rest.len();
     assert!(ended.is_err() || received < LENGTH, "{received} bytes");
-    host.accounts().idle().await;
-    assert_eq!(host.accounts().ended(Outcome::Failed), 1);
+    host.registry().idle().await;
+    assert_eq!(host.registry().ended_requests(Outcome::Failed), 1);
     let good = b"GET /media/big.bin HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n";
     assert_eq!(status(&raw(&identity, host.address, good).await), Some(200));
 }
@@ -192,7 +192,7 @@ async fn what_is_no_tls_ends_its_connection_only() {
         assert_eq!(status(&answer), None);
     }
     assert_eq!(status(&raw(&identity, host.address, good).await), Some(200));
-    host.accounts().idle().await;
+    host.registry().idle().await;
 }
 
 /// Once, they were given seven bytes that no browser shows.
@@ -217,8 +217,8 @@ async fn plain_http_is_refused_in_words_and_nothing_of_it_is_answered() {
         let told = "{\"error\":\"A plain HTTP request was sent to an HTTPS port\"}";
         assert!(answer.ends_with(told), "{answer}");
         assert!(answer.contains("connection: close\r\n"), "{answer}");
-        host.accounts().idle().await;
-        assert_eq!(host.accounts().ended(Outcome::Rejected), number);
+        host.registry().idle().await;
+        assert_eq!(host.registry().ended_requests(Outcome::Rejected), number);
     }
     let good = format!("{head}connection: close\r\n\r\n");
     let answer = raw(&identity, host.address, good.as_bytes()).await;

@@ -50,7 +50,7 @@ async fn the_component_in_this_process_answers_as_the_table_says() {
     for exchange in &exchanges {
         let component = components.with(&exchange.settings);
         answers.push(component.ask(&exchange.request).await);
-        assert_eq!(component.accounts().response_cache_hits(), 0);
+        assert_eq!(component.registry().response_cache_hits(), 0);
     }
     assert_all(&exchanges, answers);
 }
@@ -62,16 +62,16 @@ async fn answers_that_are_given_again_are_as_the_table_says() {
     let (table, fixtures) = table();
     let exchanges = exchange::right(&table, &fixtures);
     let exchanges = not_natively_only(exchanges);
-    let mut components = ways::Components::new(&fixtures, millpond::limits::REUSE_BYTES);
+    let mut components = ways::Components::new(&fixtures, millpond::limits::RESPONSE_CACHE_BYTES);
     for turn in 0..2 {
         let (mut first, mut second) = (Vec::new(), Vec::new());
         let mut reused = 0;
         for exchange in &exchanges {
             let component = components.with(&exchange.settings);
             first.push(component.ask(&exchange.request).await);
-            let before = component.accounts().response_cache_hits();
+            let before = component.registry().response_cache_hits();
             second.push(component.ask(&exchange.request).await);
-            let is_reused = component.accounts().response_cache_hits() > before;
+            let is_reused = component.registry().response_cache_hits() > before;
             let is_signed = exchange.request.target.contains("signature=");
             assert!(!(is_reused && is_signed), "{}", exchange.name);
             reused += usize::from(is_reused);

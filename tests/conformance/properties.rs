@@ -73,7 +73,11 @@ fn no_fields_make_the_component_fail() {
     let runtime = tokio::runtime::Runtime::new().unwrap();
     let component = {
         let _entered = runtime.enter();
-        Component::new(&fixtures, &BTreeMap::new(), millpond::limits::REUSE_BYTES)
+        Component::new(
+            &fixtures,
+            &BTreeMap::new(),
+            millpond::limits::RESPONSE_CACHE_BYTES,
+        )
     };
     let targets = targets(&fixtures);
     let target = prop::sample::select(targets);
@@ -86,8 +90,8 @@ fn no_fields_make_the_component_fail() {
         Ok(())
     });
     result.unwrap();
-    assert_eq!(component.accounts().ended(Outcome::Failed), 0);
-    assert_eq!(component.accounts().ended(Outcome::Limited), 0);
+    assert_eq!(component.registry().ended_requests(Outcome::Failed), 0);
+    assert_eq!(component.registry().ended_requests(Outcome::Limited), 0);
 }
 
 fn find(bytes: &[u8], wanted: &[u8]) -> Option<usize> {

@@ -8,7 +8,7 @@ use crate::host::{Host, Setup};
 use bytes::Bytes;
 use http_body_util::{BodyExt, Empty};
 use millpond::store::Folder;
-use millpond::{Accounts, Config, Millpond};
+use millpond::{Config, LedgerRegistry, Millpond};
 use millpond_guest as guest;
 use millpond_guest::Part;
 use millpond_guest::{Imports, Timestamp};
@@ -89,8 +89,8 @@ impl Component {
         }
     }
 
-    pub(crate) fn accounts(&self) -> &Accounts {
-        self.millpond.accounts()
+    pub(crate) fn registry(&self) -> &LedgerRegistry {
+        self.millpond.registry()
     }
 
     pub(crate) async fn ask(&self, request: &Request) -> Response {

@@ -10,7 +10,7 @@ use http::{Request, Response};
 use http_body::{Body, Frame, SizeHint};
 use millpond::ledger::{Kind, LedgerHandle};
 use millpond::monitor::Monitor;
-use millpond::store::{Folder, Key, MediaObject, MediaStore, OpenError};
+use millpond::store::{Folder, MediaObject, MediaStore, ObjectKey, OpenError};
 use millpond::{Config, Limits, MediaBody, MediaService, Millpond, ResponseBody, Source};
 use millpond_server::{ConnectionLimits, Server};
 use std::error::Error;
@@ -78,7 +78,7 @@ struct LeakingStore {
 }
 
 impl MediaStore for LeakingStore {
-    async fn open(&self, key: &Key, ledger: &LedgerHandle) -> Result<MediaObject, OpenError> {
+    async fn open(&self, key: &ObjectKey, ledger: &LedgerHandle) -> Result<MediaObject, OpenError> {
         static BUFFERS: Mutex<Vec<Vec<u8>>> = Mutex::new(Vec::new());
         let object = self.folder.open(key, ledger).await?;
         match self.leak {

@@ -4,7 +4,7 @@ use crate::common::{described, progress_bar};
 use crate::interrupt::on_interrupt;
 use anyhow::Result;
 use clap::Args;
-use millpond::store::{Access, ContentId, ImportError, Imported, Importer};
+use millpond::store::{Access, ContentId, ImportError, ImportedMedia, Importer};
 use std::fs::File;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
@@ -48,19 +48,19 @@ impl Add {
             failed = true;
         };
         let sources = self.walk(&mut fail);
-        let mut adder = Importer::open(&self.store)?;
+        let mut importer = Importer::open(&self.store)?;
         let mut is_private = self.private;
         if let Some(original) = &self.variant_of {
-            // Private from the first moment, where the original is.
-            is_private |= adder.access_of_original(original)? == Access::Private;
+            // A variant of private media is private from the start.
+            is_private |= importer.access_of_original(original)? == Access::Private;
         }
         if is_private {
-            adder = adder.private();
+            importer = importer.private();
         }
-        let adder = Arc::new(adder);
-        on_interrupt(Arc::clone(&adder))?;
+        let importer = Arc::new(importer);
+        on_interrupt(Arc::clone(&importer))?;
         let bar = progress_bar(sources.iter().filter_map(|source| source.bytes).sum());
-        for Source { path, bytes } in &sources {
+        for InputFile { path, bytes } in &sources {
             bar.set_message(path.file_name().unwrap_or_default().display().to_string());
             let progress = |count| {
                 if bytes.is_none() {
@@ -68,8 +68,8 @@ impl Add {
                 }
                 bar.inc(count);
             };
-            match self.add(&adder, path, progress) {
-                Ok(added) => bar.suspend(|| self.print(path, &added))?,
+            match self.add(&importer, path, progress) {
+                Ok(imported) => bar.suspend(|| self.print(path, &imported))?,
                 Err(error) => bar.suspend(|| fail(format!("{:#}", anyhow::Error::from(error)))),
             }
         }
@@ -79,48 +79,49 @@ impl Add {
 
     fn add(
         &self,
-        adder: &Importer,
+        importer: &Importer,
         path: &Path,
         progress: impl FnMut(u64),
-    ) -> Result<Imported, ImportError> {
-        let mut added = if path.as_os_str() == STANDARD_INPUT {
+    ) -> Result<ImportedMedia, ImportError> {
+        let mut imported = if path.as_os_str() == STANDARD_INPUT {
             let read_error = |source| ImportError::Read {
                 path: path.to_owned(),
                 source,
             };
             let source = standard_input().map_err(read_error)?;
-            adder.add_open_file(source, path, progress)?
+            importer.add_open_file(source, path, progress)?
         } else {
-            adder.add(path, progress)?
+            importer.add(path, progress)?
         };
         if let Some(original) = &self.variant_of {
-            let narrowed = adder.add_variant(original, &added, self.content_encoding.clone())?;
-            // The original may have become private since it was looked at.
+            let narrowed =
+                importer.add_variant(original, &imported, self.content_encoding.clone())?;
+            // The original may have become private meanwhile.
             for id in narrowed {
-                if id == added.id {
-                    added.record.access = Access::Private;
+                if id == imported.id {
+                    imported.record.access = Access::Private;
                 } else {
-                    added.narrowed_variants.push(id);
+                    imported.narrowed_variants.push(id);
                 }
             }
         }
-        Ok(added)
+        Ok(imported)
     }
 
-    /// Everything that was asked for. What lies in a folder and is no file is passed over, and said to be.
-    fn walk(&self, fail: &mut impl FnMut(String)) -> Vec<Source> {
+    /// Returns the files to add. Reports entries of folders that are not files.
+    fn walk(&self, fail: &mut impl FnMut(String)) -> Vec<InputFile> {
         let mut sources = Vec::new();
-        for asked in &self.files {
-            if asked.as_os_str() == STANDARD_INPUT {
-                let (path, bytes) = (asked.clone(), None);
-                sources.push(Source { path, bytes });
+        for operand in &self.files {
+            if operand.as_os_str() == STANDARD_INPUT {
+                let (path, bytes) = (operand.clone(), None);
+                sources.push(InputFile { path, bytes });
                 continue;
             }
-            // A hidden file is added when it is asked for by name.
-            let entries = walkdir::WalkDir::new(asked)
+            // A hidden file is added if it is an operand.
+            let entries = walkdir::WalkDir::new(operand)
                 .sort_by_file_name()
                 .into_iter()
-                .filter_entry(|entry| entry.depth() == 0 || !self.is_passed_over(entry));
+                .filter_entry(|entry| entry.depth() == 0 || !self.is_skipped(entry));
             for entry in entries {
                 let found = entry.map(|entry| {
                     let metadata = entry.path().metadata();
@@ -128,12 +129,12 @@ impl Add {
                 });
                 match found {
                     Ok((entry, Ok(metadata))) => {
-                        let is_asked_for = entry.depth() == 0 && !metadata.is_dir();
+                        let is_operand = entry.depth() == 0 && !metadata.is_dir();
                         let is_walked = entry.file_type().is_dir() || entry.depth() == 0;
-                        if metadata.is_file() || is_asked_for {
+                        if metadata.is_file() || is_operand {
                             let bytes = metadata.is_file().then_some(metadata.len());
                             let path = entry.into_path();
-                            sources.push(Source { path, bytes });
+                            sources.push(InputFile { path, bytes });
                         } else if !is_walked {
                             let path = entry.path().display();
                             eprintln!("millpond: skipped {path}: not a file");
@@ -142,15 +143,15 @@ impl Add {
                     Ok((entry, Err(error))) => {
                         fail(format!("cannot read {}: {error}", entry.path().display()));
                     }
-                    Err(error) => fail(format!("cannot read {}: {error}", asked.display())),
+                    Err(error) => fail(format!("cannot read {}: {error}", operand.display())),
                 }
             }
         }
         sources
     }
 
-    /// Hidden files, and what is in the store already: it may lie in the folder that is walked.
-    fn is_passed_over(&self, entry: &walkdir::DirEntry) -> bool {
+    /// Skips hidden files, and content folders of the store if it is in the folder.
+    fn is_skipped(&self, entry: &walkdir::DirEntry) -> bool {
         let name = entry.file_name().to_string_lossy();
         let in_store = entry.path().parent().is_some_and(|parent| {
             name.len() == 2
@@ -160,22 +161,22 @@ impl Add {
         name.starts_with('.') || in_store
     }
 
-    fn print(&self, path: &Path, added: &Imported) -> io::Result<()> {
-        let Imported { id, record, .. } = added;
+    fn print(&self, path: &Path, imported: &ImportedMedia) -> io::Result<()> {
+        let ImportedMedia { id, record, .. } = imported;
         if self.json {
             let mut line = described(id, record);
-            line["access_before"] = serde_json::json!(added.access_before);
-            line["narrowed_variants"] = serde_json::json!(added.narrowed_variants);
+            line["access_before"] = serde_json::json!(imported.access_before);
+            line["narrowed_variants"] = serde_json::json!(imported.narrowed_variants);
             line["file"] = path.display().to_string().into();
-            line["added"] = (!added.already_present).into();
+            line["added"] = (!imported.already_present).into();
             return writeln!(io::stdout(), "{line}");
         }
         let access = match record.access {
             Access::Public => "public",
             Access::Private => "private",
         };
-        let already_present = added.already_present.then_some("already in the store");
-        let of_access = match (added.access_before, record.access) {
+        let already_present = imported.already_present.then_some("already in the store");
+        let of_access = match (imported.access_before, record.access) {
             (Some(Access::Public), Access::Private) => Some("was public, now private"),
             (Some(Access::Private), _) if !self.private => {
                 Some("stays private; `millpond publish` makes it public")
@@ -193,24 +194,24 @@ impl Add {
             io::stdout(),
             "{id}  /api/media/{id}  {media_type}  {access}  {name}{note}"
         )?;
-        for variant in &added.narrowed_variants {
+        for variant in &imported.narrowed_variants {
             eprintln!("millpond: variant {variant} was public and is now private");
         }
         Ok(())
     }
 }
 
-/// A file to add, or a pipe.
-struct Source {
+/// A file or pipe to add.
+struct InputFile {
     path: PathBuf,
-    /// Its length, where that is known before it is read.
+    /// Length, if it is known before the file is read.
     bytes: Option<u64>,
 }
 
-/// How standard input is asked for; a file of that name is `./-`.
+/// Operand for standard input. A file of that name is `./-`.
 const STANDARD_INPUT: &str = "-";
 
-/// Standard input as an open file, without the buffer that [`io::Stdin`] has.
+/// Returns standard input as a file, without the buffer of [`io::Stdin`].
 fn standard_input() -> io::Result<File> {
     #[cfg(unix)]
     let owned = std::os::fd::AsFd::as_fd(&io::stdin()).try_clone_to_owned()?;

@@ -1,32 +1,32 @@
-//! The command's allocator: jemalloc, which keeps figures and gives memory back.
+//! Allocator of the command: jemalloc, which keeps statistics and returns memory to the system.
 
-use millpond::heap::{Heap, HeapFigures};
+use millpond::heap::{Heap, HeapStats};
 use std::ffi::c_char;
 use tikv_jemalloc_ctl::{epoch, stats, thread};
 
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
-/// Read by jemalloc before `main`: few arenas, since each keeps pages of its own, and empty pages given back to the
-/// system within a second, by threads of the allocator's own.
-// SAFETY: jemalloc documents this symbol as a pointer to a string that ends with a zero byte, and so it is.
+/// Options that jemalloc reads before `main`. Few arenas, because each retains pages of its own. Background threads
+/// return empty pages to the system within a second.
+// SAFETY: jemalloc documents this symbol as a pointer to a string that ends with a zero byte, and it is one.
 #[allow(unsafe_code)]
 #[unsafe(export_name = "_rjem_malloc_conf")]
 static CONFIGURATION: Option<&'static c_char> = {
     let text = c"narenas:4,background_thread:true,dirty_decay_ms:1000,muzzy_decay_ms:0";
-    // SAFETY: the pointer is to a string that lives for ever.
+    // SAFETY: the pointer is to a static string.
     Some(unsafe { &*text.as_ptr() })
 };
 
-/// Gives jemalloc's figures.
+/// Statistics of jemalloc.
 pub(crate) struct Jemalloc;
 
 impl Heap for Jemalloc {
-    fn figures(&self) -> HeapFigures {
-        // The figures are as of the last advance. A figure that cannot be had is zero, as without an allocator.
+    fn stats(&self) -> HeapStats {
+        // The statistics are as of the last advance. A value that cannot be read is zero.
         let _ = epoch::advance();
         let bytes = |figure: Result<usize, _>| figure.unwrap_or(0) as u64;
-        HeapFigures {
+        HeapStats {
             allocated_bytes: bytes(stats::allocated::read()),
             active_bytes: bytes(stats::active::read()),
             resident_bytes: bytes(stats::resident::read()),
@@ -35,7 +35,7 @@ impl Heap for Jemalloc {
 
     fn thread_bytes(&self) -> i64 {
         thread_local! {
-            /// Where this thread's two counters are.
+            /// Counters of this thread.
             static COUNTERS: Option<(thread::ThreadLocal<u64>, thread::ThreadLocal<u64>)> =
                 thread::allocatedp::read().ok().zip(thread::deallocatedp::read().ok());
         }

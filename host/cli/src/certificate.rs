@@ -1,37 +1,37 @@
-//! Reads again while the server runs what can be: the certificate's files.
+//! Reloading of the certificate.
 
-use crate::signals::Asked;
+use crate::signals::SignalStream;
 use millpond_server::tls::Certificate;
 use std::time::Duration;
 use tokio::time::timeout;
 
-/// How often the certificate's files are read again. Renewals come weeks ahead, so this is soon enough, and two small
-/// files cost nothing.
-const PERIOD: Duration = Duration::from_secs(5);
+/// Interval between two reads of the certificate's files. Renewals come weeks ahead, and reading two small files costs
+/// nothing.
+const RELOAD_INTERVAL: Duration = Duration::from_secs(5);
 
-/// Names the settings that SIGHUP does not change.
-const KEPT: &str = "options, configuration and component change with a restart only";
+/// Settings that SIGHUP does not change.
+const UNCHANGED_SETTINGS: &str = "options, configuration and component change with a restart only";
 
-/// Reads the certificate's files again from time to time, and at once when SIGHUP comes, for as long as the runtime runs.
-/// A fault of theirs is logged once, and again for each SIGHUP. Each SIGHUP is answered by one line in the log.
-pub(crate) fn follow(certificate: Option<Certificate>, mut asked: Asked) {
+/// Reads the certificate's files periodically, and at once on SIGHUP, until the runtime ends. An error is logged once,
+/// and again for each SIGHUP. Each SIGHUP logs one line.
+pub(crate) fn follow(certificate: Option<Certificate>, mut sighup: SignalStream) {
     tokio::spawn(async move {
         let Some(certificate) = certificate else {
             loop {
-                asked.next().await;
-                tracing::info!("SIGHUP: there is no certificate to reload; {KEPT}");
+                sighup.next().await;
+                tracing::info!("SIGHUP: there is no certificate to reload; {UNCHANGED_SETTINGS}");
             }
         };
-        let mut told = String::new();
+        let mut last_error = String::new();
         loop {
-            let is_asked = timeout(PERIOD, asked.next()).await.is_ok();
+            let is_requested = timeout(RELOAD_INTERVAL, sighup.next()).await.is_ok();
             let certificate = certificate.clone();
             let reload = tokio::task::spawn_blocking(move || certificate.reload());
             let error = match reload.await {
                 Ok(Ok(is_new)) => {
-                    if is_asked {
+                    if is_requested {
                         let what = if is_new { "reloaded" } else { "unchanged" };
-                        tracing::info!("SIGHUP: certificate {what}; {KEPT}");
+                        tracing::info!("SIGHUP: certificate {what}; {UNCHANGED_SETTINGS}");
                     } else if is_new {
                         tracing::info!("certificate reloaded");
                     }
@@ -40,10 +40,10 @@ pub(crate) fn follow(certificate: Option<Certificate>, mut asked: Asked) {
                 Ok(Err(error)) => format!("{:#}", anyhow::Error::from(error)),
                 Err(error) => error.to_string(),
             };
-            if !error.is_empty() && (is_asked || error != told) {
+            if !error.is_empty() && (is_requested || error != last_error) {
                 tracing::error!(%error, "cannot reload the certificate; the previous one stays in use");
             }
-            told = error;
+            last_error = error;
         }
     });
 }

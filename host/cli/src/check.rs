@@ -3,7 +3,7 @@
 use crate::common::{progress_bar, readable};
 use anyhow::{Context, Result};
 use clap::Args;
-use millpond::store::{Corruption, Finding, check};
+use millpond::store::{Corruption, VerifiedEntry, verify};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -21,25 +21,25 @@ impl Check {
         let bar = progress_bar(stored_bytes(&self.dir));
         let (mut sound, mut sound_bytes, mut damaged) = (0_u64, 0_u64, 0_u64);
         let (mut left, mut left_bytes) = (0_u64, 0_u64);
-        let found = |finding: Finding| {
-            match &finding.damage {
+        let on_entry = |entry: VerifiedEntry| {
+            match &entry.corruption {
                 None => {
                     sound += 1;
-                    sound_bytes += finding.size;
+                    sound_bytes += entry.size;
                 }
                 Some(Corruption::LeftBehind) => {
                     left += 1;
-                    left_bytes += finding.size;
+                    left_bytes += entry.size;
                 }
                 Some(_) => damaged += 1,
             }
-            if let Some(damage) = finding.damage {
-                bar.suspend(|| eprintln!("{}: {damage}", finding.path.display()));
+            if let Some(corruption) = entry.corruption {
+                bar.suspend(|| eprintln!("{}: {corruption}", entry.path.display()));
             }
         };
-        let checked = check(&self.dir, |bytes| bar.inc(bytes), found);
+        let verified = verify(&self.dir, |bytes| bar.inc(bytes), on_entry);
         bar.finish_and_clear();
-        checked.with_context(context)?;
+        verified.with_context(context)?;
         let left_behind = match left {
             0 => String::new(),
             _ => format!(", {left} left behind ({})", readable(left_bytes)),
@@ -53,7 +53,7 @@ impl Check {
     }
 }
 
-/// About how much there is to read, for the bar; what cannot be read is told by the check itself.
+/// Estimates the bytes to read, for the progress bar. The verification itself reports errors.
 fn stored_bytes(dir: &Path) -> u64 {
     walkdir::WalkDir::new(dir)
         .min_depth(2)

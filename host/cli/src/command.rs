@@ -1,4 +1,4 @@
-//! The command line: what can be said, and which part of the program does it.
+//! Command line, with its subcommands.
 
 use crate::{add, check, inspect, new, publish, serve, sign};
 use anyhow::Result;
@@ -27,7 +27,7 @@ pub(crate) enum Command {
 }
 
 impl Command {
-    /// Does what was asked. The code is 0, or 1 where something was found wrong; an error is code 2.
+    /// Runs the subcommand. The exit code is 0 on success, 1 if it found a fault, and 2 for an error.
     pub(crate) fn run(self) -> Result<ExitCode> {
         match self {
             Command::Serve(serve) => serve.run(),

@@ -1,4 +1,4 @@
-//! Parts that several subcommands have in common: sizes, keys, progress, and the description of stored media.
+//! Parts of several subcommands: sizes, keys, progress, and the description of stored media.
 
 use anyhow::{Context, Result};
 use bytesize::ByteSize;
@@ -6,7 +6,8 @@ use clap::Args;
 use millpond::config::SigningKeys;
 use millpond::store::{ContentId, Record};
 
-/// Keys for signed URLs, from the environment: a command line is seen by everybody on the machine.
+/// Returns the signing keys of the environment. Every user of the machine sees a command line, so there is no option
+/// for them.
 pub(crate) fn signing_keys() -> Result<Option<SigningKeys>> {
     const VARIABLE: &str = "MILLPOND_SIGNING_KEYS";
     let Ok(text) = std::env::var(VARIABLE) else {
@@ -35,7 +36,7 @@ impl RequestMemory {
     }
 }
 
-/// Describes stored media in JSON, as far as every command tells it alike.
+/// Describes stored media in JSON, as every subcommand prints it.
 pub(crate) fn described(id: &ContentId, record: &Record) -> serde_json::Value {
     serde_json::json!({
         "id": id.to_string(),
@@ -46,18 +47,18 @@ pub(crate) fn described(id: &ContentId, record: &Record) -> serde_json::Value {
     })
 }
 
-/// A size as people write it: `1MiB`, `64k`.
+/// Formats a size for people, as in `1MiB`.
 pub(crate) fn readable(bytes: u64) -> String {
     ByteSize(bytes).display().iec().to_string()
 }
 
-/// A size that was given to an option, in bytes.
+/// Converts the size of an option to bytes.
 pub(crate) fn bytes(size: ByteSize, option: &str) -> Result<usize> {
     usize::try_from(size.as_u64())
         .with_context(|| format!("{option} is more than this machine can address"))
 }
 
-/// A progress bar over that many bytes; it shows on a terminal only.
+/// Returns a progress bar over that many bytes. It shows on a terminal only.
 pub(crate) fn progress_bar(total_bytes: u64) -> indicatif::ProgressBar {
     let template =
         "{msg:24!} {wide_bar} {binary_bytes}/{binary_total_bytes} {binary_bytes_per_sec}";

@@ -1,4 +1,4 @@
-//! Names the option of the command that changes a limit, after an error of the library about that limit.
+//! Hints after errors of the library: the option of the command that changes the limit.
 
 use anyhow::{Error, anyhow};
 use millpond::ComponentError;
@@ -11,8 +11,8 @@ pub(crate) fn of_component(error: ComponentError) -> Error {
             let least = needs_bytes.div_ceil(1024);
             anyhow!("{error}; raise --request-memory-limit to {least}KiB at least")
         }
-        ComponentError::TooLittleMemory(too_little) => {
-            let least = too_little.least_bytes.div_ceil(1024 * 1024);
+        ComponentError::InsufficientMemory(insufficient) => {
+            let least = insufficient.required_bytes.div_ceil(1024 * 1024);
             anyhow!("{error}; raise --memory-limit to {least}MiB at least")
         }
         _ => error.into(),

@@ -1,4 +1,4 @@
-//! Ends `millpond add` at a signal, without leaving temporary files.
+//! Ends `millpond add` on a signal, without leaving temporary files.
 
 use anyhow::{Context, Result};
 use millpond::store::Importer;
@@ -7,19 +7,19 @@ use std::process;
 use std::sync::Arc;
 use tokio::runtime::Builder;
 
-/// Removes the temporary files of an adder and ends the process, when a signal asks for that: SIGINT, SIGTERM or SIGHUP,
-/// elsewhere than on Unix Ctrl-C. The exit code is 128 and the signal's number, as a shell has it.
+/// Removes the temporary files of the importer and ends the process on SIGINT, SIGTERM or SIGHUP. On systems other than
+/// Unix, it does so on Ctrl-C. The exit code is 128 plus the number of the signal, as in a shell.
 ///
-/// It happens on a thread of its own, since the command may be waiting for a pipe or a disk.
-pub(crate) fn on_interrupt(adder: Arc<Importer>) -> Result<()> {
+/// It runs on a thread of its own, because the command may wait for a pipe or a disk.
+pub(crate) fn on_interrupt(importer: Arc<Importer>) -> Result<()> {
     let runtime = Builder::new_current_thread().enable_io().build();
     let runtime = runtime.context("cannot wait for signals")?;
     let guard = runtime.enter();
-    let mut signals = Signals::new().context("cannot wait for signals")?;
+    let mut signals = InterruptSignals::new().context("cannot wait for signals")?;
     drop(guard);
     let wait = move || {
         let number = runtime.block_on(signals.next());
-        let _abandoned = adder.abandon();
+        let _abandoned = importer.abandon();
         process::exit(128 + number)
     };
     let thread = std::thread::Builder::new().name("signals".into());
@@ -28,11 +28,11 @@ pub(crate) fn on_interrupt(adder: Arc<Importer>) -> Result<()> {
 }
 
 #[cfg(unix)]
-struct Signals(Vec<(i32, tokio::signal::unix::Signal)>);
+struct InterruptSignals(Vec<(i32, tokio::signal::unix::Signal)>);
 
 #[cfg(unix)]
-impl Signals {
-    /// A signal that was ignored when the process began, as `nohup` has it, stays so.
+impl InterruptSignals {
+    /// Signals that were ignored at the start stay ignored, as with `nohup`.
     fn new() -> io::Result<Self> {
         use tokio::signal::unix::{SignalKind, signal};
         let mut signals = Vec::new();
@@ -46,7 +46,7 @@ impl Signals {
                 signals.push((number, signal(kind)?));
             }
         }
-        Ok(Signals(signals))
+        Ok(InterruptSignals(signals))
     }
 
     /// Waits for a signal, and returns its number.
@@ -54,17 +54,17 @@ impl Signals {
         use std::future::poll_fn;
         use std::task::Poll;
         poll_fn(|context| {
-            let came = self.0.iter_mut().find_map(|(number, signal)| {
+            let received = self.0.iter_mut().find_map(|(number, signal)| {
                 signal.poll_recv(context).is_ready().then_some(*number)
             });
-            came.map_or(Poll::Pending, Poll::Ready)
+            received.map_or(Poll::Pending, Poll::Ready)
         })
         .await
     }
 }
 
-/// Whether a signal is ignored, as Linux tells in `/proc/self/status` (proc_pid_status(5)). On other systems none counts
-/// as ignored: the call that tells is not a safe one.
+/// Returns whether a signal is ignored, according to `/proc/self/status` (proc_pid_status(5)). Other systems have no
+/// safe call for it, so none counts as ignored.
 #[cfg(unix)]
 fn is_ignored(number: i32) -> bool {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
@@ -75,12 +75,12 @@ fn is_ignored(number: i32) -> bool {
 }
 
 #[cfg(not(unix))]
-struct Signals;
+struct InterruptSignals;
 
 #[cfg(not(unix))]
-impl Signals {
+impl InterruptSignals {
     fn new() -> io::Result<Self> {
-        Ok(Signals)
+        Ok(InterruptSignals)
     }
 
     async fn next(&mut self) -> i32 {

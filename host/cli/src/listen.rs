@@ -1,4 +1,4 @@
-//! Addresses to listen on, as `--listen` and `--admin` take them, and the sockets there.
+//! Addresses of `--listen` and `--admin`, and their sockets.
 
 use anyhow::{Context, Result, ensure};
 use millpond_server::Listener;
@@ -12,72 +12,72 @@ use tokio::net::{TcpListener, lookup_host};
 /// An address to listen on.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum ListenAddress {
-    /// A port, on one address or on all.
+    /// TCP port, on one address or on all.
     Tcp { host: Host, port: u16 },
-    /// A UNIX domain socket.
+    /// UNIX domain socket.
     Unix(PathBuf),
 }
 
-/// Which of the machine's addresses.
+/// Address of this machine.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Host {
-    /// All of them.
+    /// All addresses.
     Any,
     One(IpAddr),
-    /// Those of that name.
+    /// Addresses of a name.
     Named(String),
 }
 
-/// The text is no address to listen on.
+/// The text is not an address to listen on.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("an address is HOST:PORT, :PORT for all addresses, PORT for 127.0.0.1, or unix:PATH")]
-pub(crate) struct NotAnAddress;
+pub(crate) struct InvalidAddress;
 
 impl FromStr for ListenAddress {
-    type Err = NotAnAddress;
+    type Err = InvalidAddress;
 
-    fn from_str(text: &str) -> Result<Self, NotAnAddress> {
+    fn from_str(text: &str) -> Result<Self, InvalidAddress> {
         if let Some(path) = text.strip_prefix("unix:") {
             let is_path = !path.is_empty() && cfg!(unix);
             return is_path
                 .then(|| ListenAddress::Unix(path.into()))
-                .ok_or(NotAnAddress);
+                .ok_or(InvalidAddress);
         }
         let (host, port) = match text.rsplit_once(':') {
             None => (Host::One(Ipv4Addr::LOCALHOST.into()), text),
             Some((host, port)) => (host.parse()?, port),
         };
-        // A sign is none of a port's.
+        // Rust's parser accepts a sign.
         if !port.bytes().all(|byte| byte.is_ascii_digit()) {
-            return Err(NotAnAddress);
+            return Err(InvalidAddress);
         }
-        let port = port.parse().map_err(|_| NotAnAddress)?;
+        let port = port.parse().map_err(|_| InvalidAddress)?;
         Ok(ListenAddress::Tcp { host, port })
     }
 }
 
 impl FromStr for Host {
-    type Err = NotAnAddress;
+    type Err = InvalidAddress;
 
-    fn from_str(text: &str) -> Result<Self, NotAnAddress> {
+    fn from_str(text: &str) -> Result<Self, InvalidAddress> {
         if matches!(text, "" | "*") {
             return Ok(Host::Any);
         }
         if let Some(inside) = text.strip_prefix('[') {
-            let address = inside.strip_suffix(']').ok_or(NotAnAddress)?;
-            let address: Ipv6Addr = address.parse().map_err(|_| NotAnAddress)?;
+            let address = inside.strip_suffix(']').ok_or(InvalidAddress)?;
+            let address: Ipv6Addr = address.parse().map_err(|_| InvalidAddress)?;
             return Ok(Host::One(address.into()));
         }
         if let Ok(address) = text.parse::<Ipv4Addr>() {
             return Ok(Host::One(address.into()));
         }
         let is_name = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '.' | '_');
-        // Digits and dots alone are a malformed address, and no name.
+        // A host of digits and dots alone is a malformed address, and not a name.
         let has_letter = text.contains(|c: char| c.is_ascii_alphabetic());
         if has_letter && text.chars().all(is_name) {
             Ok(Host::Named(text.to_owned()))
         } else {
-            Err(NotAnAddress)
+            Err(InvalidAddress)
         }
     }
 }
@@ -95,35 +95,35 @@ impl fmt::Display for ListenAddress {
     }
 }
 
-/// A socket that accepts connections, and what is to be told of it.
+/// A listening socket, with its address.
 #[derive(Debug)]
-pub(crate) struct MemoryPlan {
+pub(crate) struct BoundListener {
     pub(crate) listener: Listener,
-    pub(crate) place: Place,
+    pub(crate) address: BoundAddress,
 }
 
-/// Where a socket is.
+/// Address of a listening socket.
 #[derive(Debug)]
-pub(crate) enum Place {
+pub(crate) enum BoundAddress {
     Tcp(SocketAddr),
-    /// The file goes when this does.
+    /// Dropping the value removes the file.
     Unix(SocketFile),
 }
 
 impl ListenAddress {
-    /// The sockets of that address: one, or one for each address of a name.
+    /// Binds the address. Returns one socket, or one for each address of a name.
     ///
     /// # Errors
-    /// When the address cannot be had.
-    pub(crate) async fn bind(&self) -> Result<Vec<MemoryPlan>> {
+    /// The address cannot be bound.
+    pub(crate) async fn bind(&self) -> Result<Vec<BoundListener>> {
         match self {
             ListenAddress::Unix(path) => Ok(vec![bind_unix(path)?]),
             ListenAddress::Tcp { .. } => {
                 let listeners = self.bind_tcp().await?.into_iter();
                 listeners
                     .map(|listener| {
-                        Ok(MemoryPlan {
-                            place: Place::Tcp(listener.local_addr()?),
+                        Ok(BoundListener {
+                            address: BoundAddress::Tcp(listener.local_addr()?),
                             listener: Listener::Tcp(listener),
                         })
                     })
@@ -132,17 +132,17 @@ impl ListenAddress {
         }
     }
 
-    /// The same for those who take TCP only.
+    /// Binds a TCP address.
     ///
     /// # Errors
-    /// As [`ListenAddress::bind`].
+    /// As [`ListenAddress::bind`], and for UNIX domain sockets.
     pub(crate) async fn bind_tcp(&self) -> Result<Vec<TcpListener>> {
         let ListenAddress::Tcp { host, port } = self else {
             anyhow::bail!("cannot listen on {self}: a TCP port is needed");
         };
         let addresses = match host {
             Host::One(address) => vec![(*address, *port).into()],
-            // One socket for both families, where there are both.
+            // One socket for both families, if there are both.
             Host::Any => {
                 let both = (Ipv6Addr::UNSPECIFIED, *port);
                 match TcpListener::bind(both).await {
@@ -160,7 +160,7 @@ impl ListenAddress {
         self.bind_all(addresses).await
     }
 
-    /// Those that this machine has, of which there has to be one.
+    /// Binds the addresses that this machine has. At least one has to succeed.
     async fn bind_all(&self, addresses: Vec<SocketAddr>) -> Result<Vec<TcpListener>> {
         let mut listeners = Vec::new();
         let mut missing = None;
@@ -180,7 +180,7 @@ impl ListenAddress {
     }
 }
 
-/// The addresses of a name, each once; one where any free port will do, since each would have another.
+/// Returns the addresses of a name, without duplicates. For port 0 it returns one, because each would get another port.
 async fn addresses_of(name: &str, port: u16) -> io::Result<Vec<SocketAddr>> {
     let mut addresses: Vec<SocketAddr> = Vec::new();
     for address in lookup_host((name, port)).await? {
@@ -200,40 +200,40 @@ async fn addresses_of(name: &str, port: u16) -> io::Result<Vec<SocketAddr>> {
     Ok(addresses)
 }
 
-/// Whether it is an address, or a family of addresses, that this machine has not.
+/// Returns whether this machine lacks the address or its family.
 fn is_no_address(error: &io::Error) -> bool {
     matches!(
         error.kind(),
         io::ErrorKind::AddrNotAvailable | io::ErrorKind::Unsupported
-    ) || is_unknown_family(error)
+    ) || is_unsupported_family(error)
 }
 
 #[cfg(unix)]
-fn is_unknown_family(error: &io::Error) -> bool {
+fn is_unsupported_family(error: &io::Error) -> bool {
     let unknown = rustix::io::Errno::AFNOSUPPORT.raw_os_error();
     error.raw_os_error() == Some(unknown)
 }
 
 #[cfg(not(unix))]
-fn is_unknown_family(_error: &io::Error) -> bool {
+fn is_unsupported_family(_error: &io::Error) -> bool {
     false
 }
 
-/// A socket in the file system.
+/// Binds a UNIX domain socket.
 #[cfg(unix)]
-fn bind_unix(path: &std::path::Path) -> Result<MemoryPlan> {
+fn bind_unix(path: &std::path::Path) -> Result<BoundListener> {
     use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
     use std::os::unix::net::UnixStream;
-    /// Lets its owner and its group connect: a proxy on the same machine is one of those.
+    /// Mode of the socket: owner and group can connect, such as a proxy on the same machine.
     const MODE: u32 = 0o660;
-    let said = || format!("cannot listen on unix:{}", path.display());
+    let context = || format!("cannot listen on unix:{}", path.display());
     if let Ok(found) = path.symlink_metadata() {
         ensure!(
             found.file_type().is_socket(),
             "cannot listen on unix:{}: the path exists and is not a socket",
             path.display()
         );
-        // One that a server left which was killed answers nobody.
+        // Nobody accepts connections on the socket of a server that was killed.
         let refused = UnixStream::connect(path);
         let is_stale =
             matches!(&refused, Err(error) if error.kind() == io::ErrorKind::ConnectionRefused);
@@ -242,35 +242,35 @@ fn bind_unix(path: &std::path::Path) -> Result<MemoryPlan> {
             "cannot listen on unix:{}: another server listens there",
             path.display()
         );
-        std::fs::remove_file(path).with_context(said)?;
+        std::fs::remove_file(path).with_context(context)?;
     }
-    let listener = tokio::net::UnixListener::bind(path).with_context(said)?;
+    let listener = tokio::net::UnixListener::bind(path).with_context(context)?;
     let mode = std::fs::Permissions::from_mode(MODE);
-    std::fs::set_permissions(path, mode).with_context(said)?;
-    let made = path.symlink_metadata().with_context(said)?;
+    std::fs::set_permissions(path, mode).with_context(context)?;
+    let metadata = path.symlink_metadata().with_context(context)?;
     let file = SocketFile {
         path: path.to_owned(),
-        id: (made.dev(), made.ino()),
+        id: (metadata.dev(), metadata.ino()),
     };
-    Ok(MemoryPlan {
+    Ok(BoundListener {
         listener: Listener::Unix(listener),
-        place: Place::Unix(file),
+        address: BoundAddress::Unix(file),
     })
 }
 
 #[cfg(not(unix))]
-fn bind_unix(path: &std::path::Path) -> Result<MemoryPlan> {
+fn bind_unix(path: &std::path::Path) -> Result<BoundListener> {
     anyhow::bail!(
         "cannot listen on unix:{}: this system has no UNIX domain sockets",
         path.display()
     )
 }
 
-/// The file of a UNIX domain socket. It is removed when this is dropped, unless another server has put its own there.
+/// File of a UNIX domain socket. Dropping it removes the file, unless another server has replaced it.
 #[derive(Debug)]
 pub(crate) struct SocketFile {
     pub(crate) path: PathBuf,
-    /// Device and number of the file.
+    /// Device and inode of the file.
     #[cfg(unix)]
     id: (u64, u64),
 }
@@ -281,7 +281,7 @@ impl Drop for SocketFile {
         use std::os::unix::fs::MetadataExt;
         let found = self.path.symlink_metadata();
         if found.is_ok_and(|found| (found.dev(), found.ino()) == self.id) {
-            // The next start finds that nobody answers there, and replaces it.
+            // The next start detects a stale file, and replaces it.
             let _ = std::fs::remove_file(&self.path);
         }
     }
@@ -292,7 +292,7 @@ mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
 
-    fn tcp(host: Host, port: u16) -> Result<ListenAddress, NotAnAddress> {
+    fn tcp(host: Host, port: u16) -> Result<ListenAddress, InvalidAddress> {
         Ok(ListenAddress::Tcp { host, port })
     }
 
@@ -334,7 +334,7 @@ mod tests {
             "a/b:80",
             "256.0.0.1:80",
         ] {
-            assert_eq!(text.parse::<ListenAddress>(), Err(NotAnAddress), "{text}");
+            assert_eq!(text.parse::<ListenAddress>(), Err(InvalidAddress), "{text}");
         }
     }
 

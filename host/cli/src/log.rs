@@ -1,6 +1,6 @@
-//! The log, on standard error, and what is printed at the start: neither makes a request wait for whoever reads it.
+//! Log on standard error, and the announcement at the start. A slow reader never blocks a request.
 
-use crate::line::{Clock, Line};
+use crate::log_line::{LogLineFormat, LogTimestamp};
 use clap::ValueEnum;
 use millpond::memory_plan::LOG_QUEUE_BYTES;
 use prometheus_client::collector::Collector;
@@ -15,12 +15,11 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tracing_subscriber::fmt::MakeWriter;
 
-/// Lines of the command's log that wait for whoever reads them, in bytes: those of some 5,000 requests. Further ones are
-/// dropped and counted, since no request waits for its line to be read.
+/// Maximum size of the lines that wait to be written, in bytes: about 5,000 requests. Further lines are dropped and
+/// counted, because no request waits for the log.
 const LOG_BYTES: usize = 1024 * 1024;
 
-// The memory plan sets aside the lines, and as much again for the queue that they wait in and for what the allocator rounds
-// up.
+// The memory plan reserves twice the size, for the growth of the queue and the allocator's rounding.
 const _: () = assert!(2 * LOG_BYTES <= LOG_QUEUE_BYTES);
 
 /// Format of the log.
@@ -50,34 +49,34 @@ impl From<LogLevel> for tracing::Level {
     }
 }
 
-/// The running log. When it is dropped, the lines that wait are written, for as long as a second.
+/// The running log. Dropping it writes the waiting lines, for a second at most.
 #[derive(Debug)]
 pub(crate) struct Log {
     queue: Arc<Queue>,
-    /// Is closed when the last line has been written.
-    has_ended: Receiver<()>,
+    /// Closed when the last line has been written.
+    is_closed: Receiver<()>,
 }
 
 impl Drop for Log {
     fn drop(&mut self) {
         const LONGEST: Duration = Duration::from_secs(1);
-        self.queue.end();
-        // Whoever reads it may be stuck.
-        let _ = self.has_ended.recv_timeout(LONGEST);
+        self.queue.close();
+        // The reader may be stuck.
+        let _ = self.is_closed.recv_timeout(LONGEST);
     }
 }
 
 impl Log {
-    /// Logs to standard error from here on, on a thread of its own: lines wait in a queue of [`LOG_BYTES`], and those
-    /// that find no room in it are dropped and counted.
+    /// Starts the log on a thread of its own. Lines wait in a queue of [`LOG_BYTES`], and are dropped and counted if it
+    /// is full.
     ///
     /// # Errors
-    /// When there cannot be such a thread.
+    /// The system cannot start a thread.
     pub(crate) fn start(format: LogFormat, level: LogLevel) -> io::Result<Self> {
         let (lines, log) = queue(io::stderr())?;
         let subscriber = tracing_subscriber::fmt()
             .with_writer(lines)
-            // It would tell of a failure on standard error, and end the request where that is closed.
+            // An error of the log would be printed on standard error, and panic if that is closed.
             .log_internal_errors(false)
             .with_ansi(is_coloured(
                 io::stderr().is_terminal(),
@@ -85,29 +84,28 @@ impl Log {
             ))
             .with_max_level(tracing::Level::from(level));
         match format {
-            LogFormat::Text => subscriber.event_format(Line::new()).init(),
+            LogFormat::Text => subscriber.event_format(LogLineFormat::new()).init(),
             LogFormat::Json => {
                 // `target` is a field of the access log.
                 let subscriber = subscriber.json().flatten_event(true).with_target(false);
-                subscriber.with_timer(Clock).init();
+                subscriber.with_timer(LogTimestamp).init();
             }
         }
         Ok(log)
     }
 
-    /// Counts the lines that were dropped, for `/metrics`.
-    pub(crate) fn dropped(&self) -> Box<dyn Collector> {
-        Box::new(Dropped(Arc::clone(&self.queue)))
+    /// Returns the collector of the dropped lines, for `/metrics`.
+    pub(crate) fn dropped_lines_collector(&self) -> Box<dyn Collector> {
+        Box::new(DroppedLinesCollector(Arc::clone(&self.queue)))
     }
 }
 
-/// Whether lines are coloured: on a terminal, unless somebody does not want it (<https://no-color.org>).
+/// Returns whether lines are coloured: on a terminal, unless `NO_COLOR` is set (<https://no-color.org>).
 fn is_coloured(is_terminal: bool, no_color: Option<OsString>) -> bool {
     is_terminal && no_color.is_none_or(|value| value.is_empty())
 }
 
-/// Prints on a thread of its own: whoever should read it may be stuck, or have gone, and neither is a reason not to
-/// serve.
+/// Prints the announcement on a thread of its own. The reader may be stuck or gone, and the server starts nevertheless.
 pub(crate) fn announce(text: String) -> io::Result<()> {
     std::thread::Builder::new()
         .name("millpond-announcement".into())
@@ -117,69 +115,70 @@ pub(crate) fn announce(text: String) -> io::Result<()> {
     Ok(())
 }
 
-/// How long lines are gathered before they are written. To wake the writer for each costs more than the line does.
-const GATHERED: Duration = Duration::from_millis(5);
+/// Time for which lines are collected before they are written. Waking the writer for each line costs more than the
+/// line.
+const BATCH_TIME: Duration = Duration::from_millis(5);
 
-/// What waits to be written, and how many lines do not wait any more because they never will be.
+/// Lines that wait to be written, and the number of dropped ones.
 #[derive(Debug, Default)]
 struct Queue {
-    lines: Mutex<Waiting>,
+    lines: Mutex<QueuedLines>,
     arrived: Condvar,
     dropped_lines: AtomicU64,
 }
 
 #[derive(Debug, Default)]
-struct Waiting {
+struct QueuedLines {
     bytes: Vec<u8>,
-    /// What the writer has taken and not yet written, in bytes.
+    /// Bytes that the writer has taken and not yet written.
     taken_bytes: usize,
-    /// The writer has nothing to do.
-    is_awaited: bool,
-    has_ended: bool,
+    /// Whether the writer waits for lines.
+    is_writer_idle: bool,
+    is_closed: bool,
 }
 
 impl Queue {
-    fn waiting(&self) -> MutexGuard<'_, Waiting> {
+    fn queued(&self) -> MutexGuard<'_, QueuedLines> {
         self.lines.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn enter(&self, line: &[u8]) {
-        let mut waiting = self.waiting();
-        if waiting.bytes.len() + waiting.taken_bytes + line.len() > LOG_BYTES {
+    fn push(&self, line: &[u8]) {
+        let mut queued = self.queued();
+        if queued.bytes.len() + queued.taken_bytes + line.len() > LOG_BYTES {
             self.dropped_lines.fetch_add(1, Ordering::Relaxed);
             return;
         }
-        waiting.bytes.extend_from_slice(line);
-        if std::mem::take(&mut waiting.is_awaited) {
+        queued.bytes.extend_from_slice(line);
+        if std::mem::take(&mut queued.is_writer_idle) {
             self.arrived.notify_one();
         }
     }
 
-    /// What waits, once something does; `None` once nothing will. What is given for it takes what comes next.
+    /// Waits until there are lines, and swaps them for `empty`. Returns `None` after the end.
     fn take(&self, empty: Vec<u8>) -> Option<Vec<u8>> {
-        let mut waiting = self.waiting();
-        waiting.taken_bytes = 0;
-        while waiting.bytes.is_empty() {
-            if waiting.has_ended {
+        let mut queued = self.queued();
+        queued.taken_bytes = 0;
+        while queued.bytes.is_empty() {
+            if queued.is_closed {
                 return None;
             }
-            waiting.is_awaited = true;
-            waiting = self
+            queued.is_writer_idle = true;
+            queued = self
                 .arrived
-                .wait(waiting)
+                .wait(queued)
                 .unwrap_or_else(PoisonError::into_inner);
-            if !waiting.has_ended {
-                let more = self.arrived.wait_timeout(waiting, GATHERED);
-                waiting = more.unwrap_or_else(PoisonError::into_inner).0;
+            if !queued.is_closed {
+                let more = self.arrived.wait_timeout(queued, BATCH_TIME);
+                queued = more.unwrap_or_else(PoisonError::into_inner).0;
             }
         }
-        waiting.taken_bytes = waiting.bytes.len();
-        Some(std::mem::replace(&mut waiting.bytes, empty))
+        queued.taken_bytes = queued.bytes.len();
+        Some(std::mem::replace(&mut queued.bytes, empty))
     }
 
     fn write_on(&self, mut writer: impl Write) {
-        /// A buffer that has grown beyond what a busy server needs is not kept.
-        const KEPT_BYTES: usize = LOG_BYTES / 8;
+        /// Maximum size of a buffer that is reused. A larger one was for an exceptional load.
+        const SPARE_BUFFER_BYTES: usize = LOG_BYTES / 8;
         let mut empty = Vec::new();
         while let Some(mut lines) = self.take(empty) {
             let mut rest = lines.as_slice();
@@ -187,7 +186,7 @@ impl Queue {
                 match writer.write(rest) {
                     Ok(count @ 1..) => rest = rest.get(count..).unwrap_or_default(),
                     Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                    // Whoever read it has gone, most likely. There is nobody left to tell.
+                    // The reader has probably gone. Nothing can be reported any more.
                     Ok(_) | Err(_) => {
                         let lines = rest.split_inclusive(|byte| *byte == b'\n').count();
                         self.dropped_lines
@@ -197,41 +196,41 @@ impl Queue {
                 }
             }
             lines.clear();
-            lines.shrink_to(KEPT_BYTES);
+            lines.shrink_to(SPARE_BUFFER_BYTES);
             empty = lines;
         }
     }
 
-    fn end(&self) {
-        self.waiting().has_ended = true;
+    fn close(&self) {
+        self.queued().is_closed = true;
         self.arrived.notify_all();
     }
 }
 
-/// A queue, and the thread that writes what is in it.
+/// Returns a queue, and starts the thread that writes its lines.
 fn queue(writer: impl Write + Send + 'static) -> io::Result<(Lines, Log)> {
     let queue = Arc::<Queue>::default();
-    let (of_writer, (ended, has_ended)) = (Arc::clone(&queue), channel());
+    let (of_writer, (closed, is_closed)) = (Arc::clone(&queue), channel());
     std::thread::Builder::new()
         .name("millpond-log".into())
         .spawn(move || {
             of_writer.write_on(writer);
-            drop(ended);
+            drop(closed);
         })?;
     let log = Log {
         queue: Arc::clone(&queue),
-        has_ended,
+        is_closed,
     };
     Ok((Lines(queue), log))
 }
 
-/// The queue's entrance. A whole line is written at a time.
+/// Writer into the queue. Each write is a whole line.
 #[derive(Debug, Clone)]
 struct Lines(Arc<Queue>);
 
 impl Write for Lines {
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
-        self.0.enter(line);
+        self.0.push(line);
         Ok(line.len())
     }
 
@@ -248,17 +247,17 @@ impl<'a> MakeWriter<'a> for Lines {
     }
 }
 
-/// The count of lines that were dropped, as a metric.
+/// Collector of the number of dropped lines.
 #[derive(Debug)]
-struct Dropped(Arc<Queue>);
+struct DroppedLinesCollector(Arc<Queue>);
 
-impl Collector for Dropped {
+impl Collector for DroppedLinesCollector {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
-        let dropped = ConstCounter::new(self.0.dropped_lines.load(Ordering::Relaxed));
+        let dropped_lines = ConstCounter::new(self.0.dropped_lines.load(Ordering::Relaxed));
         let help = "Log lines dropped because standard error was read too slowly.";
         let name = "millpond_log_dropped_lines";
-        let metric = encoder.encode_descriptor(name, help, None, dropped.metric_type())?;
-        dropped.encode(metric)
+        let metric = encoder.encode_descriptor(name, help, None, dropped_lines.metric_type())?;
+        dropped_lines.encode(metric)
     }
 }
 
@@ -268,7 +267,7 @@ mod tests {
     use super::*;
     use std::sync::mpsc::Sender;
 
-    /// A reader that takes a line only when it is told to.
+    /// A reader that takes a line on a signal.
     struct Slow {
         take: Receiver<()>,
         taken: Arc<Mutex<Vec<u8>>>,
@@ -276,7 +275,7 @@ mod tests {
 
     impl Write for Slow {
         fn write(&mut self, line: &[u8]) -> io::Result<usize> {
-            // Once the other end is gone, it takes everything.
+            // After the other end is gone, it takes everything.
             let _ = self.take.recv();
             self.taken.lock().unwrap().extend_from_slice(line);
             Ok(line.len())
@@ -312,7 +311,7 @@ mod tests {
             drop(go);
             drop(log);
             assert_eq!(taken.lock().unwrap().len(), room * length);
-            assert!(queue.waiting().bytes.is_empty());
+            assert!(queue.queued().bytes.is_empty());
         }
     }
 

@@ -13,9 +13,9 @@ mod common;
 mod hints;
 mod inspect;
 mod interrupt;
-mod line;
 mod listen;
 mod log;
+mod log_line;
 mod memory;
 mod new;
 mod notices;
@@ -34,14 +34,14 @@ fn main() -> ExitCode {
     match command::Command::parse().run() {
         Ok(code) => code,
         Err(error) => {
-            // Where nobody reads it, the code tells.
+            // If nobody reads it, the exit code remains.
             let _ = writeln!(std::io::stderr(), "millpond: {}", one_line(&error));
             ExitCode::from(2)
         }
     }
 }
 
-/// An error and its causes, each once: some libraries' errors say their cause themselves.
+/// Returns an error and its causes in one line. Some libraries' errors include their cause, so each is written once.
 fn one_line(error: &anyhow::Error) -> String {
     let mut line = error.to_string();
     for cause in error.chain().skip(1) {

@@ -1,11 +1,11 @@
-//! The memory that a server takes for itself unless told otherwise.
+//! Default memory limit of a server.
 
 use millpond::ledger::process;
 
-/// All that the process may hold, in bytes, unless told otherwise: a quarter of what its control groups or the machine
-/// have, and no more than 4 GiB; half of it where that is little, up to 256 MiB, since the program itself takes some 50.
+/// Returns the default memory limit, in bytes: a quarter of the memory of the machine or control group, 4 GiB at most.
+/// With little memory it is half of that, up to 256 MiB, because the program itself takes about 50 MiB.
 pub(crate) fn memory_bytes() -> usize {
-    /// Where the system does not tell.
+    /// Memory of the machine, if the system does not report it.
     const UNTOLD: u64 = 1 << 30;
     memory_bytes_of(process::memory_limit_bytes().unwrap_or(UNTOLD))
 }

@@ -1,4 +1,4 @@
-//! `millpond new`: a guest to start from, in a folder of its own.
+//! `millpond new`: creates a folder with a component to start from.
 
 use anyhow::{Context, Result, bail};
 use clap::{Args, ValueEnum};
@@ -40,11 +40,11 @@ impl New {
     }
 }
 
-/// A file's path from the guest's folder, and its content.
-type File = (&'static str, &'static str);
+/// Path of a file in the new folder, and its content.
+type StarterFile = (&'static str, &'static str);
 
-/// Writes the files beside the folder and then moves them to where it is to be, so that it is there whole or not at all.
-fn write_whole<'a>(folder: &Path, files: impl Iterator<Item = &'a File>) -> Result<()> {
+/// Writes the files to a temporary folder, and renames that. So the folder is complete or absent.
+fn write_whole<'a>(folder: &Path, files: impl Iterator<Item = &'a StarterFile>) -> Result<()> {
     let Some(name) = folder.file_name() else {
         bail!("a new folder needs a name, as in `my-guest`");
     };
@@ -58,25 +58,25 @@ fn write_whole<'a>(folder: &Path, files: impl Iterator<Item = &'a File>) -> Resu
             bail!("it exists and is not empty");
         }
     }
-    let beside = tempfile::Builder::new()
+    let temporary = tempfile::Builder::new()
         .prefix(".millpond-new-")
         .tempdir_in(parent)
         .with_context(|| format!("cannot create a folder in {}", parent.display()))?;
-    // A folder in that one, since what is temporary can be read by its owner only.
-    let whole = beside.path().join(name);
+    // A folder within the temporary one, because that is readable by its owner only.
+    let whole = temporary.path().join(name);
     for (path, content) in files {
         let path = whole.join(path);
         fs::create_dir_all(path.parent().unwrap_or(&whole))?;
         fs::write(&path, content)?;
     }
-    // Gone only if it is still empty, and a file that came meanwhile is never replaced.
+    // Removing succeeds only for an empty folder, so no file of the user is replaced.
     match fs::remove_dir(folder) {
         Err(error) if error.kind() != ErrorKind::NotFound => Err(error)?,
         _ => Ok(fs::rename(&whole, folder)?),
     }
 }
 
-/// The named files of a folder, with what is in them.
+/// Files of a folder, with their content.
 macro_rules! files {
     ($folder:literal: $($path:literal)+) => {
         [$(($path, include_str!(concat!($folder, "/", $path)))),+]
@@ -84,7 +84,7 @@ macro_rules! files {
 }
 
 impl Language {
-    fn files(self) -> std::slice::Iter<'static, File> {
+    fn files(self) -> std::slice::Iter<'static, StarterFile> {
         match self {
             Language::Rust => RUST.iter(),
             Language::JavaScript => JAVASCRIPT.iter(),
@@ -93,17 +93,17 @@ impl Language {
     }
 }
 
-static RUST: [File; 5] = files!("../starters/rust":
+static RUST: [StarterFile; 5] = files!("../starters/rust":
     ".cargo/config.toml" ".gitignore" "Cargo.toml" "README.md" "src/lib.rs");
 
-static JAVASCRIPT: [File; 5] = files!("../starters/javascript":
+static JAVASCRIPT: [StarterFile; 5] = files!("../starters/javascript":
     ".gitignore" "README.md" "build.js" "guest.js" "package.json");
 
-static PYTHON: [File; 3] = files!("../starters/python":
+static PYTHON: [StarterFile; 3] = files!("../starters/python":
     ".gitignore" "README.md" "guest.py");
 
-/// The interface; it is the same for all of them.
-static WIT: &[File] = &files!("../../..":
+/// The interface, which is the same for all languages.
+static WIT: &[StarterFile] = &files!("../../..":
     "wit/deps/wasi-io.wit" "wit/media-serve.wit" "wit/media-store.wit" "wit/settings.wit" "wit/world.wit");
 
 #[cfg(test)]
@@ -112,7 +112,7 @@ mod tests {
     use super::*;
     use std::collections::BTreeMap;
 
-    /// What is in a folder, but for what its guest's tools make there.
+    /// Returns the files of a folder, except those that its tools make.
     fn read(folder: &Path) -> BTreeMap<String, String> {
         let made = ["node_modules", "target", "guest.wasm"];
         let made = ["package-lock.json", "Cargo.lock", "__pycache__"]
@@ -157,7 +157,7 @@ mod tests {
             expected.extend(wit.map(|(path, content)| (format!("wit/{path}"), content)));
             assert_eq!(read(&folder), expected, "{name}");
         }
-        // Nothing else is left beside them.
+        // No temporary files are left.
         assert_eq!(fs::read_dir(temporary.path()).unwrap().count(), 3);
     }
 

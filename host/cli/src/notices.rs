@@ -1,5 +1,5 @@
-//! Notices to an operator at the start, since later they would be riddles: limits that contradict each other, and media
-//! that nobody can have.
+//! Warnings at the start, about limits that contradict each other and about unreachable media. Without them, the
+//! effects would be hard to explain later.
 
 use crate::common::readable;
 use millpond::MemoryPlan;
@@ -11,29 +11,29 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-/// Warns where the process may take more than there is: the system would end it before it keeps to its bound.
-pub(crate) fn of_memory(bound_bytes: usize) {
-    if let Some(there_is) = process::memory_limit_bytes()
-        && bound_bytes as u64 > there_is
+/// Warns if the memory limit exceeds the memory of the machine, so that the system may kill the process.
+pub(crate) fn of_memory(limit_bytes: usize) {
+    if let Some(available_bytes) = process::memory_limit_bytes()
+        && limit_bytes as u64 > available_bytes
     {
         tracing::warn!(
             "--memory-limit {} is more than the machine or the control group has, {}: the system may kill this process",
-            readable(bound_bytes as u64),
-            readable(there_is),
+            readable(limit_bytes as u64),
+            readable(available_bytes),
         );
     }
 }
 
-/// Warns where few files may be open: each connection takes one, and each answer most often another.
-pub(crate) fn of_open_files(bound: &MemoryPlan) {
-    /// The number of open files that systems allow at the least, as a rule.
+/// Warns if the limit of open files is low. A connection takes one file, and its response usually another.
+pub(crate) fn of_open_files(plan: &MemoryPlan) {
+    /// Usual limit of open files.
     const USUAL: u64 = 1024;
     #[cfg(unix)]
     {
         use rustix::process::{Resource, getrlimit};
         let files = getrlimit(Resource::Nofile).current;
         if let Some(files) = files.filter(|files| *files < USUAL) {
-            let connections = bound.connections;
+            let connections = plan.connections;
             tracing::warn!(
                 "the limit of open files is {files}, which is enough for {connections} connections: \
                  raise it (ulimit -n, LimitNOFILE) to {USUAL} or more"
@@ -41,11 +41,11 @@ pub(crate) fn of_open_files(bound: &MemoryPlan) {
         }
     }
     #[cfg(not(unix))]
-    let _ = (bound, USUAL);
+    let _ = (plan, USUAL);
 }
 
-/// Warns where the store has private media and there is no key to sign URLs with: nobody can have it then. It looks at the
-/// first records only; the first request for private media tells of the others.
+/// Warns if the store has private media and there is no signing key. Reads the first records only; the first request
+/// for private media warns of others.
 pub(crate) fn of_private_media(folder: &Path, config: &Config) {
     if config.signing_keys.is_empty()
         && let Some(record) = private_record(folder)
@@ -58,11 +58,11 @@ pub(crate) fn of_private_media(folder: &Path, config: &Config) {
     }
 }
 
-/// Most records that are looked at, and for how long: a start waits for no millions of them, nor for a slow disk.
+/// Maximum number of records to read, and maximum time. A large store or a slow disk must not delay the start.
 const RECORDS: usize = 1000;
 const LONGEST: Duration = Duration::from_millis(250);
 
-/// A record of private media, by its path beneath the folder.
+/// Returns the path of a record of private media, relative to the folder.
 fn private_record(folder: &Path) -> Option<PathBuf> {
     let began = Instant::now();
     let folders = (0..=u8::MAX).map(|first| folder.join(format!("{first:02x}")));
@@ -76,7 +76,7 @@ fn private_record(folder: &Path) -> Option<PathBuf> {
         .find(|path| is_private(&folder.join(path)) == Some(true))
 }
 
-/// The path of a record, where a file has the name of one.
+/// Returns the path, if the file has the name of a record.
 fn record_path(path: &Path) -> Option<PathBuf> {
     let name = path.file_name()?.to_str()?;
     let id: ContentId = name.strip_suffix(".json")?.parse().ok()?;
@@ -85,7 +85,7 @@ fn record_path(path: &Path) -> Option<PathBuf> {
 
 fn is_private(path: &Path) -> Option<bool> {
     let mut json = Vec::new();
-    // A named pipe would wait for a writer.
+    // Opening a named pipe would wait for a writer.
     let is_file = fs::symlink_metadata(path).ok()?.is_file();
     let file = is_file.then(|| File::open(path).ok())??;
     file.take(RECORD_BYTES).read_to_end(&mut json).ok()?;

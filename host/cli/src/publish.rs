@@ -3,7 +3,7 @@
 use crate::common::described;
 use anyhow::{Result, ensure};
 use clap::Args;
-use millpond::store::{Access, ContentId, Importer, Published};
+use millpond::store::{Access, ContentId, Importer, PublishedMedia};
 use std::io::{self, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -27,10 +27,10 @@ impl Publish {
     pub(crate) fn run(self) -> Result<ExitCode> {
         let store = self.store.display();
         ensure!(self.store.is_dir(), "no store in {store}");
-        let adder = Importer::open(&self.store)?;
+        let importer = Importer::open(&self.store)?;
         let mut failed = false;
         for id in &self.ids {
-            match adder.publish(id) {
+            match importer.publish(id) {
                 Ok(published) => self.print(id, &published)?,
                 Err(error) => {
                     eprintln!("millpond: {:#}", anyhow::Error::from(error));
@@ -41,7 +41,7 @@ impl Publish {
         Ok(ExitCode::from(u8::from(failed)))
     }
 
-    fn print(&self, id: &ContentId, published: &Published) -> io::Result<()> {
+    fn print(&self, id: &ContentId, published: &PublishedMedia) -> io::Result<()> {
         let record = &published.record;
         if self.json {
             let mut line = described(id, record);

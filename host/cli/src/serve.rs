@@ -3,11 +3,11 @@
 use crate::certificate;
 use crate::common::{RequestMemory, bytes, readable, signing_keys};
 use crate::hints;
-use crate::listen::{Host, ListenAddress, Place};
+use crate::listen::{BoundAddress, Host, ListenAddress};
 use crate::log::{Log, LogFormat, LogLevel, announce};
 use crate::memory::memory_bytes;
 use crate::notices;
-use crate::signals::{Asked, Signals};
+use crate::signals::{SignalStream, Signals};
 use anyhow::{Context, Result, ensure};
 use bytesize::ByteSize;
 use clap::Args;
@@ -104,7 +104,7 @@ pub(crate) struct Serve {
         env = "MILLPOND_RESPONSE_CACHE",
         value_parser = parse_response_cache
     )]
-    response_cache: ResponseCache,
+    response_cache: ResponseCacheSize,
 
     /// Time for which a cached open file is used without a check for changes. 0s checks for every request.
     #[arg(
@@ -214,14 +214,14 @@ pub(crate) struct Serve {
     log_level: LogLevel,
 }
 
-/// Where the admin listener listens unless told otherwise: on this machine only, at a port that IANA has given to nobody.
-/// It is not 9090, which is Prometheus's own, nor one from there to 9999, which its exporters have divided among them.
+/// Default address of the admin listener: local, on a port that IANA has not assigned. Port 9090 is Prometheus's, and
+/// those up to 9999 are its exporters'.
 const ADMIN: ListenAddress = ListenAddress::Tcp {
     host: Host::One(IpAddr::V4(Ipv4Addr::LOCALHOST)),
     port: 8079,
 };
 
-/// Where the admin listener listens, if anywhere.
+/// Address of the admin listener, or `off`.
 #[derive(Debug, Clone)]
 struct AdminAddress(Option<ListenAddress>);
 
@@ -235,11 +235,11 @@ fn parse_admin(text: &str) -> Result<AdminAddress, String> {
     }
 }
 
-/// Values that were given at once: a variable of the environment has room for one text only.
+/// Values of one option. An environment variable has to contain all of them.
 #[derive(Debug, Clone)]
 struct List<T>(Vec<T>);
 
-/// Reads values with commas or spaces between them.
+/// Parses values separated by commas or spaces.
 fn list<T>(
     parse: fn(&str) -> Result<T, String>,
 ) -> impl Fn(&str) -> Result<List<T>, String> + Clone {
@@ -266,18 +266,18 @@ fn parse_time(text: &str) -> Result<Duration, String> {
 
 /// Maximum size of the response cache, in bytes; 0 turns it off.
 #[derive(Debug, Clone, Copy)]
-struct ResponseCache(usize);
+struct ResponseCacheSize(usize);
 
-fn parse_response_cache(text: &str) -> Result<ResponseCache, String> {
+fn parse_response_cache(text: &str) -> Result<ResponseCacheSize, String> {
     if text == "off" {
-        return Ok(ResponseCache(0));
+        return Ok(ResponseCacheSize(0));
     }
     let size: Result<ByteSize, _> = text.parse();
     let bytes = size
         .ok()
         .and_then(|size| usize::try_from(size.as_u64()).ok());
     bytes
-        .map(ResponseCache)
+        .map(ResponseCacheSize)
         .ok_or_else(|| "a size is needed, as in 4MiB, or off".into())
 }
 
@@ -318,33 +318,33 @@ impl Serve {
             .enable_all()
             .build()
             .context("cannot start the runtime")?;
-        let stopped = runtime.block_on(Arc::new(self).start(&log));
-        // A read that a disk never answers ends with the process.
-        match &stopped {
-            Ok(Stopped::Softly) => runtime.shutdown_timeout(REST),
-            Ok(Stopped::AtOnce) | Err(_) => runtime.shutdown_background(),
+        let shutdown = runtime.block_on(Arc::new(self).start(&log));
+        // The process ends a read that hangs.
+        match &shutdown {
+            Ok(Shutdown::Graceful) => runtime.shutdown_timeout(BLOCKING_GRACE),
+            Ok(Shutdown::Immediate) | Err(_) => runtime.shutdown_background(),
         }
-        Ok(match stopped? {
-            Stopped::Softly => ExitCode::SUCCESS,
-            Stopped::AtOnce => ExitCode::FAILURE,
+        Ok(match shutdown? {
+            Shutdown::Graceful => ExitCode::SUCCESS,
+            Shutdown::Immediate => ExitCode::FAILURE,
         })
     }
 
-    /// Makes everything ready, and serves until a signal ends it.
-    async fn start(self: Arc<Self>, log: &Log) -> Result<Stopped> {
-        // Before anything that takes a while: whoever sends a signal need not know how far the start has come.
+    /// Prepares the server, and serves until a signal ends it.
+    async fn start(self: Arc<Self>, log: &Log) -> Result<Shutdown> {
+        // Signals are handled from the beginning, because the rest of the start takes a while.
         let signals = Signals::take().context("cannot wait for signals")?;
         let serve = Arc::clone(&self);
-        let ready = tokio::task::spawn_blocking(move || serve.prepare());
-        let ready = tokio::select! {
-            ready = ready => ready.context("cannot start")??,
-            () = signals.stop.cancelled() => return Ok(Stopped::Softly),
+        let prepared = tokio::task::spawn_blocking(move || serve.prepare());
+        let prepared = tokio::select! {
+            prepared = prepared => prepared.context("cannot start")??,
+            () = signals.stop.cancelled() => return Ok(Shutdown::Graceful),
         };
-        self.serve(ready, signals, log).await
+        self.serve(prepared, signals, log).await
     }
 
-    /// All that is read and made before there is a listener. It blocks: compiling a component takes seconds.
-    fn prepare(&self) -> Result<Ready> {
+    /// Reads and makes everything before the listeners. It blocks, because compiling a component may take seconds.
+    fn prepare(&self) -> Result<PreparedServer> {
         let limits = self.connection_limits();
         limits.check().map_err(hints::of_limit_rate)?;
         let source = match &self.component {
@@ -364,9 +364,9 @@ impl Serve {
         notices::of_memory(limits_of_requests.memory_bytes);
         let millpond = Millpond::new(&source, folder, &config, limits_of_requests);
         let millpond = millpond.map_err(hints::of_component)?;
-        notices::of_open_files(millpond.bound());
+        notices::of_open_files(millpond.memory_plan());
         notices::of_private_media(&self.dir, &config);
-        Ok(Ready {
+        Ok(PreparedServer {
             millpond,
             mount_path: config.mount_path().to_owned(),
             certificate,
@@ -408,32 +408,40 @@ impl Serve {
         Ok(certificate.transpose()?)
     }
 
-    async fn serve(&self, ready: Ready, signals: Signals, log: &Log) -> Result<Stopped> {
-        let Ready {
+    async fn serve(
+        &self,
+        prepared: PreparedServer,
+        signals: Signals,
+        log: &Log,
+    ) -> Result<Shutdown> {
+        let PreparedServer {
             millpond,
             mount_path,
             certificate,
             limits,
-        } = ready;
+        } = prepared;
         let Signals {
             stop,
             stop_at_once,
             reload,
             report,
         } = signals;
-        let (listeners, places) = self.listen().await?;
+        let (listeners, bound_addresses) = self.listen().await?;
         millpond.probe().await?;
         let server = Server::new(millpond);
         let millpond = server.millpond();
-        let watch = Monitor::start(server.clone(), self.sample_interval);
+        let monitor = Monitor::start(server.clone(), self.sample_interval);
         let admin_address = match &self.admin {
             Some(AdminAddress(None)) => None,
             Some(AdminAddress(Some(address))) => {
-                let started = self.start_admin(address, millpond, &watch, &stop, log);
+                let started = self.start_admin(address, millpond, &monitor, &stop, log);
                 Some(started.await?)
             }
-            // Nobody asked for it, so it is no reason not to serve.
-            None => match self.start_admin(&ADMIN, millpond, &watch, &stop, log).await {
+            // The default admin listener is optional.
+            None => match self
+                .start_admin(&ADMIN, millpond, &monitor, &stop, log)
+                .await
+            {
                 Ok(address) => Some(address),
                 Err(error) => {
                     tracing::warn!(
@@ -443,8 +451,9 @@ impl Serve {
                 }
             },
         };
-        let announcement = self.announcement(millpond, &mount_path, &places, admin_address);
-        self.report_when_asked(millpond, &watch, report);
+        let announcement =
+            self.announcement(millpond, &mount_path, &bound_addresses, admin_address);
+        self.report_on_signal(millpond, &monitor, report);
         certificate::follow(certificate.clone(), reload);
         announce(announcement).context("cannot start a thread")?;
         let served = async {
@@ -458,12 +467,12 @@ impl Serve {
             }
         };
         Ok(tokio::select! {
-            () = served => Stopped::Softly,
-            () = stop_at_once.cancelled() => Stopped::AtOnce,
+            () = served => Shutdown::Graceful,
+            () = stop_at_once.cancelled() => Shutdown::Immediate,
         })
     }
 
-    /// The file's configuration, with what was said here put over it.
+    /// Returns the configuration of the file, overridden by the options.
     fn config(&self) -> Result<Config> {
         let mut config = match &self.config {
             Some(path) => Config::from_file(path)?,
@@ -482,25 +491,25 @@ impl Serve {
         Ok(config)
     }
 
-    /// The sockets to serve on, and where they are.
-    async fn listen(&self) -> Result<(Vec<Listener>, Vec<Place>)> {
+    /// Binds the listeners, and returns them with their addresses.
+    async fn listen(&self) -> Result<(Vec<Listener>, Vec<BoundAddress>)> {
         let addresses = all(&self.listen);
         ensure!(!addresses.is_empty(), "--listen has no address");
-        let (mut listeners, mut places) = (Vec::new(), Vec::new());
+        let (mut listeners, mut bound_addresses) = (Vec::new(), Vec::new());
         for address in addresses {
             for bound in address.bind().await? {
                 listeners.push(bound.listener);
-                places.push(bound.place);
+                bound_addresses.push(bound.address);
             }
         }
-        Ok((listeners, places))
+        Ok((listeners, bound_addresses))
     }
 
     async fn start_admin(
         &self,
         address: &ListenAddress,
         millpond: &Millpond,
-        watch: &Monitor,
+        monitor: &Monitor,
         stop: &CancellationToken,
         log: &Log,
     ) -> Result<SocketAddr> {
@@ -508,24 +517,25 @@ impl Serve {
         let first = listeners.first().map(TcpListener::local_addr);
         let address = first.context("--admin has no address")??;
         let mut metrics = Registry::default();
-        metrics.register_collector(log.dropped());
-        let admin = Admin::with_metrics(metrics, millpond.clone(), watch.clone(), stop.clone());
+        metrics.register_collector(log.dropped_lines_collector());
+        let admin = Admin::with_metrics(metrics, millpond.clone(), monitor.clone(), stop.clone());
         for listener in listeners {
             tokio::spawn(admin.clone().serve(listener));
         }
         Ok(address)
     }
 
-    /// Writes a report whenever SIGUSR2 comes.
-    fn report_when_asked(&self, millpond: &Millpond, watch: &Monitor, mut asked: Asked) {
+    /// Writes a report on each SIGUSR2.
+    fn report_on_signal(&self, millpond: &Millpond, monitor: &Monitor, mut requests: SignalStream) {
         let folder = self.report_dir.clone().unwrap_or_else(std::env::temp_dir);
-        let (millpond, watch) = (millpond.clone(), watch.clone());
+        let (millpond, monitor) = (millpond.clone(), monitor.clone());
         tokio::spawn(async move {
             loop {
-                asked.next().await;
-                let (millpond, watch, folder) = (millpond.clone(), watch.clone(), folder.clone());
+                requests.next().await;
+                let (millpond, monitor, folder) =
+                    (millpond.clone(), monitor.clone(), folder.clone());
                 let written =
-                    tokio::task::spawn_blocking(move || write_report(&millpond, &watch, &folder));
+                    tokio::task::spawn_blocking(move || write_report(&millpond, &monitor, &folder));
                 match written.await {
                     Ok(Ok(path)) => {
                         tracing::info!(path = %path.display(), "report written");
@@ -537,12 +547,12 @@ impl Serve {
         });
     }
 
-    /// Says what is served, where, by what and within which limits.
+    /// Returns the announcement: addresses, component and limits.
     fn announcement(
         &self,
         millpond: &Millpond,
         mount_path: &str,
-        places: &[Place],
+        bound_addresses: &[BoundAddress],
         admin: Option<SocketAddr>,
     ) -> String {
         let scheme = if self.tls_cert.is_some() {
@@ -550,12 +560,15 @@ impl Serve {
         } else {
             "http"
         };
-        let url_of = |place: &Place| match place {
-            Place::Tcp(address) => format!("{scheme}://{address}"),
-            Place::Unix(file) => format!("unix:{}", file.path.display()),
+        let url_of = |bound: &BoundAddress| match bound {
+            BoundAddress::Tcp(address) => format!("{scheme}://{address}"),
+            BoundAddress::Unix(file) => format!("unix:{}", file.path.display()),
         };
-        let is_tcp = |place: &&Place| matches!(place, Place::Tcp(_));
-        let url = places.iter().find(is_tcp).map_or(String::new(), url_of);
+        let is_tcp = |bound: &&BoundAddress| matches!(bound, BoundAddress::Tcp(_));
+        let url = bound_addresses
+            .iter()
+            .find(is_tcp)
+            .map_or(String::new(), url_of);
         let component = millpond.component();
         let mount_path = mount_path.trim_end_matches('/');
         let mut lines = vec![
@@ -569,10 +582,10 @@ impl Serve {
                 readable(component.size_bytes as u64),
                 &component.sha256[..12],
             ),
-            format!("  memory     {}", millpond.bound()),
+            format!("  memory     {}", millpond.memory_plan()),
             format!("  request    {}", millpond.limits()),
         ];
-        let listening = places.iter().map(url_of);
+        let listening = bound_addresses.iter().map(url_of);
         let listening = listening.map(|url| format!("  listening  {url}"));
         let admin = admin.map(|admin| format!("  admin      http://{admin}"));
         lines.splice(2..2, listening.chain(admin));
@@ -583,16 +596,16 @@ impl Serve {
     }
 }
 
-/// Whether reports can be written there: when one is asked for, it is too late to find out.
+/// Checks at the start that reports can be written.
 fn check_reports(folder: &Path) -> Result<()> {
     let written = tempfile::NamedTempFile::new_in(folder);
-    // Why is enough: the name of the file that could not be is no help.
+    // The name of the temporary file would not help.
     let written = written.map_err(|error| std::io::Error::from(error.kind()));
     let written = written.map(drop);
     written.with_context(|| format!("cannot write reports to {}", folder.display()))
 }
 
-/// A page, or else the first file that a URL can name as it is.
+/// Returns `index.html`, or the first file that a URL can name without encoding.
 fn file_to_try(dir: &Path) -> Option<String> {
     let plain = |name: &String| {
         !name.starts_with('.')
@@ -615,32 +628,32 @@ fn file_to_try(dir: &Path) -> Option<String> {
     (!names.is_empty()).then(|| names.swap_remove(index.unwrap_or(0)))
 }
 
-/// Everything that is made before there is a listener.
-struct Ready {
+/// Everything that is made before the listeners.
+struct PreparedServer {
     millpond: Millpond,
     mount_path: String,
     certificate: Option<Certificate>,
     limits: ConnectionLimits,
 }
 
-/// How serving came to its end.
-enum Stopped {
-    /// Running answers were let end.
-    Softly,
-    /// They were not.
-    AtOnce,
+/// End of the server.
+enum Shutdown {
+    /// The in-flight responses were sent to their ends.
+    Graceful,
+    /// The in-flight responses were cut.
+    Immediate,
 }
 
-/// How long what still reads or writes files is waited for when everything else has ended.
-const REST: Duration = Duration::from_secs(1);
+/// Maximum time to wait for threads that read or write files, after everything else has ended.
+const BLOCKING_GRACE: Duration = Duration::from_secs(1);
 
-/// Raises the limit of open files as far as it goes: it is one of the things that bound connections.
+/// Raises the soft limit of open files to the hard limit. It limits the number of connections.
 fn raise_open_files() {
     #[cfg(unix)]
     {
         use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
         let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
-        // Where it may not be raised, it stays.
+        // If it cannot be raised, it stays.
         let _ = setrlimit(
             Resource::Nofile,
             Rlimit {

@@ -1,39 +1,39 @@
-//! The signals that the server takes: none of them cuts an answer short that could have been let end.
+//! Signals of the server.
 
 use std::io;
 use tokio_util::sync::CancellationToken;
 
-/// What signals ask for.
+/// Requests of signals.
 #[derive(Debug)]
 pub(crate) struct Signals {
-    /// Is cancelled by the first SIGTERM, Ctrl-C or SIGQUIT: running answers are let end.
+    /// Cancelled by the first SIGTERM, SIGINT or SIGQUIT. In-flight responses finish.
     pub(crate) stop: CancellationToken,
-    /// Is cancelled by the second one: nothing is waited for.
+    /// Cancelled by the second one. In-flight responses are cut.
     pub(crate) stop_at_once: CancellationToken,
-    /// SIGHUP: what can be read again is to be.
-    pub(crate) reload: Asked,
-    /// SIGUSR2: a report is to be written.
-    pub(crate) report: Asked,
+    /// SIGHUP: reload the certificate.
+    pub(crate) reload: SignalStream,
+    /// SIGUSR2: write a report.
+    pub(crate) report: SignalStream,
 }
 
 impl Signals {
-    /// Takes the signals from here on, on the current runtime, for as long as that runs.
+    /// Handles the signals from now on, until the current runtime ends.
     ///
     /// # Errors
-    /// When the system has no way to wait for signals.
+    /// The system cannot handle signals.
     pub(crate) fn take() -> io::Result<Self> {
         let (stop, stop_at_once) = (CancellationToken::new(), CancellationToken::new());
-        let mut asked = Stop::new()?;
+        let mut shutdown = ShutdownSignals::new()?;
         let tokens = (stop.clone(), stop_at_once.clone());
         tokio::spawn(async move {
-            asked.next().await;
+            shutdown.next().await;
             tracing::info!("shutting down: waiting for in-flight responses");
             tokens.0.cancel();
-            asked.next().await;
+            shutdown.next().await;
             tracing::warn!("shutting down now: in-flight responses are cut");
             tokens.1.cancel();
         });
-        let mut reopen = Asked::reopen()?;
+        let mut reopen = SignalStream::reopen()?;
         tokio::spawn(async move {
             loop {
                 reopen.next().await;
@@ -45,50 +45,50 @@ impl Signals {
         Ok(Signals {
             stop,
             stop_at_once,
-            reload: Asked::reload()?,
-            report: Asked::report()?,
+            reload: SignalStream::reload()?,
+            report: SignalStream::report()?,
         })
     }
 }
 
-pub(crate) use platform::Asked;
-use platform::Stop;
+use platform::ShutdownSignals;
+pub(crate) use platform::SignalStream;
 
 #[cfg(unix)]
 mod platform {
     use std::io;
     use tokio::signal::unix::{Signal, SignalKind, signal};
 
-    /// A signal that may come any number of times.
+    /// Stream of one signal.
     #[derive(Debug)]
-    pub(crate) struct Asked(Signal);
+    pub(crate) struct SignalStream(Signal);
 
-    impl Asked {
+    impl SignalStream {
         pub(crate) fn reload() -> io::Result<Self> {
-            Ok(Asked(signal(SignalKind::hangup())?))
+            Ok(SignalStream(signal(SignalKind::hangup())?))
         }
 
         pub(crate) fn reopen() -> io::Result<Self> {
-            Ok(Asked(signal(SignalKind::user_defined1())?))
+            Ok(SignalStream(signal(SignalKind::user_defined1())?))
         }
 
         pub(crate) fn report() -> io::Result<Self> {
-            Ok(Asked(signal(SignalKind::user_defined2())?))
+            Ok(SignalStream(signal(SignalKind::user_defined2())?))
         }
 
-        /// Waits for the signal. Several that come while nobody waits are one.
+        /// Waits for the signal. Signals that arrive meanwhile count as one.
         pub(crate) async fn next(&mut self) {
             self.0.recv().await;
         }
     }
 
-    /// The signals that ask the process to end. SIGQUIT is one of them, since a container that was made for nginx sends
-    /// it (`STOPSIGNAL`); who wants a core dump has SIGABRT.
-    pub(crate) struct Stop([Signal; 3]);
+    /// Signals that end the process. SIGQUIT is one of them, because containers for nginx send it (`STOPSIGNAL`).
+    /// SIGABRT dumps core.
+    pub(crate) struct ShutdownSignals([Signal; 3]);
 
-    impl Stop {
+    impl ShutdownSignals {
         pub(crate) fn new() -> io::Result<Self> {
-            Ok(Stop([
+            Ok(ShutdownSignals([
                 signal(SignalKind::terminate())?,
                 signal(SignalKind::interrupt())?,
                 signal(SignalKind::quit())?,
@@ -110,21 +110,21 @@ mod platform {
 mod platform {
     use std::io;
 
-    /// A signal that there is not on this system.
+    /// A signal that this system does not have.
     #[derive(Debug)]
-    pub(crate) struct Asked;
+    pub(crate) struct SignalStream;
 
-    impl Asked {
+    impl SignalStream {
         pub(crate) fn reload() -> io::Result<Self> {
-            Ok(Asked)
+            Ok(SignalStream)
         }
 
         pub(crate) fn reopen() -> io::Result<Self> {
-            Ok(Asked)
+            Ok(SignalStream)
         }
 
         pub(crate) fn report() -> io::Result<Self> {
-            Ok(Asked)
+            Ok(SignalStream)
         }
 
         pub(crate) async fn next(&mut self) {
@@ -133,15 +133,15 @@ mod platform {
     }
 
     /// Ctrl-C.
-    pub(crate) struct Stop;
+    pub(crate) struct ShutdownSignals;
 
-    impl Stop {
+    impl ShutdownSignals {
         pub(crate) fn new() -> io::Result<Self> {
-            Ok(Stop)
+            Ok(ShutdownSignals)
         }
 
         pub(crate) async fn next(&mut self) {
-            // Without a Ctrl-C to wait for, there is none to come.
+            // Without Ctrl-C, wait forever.
             if tokio::signal::ctrl_c().await.is_err() {
                 std::future::pending::<()>().await;
             }

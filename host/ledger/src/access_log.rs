@@ -2,7 +2,7 @@
 
 use crate::ledger::{Ledger, Owner};
 use crate::outcome::Outcome;
-use crate::registry::{Accounts, EndedRequest};
+use crate::registry::{LedgerRegistry, RequestEnd};
 use crate::route::Route;
 use http::StatusCode;
 use std::fmt;
@@ -10,8 +10,10 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-/// The entry of one request, logged when it is dropped. Without an outcome the request was aborted: only the client that
-/// waits for a response can make the connection drop its future or its body.
+/// The access log entry of one request. Dropping it counts the request and logs the entry.
+///
+/// An entry without an outcome counts as aborted. Only a client that leaves makes the connection drop its future or its
+/// body.
 #[derive(Debug)]
 pub struct AccessLogEntry {
     method: http::Method,
@@ -22,12 +24,12 @@ pub struct AccessLogEntry {
     cache: Option<CacheStatus>,
     outcome: Option<Outcome>,
     error: Option<String>,
-    accounts: Arc<Accounts>,
+    registry: Arc<LedgerRegistry>,
     route: Arc<Route>,
     ledger: Ledger,
 }
 
-/// How the response cache took part in a request (RFC 9211). Absent if the request did not get that far.
+/// Part of the response cache in a request (RFC 9211). Absent if the request did not get that far.
 #[derive(Debug, Clone, Copy)]
 enum CacheStatus {
     Hit,
@@ -43,39 +45,43 @@ impl fmt::Display for CacheStatus {
     }
 }
 
-/// The `tracing` target of the one event that there is for each request, when it has ended.
+/// Target of the `tracing` event of a request. Each request has one event, at its end.
 pub const ACCESS_LOG: &str = "millpond::access";
 
-/// Longest piece of a target that is logged, in bytes.
+/// Maximum length of a logged target, in bytes. The rest is cut off.
 const LOGGED_TARGET_BYTES: usize = 1024;
 
 impl AccessLogEntry {
-    /// The entry of a request whose head is complete, with a ledger of that limit. The target is in origin-form, or empty
-    /// if it has no path.
+    /// Returns the entry of a request whose head is complete, with a new ledger.
+    ///
+    /// `target` is in origin-form, or empty if the request has no path. `limit_bytes` is the maximum memory of the
+    /// request, of all kinds together.
     #[must_use]
     pub fn new(
         method: &http::Method,
         target: &str,
-        accounts: Arc<Accounts>,
+        registry: Arc<LedgerRegistry>,
         limit_bytes: usize,
     ) -> Self {
-        let route = accounts.route(target);
+        let route = registry.route(target);
         let owner = Owner::Request {
             method: method.clone(),
             route: Arc::clone(&route),
         };
-        let ledger = Ledger::new(accounts.ledgers(), owner, limit_bytes);
-        AccessLogEntry::on(ledger, route, method, target, accounts)
+        let ledger = Ledger::new(registry.live_ledgers(), owner, limit_bytes);
+        AccessLogEntry::with_ledger(ledger, route, method, target, registry)
     }
 
-    /// The same where there is a ledger already, of a request for that route.
+    /// Returns the entry of a request that has a ledger already.
+    ///
+    /// The owner of `ledger` has to be a request with this method and route.
     #[must_use]
-    pub fn on(
+    pub fn with_ledger(
         ledger: Ledger,
         route: Arc<Route>,
         method: &http::Method,
         target: &str,
-        accounts: Arc<Accounts>,
+        registry: Arc<LedgerRegistry>,
     ) -> Self {
         route.requests.fetch_add(1, Ordering::Relaxed);
         let target = if target.is_empty() { "*" } else { target };
@@ -90,54 +96,54 @@ impl AccessLogEntry {
             cache: None,
             outcome: None,
             error: None,
-            accounts,
+            registry,
         }
     }
 
-    /// What the request holds.
+    /// Ledger of the request.
     #[must_use]
     pub fn ledger(&self) -> &Ledger {
         &self.ledger
     }
 
-    /// The route that its target follows.
+    /// Route of the request's target.
     #[must_use]
     pub fn route(&self) -> &Arc<Route> {
         &self.route
     }
 
-    /// The response's head was made, with that status.
-    pub fn answered(&mut self, status: StatusCode) {
+    /// Sets the status of the response.
+    pub fn set_status(&mut self, status: StatusCode) {
         self.status = Some(status);
     }
 
-    /// Counts bytes of the body that were sent.
-    pub fn sent(&mut self, bytes: usize) {
+    /// Adds bytes of the body that were sent.
+    pub fn add_body_bytes(&mut self, bytes: usize) {
         self.body_bytes += bytes as u64;
     }
 
-    /// The most that the guest's memories and tables took together, in bytes.
-    pub fn guest_took(&mut self, peak_bytes: usize) {
+    /// Sets the maximum memory that the guest held at one time in linear memories and tables, in bytes.
+    pub fn set_guest_peak_bytes(&mut self, peak_bytes: usize) {
         self.peak_guest_bytes = peak_bytes;
     }
 
-    /// The response comes from the response cache.
+    /// Records that the response comes from the response cache.
     pub fn cache_hit(&mut self) {
         self.cache = Some(CacheStatus::Hit);
-        self.accounts.count_response_cache_hit();
+        self.registry.count_response_cache_hit();
     }
 
-    /// The component is asked for the response.
+    /// Records that the component makes the response.
     pub fn cache_miss(&mut self) {
         self.cache = Some(CacheStatus::Miss);
     }
 
-    /// Sets the outcome. The first one counts.
+    /// Sets the outcome. Only the first call has an effect.
     pub fn finish(&mut self, outcome: Outcome) {
         self.outcome.get_or_insert(outcome);
     }
 
-    /// Sets the outcome, with the error that led to it.
+    /// Sets the outcome, with the error that led to it. Only the first outcome counts.
     pub fn finish_with(&mut self, outcome: Outcome, error: impl Into<String>) {
         if self.outcome.is_none() {
             self.outcome = Some(outcome);
@@ -150,7 +156,7 @@ impl Drop for AccessLogEntry {
     fn drop(&mut self) {
         let outcome = self.outcome.unwrap_or(Outcome::Aborted);
         let duration = self.ledger.since().elapsed();
-        self.accounts.count_end(&EndedRequest {
+        self.registry.count_end(&RequestEnd {
             outcome,
             method: &self.method,
             status: self.status,
@@ -158,13 +164,13 @@ impl Drop for AccessLogEntry {
             duration,
             peak_bytes: self.ledger.peak_bytes(),
         });
-        // The names stand once, here; the level is all that differs.
+        // One list of fields for every level.
         macro_rules! log {
             ($level:ident) => {
                 tracing::$level!(
                     target: ACCESS_LOG,
                     method = %self.method,
-                    target = %Logged(&self.target),
+                    target = %RedactedTarget(&self.target),
                     status = self.status.map(|status| status.as_u16()),
                     body_bytes_sent = self.body_bytes,
                     duration_us = micros(duration),
@@ -184,14 +190,13 @@ impl Drop for AccessLogEntry {
     }
 }
 
-/// A target as it is logged: on one line, whatever a client puts into it, and without what would let a reader of the log
-/// in, such as a signature.
-struct Logged<'a>(&'a str);
+/// A target for the log: on one line, with secrets such as signatures replaced.
+struct RedactedTarget<'a>(&'a str);
 
-/// Stands in the log for a secret.
+/// Replacement of a secret in the log.
 const REDACTED: &str = "[redacted]";
 
-impl fmt::Display for Logged<'_> {
+impl fmt::Display for RedactedTarget<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         use fmt::Write as _;
         let Some((path, query)) = self.0.split_once('?') else {
@@ -213,8 +218,8 @@ impl fmt::Display for Logged<'_> {
     }
 }
 
-/// Whether a query's parameter of that name is a secret: ours is `sig`; the others are those of signed URLs elsewhere
-/// (`X-Amz-Signature`, `access_token`), since a component may be anyone's.
+/// Returns whether a query parameter is a secret. `sig` is millpond's own. The other names occur in signed URLs of
+/// other programs (`X-Amz-Signature`, `access_token`), because a component may come from anyone.
 fn is_secret(name: &str) -> bool {
     let ends_with = |word: &str| {
         let start = name.len().checked_sub(word.len());
@@ -257,7 +262,7 @@ mod tests {
             "",
         ] {
             assert_eq!(
-                Logged(target).to_string(),
+                RedactedTarget(target).to_string(),
                 target.escape_debug().to_string()
             );
         }
@@ -285,7 +290,7 @@ mod tests {
             ("/a?sig&sign=x&design=y&?&&", "/a?sig&sign=x&design=y&?&&"),
             ("/sig=x/a", "/sig=x/a"),
         ] {
-            assert_eq!(Logged(target).to_string(), logged);
+            assert_eq!(RedactedTarget(target).to_string(), logged);
         }
     }
 }

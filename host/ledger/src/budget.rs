@@ -1,6 +1,6 @@
-//! The part of the process's memory that responses in progress reserve from.
+//! Memory that responses in progress reserve from.
 //!
-//! Nothing is handed out that was not set aside, so the sum is never passed, whatever the load.
+//! Every response reserves its memory first, so the sum never exceeds the budget, whatever the load.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -8,10 +8,10 @@ use std::time::Duration;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
 
-/// Most requests that wait for room; one more is told to come again at once.
+/// Maximum number of requests that wait for memory. A further request is rejected at once.
 pub const QUEUE: usize = 1024;
 
-/// The part of the bound that answers in progress reserve from.
+/// Memory that responses in progress reserve from. A first-come, first-served queue holds the requests that wait.
 #[derive(Debug)]
 pub struct Budget {
     units: Arc<Semaphore>,
@@ -19,23 +19,23 @@ pub struct Budget {
     waiting: AtomicUsize,
 }
 
-/// Reservations are counted in these, so that any budget fits the counter.
+/// Unit of a reservation, in bytes. In bytes, a large budget would not fit the semaphore's counter.
 const UNIT_BYTES: usize = 1024;
 
-/// There is no room, and no sense in waiting longer for it.
+/// The error of a reservation that did not succeed in time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum Overloaded {
-    /// As many requests wait as may.
+    /// The queue is full.
     #[error("the admission queue is full: {QUEUE} requests")]
     QueueFull,
-    /// Waiting took too long.
+    /// No memory became free within this time.
     #[error("no memory became free within {0:?}")]
     TooLong(Duration),
 }
 
 impl Budget {
-    /// A budget of so many bytes.
+    /// Returns a budget of `bytes`, rounded down to whole KiB.
     #[must_use]
     pub fn new(bytes: usize) -> Self {
         let total_units = (bytes / UNIT_BYTES).min(Semaphore::MAX_PERMITS);
@@ -46,33 +46,35 @@ impl Budget {
         }
     }
 
-    /// All there is, in bytes.
+    /// Size of the budget, in bytes.
     #[must_use]
     pub fn total_bytes(&self) -> usize {
         self.total_units * UNIT_BYTES
     }
 
-    /// Bytes that are reserved now.
+    /// Reserved bytes.
     #[must_use]
     pub fn reserved_bytes(&self) -> usize {
         (self.total_units - self.units.available_permits().min(self.total_units)) * UNIT_BYTES
     }
 
-    /// Requests that wait for room now.
+    /// Number of requests that wait for memory or for an instance.
     #[must_use]
-    pub fn waiting(&self) -> usize {
+    pub fn queue_length(&self) -> usize {
         self.waiting.load(Ordering::Relaxed)
     }
 
-    /// Reserves so many bytes and a place among the instances, first come, first served.
+    /// Reserves `bytes` and a permit of `instances`, first come, first served.
+    ///
+    /// Waits for `max_wait` at most.
     ///
     /// # Errors
-    /// [`Overloaded`], when the queue is full or the wait too long.
+    /// [`Overloaded`], if the queue is full or the wait too long.
     pub async fn admit(
         &self,
         bytes: usize,
         instances: &Arc<Semaphore>,
-        longest: Duration,
+        max_wait: Duration,
     ) -> Result<(Reservation, OwnedSemaphorePermit), Overloaded> {
         if let (Some(room), Ok(place)) = (
             self.try_reserve(bytes),
@@ -80,7 +82,7 @@ impl Budget {
         ) {
             return Ok((room, place));
         }
-        let _waiting = Waiting::join(self)?;
+        let _waiting = QueueGuard::enter(self)?;
         let both = async {
             let room = Arc::clone(&self.units)
                 .acquire_many_owned(units(bytes))
@@ -88,50 +90,51 @@ impl Budget {
             let place = Arc::clone(instances).acquire_owned().await;
             (room, place)
         };
-        match timeout(longest, both).await {
+        match timeout(max_wait, both).await {
             Ok((Ok(permit), Ok(place))) => Ok((Reservation { permit }, place)),
-            // Neither is ever closed, so this is the wait.
-            _ => Err(Overloaded::TooLong(longest)),
+            // Neither semaphore is ever closed, so this is the timeout.
+            _ => Err(Overloaded::TooLong(max_wait)),
         }
     }
 
-    /// Reserves so many bytes, first come, first served.
+    /// Reserves `bytes`, first come, first served. Waits for `max_wait` at most.
     ///
     /// # Errors
-    /// As [`Budget::admit`].
+    /// [`Overloaded`], if the queue is full or the wait too long.
     pub async fn reserve(
         &self,
         bytes: usize,
-        longest: Duration,
+        max_wait: Duration,
     ) -> Result<Reservation, Overloaded> {
         if let Some(room) = self.try_reserve(bytes) {
             return Ok(room);
         }
-        let _waiting = Waiting::join(self)?;
-        match timeout(longest, self.wait_for(bytes)).await {
+        let _waiting = QueueGuard::enter(self)?;
+        match timeout(max_wait, self.reserve_untimed(bytes)).await {
             Ok(Some(room)) => Ok(room),
-            _ => Err(Overloaded::TooLong(longest)),
+            _ => Err(Overloaded::TooLong(max_wait)),
         }
     }
 
-    /// Reserves so many bytes once there is room for them, first come, first served, however long that takes. `None`
-    /// never comes as things are, since the budget is never closed.
-    pub async fn wait_for(&self, bytes: usize) -> Option<Reservation> {
+    /// Reserves `bytes`, first come, first served, without a timeout and without a place in the queue.
+    ///
+    /// Returns `None` if the budget is closed, which never happens.
+    pub async fn reserve_untimed(&self, bytes: usize) -> Option<Reservation> {
         let permit = Arc::clone(&self.units)
             .acquire_many_owned(units(bytes))
             .await;
         permit.ok().map(|permit| Reservation { permit })
     }
 
-    /// Reserves so many bytes if there is room for them now and nobody waits for it.
+    /// Reserves `bytes` if they are free now and no request waits for memory.
     #[must_use]
     pub fn try_reserve(&self, bytes: usize) -> Option<Reservation> {
         let permit = Arc::clone(&self.units).try_acquire_many_owned(units(bytes));
         permit.ok().map(|permit| Reservation { permit })
     }
 
-    /// Reserves so many bytes if a quarter of the budget is left then: for what makes an answer faster, not for
-    /// what makes one possible.
+    /// Reserves `bytes` if a quarter of the budget stays free. For memory that makes a response faster, not for memory
+    /// that it needs.
     #[must_use]
     pub fn try_reserve_opportunistic(&self, bytes: usize) -> Option<Reservation> {
         let spare = self.total_bytes() / 4;
@@ -144,12 +147,12 @@ fn units(bytes: usize) -> u32 {
     u32::try_from(bytes.div_ceil(UNIT_BYTES)).unwrap_or(u32::MAX)
 }
 
-/// One of those who wait.
-struct Waiting<'a>(&'a AtomicUsize);
+/// Place in the queue of requests that wait. Dropping it leaves the queue.
+struct QueueGuard<'a>(&'a AtomicUsize);
 
-impl<'a> Waiting<'a> {
-    fn join(budget: &'a Budget) -> Result<Self, Overloaded> {
-        let waiting = Waiting(&budget.waiting);
+impl<'a> QueueGuard<'a> {
+    fn enter(budget: &'a Budget) -> Result<Self, Overloaded> {
+        let waiting = QueueGuard(&budget.waiting);
         if waiting.0.fetch_add(1, Ordering::Relaxed) >= QUEUE {
             return Err(Overloaded::QueueFull);
         }
@@ -157,26 +160,26 @@ impl<'a> Waiting<'a> {
     }
 }
 
-impl Drop for Waiting<'_> {
+impl Drop for QueueGuard<'_> {
     fn drop(&mut self) {
         self.0.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
-/// Bytes of the budget that are set aside for as long as this lives.
+/// Reserved bytes of the budget. Dropping the reservation releases them.
 #[derive(Debug)]
 pub struct Reservation {
     permit: OwnedSemaphorePermit,
 }
 
 impl Reservation {
-    /// The bytes reserved, rounded up to whole KiB.
+    /// Reserved bytes, a multiple of 1024.
     #[must_use]
     pub fn bytes(&self) -> usize {
         self.permit.num_permits() * UNIT_BYTES
     }
 
-    /// Makes one of two.
+    /// Adds another reservation of the same budget to this one.
     pub fn merge(&mut self, other: Reservation) {
         self.permit.merge(other.permit);
     }
@@ -202,7 +205,7 @@ mod tests {
         let refused = budget.admit(1, &instances, moment).await.unwrap_err();
         assert_eq!(refused, Overloaded::TooLong(moment));
         assert_eq!(
-            (budget.waiting(), budget.reserved_bytes()),
+            (budget.queue_length(), budget.reserved_bytes()),
             (0, 10 * UNIT_BYTES)
         );
         drop((first, place));
@@ -213,10 +216,13 @@ mod tests {
     #[test]
     fn a_queue_has_an_end() {
         let budget = Budget::new(0);
-        let queue: Vec<_> = (0..QUEUE).map(|_| Waiting::join(&budget)).collect();
+        let queue: Vec<_> = (0..QUEUE).map(|_| QueueGuard::enter(&budget)).collect();
         assert!(queue.iter().all(Result::is_ok));
-        assert_eq!(Waiting::join(&budget).err(), Some(Overloaded::QueueFull));
+        assert_eq!(
+            QueueGuard::enter(&budget).err(),
+            Some(Overloaded::QueueFull)
+        );
         drop(queue);
-        assert!(Waiting::join(&budget).is_ok());
+        assert!(QueueGuard::enter(&budget).is_ok());
     }
 }

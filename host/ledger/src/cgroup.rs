@@ -1,14 +1,15 @@
-//! The memory that this process's control groups allow it (cgroups(7)): the tightest limit on the way from its own group
-//! to the topmost that it sees, of version 1 and 2.
+//! Memory limit of the process's control groups (cgroups(7)), of version 1 and 2.
+//!
+//! The limit is the lowest from the process's own group up to the topmost visible one.
 
 use std::fs;
 use std::path::{Component, Path, PathBuf};
 
-/// The limit in bytes, where there is one, of the process whose file system begins at `root`: `/`, but for tests.
+/// Returns the limit in bytes, if there is one. `root` is the root of the file system: `/`, except in tests.
 pub(crate) fn limit_bytes(root: &Path) -> Option<u64> {
     let read = |path: &str| fs::read_to_string(root.join(path)).unwrap_or_default();
     let (groups, mounts) = (read("proc/self/cgroup"), read("proc/self/mountinfo"));
-    let mounts = mounts.lines().filter_map(Mount::parse);
+    let mounts = mounts.lines().filter_map(CgroupMount::parse);
     let limits = mounts.filter_map(|mount| {
         let group = groups.lines().find_map(|line| mount.group(line))?;
         mount.limit_bytes(root, &group)
@@ -16,83 +17,86 @@ pub(crate) fn limit_bytes(root: &Path) -> Option<u64> {
     limits.min()
 }
 
-/// Where a hierarchy of control groups is mounted.
-struct Mount {
-    version: Version,
-    /// The group that is seen at `point`.
+/// Mount of a hierarchy of control groups.
+struct CgroupMount {
+    version: CgroupVersion,
+    /// Group that is mounted at `point`.
     top: PathBuf,
     point: PathBuf,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Version {
+enum CgroupVersion {
     One,
     Two,
 }
 
-impl Mount {
-    /// Reads a line of `/proc/self/mountinfo` (proc_pid_mountinfo(5)), if it is of a hierarchy that counts memory.
+impl CgroupMount {
+    /// Parses a line of `/proc/self/mountinfo` (proc_pid_mountinfo(5)). Returns `None` unless its hierarchy accounts
+    /// for memory.
     fn parse(line: &str) -> Option<Self> {
         let (mount, system) = line.split_once(" - ")?;
         let mut mount = mount.split(' ').skip(3);
         let (top, point) = (mount.next()?, mount.next()?);
         let mut system = system.split(' ');
         let version = match system.next()? {
-            "cgroup2" => Version::Two,
-            "cgroup" if system.next_back()?.split(',').any(|word| word == "memory") => Version::One,
+            "cgroup2" => CgroupVersion::Two,
+            "cgroup" if system.next_back()?.split(',').any(|word| word == "memory") => {
+                CgroupVersion::One
+            }
             _ => return None,
         };
-        Some(Mount {
+        Some(CgroupMount {
             version,
             top: unescaped(top),
             point: unescaped(point),
         })
     }
 
-    /// Reads a line of `/proc/self/cgroup` (cgroups(7)): the process's group, if it is one of this hierarchy.
+    /// Parses a line of `/proc/self/cgroup` (cgroups(7)). Returns the process's group if the line is of this hierarchy.
     fn group(&self, line: &str) -> Option<PathBuf> {
         let mut parts = line.splitn(3, ':');
         let (number, controllers, path) = (parts.next()?, parts.next()?, parts.next()?);
-        let is_here = match self.version {
-            Version::One => controllers.split(',').any(|name| name == "memory"),
-            Version::Two => number == "0" && controllers.is_empty(),
+        let is_of_hierarchy = match self.version {
+            CgroupVersion::One => controllers.split(',').any(|name| name == "memory"),
+            CgroupVersion::Two => number == "0" && controllers.is_empty(),
         };
-        is_here.then(|| PathBuf::from(path))
+        is_of_hierarchy.then(|| PathBuf::from(path))
     }
 
-    /// The tightest limit of the group and those above it, as far as they are seen here.
+    /// Returns the lowest limit of the group and of the visible groups above it.
     fn limit_bytes(&self, root: &Path, group: &Path) -> Option<u64> {
         let point = root.join(self.point.strip_prefix("/").unwrap_or(&self.point));
-        // A container may see its group at the mount point, and yet be told its path in the whole machine.
-        let below = group.strip_prefix(&self.top).unwrap_or(Path::new(""));
+        // A container may see its group at the mount point although `/proc/self/cgroup` gives the path on the host.
+        let relative = group.strip_prefix(&self.top).unwrap_or(Path::new(""));
         let is_plain = |part: Component<'_>| matches!(part, Component::Normal(_));
-        let below = if below.components().all(is_plain) {
-            below
+        let relative = if relative.components().all(is_plain) {
+            relative
         } else {
             Path::new("")
         };
-        let folders = below.ancestors().map(|above| point.join(above));
+        let folders = relative.ancestors().map(|above| point.join(above));
         folders
             .filter_map(|folder| self.version.limit_bytes(&folder))
             .min()
     }
 }
 
-impl Version {
-    /// The limit of one group. Beyond `memory.high` the kernel takes back what it can and holds the process up, so that
-    /// is one too.
+impl CgroupVersion {
+    /// Returns the limit of one group. `memory.high` counts as a limit: above it the kernel reclaims memory and
+    /// throttles the processes.
     fn limit_bytes(self, folder: &Path) -> Option<u64> {
         let number = |name: &str| -> Option<u64> {
             let text = fs::read_to_string(folder.join(name)).ok()?;
             text.trim().parse().ok()
         };
         match self {
-            Version::Two => [number("memory.max"), number("memory.high")]
+            CgroupVersion::Two => [number("memory.max"), number("memory.high")]
                 .into_iter()
                 .flatten()
                 .min(),
-            Version::One => {
-                // That of the groups above which are not seen here counts too.
+            CgroupVersion::One => {
+                // `hierarchical_memory_limit` includes the groups above, which may not be visible here.
                 let whole = fs::read_to_string(folder.join("memory.stat")).unwrap_or_default();
                 let mut lines = whole.lines();
                 let whole = lines.find_map(|line| line.strip_prefix("hierarchical_memory_limit "));
@@ -108,7 +112,7 @@ impl Version {
     }
 }
 
-/// A path as `mountinfo` has it, where a space is `\040`.
+/// Decodes a path of `mountinfo`, in which a space is `\040`.
 fn unescaped(text: &str) -> PathBuf {
     let mut path = String::new();
     let mut rest = text;
@@ -140,7 +144,7 @@ mod tests {
     const V2: &str =
         "30 23 0:26 / /sys/fs/cgroup rw,nosuid shared:9 - cgroup2 cgroup2 rw,nsdelegate";
 
-    /// What a process sees whose `cgroup` and `mountinfo` are these, with those files.
+    /// Limit of a process that has these `cgroup` and `mountinfo`, and these files.
     fn limit(groups: &str, mounts: &str, files: &[(&str, &str)]) -> Option<u64> {
         let root = tempfile::tempdir().unwrap();
         let own = [
@@ -193,7 +197,7 @@ mod tests {
             ("sys/fs/cgroup/memory/a/b/memory.limit_in_bytes", none),
         ];
         assert_eq!(limit(groups, mounts, &files), Some(128 << 20));
-        // A limit above what is seen.
+        // A limit of a group above the visible ones.
         let stat = "cache 0\nhierarchical_memory_limit 67108864\nhierarchical_memsw_limit 1\n";
         let told = ("sys/fs/cgroup/memory/a/b/memory.stat", stat);
         assert_eq!(
@@ -207,10 +211,10 @@ mod tests {
         let files = [("sys/fs/cgroup/memory.max", "134217728\n")];
         for (group, mount) in [
             ("0::/\n", V2.to_owned()),
-            // Without a name space of its own, docker mounts the group and tells the path in the machine.
+            // Without a cgroup namespace of its own, docker mounts the group and gives its path on the host.
             ("0::/docker/ab\n", V2.replacen(" / ", " /docker/ab ", 1)),
             ("0::/docker/ab\n", V2.replacen(" / ", " /else ", 1)),
-            // Of a process that was moved out of what it sees.
+            // A process that was moved out of the visible groups.
             ("0::/../c\n", V2.to_owned()),
         ] {
             assert_eq!(

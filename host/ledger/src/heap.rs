@@ -1,7 +1,8 @@
-//! What the process's allocator tells of itself, where it tells anything.
+//! Statistics of the process's allocator, and memory growth by route.
 //!
-//! The library allocates with whatever the program has. A program whose allocator keeps figures gives them by
-//! [`install`]; the command does so. Without them the watch has less to go by, and says so.
+//! The library uses the program's allocator. A program whose allocator keeps statistics registers them with
+//! [`install`], as the command `millpond` does. Without them the [`monitor`](crate::monitor) falls back to the kernel's
+//! figures.
 
 use crate::route::Route;
 use serde::Serialize;
@@ -10,38 +11,38 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::task::{Context, Poll};
 
-/// An allocator that keeps figures.
+/// An allocator that keeps statistics.
 pub trait Heap: Send + Sync {
-    /// The figures at this moment.
-    fn figures(&self) -> HeapFigures;
+    /// Returns the current statistics.
+    fn stats(&self) -> HeapStats;
 
-    /// Bytes that this thread has allocated, less those that it has freed, since it began; negative for a thread
-    /// that frees what others allocate.
+    /// Returns the bytes that the calling thread has allocated minus those that it has freed. Negative for a thread
+    /// that frees memory of other threads.
     fn thread_bytes(&self) -> i64;
 
-    /// What the allocator writes of itself, for a report.
+    /// Returns the allocator's own report, as text.
     fn report(&self) -> String;
 }
 
-/// An allocator's figures, in bytes.
+/// Statistics of an allocator, in bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
-pub struct HeapFigures {
-    /// What the program holds: what it asked for, rounded up to the allocator's sizes.
+pub struct HeapStats {
+    /// Memory that the program holds, rounded up to the allocator's size classes.
     pub allocated_bytes: u64,
-    /// Pages with something of that in them.
+    /// Pages that contain allocated memory.
     pub active_bytes: u64,
-    /// Pages of the allocator's that are in memory, the empty ones that it keeps included.
+    /// Resident pages of the allocator, including the empty ones that it retains.
     pub resident_bytes: u64,
 }
 
 static HEAP: OnceLock<&'static dyn Heap> = OnceLock::new();
 
-/// Says where the figures come from: once, at the program's start. Later calls change nothing.
+/// Sets the process's allocator statistics. Call it once at the start; later calls have no effect.
 pub fn install(heap: &'static dyn Heap) {
     let _ = HEAP.set(heap);
 }
 
-/// The allocator that was installed.
+/// Returns the allocator that was passed to [`install`].
 pub fn installed() -> Option<&'static dyn Heap> {
     HEAP.get().copied()
 }
@@ -50,98 +51,99 @@ fn thread_bytes() -> i64 {
     installed().map_or(0, Heap::thread_bytes)
 }
 
-/// The same work, which counts what it leaves on the heap for the route that it is done for.
-pub fn counted<T>(route: Option<Arc<Route>>, work: impl FnOnce() -> T) -> impl FnOnce() -> T {
+/// Wraps `work` so that the bytes it leaves on the heap count towards `route`.
+pub fn attribute<T>(route: Option<Arc<Route>>, work: impl FnOnce() -> T) -> impl FnOnce() -> T {
     move || {
         let before = thread_bytes();
         let result = work();
         if let Some(route) = route {
-            route.grew(thread_bytes() - before);
+            route.add_heap_growth(thread_bytes() - before);
         }
         result
     }
 }
 
-/// The same future, whose polls count what they leave on the heap for the route that they are made for.
-pub fn counted_future<F: Future>(
+/// Wraps `future` so that the bytes its polls leave on the heap count towards `route`.
+pub fn attribute_future<F: Future>(
     route: Option<Arc<Route>>,
     future: F,
 ) -> impl Future<Output = F::Output> {
     let mut future = Box::pin(future);
-    std::future::poll_fn(move |cx| counted(route.clone(), || future.as_mut().poll(cx))())
+    std::future::poll_fn(move |cx| attribute(route.clone(), || future.as_mut().poll(cx))())
 }
 
 impl Route {
-    fn grew(&self, bytes: i64) {
+    fn add_heap_growth(&self, bytes: i64) {
         self.heap_growth_bytes.fetch_add(bytes, Ordering::Relaxed);
     }
 }
 
-/// What a connection's task leaves on the heap, and which route's request it was serving.
+/// Attributes the heap growth of a connection's task to the routes that it serves.
 ///
-/// A request allocates and frees while its connection's task runs, so what that task has allocated and not freed
-/// from one request to the next is what the request left behind. It is no exact figure: a connection's own buffers
-/// are in it until the connection ends. But a route that leaks cannot hide in it.
+/// Bytes that the task allocated but did not free between two requests count towards the first request's route. The
+/// figure is approximate, because the connection's own buffers are part of it until the connection ends. A route that
+/// leaks shows nevertheless.
 #[derive(Debug, Default)]
 pub struct AllocTracker {
-    /// Of the steps of the task that are over.
+    /// Heap growth of the completed polls.
     done_bytes: AtomicI64,
-    /// What the thread's figure was when the present step began.
-    step_began: AtomicI64,
-    serving: Mutex<Option<Serving>>,
+    /// [`Heap::thread_bytes`] when the current poll began.
+    poll_began_bytes: AtomicI64,
+    tracked: Mutex<Option<TrackedRequest>>,
 }
 
 #[derive(Debug)]
-struct Serving {
+struct TrackedRequest {
     route: Arc<Route>,
     from_bytes: i64,
 }
 
 impl AllocTracker {
-    /// From now on the task serves a request of that route.
-    pub fn serve(&self, route: &Arc<Route>) {
+    /// Marks the start of a request of `route` on this task.
+    pub fn begin_request(&self, route: &Arc<Route>) {
         if installed().is_some() {
-            let step_bytes = thread_bytes() - self.step_began.load(Ordering::Relaxed);
-            let now_bytes = self.done_bytes.load(Ordering::Relaxed) + step_bytes;
-            self.hand_over(now_bytes, Some(route));
+            let poll_bytes = thread_bytes() - self.poll_began_bytes.load(Ordering::Relaxed);
+            let now_bytes = self.done_bytes.load(Ordering::Relaxed) + poll_bytes;
+            self.attribute_to(now_bytes, Some(route));
         }
     }
 
-    /// Gives the route that was served what was left, and begins with the next one.
-    fn hand_over(&self, now_bytes: i64, next: Option<&Arc<Route>>) {
-        let mut serving = self.serving.lock().unwrap_or_else(PoisonError::into_inner);
-        let last = serving.take();
-        *serving = next.map(|route| Serving {
+    /// Attributes the growth since the last request to its route, and starts with `next`.
+    fn attribute_to(&self, now_bytes: i64, next: Option<&Arc<Route>>) {
+        let mut tracked = self.tracked.lock().unwrap_or_else(PoisonError::into_inner);
+        let last = tracked.take();
+        *tracked = next.map(|route| TrackedRequest {
             route: Arc::clone(route),
-            // The connection's own buffers are its first request's, since they go with its last.
+            // The connection's own buffers count towards its first request. They are freed with the connection, so they
+            // cancel out.
             from_bytes: if last.is_some() { now_bytes } else { 0 },
         });
         if let Some(last) = last {
-            last.route.grew(now_bytes - last.from_bytes);
+            last.route.add_heap_growth(now_bytes - last.from_bytes);
         }
     }
 
-    fn step<T>(&self, step: impl FnOnce() -> T) -> T {
+    fn track<T>(&self, poll: impl FnOnce() -> T) -> T {
         let began = thread_bytes();
-        self.step_began.store(began, Ordering::Relaxed);
-        let result = step();
+        self.poll_began_bytes.store(began, Ordering::Relaxed);
+        let result = poll();
         self.done_bytes
             .fetch_add(thread_bytes() - began, Ordering::Relaxed);
         result
     }
 }
 
-/// A connection's task, each of whose steps is counted.
+/// Future of a connection's task, which tracks the allocations of each poll.
 pub struct TrackAllocs<F> {
     task: Option<Pin<Box<F>>>,
-    tally: Arc<AllocTracker>,
+    tracker: Arc<AllocTracker>,
 }
 
 impl<F> TrackAllocs<F> {
-    /// Makes the task's future, and counts that already.
-    pub fn new(tally: Arc<AllocTracker>, make: impl FnOnce() -> F) -> Self {
-        let task = tally.step(|| Some(Box::pin(make())));
-        TrackAllocs { task, tally }
+    /// Makes the task's future, and tracks the allocations of that too.
+    pub fn new(tracker: Arc<AllocTracker>, make: impl FnOnce() -> F) -> Self {
+        let task = tracker.track(|| Some(Box::pin(make())));
+        TrackAllocs { task, tracker }
     }
 }
 
@@ -151,8 +153,8 @@ impl<F: Future> Future for TrackAllocs<F> {
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<F::Output> {
         let this = &mut *self;
         match &mut this.task {
-            Some(task) => this.tally.step(|| task.as_mut().poll(cx)),
-            // Polled after its end, which futures may answer as they like.
+            Some(task) => this.tracker.track(|| task.as_mut().poll(cx)),
+            // Polled after completion, for which the result of a future is unspecified.
             None => Poll::Pending,
         }
     }
@@ -161,8 +163,8 @@ impl<F: Future> Future for TrackAllocs<F> {
 impl<F> Drop for TrackAllocs<F> {
     fn drop(&mut self) {
         let task = self.task.take();
-        self.tally.step(|| drop(task));
-        let done = self.tally.done_bytes.load(Ordering::Relaxed);
-        self.tally.hand_over(done, None);
+        self.tracker.track(|| drop(task));
+        let done = self.tracker.done_bytes.load(Ordering::Relaxed);
+        self.tracker.attribute_to(done, None);
     }
 }

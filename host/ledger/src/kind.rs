@@ -1,53 +1,53 @@
-//! The kinds of memory that a ledger tells apart, and bytes by kind.
+//! Kinds of memory, and bytes by kind.
 
 use serde::Serialize;
 use std::fmt;
 
-/// The kinds of memory that a request or a connection holds. Limits, logs, metrics and tests use these names and
-/// no others.
+/// Kind of the memory that a request or connection holds. Limits, logs, metrics and tests use these names and no
+/// others.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum Kind {
-    /// Linear memories of the request's instances, summed.
+    /// Linear memories of the request's instances.
     GuestMemory,
-    /// Tables of the request's instances, summed.
+    /// Tables of the request's instances.
     Tables,
-    /// The fiber stack on which the guest runs: all of it, since a guest may touch all of it.
+    /// Fiber stack of the guest: all of it, because a guest may touch all of it.
     Stack,
-    /// The wasmtime store and instance on the host's side.
+    /// wasmtime's store and instance, in the host's memory.
     Instance,
-    /// The request's head, and what is remembered of it for the log.
+    /// Head of the request, and its access log entry.
     Head,
-    /// The response's head and the body parts that the guest made.
+    /// Head of the response, and the body parts that the guest made.
     Response,
-    /// Entries of the resource table, each with what it holds on the host's side.
+    /// Entries of the resource table, with the host's memory for each.
     Handles,
-    /// Bytes copied out of the guest, over all its calls.
+    /// Bytes lifted from the guest, over all its calls.
     Lifted,
     /// Bytes between file and socket.
     Buffers,
-    /// Open files, in the kernel and here.
+    /// Open files, with the kernel's memory for them.
     Files,
-    /// A connection's own state: task, read buffer, parser, response head.
+    /// State of a connection: task, read buffer, parser, response head.
     Connection,
-    /// The kernel's buffers of a connection, both ways.
+    /// Kernel buffers of a connection, in both directions.
     Socket,
 }
 
-/// Where memory of a kind lies.
+/// Place of the memory of a kind.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Place {
-    /// In the allocator's heap.
+pub enum MemoryDomain {
+    /// Heap of the process's allocator.
     Heap,
-    /// In the pool of instances, mapped once for the process.
+    /// Pool of instances, mapped once for the process.
     Pool,
-    /// In the kernel, where no figure of the process shows it.
+    /// Kernel memory, which no figure of the process includes.
     Kernel,
 }
 
 impl Kind {
-    /// All of them.
+    /// All kinds.
     pub const ALL: [Kind; 12] = [
         Kind::GuestMemory,
         Kind::Tables,
@@ -63,7 +63,7 @@ impl Kind {
         Kind::Socket,
     ];
 
-    /// The name in metrics and JSON: lower case, with `_`.
+    /// Name in metrics and JSON, in `snake_case`.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
@@ -82,13 +82,13 @@ impl Kind {
         }
     }
 
-    /// Where memory of this kind lies.
+    /// Domain of this kind's memory.
     #[must_use]
-    pub fn place(self) -> Place {
+    pub fn domain(self) -> MemoryDomain {
         match self {
-            Kind::GuestMemory | Kind::Tables | Kind::Stack => Place::Pool,
-            Kind::Files | Kind::Socket => Place::Kernel,
-            _ => Place::Heap,
+            Kind::GuestMemory | Kind::Tables | Kind::Stack => MemoryDomain::Pool,
+            Kind::Files | Kind::Socket => MemoryDomain::Kernel,
+            _ => MemoryDomain::Heap,
         }
     }
 }
@@ -103,12 +103,12 @@ impl fmt::Display for Kind {
     }
 }
 
-/// Bytes by kind.
+/// Memory by kind, in bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Balance(pub(crate) [usize; Kind::ALL.len()]);
 
 impl Balance {
-    /// Bytes of that kind.
+    /// Bytes of one kind.
     #[must_use]
     pub fn of(&self, kind: Kind) -> usize {
         self.0[kind as usize]
@@ -120,14 +120,14 @@ impl Balance {
         self.0.iter().sum()
     }
 
-    /// Bytes of all kinds that lie there.
+    /// Bytes of all kinds of one domain.
     #[must_use]
-    pub fn at(&self, place: Place) -> usize {
-        let kinds = Kind::ALL.iter().filter(|kind| kind.place() == place);
+    pub fn in_domain(&self, domain: MemoryDomain) -> usize {
+        let kinds = Kind::ALL.iter().filter(|kind| kind.domain() == domain);
         kinds.map(|kind| self.of(*kind)).sum()
     }
 
-    /// The kinds that are not zero, with their bytes.
+    /// Kinds with a non-zero number of bytes, and that number.
     pub fn iter(&self) -> impl Iterator<Item = (Kind, usize)> + '_ {
         let kinds = Kind::ALL.iter().map(|kind| (*kind, self.of(*kind)));
         kinds.filter(|(_, bytes)| *bytes > 0)

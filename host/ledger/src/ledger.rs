@@ -1,51 +1,54 @@
-//! The account of one owner: whatever is held for it is a [`Charge`], a token that gives its bytes back when it is
-//! dropped, on whatever way the owner ends. A charge that would take a ledger past its limit is refused, so the limit
-//! bounds the sum of all kinds, not one of them.
+//! Ledger of one owner. Each thing held for the owner has a [`Charge`], a token that releases its bytes when it is
+//! dropped.
+//!
+//! A charge that would exceed the ledger's limit fails. The limit applies to the sum of all kinds.
 
 use crate::budget::Reservation;
-use crate::in_use::InUse;
 use crate::kind::{Balance, Kind};
 use crate::route::Route;
+use crate::usage_counts::UsageCounts;
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
-/// Whose ledger it is.
+/// Owner of a ledger.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Owner {
-    /// A request, by its method and the pattern of its target.
+    /// A request.
     Request {
-        /// The method.
+        /// Method of the request.
         method: http::Method,
-        /// Its route, as in `/api/media/:id`.
+        /// Route of the request's target, as in `/api/media/:id`.
         route: Arc<Route>,
     },
     /// A connection.
     Connection,
-    /// The host itself, as in a probe.
+    /// The host itself, as for a probe.
     Host,
 }
 
-/// The account of one request or connection. Its end is the owner's end: what is not given back by then is
-/// counted as unreturned until it is.
+/// Account of the memory that one request or connection holds, with a limit on the sum.
+///
+/// The owner ends when its ledger is dropped. Charges that outlive the ledger are counted as leaked until they are
+/// dropped.
 #[derive(Debug)]
 pub struct Ledger {
     entries: Arc<Entries>,
 }
 
-/// A charge would take a ledger past its limit.
+/// The error of a charge that would exceed the ledger's limit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("the request would hold more than {limit_bytes} bytes, with {kind}")]
-pub struct Exceeded {
-    /// What was to be charged.
+pub struct LimitExceeded {
+    /// Kind of the charge.
     pub kind: Kind,
-    /// The ledger's limit.
+    /// Limit of the ledger, in bytes.
     pub limit_bytes: usize,
 }
 
-/// What a ledger and its charges share.
+/// State shared by a ledger and its charges.
 #[derive(Debug)]
 pub(crate) struct Entries {
     id: u64,
@@ -56,15 +59,15 @@ pub(crate) struct Entries {
     peak: AtomicUsize,
     kinds: [AtomicUsize; Kind::ALL.len()],
     ended: OnceLock<Instant>,
-    /// What was set aside of the budget; it goes back with the last charge, not with the ledger.
+    /// Reservations of the budget, released with the last charge and not with the ledger.
     reservations: Mutex<Vec<Reservation>>,
-    ledgers: Arc<Ledgers>,
+    ledgers: Arc<LiveLedgers>,
 }
 
 impl Ledger {
-    /// Opens a ledger for that owner among those of a host. Its charges may come to `limit_bytes` together.
+    /// Opens a ledger for `owner`. `limit_bytes` is the maximum sum of its charges.
     #[must_use]
-    pub fn new(ledgers: &Arc<Ledgers>, owner: Owner, limit_bytes: usize) -> Self {
+    pub fn new(ledgers: &Arc<LiveLedgers>, owner: Owner, limit_bytes: usize) -> Self {
         let entries = Arc::new(Entries {
             id: ledgers.next_id.fetch_add(1, Ordering::Relaxed),
             owner,
@@ -77,25 +80,25 @@ impl Ledger {
             reservations: Mutex::new(Vec::new()),
             ledgers: Arc::clone(ledgers),
         });
-        ledgers.enter(&entries);
+        ledgers.register(&entries);
         Ledger { entries }
     }
 
-    /// Charges bytes of a kind until the token is dropped.
+    /// Charges `bytes` of a kind until the returned [`Charge`] is dropped.
     ///
     /// # Errors
-    /// [`Exceeded`], and nothing is charged, when the sum would pass the limit.
-    pub fn charge(&self, kind: Kind, bytes: usize) -> Result<Charge, Exceeded> {
+    /// [`LimitExceeded`], if the sum would exceed the limit. Nothing is charged then.
+    pub fn charge(&self, kind: Kind, bytes: usize) -> Result<Charge, LimitExceeded> {
         self.handle().charge(kind, bytes)
     }
 
-    /// A charge of nothing, which may grow.
+    /// Returns a charge of zero bytes, which can grow.
     #[must_use]
     pub fn empty_charge(&self, kind: Kind) -> Charge {
         self.handle().empty_charge(kind)
     }
 
-    /// A handle for charging this ledger, for those who serve its owner and may outlive it.
+    /// Returns a handle that can charge this ledger and may outlive it.
     #[must_use]
     pub fn handle(&self) -> LedgerHandle {
         LedgerHandle {
@@ -103,25 +106,25 @@ impl Ledger {
         }
     }
 
-    /// Bytes held now, by kind.
+    /// Bytes charged now, by kind.
     #[must_use]
     pub fn balance(&self) -> Balance {
         self.entries.balance()
     }
 
-    /// When it was begun.
+    /// Time at which the ledger was opened.
     #[must_use]
     pub fn since(&self) -> Instant {
         self.entries.since
     }
 
-    /// The most that was held at one time, in bytes.
+    /// Maximum sum of the charges at one time, in bytes.
     #[must_use]
     pub fn peak_bytes(&self) -> usize {
         self.entries.peak.load(Ordering::Relaxed)
     }
 
-    /// Keeps what was set aside of the budget until the last charge has been given back.
+    /// Holds a reservation of the budget until the last charge has been dropped.
     pub fn keep(&self, reservation: Reservation) {
         let reservations = &self.entries.reservations;
         let mut reservations = reservations.lock().unwrap_or_else(PoisonError::into_inner);
@@ -131,32 +134,32 @@ impl Ledger {
 
 impl Drop for Ledger {
     fn drop(&mut self) {
-        // Where nobody else has anything of it, it goes with this.
+        // With no other reference, the entries are dropped with this ledger.
         if Arc::strong_count(&self.entries) > 1 {
-            // It is set here and nowhere else.
+            // The owner may have ended through a [`LedgerHandle`] before. The first time counts.
             let _ = self.entries.ended.set(Instant::now());
         }
     }
 }
 
-/// Charges a ledger without being its owner.
+/// Reference to a ledger that can charge it. It does not keep the owner alive.
 #[derive(Debug, Clone)]
 pub struct LedgerHandle {
     entries: Arc<Entries>,
 }
 
 impl LedgerHandle {
-    /// As [`Ledger::charge`].
+    /// Charges `bytes` of a kind, as [`Ledger::charge`] does.
     ///
     /// # Errors
-    /// As [`Ledger::charge`].
-    pub fn charge(&self, kind: Kind, bytes: usize) -> Result<Charge, Exceeded> {
+    /// [`LimitExceeded`], if the sum would exceed the limit. Nothing is charged then.
+    pub fn charge(&self, kind: Kind, bytes: usize) -> Result<Charge, LimitExceeded> {
         let mut charge = self.empty_charge(kind);
         charge.resize(bytes)?;
         Ok(charge)
     }
 
-    /// The route of the request that owns the ledger; none where a request does not.
+    /// Route of the request that owns the ledger. `None` if the owner is no request.
     #[must_use]
     pub fn route(&self) -> Option<&Arc<Route>> {
         match self.entries.owner() {
@@ -165,13 +168,13 @@ impl LedgerHandle {
         }
     }
 
-    /// Says that the owner has ended, for an owner that does not say so itself.
+    /// Marks the owner as ended, for an owner that outlives its work.
     pub fn end(&self) {
-        // What was said first counts.
+        // The first time counts.
         let _ = self.entries.ended.set(Instant::now());
     }
 
-    /// As [`Ledger::empty_charge`].
+    /// Returns a charge of zero bytes, as [`Ledger::empty_charge`] does.
     #[must_use]
     pub fn empty_charge(&self, kind: Kind) -> Charge {
         self.entries.ledgers.in_use.count(kind);
@@ -200,7 +203,7 @@ impl Entries {
         self.peak.load(Ordering::Relaxed)
     }
 
-    /// How long ago the owner ended, if it has.
+    /// Time since the owner ended, if it has.
     pub(crate) fn ended_ago(&self) -> Option<Duration> {
         self.ended.get().map(Instant::elapsed)
     }
@@ -211,7 +214,7 @@ impl Entries {
         }))
     }
 
-    fn add(&self, kind: Kind, bytes: usize) -> Result<(), Exceeded> {
+    fn add(&self, kind: Kind, bytes: usize) -> Result<(), LimitExceeded> {
         let fits = |total: usize| {
             let sum = total.checked_add(bytes)?;
             (sum <= self.limit_bytes).then_some(sum)
@@ -219,7 +222,7 @@ impl Entries {
         let before = self
             .total
             .fetch_update(Ordering::Relaxed, Ordering::Relaxed, fits)
-            .map_err(|_| Exceeded {
+            .map_err(|_| LimitExceeded {
                 kind,
                 limit_bytes: self.limit_bytes,
             })?;
@@ -236,14 +239,14 @@ impl Entries {
 
 impl Drop for Entries {
     fn drop(&mut self) {
-        // Before it is said that nothing is held any more.
+        // The budget is released before the registry counts the owner as gone.
         let reservations = self.reservations.get_mut();
         reservations.unwrap_or_else(PoisonError::into_inner).clear();
-        self.ledgers.leave(self.id, &self.owner);
+        self.ledgers.unregister(self.id, &self.owner);
     }
 }
 
-/// Bytes of one kind that are held on a ledger for as long as this token lives.
+/// Bytes of one kind, charged to a ledger. Dropping the charge releases them.
 #[derive(Debug)]
 pub struct Charge {
     entries: Arc<Entries>,
@@ -252,17 +255,17 @@ pub struct Charge {
 }
 
 impl Charge {
-    /// The bytes charged.
+    /// Charged bytes.
     #[must_use]
     pub fn bytes(&self) -> usize {
         self.bytes
     }
 
-    /// Charges so many bytes from now on.
+    /// Changes the charge to `bytes`.
     ///
     /// # Errors
-    /// [`Exceeded`], and nothing changes, when the sum would pass the limit.
-    pub fn resize(&mut self, bytes: usize) -> Result<(), Exceeded> {
+    /// [`LimitExceeded`], if the sum would exceed the limit. The charge stays the same then.
+    pub fn resize(&mut self, bytes: usize) -> Result<(), LimitExceeded> {
         if bytes > self.bytes {
             self.entries.add(self.kind, bytes - self.bytes)?;
         } else {
@@ -272,18 +275,18 @@ impl Charge {
         Ok(())
     }
 
-    /// A charge of nothing on the same ledger, of the same kind.
+    /// Returns a charge of zero bytes and the same kind, on the same ledger.
     #[must_use]
     pub fn empty_sibling(&self) -> Charge {
         let entries = Arc::clone(&self.entries);
         LedgerHandle { entries }.empty_charge(self.kind)
     }
 
-    /// Charges so many more bytes.
+    /// Adds `bytes` to the charge.
     ///
     /// # Errors
-    /// As [`Charge::resize`].
-    pub fn grow(&mut self, bytes: usize) -> Result<(), Exceeded> {
+    /// [`LimitExceeded`], if the sum would exceed the limit. The charge stays the same then.
+    pub fn grow(&mut self, bytes: usize) -> Result<(), LimitExceeded> {
         self.resize(self.bytes.saturating_add(bytes))
     }
 }
@@ -295,25 +298,26 @@ impl Drop for Charge {
     }
 }
 
-/// The ledgers of one host that are open, or hold something after their owner's end.
+/// Ledgers of one host that are open or still have charges. [`Ledger::new`] adds each ledger to them.
 #[derive(Debug, Default)]
-pub struct Ledgers {
+pub struct LiveLedgers {
     next_id: AtomicU64,
-    /// By number, so oldest first, in several maps so that cores seldom wait for each other.
+    /// Ledgers by number, oldest first. Several maps reduce contention between cores.
     live: [Mutex<BTreeMap<u64, Weak<Entries>>>; SHARDS],
-    in_use: InUse,
+    in_use: UsageCounts,
 }
 
 const SHARDS: usize = 16;
 
-impl Ledgers {
-    /// Counts of what is in use now.
+impl LiveLedgers {
+    /// Counts of the requests, stores, bodies and files in use.
     #[must_use]
-    pub fn in_use(&self) -> &InUse {
+    pub fn in_use(&self) -> &UsageCounts {
         &self.in_use
     }
 
-    /// The live ledgers. They are dropped outside the maps' locks, since the last handle takes itself out.
+    /// Returns the live ledgers. The caller drops them outside the locks, because dropping the last reference takes a
+    /// lock.
     pub(crate) fn live(&self) -> Vec<Arc<Entries>> {
         let mut live = Vec::new();
         for shard in &self.live {
@@ -323,7 +327,7 @@ impl Ledgers {
         live
     }
 
-    fn enter(&self, entries: &Arc<Entries>) {
+    fn register(&self, entries: &Arc<Entries>) {
         if let Owner::Request { .. } = entries.owner() {
             self.in_use.count_request();
         }
@@ -331,7 +335,7 @@ impl Ledgers {
             .insert(entries.id(), Arc::downgrade(entries));
     }
 
-    fn leave(&self, id: u64, owner: &Owner) {
+    fn unregister(&self, id: u64, owner: &Owner) {
         self.shard(id).remove(&id);
         if let Owner::Request { .. } = owner {
             self.in_use.uncount_request();
@@ -350,7 +354,7 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    fn ledger(ledgers: &Arc<Ledgers>, limit_bytes: usize) -> Ledger {
+    fn ledger(ledgers: &Arc<LiveLedgers>, limit_bytes: usize) -> Ledger {
         Ledger::new(ledgers, Owner::Connection, limit_bytes)
     }
 
@@ -377,7 +381,7 @@ mod tests {
         fn whatever_was_charged_the_end_is_zero(
             steps in proptest::collection::vec((0..12_usize, 0..2000_usize, 0..2000_usize), 0..50)
         ) {
-            let ledgers: Arc<Ledgers> = Arc::default();
+            let ledgers: Arc<LiveLedgers> = Arc::default();
             let ledger = ledger(&ledgers, 10_000);
             let mut charges = Vec::new();
             for (kind, bytes, resized) in steps {

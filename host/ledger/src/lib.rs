@@ -1,8 +1,29 @@
-//! Accounts of the memory that requests and connections hold: charged where it is taken, given back by drop.
+//! Ledgers of the memory that requests and connections hold. Memory is charged where it is allocated and released by
+//! drop.
 //!
-//! A [`Ledger`] belongs to one owner: a request, a connection, or the host itself. Each thing that is held for the owner
-//! has a [`Charge`] of a [`Kind`]. The [`Accounts`] of a host know all ledgers and how requests ended, a [`Budget`] is
-//! the memory that they reserve from, and the [`monitor`] compares all of it with what the process has.
+//! A [`Ledger`] belongs to one [`Owner`]: a request, a connection, or the host itself. Each thing held for the owner
+//! has a [`Charge`] of a [`Kind`]. A [`LedgerRegistry`] knows all ledgers of a host, and counts the ended requests by
+//! [`Outcome`]. Responses reserve their memory from a [`Budget`] before they start. The [`monitor`] compares the
+//! ledgers with the memory of the process, and warns of leaks.
+//!
+//! Memory is *leaked* if it is charged to an owner that has ended. It is *unattributed* if it is allocated, but neither
+//! charged to a ledger nor part of a cache. Neither should grow.
+//!
+//! ```
+//! use millpond_ledger::{Kind, Ledger, LedgerRegistry, Owner};
+//!
+//! let registry = LedgerRegistry::default();
+//! let ledger = Ledger::new(registry.live_ledgers(), Owner::Connection, 1000);
+//! let charge = ledger.charge(Kind::Buffers, 600)?;
+//! assert!(ledger.charge(Kind::Files, 500).is_err());
+//! assert_eq!(registry.snapshot().connections.total(), 600);
+//! // The connection ends, and its buffer is still there.
+//! drop(ledger);
+//! assert_eq!(registry.snapshot().leaked.of(Kind::Buffers), 600);
+//! drop(charge);
+//! assert_eq!(registry.snapshot().total().total(), 0);
+//! # Ok::<(), millpond_ledger::LimitExceeded>(())
+//! ```
 
 #![forbid(unsafe_code)]
 
@@ -10,23 +31,23 @@ mod access_log;
 mod budget;
 #[cfg(target_os = "linux")]
 mod cgroup;
-mod counts;
 pub mod heap;
-mod in_use;
 mod kind;
 mod ledger;
 pub mod monitor;
 mod outcome;
 pub mod process;
 mod registry;
+mod request_counts;
 mod route;
+mod usage_counts;
 
 pub use access_log::{ACCESS_LOG, AccessLogEntry};
 pub use budget::{Budget, Overloaded, QUEUE, Reservation};
-pub use counts::RequestCount;
-pub use in_use::InUse;
-pub use kind::{Balance, Kind, Place};
-pub use ledger::{Charge, Exceeded, Ledger, LedgerHandle, Ledgers, Owner};
+pub use kind::{Balance, Kind, MemoryDomain};
+pub use ledger::{Charge, Ledger, LedgerHandle, LimitExceeded, LiveLedgers, Owner};
 pub use outcome::Outcome;
-pub use registry::{Accounts, LiveRequest, Observer, RouteSnapshot, Snapshot};
+pub use registry::{LedgerRegistry, LiveRequest, Observer, RouteSnapshot, Snapshot};
+pub use request_counts::RequestCount;
 pub use route::{ROUTES, Route};
+pub use usage_counts::UsageCounts;

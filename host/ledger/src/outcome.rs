@@ -1,15 +1,15 @@
-//! How requests end.
+//! Outcomes of requests.
 
 use std::fmt;
 
-/// How a request ended. Logs, metrics and tests use these five words and no others.
+/// Outcome of a request. Logs, metrics and tests use these five words and no others.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Outcome {
-    /// The whole response was handed to the connection, whatever its status.
+    /// The host passed the whole response to the connection, whatever its status.
     Completed,
-    /// The client left before that.
+    /// The client left before the end of the response.
     Aborted,
-    /// The host rejected the request: its head is invalid or too large, its client sends too many, or there is no room.
+    /// The host rejected the request: its head is invalid or too large, its client sends too many, or memory is short.
     Rejected,
     /// The request reached one of its limits.
     Limited,
@@ -18,7 +18,7 @@ pub enum Outcome {
 }
 
 impl Outcome {
-    /// All of them.
+    /// All outcomes.
     pub const ALL: [Outcome; 5] = [
         Outcome::Completed,
         Outcome::Aborted,
@@ -27,7 +27,7 @@ impl Outcome {
         Outcome::Failed,
     ];
 
-    /// The word in logs and metrics.
+    /// Word in logs and metrics.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {

@@ -1,39 +1,38 @@
-//! What the kernel tells of this process's memory. Only Linux tells; elsewhere all figures are zero.
+//! Memory of the process, as the kernel reports it. On systems other than Linux all figures are zero.
 
 use serde::Serialize;
 
-/// A process's memory, in bytes, each figure under its own name: they are different things, and comparing them as
-/// if they were one cost the original's operators days.
+/// Memory of a process, in bytes. The figures measure different things, so compare a figure with itself only.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
 #[non_exhaustive]
 pub struct ProcessMemory {
-    /// Resident and the process's own (`RssAnon`): heap, stacks, guest memory.
+    /// Resident memory of the process's own (`RssAnon`): heap, stacks, guest memory.
     pub anonymous_bytes: u64,
-    /// Resident pages of files (`RssFile`): the program itself, shared and given up at need.
+    /// Resident pages of files (`RssFile`, `RssShmem`), such as the program. The kernel can reclaim them.
     pub file_bytes: u64,
-    /// The most that both were at one time (`VmHWM`).
+    /// Maximum resident memory so far (`VmHWM`).
     pub high_water_bytes: u64,
 }
 
 impl ProcessMemory {
-    /// Both resident figures.
+    /// Resident memory: anonymous memory and file pages.
     #[must_use]
     pub fn resident_bytes(&self) -> u64 {
         self.anonymous_bytes + self.file_bytes
     }
 }
 
-pub use platform::{memory_limit_bytes, memory_now};
+pub use platform::{current_memory, memory_limit_bytes};
 
-/// Bytes that threads for reading from disks take: 64 of them, each with 128 KiB of its stack and of what the allocator
-/// keeps for it.
+/// Maximum memory of the threads that read from disks, in bytes. There are 64 at most, each with 128 KiB of stack and
+/// allocator cache.
 pub const THREADS_BYTES: usize = 64 * 128 * 1024;
 
-/// Returns what the process takes without a request, in bytes, however much it is to hold in all: what it has now, what
-/// it has not yet touched of its program, and its threads.
+/// Returns the memory that the process takes without any request, in bytes. It is the sum of its current memory, the
+/// part of its program that is not yet resident, and its threads.
 #[must_use]
-pub fn own_bytes() -> usize {
-    let now = memory_now();
+pub fn baseline_bytes() -> usize {
+    let now = current_memory();
     let untouched = platform::mapped_files_bytes().saturating_sub(now.file_bytes);
     let bytes = now.resident_bytes() + untouched;
     usize::try_from(bytes)
@@ -41,13 +40,13 @@ pub fn own_bytes() -> usize {
         .saturating_add(THREADS_BYTES)
 }
 
-/// Files that the process may have open, less some that the program needs itself.
+/// Returns the number of files that requests may open: the process's limit (`RLIMIT_NOFILE`) minus its own files.
 #[must_use]
 pub fn open_files_limit() -> usize {
     #[cfg(unix)]
     {
         use rustix::process::{Resource, getrlimit};
-        /// The program's own: standard streams, listeners, the poller, the folder.
+        /// Files of the process itself: standard streams, listeners, epoll, the media folder.
         const OWN_FILES: u64 = 64;
         if let Some(files) = getrlimit(Resource::Nofile).current {
             return usize::try_from(files.saturating_sub(OWN_FILES)).unwrap_or(usize::MAX);
@@ -63,9 +62,9 @@ mod platform {
     use std::fs;
     use std::path::Path;
 
-    /// This process's memory now.
+    /// Returns the current memory of this process.
     #[must_use]
-    pub fn memory_now() -> ProcessMemory {
+    pub fn current_memory() -> ProcessMemory {
         parse_status(&fs::read_to_string("/proc/self/status").unwrap_or_default())
     }
 
@@ -78,13 +77,13 @@ mod platform {
         }
     }
 
-    /// The program and its libraries, as they are mapped, in bytes.
+    /// Size of the mapped program and its libraries, in bytes.
     pub(super) fn mapped_files_bytes() -> u64 {
         let maps = fs::read_to_string("/proc/self/maps").unwrap_or_default();
         maps.lines().filter_map(mapped_file_bytes).sum()
     }
 
-    /// `from-to perms offset device inode path`, where there is a path.
+    /// Parses `from-to perms offset device inode path`. Returns `None` for a mapping without a path.
     fn mapped_file_bytes(line: &str) -> Option<u64> {
         let mut words = line.split_ascii_whitespace();
         let (from, to) = words.next()?.split_once('-')?;
@@ -93,7 +92,8 @@ mod platform {
         address(to)?.checked_sub(address(from)?)
     }
 
-    /// Memory that this process may have, in bytes: what its control groups allow it, or what the machine has.
+    /// Returns the memory that this process may have, in bytes: the lower of its control groups' limit and the
+    /// machine's memory.
     #[must_use]
     pub fn memory_limit_bytes() -> Option<u64> {
         let root = Path::new("/");
@@ -115,7 +115,7 @@ mod platform {
 
         #[test]
         fn the_kernel_tells() {
-            let now = memory_now();
+            let now = current_memory();
             assert!(now.anonymous_bytes > 0 && now.file_bytes > 0);
             assert!(now.high_water_bytes >= now.anonymous_bytes);
             assert!(memory_limit_bytes() > Some(now.resident_bytes()));
@@ -136,9 +136,9 @@ mod platform {
 mod platform {
     use super::ProcessMemory;
 
-    /// This process's memory now: not told on this system.
+    /// Returns zeros: this system does not report the memory of a process.
     #[must_use]
-    pub fn memory_now() -> ProcessMemory {
+    pub fn current_memory() -> ProcessMemory {
         ProcessMemory::default()
     }
 
@@ -146,7 +146,7 @@ mod platform {
         0
     }
 
-    /// Memory that this process may have: not told on this system.
+    /// Returns `None`: this system does not report a limit.
     #[must_use]
     pub fn memory_limit_bytes() -> Option<u64> {
         None

@@ -1,22 +1,22 @@
-//! The books of the whole process: every live ledger, every route, and how the ended requests ended.
+//! Registry of the ledgers, the routes, and the counts of ended requests.
 
-use crate::counts::{Counts, RequestCount};
-use crate::in_use::InUse;
 use crate::kind::Balance;
-use crate::ledger::{Ledgers, Owner};
+use crate::ledger::{LiveLedgers, Owner};
 use crate::outcome::Outcome;
+use crate::request_counts::{RequestCount, RequestCounts};
 use crate::route::{Route, Routes};
+use crate::usage_counts::UsageCounts;
 use std::any::Any;
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
-/// The accounts of one host. After its last request has ended, no request holds anything.
+/// Registry of one host's ledgers. It also counts the ended requests, and keeps the routes.
 #[derive(Debug, Default)]
-pub struct Accounts {
-    ledgers: Arc<Ledgers>,
-    ended: Counts,
+pub struct LedgerRegistry {
+    ledgers: Arc<LiveLedgers>,
+    request_counts: RequestCounts,
     response_body_bytes: AtomicU64,
     response_cache_hits: AtomicU64,
     observers: RwLock<Vec<Arc<dyn Observer>>>,
@@ -25,7 +25,7 @@ pub struct Accounts {
 
 /// Figures of one request at its end.
 #[derive(Debug)]
-pub(crate) struct EndedRequest<'a> {
+pub(crate) struct RequestEnd<'a> {
     pub(crate) outcome: Outcome,
     pub(crate) method: &'a http::Method,
     pub(crate) status: Option<http::StatusCode>,
@@ -34,115 +34,117 @@ pub(crate) struct EndedRequest<'a> {
     pub(crate) peak_bytes: usize,
 }
 
-/// Is told of each request that ends, for figures that cannot be had by looking now and then.
+/// Observer of the end of each request, for histograms. Register one with [`LedgerRegistry::observe_once`].
 pub trait Observer: Any + std::fmt::Debug + Send + Sync {
-    /// Called at the end of a request with its duration and the most bytes that it held.
-    fn ended(&self, outcome: Outcome, duration: Duration, peak_bytes: usize);
+    /// Called when a request ends. `duration` counts from the end of its head, and `peak_bytes` is the maximum memory
+    /// it held.
+    fn on_request_end(&self, outcome: Outcome, duration: Duration, peak_bytes: usize);
 }
 
-/// What all ledgers hold at one moment.
+/// Sums of all ledgers at one moment.
 #[derive(Debug, Clone, Default)]
 #[non_exhaustive]
 pub struct Snapshot {
-    /// What requests hold that have not ended.
+    /// Memory of the live requests.
     pub requests: Balance,
-    /// What connections hold.
+    /// Memory of the connections.
     pub connections: Balance,
-    /// What is still held for requests and connections that have ended.
-    pub unreturned: Balance,
-    /// Requests that have not ended.
+    /// Leaked memory: charged to requests and connections that have ended.
+    pub leaked: Balance,
+    /// Number of live requests.
     pub live_requests: usize,
-    /// Connections that are open.
+    /// Number of open connections.
     pub live_connections: usize,
-    /// By route: what its ended requests still hold, and what its live ones hold.
+    /// Memory of the requests, by route.
     pub by_route: Vec<RouteSnapshot>,
 }
 
-/// What the requests of one route hold.
+/// Sums of the ledgers of one route's requests.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct RouteSnapshot {
-    /// The route's pattern.
+    /// Route of the requests.
     pub route: Arc<Route>,
-    /// Requests that have ended and still hold something.
-    pub unreturned_requests: usize,
-    /// What they hold.
-    pub unreturned: Balance,
-    /// Requests that have not ended.
+    /// Number of ended requests that still have charges.
+    pub leaked_requests: usize,
+    /// Leaked memory: charged to ended requests.
+    pub leaked: Balance,
+    /// Number of live requests.
     pub live_requests: usize,
-    /// What they hold.
+    /// Memory of the live requests.
     pub live: Balance,
-    /// Age of the oldest of them.
+    /// Age of the oldest live request.
     pub oldest: Duration,
 }
 
-/// One live request, for a list of them.
+/// A request that holds memory.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct LiveRequest {
-    /// Its number, counted from the process's start.
+    /// Number of the request, counted from the start of the process.
     pub id: u64,
-    /// Its method.
+    /// Method of the request.
     pub method: http::Method,
-    /// Its route's pattern.
+    /// Route of the request's target.
     pub route: Arc<Route>,
     /// Time since its head was complete.
     pub age: Duration,
-    /// What it holds.
+    /// Memory that it holds now, by kind.
     pub balance: Balance,
-    /// The most that it held.
+    /// Maximum memory that it held at one time, in bytes.
     pub peak_bytes: usize,
-    /// Whether it has ended and yet holds something.
+    /// Whether the request has ended, so that its memory is leaked.
     pub has_ended: bool,
 }
 
 impl Snapshot {
-    /// What all ledgers hold together.
+    /// Sum of the requests, the connections and the leaked memory.
     #[must_use]
     pub fn total(&self) -> Balance {
         let mut total = self.requests;
         total.add(&self.connections);
-        total.add(&self.unreturned);
+        total.add(&self.leaked);
         total
     }
 }
 
-impl Accounts {
-    /// The host's ledgers: each new one is opened among them.
+impl LedgerRegistry {
+    /// Ledgers that are open or still have charges. [`Ledger::new`](crate::Ledger::new) needs them.
     #[must_use]
-    pub fn ledgers(&self) -> &Arc<Ledgers> {
+    pub fn live_ledgers(&self) -> &Arc<LiveLedgers> {
         &self.ledgers
     }
 
-    /// Counts of what requests use now.
+    /// Counts of the requests, stores, bodies and files in use.
     #[must_use]
-    pub fn in_use(&self) -> &InUse {
+    pub fn in_use(&self) -> &UsageCounts {
         self.ledgers.in_use()
     }
 
-    /// Waits until no request holds anything.
+    /// Waits until no request holds any memory.
     pub async fn idle(&self) {
         self.in_use().idle().await;
     }
 
-    /// Number of ended requests with that outcome.
+    /// Number of ended requests with one outcome.
     #[must_use]
-    pub fn ended(&self, outcome: Outcome) -> u64 {
-        self.ended.of(outcome)
+    pub fn ended_requests(&self, outcome: Outcome) -> u64 {
+        self.request_counts.of(outcome)
     }
 
-    /// Number of ended requests by outcome, method and status class, with those of zero.
+    /// Number of ended requests by outcome, method and class of the status code. Includes the combinations that did not
+    /// occur.
     pub fn request_counts(&self) -> impl Iterator<Item = RequestCount> + '_ {
-        self.ended.all()
+        self.request_counts.all()
     }
 
-    /// Bytes of response bodies that were handed to connections, for requests that have ended.
+    /// Bytes of response bodies sent, for requests that have ended.
     #[must_use]
     pub fn response_body_bytes(&self) -> u64 {
         self.response_body_bytes.load(Ordering::Relaxed)
     }
 
-    /// Number of requests that were answered from the response cache, without an instance.
+    /// Number of requests that the response cache answered, without an instance.
     #[must_use]
     pub fn response_cache_hits(&self) -> u64 {
         self.response_cache_hits.load(Ordering::Relaxed)
@@ -152,48 +154,48 @@ impl Accounts {
         self.response_cache_hits.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// Adds up what all live ledgers hold.
+    /// Returns the sums of all live ledgers.
     #[must_use]
-    pub fn survey(&self) -> Snapshot {
-        let mut survey = Snapshot::default();
+    pub fn snapshot(&self) -> Snapshot {
+        let mut snapshot = Snapshot::default();
         let mut by_route: BTreeMap<Arc<str>, RouteSnapshot> = BTreeMap::new();
         for entries in self.ledgers.live() {
             let balance = entries.balance();
             let has_ended = entries.ended_ago().is_some();
             match entries.owner() {
-                _ if has_ended => survey.unreturned.add(&balance),
+                _ if has_ended => snapshot.leaked.add(&balance),
                 Owner::Host => {}
                 Owner::Connection => {
-                    survey.live_connections += 1;
-                    survey.connections.add(&balance);
+                    snapshot.live_connections += 1;
+                    snapshot.connections.add(&balance);
                 }
                 Owner::Request { .. } => {
-                    survey.live_requests += 1;
-                    survey.requests.add(&balance);
+                    snapshot.live_requests += 1;
+                    snapshot.requests.add(&balance);
                 }
             }
             let Owner::Request { route, .. } = entries.owner() else {
                 continue;
             };
-            let of_route = by_route
+            let route_snapshot = by_route
                 .entry(Arc::clone(&route.pattern))
                 .or_insert_with(|| RouteSnapshot::new(route));
             if has_ended {
-                of_route.unreturned_requests += 1;
-                of_route.unreturned.add(&balance);
+                route_snapshot.leaked_requests += 1;
+                route_snapshot.leaked.add(&balance);
             } else {
-                of_route.live_requests += 1;
-                of_route.live.add(&balance);
-                of_route.oldest = of_route.oldest.max(entries.age());
+                route_snapshot.live_requests += 1;
+                route_snapshot.live.add(&balance);
+                route_snapshot.oldest = route_snapshot.oldest.max(entries.age());
             }
         }
-        survey.by_route = by_route.into_values().collect();
-        survey
+        snapshot.by_route = by_route.into_values().collect();
+        snapshot
     }
 
-    /// Requests that hold something now, oldest first, at most so many.
+    /// Returns the requests that hold memory, oldest first, `max_count` at most.
     #[must_use]
-    pub fn live_requests(&self, most: usize) -> Vec<LiveRequest> {
+    pub fn live_requests(&self, max_count: usize) -> Vec<LiveRequest> {
         let mut live = self.ledgers.live();
         live.sort_unstable_by_key(|entries| entries.id());
         live.iter()
@@ -209,42 +211,42 @@ impl Accounts {
                     has_ended: entries.ended_ago().is_some(),
                 }),
             })
-            .take(most)
+            .take(max_count)
             .collect()
     }
 
-    /// Every route that was asked for so far, up to a number of them.
+    /// Returns the routes of all requests so far, [`ROUTES`](crate::ROUTES) and one at most.
     #[must_use]
     pub fn routes(&self) -> Vec<Arc<Route>> {
         self.routes.all()
     }
 
-    /// The route of a path.
+    /// Returns the route of a path. A query is ignored.
     #[must_use]
     pub fn route(&self, path: &str) -> Arc<Route> {
         self.routes.of(path)
     }
 
-    /// Counts a request that ended.
-    pub(crate) fn count_end(&self, ended: &EndedRequest<'_>) {
-        let EndedRequest {
+    /// Counts the end of a request, and calls the observers.
+    pub(crate) fn count_end(&self, end: &RequestEnd<'_>) {
+        let RequestEnd {
             outcome,
             method,
             status,
             body_bytes,
             duration,
             peak_bytes,
-        } = *ended;
+        } = *end;
         self.response_body_bytes
             .fetch_add(body_bytes, Ordering::Relaxed);
-        self.ended.add(outcome, method, status);
+        self.request_counts.add(outcome, method, status);
         let observers = self.observers.read();
         for observer in &*observers.unwrap_or_else(PoisonError::into_inner) {
-            observer.ended(outcome, duration, peak_bytes);
+            observer.on_request_end(outcome, duration, peak_bytes);
         }
     }
 
-    /// Tells an observer of that type of each request that ends from now on: the same one however often it is asked for.
+    /// Registers an observer of type `O`. Returns the same one for every call with that type.
     pub fn observe_once<O: Observer + Default>(&self) -> Arc<O> {
         let observers = self.observers.write();
         let mut observers = observers.unwrap_or_else(PoisonError::into_inner);
@@ -264,8 +266,8 @@ impl RouteSnapshot {
     fn new(route: &Arc<Route>) -> Self {
         RouteSnapshot {
             route: Arc::clone(route),
-            unreturned_requests: 0,
-            unreturned: Balance::default(),
+            leaked_requests: 0,
+            leaked: Balance::default(),
             live_requests: 0,
             live: Balance::default(),
             oldest: Duration::ZERO,
@@ -282,29 +284,29 @@ mod tests {
 
     #[test]
     fn what_outlives_its_owner_is_unreturned_until_it_is() {
-        let accounts = Accounts::default();
-        let ledger = Ledger::new(accounts.ledgers(), Owner::Connection, 100);
+        let registry = LedgerRegistry::default();
+        let ledger = Ledger::new(registry.live_ledgers(), Owner::Connection, 100);
         let charge = ledger.handle().charge(Kind::Buffers, 7).unwrap();
-        assert_eq!(accounts.survey().unreturned.total(), 0);
+        assert_eq!(registry.snapshot().leaked.total(), 0);
         drop(ledger);
-        assert_eq!(accounts.survey().unreturned.of(Kind::Buffers), 7);
+        assert_eq!(registry.snapshot().leaked.of(Kind::Buffers), 7);
         drop(charge);
-        assert_eq!(accounts.survey().unreturned.total(), 0);
+        assert_eq!(registry.snapshot().leaked.total(), 0);
     }
 
     #[derive(Debug, Default)]
     struct Nobody;
 
     impl Observer for Nobody {
-        fn ended(&self, _: Outcome, _: Duration, _: usize) {}
+        fn on_request_end(&self, _: Outcome, _: Duration, _: usize) {}
     }
 
     #[test]
     fn an_observer_of_one_type_is_told_once() {
-        let accounts = Accounts::default();
+        let registry = LedgerRegistry::default();
         let (one, other) = (
-            accounts.observe_once::<Nobody>(),
-            accounts.observe_once::<Nobody>(),
+            registry.observe_once::<Nobody>(),
+            registry.observe_once::<Nobody>(),
         );
         assert!(Arc::ptr_eq(&one, &other));
     }

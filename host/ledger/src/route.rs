@@ -1,24 +1,24 @@
-//! The pattern that a target follows, so that what many requests did can be told of one route.
+//! Routes: patterns of targets, which group requests in logs and metrics.
 //!
-//! The host knows nothing of media routes; a pattern is made of any path by its looks: what looks like an id is
-//! `:id`, a file name is `*` with its extension. There are never more than [`ROUTES`] of them.
+//! The host does not know the guest's routes, so it derives a pattern from each path. An id becomes `:id`, and a file
+//! name becomes `*` with its extension. There are [`ROUTES`] and one at most.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicI64, AtomicU64};
 use std::sync::{Arc, PoisonError, RwLock};
 
-/// Most routes that are told apart; requests for further ones are told as `(other)`. It bounds what a client
-/// that makes up paths can make the host remember.
+/// Maximum number of routes. Requests for further ones count as `(other)`, so a client that makes up paths uses no
+/// memory.
 pub const ROUTES: usize = 64;
 
-/// What is remembered of one route for as long as the process lives.
+/// A group of requests whose targets have the same pattern, with its counters. It is never removed.
 #[derive(Debug)]
 pub struct Route {
-    /// Its pattern.
+    /// Pattern of the route, as in `/api/media/:id`.
     pub pattern: Arc<str>,
-    /// Requests so far.
+    /// Number of requests so far.
     pub requests: AtomicU64,
-    /// Bytes that the allocator gave out while such requests were served, less those that it got back.
+    /// Heap growth while its requests were served, in bytes: allocated minus freed.
     pub heap_growth_bytes: AtomicI64,
 }
 
@@ -30,7 +30,7 @@ impl PartialEq for Route {
 
 impl Eq for Route {}
 
-/// The routes of one host.
+/// Routes of one host.
 #[derive(Debug, Default)]
 pub(crate) struct Routes {
     by_pattern: RwLock<HashMap<Arc<str>, Arc<Route>>>,
@@ -39,7 +39,7 @@ pub(crate) struct Routes {
 const OTHER: &str = "(other)";
 
 impl Routes {
-    /// The route of a path, without its query.
+    /// Returns the route of a path. A query is ignored.
     pub(crate) fn of(&self, path: &str) -> Arc<Route> {
         let pattern = pattern(path);
         {
@@ -80,10 +80,10 @@ impl Routes {
     }
 }
 
-/// Segments that are told; deeper ones are `…`.
+/// Maximum number of segments in a pattern. Further ones become `…`.
 const SEGMENTS: usize = 4;
 
-/// Longest segment that is told as it is.
+/// Maximum length of a segment in a pattern, in bytes. A longer one counts as an id.
 const SEGMENT_BYTES: usize = 24;
 
 fn pattern(path: &str) -> String {

@@ -1,17 +1,17 @@
-//! A response's body: its parts in order, read piece by piece as the client takes them.
+//! Body of a response. Reads its parts in order, one chunk at a time, as the client takes them.
 //!
-//! It holds open files and at most one piece at a time, and no instance: that was freed before the head left.
-//! Dropped at any moment, it closes its files and gives back its memory at once.
+//! It holds open files and one chunk at most. It holds no instance of `media-serve`, because the service frees that
+//! before the head is sent. Dropping the body closes its files and releases its memory at once.
 
 use crate::downstream::{CHUNK_BYTES, Downstream};
 use crate::error::RequestError;
-use crate::rate_limit::Pacer;
+use crate::rate_limit::RateLimiter;
 use crate::response_body::{ResponseBody, Segment, SegmentLimits};
-use crate::store::{Blocking, FileRange, FileSlice, MediaStream, ReadChunk, TryRead};
+use crate::store::{BlockingTask, FileRange, FileSlice, MediaStream, ReadChunk, TryRead};
 use atomic_waker::AtomicWaker;
 use bytes::{Bytes, BytesMut};
 use http_body::{Body, Frame, SizeHint};
-use millpond_ledger::{AccessLogEntry, Charge, Exceeded, Kind, Outcome};
+use millpond_ledger::{AccessLogEntry, Charge, Kind, LimitExceeded, Outcome};
 use std::collections::VecDeque;
 use std::future::Future;
 use std::io;
@@ -22,86 +22,85 @@ use std::task::{Context, Poll, ready};
 
 /// The body of a millpond response.
 ///
-/// On a connection of millpond's own server one piece is on its way at a time. Elsewhere whoever polls says how many
-/// they keep: each is charged to the request until it is dropped, so that whoever collects a body needs a
-/// [`crate::Limits::request_memory_bytes`] that it fits into.
+/// On a connection of millpond's own server, one chunk is in flight at a time. On other servers the caller decides how
+/// many frames it keeps. Each frame is charged to the request until it is dropped. A caller that collects the body
+/// needs a [`Limits::request_memory_bytes`](crate::Limits::request_memory_bytes) that the body fits into.
 ///
 /// # Errors
-/// A frame is an error when the store cannot read, when a file has shrunk, or when the pieces that are kept come to more than
-/// the request may hold. The server has to abort the connection then, as hyper does: a short body must never look
-/// whole.
+/// A frame is an error if the store cannot read, a file has shrunk, or the held frames exceed the memory of the
+/// request. The server has to abort the connection then, as hyper does. A short body must never look complete.
 #[derive(Debug)]
 pub struct MediaBody {
-    parts: VecDeque<Part>,
-    /// Bytes not yet given out, where that is known.
+    parts: VecDeque<BodyPart>,
+    /// Bytes that have not been returned yet, if the length is known.
     remaining: Option<u64>,
-    reading: Option<ReadAhead>,
+    pending: Option<PendingRead>,
     buffer: BytesMut,
     buffer_charge: Charge,
-    lane: Arc<InFlightSlot>,
-    pacer: Option<Pacer>,
-    /// The server says what it has sent ([`ResponseBody`]); else a byte counts as sent once a frame has it.
+    slot: Arc<InFlightSlot>,
+    rate_limiter: Option<RateLimiter>,
+    /// The server reports the bytes that it has sent ([`ResponseBody`]). Else a byte counts as sent once a frame has it.
     is_reported: bool,
     _response: Charge,
-    record: AccessLogEntry,
+    log_entry: AccessLogEntry,
 }
 
 impl Drop for MediaBody {
     fn drop(&mut self) {
         // A response without a body, to `HEAD` or with status 304, is never polled.
         if self.remaining == Some(0) && !self.is_reported {
-            self.record.finish(Outcome::Completed);
+            self.log_entry.finish(Outcome::Completed);
         }
     }
 }
 
-/// One piece of a body: `variant part` of `wit/media-serve.wit`, with the handle taken out of the instance.
+/// A part of a body: `variant part` of `wit/media-serve.wit`, with the stream taken out of the instance.
 #[derive(Debug)]
-pub(crate) enum Part {
-    /// Bytes made by the guest or the host.
+pub(crate) enum BodyPart {
+    /// Bytes that the guest or the host made.
     Bytes(Bytes),
-    /// Bytes of the store's.
+    /// Bytes of the media store.
     Stream(MediaStream),
-    /// Bytes that an instance for `wasi:http` moves itself.
+    /// Bytes that an instance of `wasi:http` writes itself.
     StreamingInstance {
         /// The instance.
-        running: Box<dyn ChunkSource>,
-        /// How many it has promised, where it has.
+        instance: Box<dyn ChunkSource>,
+        /// `Content-Length` of the response, if it has one.
         length: Option<u64>,
     },
 }
 
-/// An instance that moves the bytes of a body itself.
+/// An instance that writes the bytes of a body itself.
 pub(crate) trait ChunkSource: std::fmt::Debug + Send {
-    /// The next chunk. An instance that traps, or gives nothing for too long, ends the body with an error.
+    /// Returns the next chunk. An instance that traps, or returns nothing for too long, ends the body with an error.
     fn poll_chunk(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, RequestError>>>;
 
-    /// The most memory that the instance took so far.
+    /// Maximum memory of the instance so far, in bytes.
     fn peak_guest_bytes(&self) -> usize;
 }
 
-impl Part {
-    /// Length in bytes, where it is known.
+impl BodyPart {
+    /// Length in bytes, if it is known.
     pub(crate) fn length(&self) -> Option<u64> {
         match self {
-            Part::Bytes(bytes) => Some(bytes.len() as u64),
-            Part::Stream(stream) => Some(stream.remaining()),
-            Part::StreamingInstance { length, .. } => *length,
+            BodyPart::Bytes(bytes) => Some(bytes.len() as u64),
+            BodyPart::Stream(stream) => Some(stream.remaining()),
+            BodyPart::StreamingInstance { length, .. } => *length,
         }
     }
 }
 
-/// The next piece, which was not there at once.
+/// Read of the next chunk that did not complete at once.
 #[derive(Debug)]
-enum ReadAhead {
-    /// On a thread that may wait for its file system.
-    File(Blocking<io::Result<(FileSlice, BytesMut)>>),
-    /// From a store of the program's.
+enum PendingRead {
+    /// Read on a thread that may block on its file system.
+    File(BlockingTask<io::Result<(FileSlice, BytesMut)>>),
+    /// Read of a program's own store.
     ChunkStream(ReadChunk),
 }
 
-/// The way to the socket, on which one piece is at a time. The answer lasts for as long as the body or a piece of
-/// it does.
+/// Slot for the chunk in flight. It holds the connection's part in the response until the body and its last chunk are
+/// dropped.
 #[derive(Debug)]
 struct InFlightSlot {
     is_taken: AtomicBool,
@@ -110,20 +109,20 @@ struct InFlightSlot {
 }
 
 impl InFlightSlot {
-    /// How much may lie between file and socket.
+    /// Maximum bytes between file and socket.
     fn chunk_bytes(&self) -> usize {
         let downstream = self.downstream.as_ref();
         downstream.map_or(CHUNK_BYTES, |downstream| downstream.chunk_bytes())
     }
 
     fn poll_free(&self, cx: &mut Context<'_>) -> Poll<()> {
-        // Whoever keeps pieces, as for collecting a body, would wait for ever for one to be dropped.
+        // A caller that collects frames would wait forever for the first one to be dropped.
         if self.downstream.is_none() {
             return Poll::Ready(());
         }
         if self.is_taken.load(Ordering::Acquire) {
             self.freed.register(cx.waker());
-            // It may have been freed between the two.
+            // The chunk may have been dropped before the waker was registered.
             if self.is_taken.load(Ordering::Acquire) {
                 return Poll::Pending;
             }
@@ -132,68 +131,68 @@ impl InFlightSlot {
     }
 }
 
-/// Bytes on their way, which free the lane once the socket has taken them, or will not.
-struct Piece {
+/// A chunk in flight. It frees the slot when it is dropped.
+struct InFlightChunk {
     bytes: Bytes,
-    lane: Arc<InFlightSlot>,
-    /// That of the buffer, where the piece takes it along.
+    slot: Arc<InFlightSlot>,
+    /// Charge of the buffer, if this chunk owns the buffer.
     _charge: Option<Charge>,
 }
 
-impl AsRef<[u8]> for Piece {
+impl AsRef<[u8]> for InFlightChunk {
     fn as_ref(&self) -> &[u8] {
         &self.bytes
     }
 }
 
-impl Drop for Piece {
+impl Drop for InFlightChunk {
     fn drop(&mut self) {
         self.bytes.clear();
-        self.lane.is_taken.store(false, Ordering::Release);
-        self.lane.freed.wake();
+        self.slot.is_taken.store(false, Ordering::Release);
+        self.slot.freed.wake();
     }
 }
 
 impl MediaBody {
-    /// A body of these parts, which ends its record when it ends. `downstream` is the connection's part in it, where
-    /// there is a connection of ours.
+    /// Returns a body of these parts. It finishes `log_entry` at its end. `downstream` is absent on other servers than
+    /// millpond's own.
     pub(crate) fn new(
-        parts: Vec<Part>,
+        parts: Vec<BodyPart>,
         response: Charge,
         downstream: Option<Box<dyn Downstream>>,
-        record: AccessLogEntry,
+        log_entry: AccessLogEntry,
     ) -> Self {
         MediaBody {
-            pacer: downstream
+            rate_limiter: downstream
                 .as_ref()
                 .and_then(|downstream| downstream.rate_limit())
-                .map(Pacer::new),
-            remaining: parts.iter().map(Part::length).sum(),
+                .map(RateLimiter::new),
+            remaining: parts.iter().map(BodyPart::length).sum(),
             parts: parts.into(),
-            reading: None,
+            pending: None,
             buffer: BytesMut::new(),
-            buffer_charge: record.ledger().empty_charge(Kind::Buffers),
-            lane: Arc::new(InFlightSlot {
+            buffer_charge: log_entry.ledger().empty_charge(Kind::Buffers),
+            slot: Arc::new(InFlightSlot {
                 is_taken: AtomicBool::new(false),
                 freed: AtomicWaker::new(),
                 downstream,
             }),
             is_reported: false,
             _response: response,
-            record,
+            log_entry,
         }
     }
 
-    /// The next chunk, or what is wrong with it.
+    /// Returns the next chunk.
     fn poll_chunk(
         &mut self,
         cx: &mut Context<'_>,
         limits: SegmentLimits,
     ) -> Poll<Option<io::Result<Chunk>>> {
         loop {
-            if let Some(reading) = &mut self.reading {
-                let read = match reading {
-                    ReadAhead::File(read) => {
+            if let Some(pending) = &mut self.pending {
+                let read = match pending {
+                    PendingRead::File(read) => {
                         ready!(Pin::new(read).poll(cx))
                             .flatten()
                             .map(|(slice, buffer)| {
@@ -201,12 +200,12 @@ impl MediaBody {
                                 (MediaStream::File(slice), self.buffer.split().freeze())
                             })
                     }
-                    ReadAhead::ChunkStream(reading) => ready!(Pin::new(reading).poll(cx))
+                    PendingRead::ChunkStream(pending) => ready!(Pin::new(pending).poll(cx))
                         .map(|(chunks, chunk)| (MediaStream::ChunkStream(chunks), chunk)),
                 };
-                self.reading = None;
+                self.pending = None;
                 return Poll::Ready(Some(
-                    read.map(|(rest, bytes)| self.take_buffered(rest, bytes)),
+                    read.map(|(rest, bytes)| self.on_file_chunk(rest, bytes)),
                 ));
             }
             match self.parts.front() {
@@ -215,53 +214,54 @@ impl MediaBody {
                     self.parts.pop_front();
                     continue;
                 }
-                Some(Part::Bytes(bytes)) => {
+                Some(BodyPart::Bytes(bytes)) => {
                     let bytes = bytes.clone();
                     self.parts.pop_front();
                     return Poll::Ready(Some(Ok(Chunk::Made(bytes))));
                 }
-                Some(Part::Stream(_) | Part::StreamingInstance { .. }) => {
-                    ready!(self.lane.poll_free(cx));
-                    // Before anything is read, so that nothing is held meanwhile.
-                    if let Some(pacer) = &mut self.pacer {
-                        ready!(pacer.poll_ready(cx));
+                Some(BodyPart::Stream(_) | BodyPart::StreamingInstance { .. }) => {
+                    ready!(self.slot.poll_free(cx));
+                    // Waits before the read, so that no memory is held meanwhile.
+                    if let Some(rate_limiter) = &mut self.rate_limiter {
+                        ready!(rate_limiter.poll_ready(cx));
                     }
                 }
             }
-            if let Some(Part::StreamingInstance { running, .. }) = self.parts.front_mut() {
-                let chunk = ready!(running.poll_chunk(cx));
-                self.record.guest_took(running.peak_guest_bytes());
-                return Poll::Ready(self.take_of_instance(chunk).transpose());
+            if let Some(BodyPart::StreamingInstance { instance, .. }) = self.parts.front_mut() {
+                let chunk = ready!(instance.poll_chunk(cx));
+                self.log_entry
+                    .set_guest_peak_bytes(instance.peak_guest_bytes());
+                return Poll::Ready(self.on_instance_chunk(chunk).transpose());
             }
-            let Some(Part::Stream(mut stream)) = self.parts.pop_front() else {
+            let Some(BodyPart::Stream(mut stream)) = self.parts.pop_front() else {
                 continue;
             };
             if let Some(range) = self.take_file_range(&mut stream, limits) {
-                self.put_back(stream);
+                self.requeue(stream);
                 return Poll::Ready(Some(Ok(Chunk::File(range))));
             }
-            let chunk_bytes = match self.make_room(&stream, limits) {
+            let chunk_bytes = match self.reserve_chunk(&stream, limits) {
                 Ok(chunk_bytes) => chunk_bytes,
                 Err(exceeded) => return Poll::Ready(Some(Err(io::Error::other(exceeded)))),
             };
             let mut slice = match stream {
                 MediaStream::File(slice) => slice,
                 MediaStream::ChunkStream(chunks) => {
-                    // What is charged is room for one chunk, and this one is not ours.
+                    // The charge is for one chunk, and the store allocates this one.
                     self.buffer = BytesMut::new();
-                    self.reading = Some(ReadAhead::ChunkStream(chunks.read(chunk_bytes)));
+                    self.pending = Some(PendingRead::ChunkStream(chunks.read(chunk_bytes)));
                     continue;
                 }
             };
-            if let Some(bytes) = slice.take_kept(chunk_bytes) {
-                let chunk = self.take_buffered(MediaStream::File(slice), bytes);
+            if let Some(bytes) = slice.take_cached(chunk_bytes) {
+                let chunk = self.on_file_chunk(MediaStream::File(slice), bytes);
                 return Poll::Ready(Some(Ok(chunk)));
             }
             self.buffer.reserve(chunk_bytes);
             match slice.try_read(&mut self.buffer, chunk_bytes) {
                 Ok(TryRead::Read) => {
                     let bytes = self.buffer.split().freeze();
-                    let chunk = self.take_buffered(MediaStream::File(slice), bytes);
+                    let chunk = self.on_file_chunk(MediaStream::File(slice), bytes);
                     return Poll::Ready(Some(Ok(chunk)));
                 }
                 Ok(TryRead::WouldBlock) => {}
@@ -272,12 +272,12 @@ impl MediaBody {
                 slice.read(&mut buffer, chunk_bytes)?;
                 Ok((slice, buffer))
             });
-            self.reading = Some(ReadAhead::File(read));
+            self.pending = Some(PendingRead::File(read));
         }
     }
 
-    /// The next bytes of a file for the kernel to send. They are in nobody's memory but the page cache, so nothing is
-    /// charged, and the range may be a large one.
+    /// Returns the next bytes of a file for `sendfile(2)`, if the server can send them so. They stay in the page cache, so
+    /// nothing is charged and the range may be large.
     fn take_file_range(
         &mut self,
         stream: &mut MediaStream,
@@ -287,24 +287,28 @@ impl MediaBody {
             return None;
         };
         let most = limits.file_bytes?;
-        let paced = self.pacer.as_ref().map_or(usize::MAX, Pacer::piece_bytes);
-        let range = slice.lend(most.min(paced))?;
+        let rate_limit_bytes = self
+            .rate_limiter
+            .as_ref()
+            .map_or(usize::MAX, RateLimiter::chunk_bytes);
+        let range = slice.take_sendfile_range(most.min(rate_limit_bytes))?;
         self.buffer = BytesMut::new();
-        // Less is never too much.
+        // Shrinking a charge never fails.
         let _ = self.buffer_charge.resize(0);
-        self.pace(range.length);
+        self.on_read(range.length);
         Some(range)
     }
 
-    /// A chunk of an instance's, which its store has charged already, or the end of that.
-    fn take_of_instance(
+    /// Handles a chunk of an instance, which the instance's store has charged already, or its end.
+    fn on_instance_chunk(
         &mut self,
         chunk: Option<Result<Bytes, RequestError>>,
     ) -> io::Result<Option<Chunk>> {
         let bytes = match chunk {
             Some(Ok(bytes)) => bytes,
             Some(Err(error)) => {
-                self.record.finish_with(error.outcome(), error.to_string());
+                self.log_entry
+                    .finish_with(error.outcome(), error.to_string());
                 return Err(io::Error::other(error));
             }
             None => {
@@ -319,19 +323,22 @@ impl MediaBody {
         if self.remaining.is_some_and(is_too_long) {
             return Err(io::Error::other("the body is longer than declared"));
         }
-        self.pace(bytes.len());
+        self.on_read(bytes.len());
         Ok(Some(Chunk::Instance(bytes)))
     }
 
-    /// Charges the next chunk, and says how large it may be. The last chunk's buffer serves again.
-    fn make_room(
+    /// Charges the next chunk, and returns its maximum length. The last chunk's buffer is reused.
+    fn reserve_chunk(
         &mut self,
         stream: &MediaStream,
         limits: SegmentLimits,
-    ) -> Result<usize, Exceeded> {
-        let paced = self.pacer.as_ref().map_or(usize::MAX, Pacer::piece_bytes);
+    ) -> Result<usize, LimitExceeded> {
+        let rate_limit_bytes = self
+            .rate_limiter
+            .as_ref()
+            .map_or(usize::MAX, RateLimiter::chunk_bytes);
         let wanted = |chunk_bytes: usize| {
-            let most = chunk_bytes.min(paced);
+            let most = chunk_bytes.min(rate_limit_bytes);
             usize::try_from(stream.remaining()).map_or(most, |bytes| bytes.min(most))
         };
         let mut chunk_bytes = wanted(limits.memory_bytes);
@@ -345,35 +352,35 @@ impl MediaBody {
         Ok(chunk_bytes)
     }
 
-    /// A chunk that was read, with the rest of its stream put back in line.
-    fn take_buffered(&mut self, rest: MediaStream, bytes: Bytes) -> Chunk {
-        self.put_back(rest);
-        self.pace(bytes.len());
+    /// Handles a chunk that was read, and requeues the rest of its stream.
+    fn on_file_chunk(&mut self, rest: MediaStream, bytes: Bytes) -> Chunk {
+        self.requeue(rest);
+        self.on_read(bytes.len());
         Chunk::Buffered(bytes)
     }
 
-    fn put_back(&mut self, rest: MediaStream) {
+    fn requeue(&mut self, rest: MediaStream) {
         if rest.remaining() > 0 {
-            self.parts.push_front(Part::Stream(rest));
+            self.parts.push_front(BodyPart::Stream(rest));
         }
     }
 
-    fn pace(&mut self, bytes: usize) {
-        if let Some(pacer) = &mut self.pacer {
-            pacer.took(bytes);
+    fn on_read(&mut self, bytes: usize) {
+        if let Some(rate_limiter) = &mut self.rate_limiter {
+            rate_limiter.on_read(bytes);
         }
     }
 
-    /// The chunk as a frame, for a server that keeps frames. The next one is read once that has been dropped.
+    /// Returns the chunk as a frame. On millpond's own server the next one is read once the frame has been dropped.
     fn make_frame(&mut self, chunk: Chunk) -> Bytes {
         let (bytes, charge) = match chunk {
             Chunk::Made(bytes) => return bytes,
-            // No file is asked for where frames are.
+            // The limits of a frame allow no file.
             Chunk::File(_) => return Bytes::new(),
             Chunk::Instance(bytes) => (bytes, None),
             Chunk::Buffered(bytes) => {
-                // The buffer is the body's until the last chunk takes it along; where frames may be kept, each has its own.
-                let takes_buffer = self.parts.is_empty() || self.lane.downstream.is_none();
+                // The last chunk owns the buffer. On other servers each frame owns its own.
+                let takes_buffer = self.parts.is_empty() || self.slot.downstream.is_none();
                 let charge = takes_buffer.then(|| {
                     let empty = self.buffer_charge.empty_sibling();
                     std::mem::replace(&mut self.buffer_charge, empty)
@@ -381,10 +388,10 @@ impl MediaBody {
                 (bytes, charge)
             }
         };
-        self.lane.is_taken.store(true, Ordering::Release);
-        Bytes::from_owner(Piece {
+        self.slot.is_taken.store(true, Ordering::Release);
+        Bytes::from_owner(InFlightChunk {
             bytes,
-            lane: Arc::clone(&self.lane),
+            slot: Arc::clone(&self.slot),
             _charge: charge,
         })
     }
@@ -393,11 +400,11 @@ impl MediaBody {
         self.remaining = self
             .remaining
             .map(|remaining| remaining.saturating_sub(bytes as u64));
-        self.record.sent(bytes);
+        self.log_entry.add_body_bytes(bytes);
     }
 }
 
-/// Bytes of a body, by whose they are until they have been sent.
+/// Bytes of a body, by the charge that they have until they have been sent.
 enum Chunk {
     /// Bytes that the guest or the host made, charged with the response.
     Made(Bytes),
@@ -419,7 +426,7 @@ impl Body for MediaBody {
     ) -> Poll<Option<io::Result<Frame<Bytes>>>> {
         let body = self.get_mut();
         let limits = SegmentLimits {
-            memory_bytes: body.lane.chunk_bytes(),
+            memory_bytes: body.slot.chunk_bytes(),
             file_bytes: None,
         };
         match ready!(body.poll_chunk(cx, limits)) {
@@ -433,7 +440,8 @@ impl Body for MediaBody {
                 Poll::Ready(Some(Ok(Frame::data(frame))))
             }
             Some(Err(error)) => {
-                body.record.finish_with(Outcome::Failed, error.to_string());
+                body.log_entry
+                    .finish_with(Outcome::Failed, error.to_string());
                 Poll::Ready(Some(Err(error)))
             }
         }
@@ -476,8 +484,10 @@ impl ResponseBody for MediaBody {
 
     fn end_send(&mut self, result: io::Result<()>) {
         match result {
-            Ok(()) => self.record.finish(Outcome::Completed),
-            Err(error) => self.record.finish_with(Outcome::Failed, error.to_string()),
+            Ok(()) => self.log_entry.finish(Outcome::Completed),
+            Err(error) => self
+                .log_entry
+                .finish_with(Outcome::Failed, error.to_string()),
         }
     }
 }
@@ -486,31 +496,32 @@ impl ResponseBody for MediaBody {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
-    use crate::store::{Folder, Key};
+    use crate::store::{Folder, ObjectKey};
     use http_body_util::BodyExt;
-    use millpond_ledger::Accounts;
+    use millpond_ledger::LedgerRegistry;
     use std::num::NonZeroU32;
 
     #[tokio::test(start_paused = true)]
     async fn the_pieces_of_a_paced_body_are_no_larger_than_its_pace_allows() {
         const LENGTH: usize = 100_000;
-        let accounts: Arc<Accounts> = Arc::default();
-        let record = AccessLogEntry::new(&http::Method::GET, "/", accounts, 1 << 20);
+        let registry: Arc<LedgerRegistry> = Arc::default();
+        let log_entry = AccessLogEntry::new(&http::Method::GET, "/", registry, 1 << 20);
         let directory = tempfile::tempdir().unwrap();
         std::fs::write(directory.path().join("a"), [7; LENGTH]).unwrap();
         let folder = Folder::open(directory.path()).unwrap();
-        let object = folder.open_object(&Key::Named("a".into()), &record.ledger().handle());
+        let object =
+            folder.open_object(&ObjectKey::Named("a".into()), &log_entry.ledger().handle());
         let stream = object.unwrap().read(0, LENGTH as u64).unwrap();
-        let charge = record.ledger().empty_charge(Kind::Response);
-        let mut body = MediaBody::new(vec![Part::Stream(stream)], charge, None, record);
-        let pacer = Pacer::new(NonZeroU32::new(33_330).unwrap());
-        assert_eq!(pacer.piece_bytes(), 3333);
-        body.pacer = Some(pacer);
-        let mut pieces = Vec::new();
+        let charge = log_entry.ledger().empty_charge(Kind::Response);
+        let mut body = MediaBody::new(vec![BodyPart::Stream(stream)], charge, None, log_entry);
+        let rate_limiter = RateLimiter::new(NonZeroU32::new(33_330).unwrap());
+        assert_eq!(rate_limiter.chunk_bytes(), 3333);
+        body.rate_limiter = Some(rate_limiter);
+        let mut chunks = Vec::new();
         while let Some(frame) = body.frame().await {
-            pieces.push(frame.unwrap().into_data().unwrap().len());
+            chunks.push(frame.unwrap().into_data().unwrap().len());
         }
-        assert_eq!(pieces.iter().sum::<usize>(), LENGTH);
-        assert_eq!(pieces.iter().max(), Some(&3333));
+        assert_eq!(chunks.iter().sum::<usize>(), LENGTH);
+        assert_eq!(chunks.iter().max(), Some(&3333));
     }
 }

@@ -1,13 +1,14 @@
-//! The response cache: responses that the guest declares cacheable (`record cacheability` of `wit/media-serve.wit`).
+//! The response cache: stores responses that the guest declares cacheable (`record cacheability` of
+//! `wit/media-serve.wit`).
 //!
-//! A cache key is a request's method, its target, and its lines of every field that some response varies by
-//! (RFC 9111 section 4.1). A stored response lists the objects that its guest opened. Before each use they are opened
-//! again, and the response is stale unless the store returns the same. The cache holds no media bytes.
+//! A cache key consists of a request's method, its target, and its lines of every field that some response varies by
+//! (RFC 9111 section 4.1). A stored response lists the objects that its guest opened. Before each use the cache opens
+//! them again, and a different result makes the response stale. The cache holds no bytes of media.
 
-use crate::body::Part;
+use crate::body::BodyPart;
 use crate::engine::media::response::{PartRecipe, Recipe};
-use crate::engine::media::{Dependency, visible};
-use crate::head_size::held_by_fields;
+use crate::engine::media::{Dependency, hide_private_by_name};
+use crate::head_size::fields_memory_bytes;
 use crate::memory_plan::RESPONSE_BYTES;
 use crate::store::{self, Access, DynMediaStore, MediaObject, MediaStream, OpenError, SMALL_BYTES};
 use arc_swap::ArcSwap;
@@ -24,14 +25,14 @@ use tokio::time::timeout;
 
 /// The response cache of one host.
 pub(crate) struct ResponseCache {
-    answers: Cache<Vec<u8>, Entry, ByBytes>,
-    /// Every field that a response has varied by.
+    entries: Cache<Vec<u8>, CacheEntry, ResponseWeighter>,
+    /// Fields that responses vary by.
     fields: ArcSwap<Vec<HeaderName>>,
-    /// Locked while a field is added.
+    /// Held while a field is added.
     adding: Mutex<()>,
 }
 
-/// Maximum size of a cache key, in bytes. Few requests have a longer one; the guest answers those.
+/// Maximum size of a cache key, in bytes. Few requests have a longer one, and the guest answers those.
 const KEY_BYTES: usize = 2 * 1024;
 
 /// Maximum size of a stored response, in bytes: its head, and the parts that the guest made.
@@ -40,19 +41,20 @@ const STORED_RESPONSE_BYTES: usize = 16 * 1024;
 /// Maximum number of fields that responses vary by. A response that varies by a further one is not stored.
 const VARY_FIELDS: usize = 32;
 
-/// Lifetime of the entry that says that a response is not cacheable. Requests do not wait for each other until then.
+/// Lifetime of an entry for a response that is not cacheable. Until then requests with its key do not wait for each
+/// other.
 const UNCACHEABLE_TTL: Duration = Duration::from_secs(1);
 
 /// The part of a request that selects a stored response.
 pub(crate) struct CacheKey {
     bytes: Vec<u8>,
-    /// Number of fields in the key, from the beginning of [`ResponseCache::fields`].
+    /// Number of fields in the key, counted from the start of [`ResponseCache::fields`].
     fields: usize,
 }
 
 /// The value under a cache key.
 #[derive(Clone)]
-struct Entry {
+struct CacheEntry {
     until: Instant,
     /// `None` if the response is not cacheable.
     response: Option<Arc<StoredResponse>>,
@@ -71,10 +73,10 @@ pub(crate) enum Lookup<'a> {
 type Guard<'a> = PlaceholderGuard<
     'a,
     Vec<u8>,
-    Entry,
-    ByBytes,
+    CacheEntry,
+    ResponseWeighter,
     DefaultHashBuilder,
-    DefaultLifecycle<Vec<u8>, Entry>,
+    DefaultLifecycle<Vec<u8>, CacheEntry>,
 >;
 
 /// The right to fill an entry. Requests with the same key wait until it is used or dropped.
@@ -85,29 +87,33 @@ pub(crate) struct FillGuard<'a> {
 }
 
 impl ResponseCache {
-    /// A cache of that size in bytes.
-    pub(crate) fn new(most_bytes: usize) -> Self {
+    /// Returns an empty cache of `max_bytes` at most.
+    pub(crate) fn new(max_bytes: usize) -> Self {
         const USUAL_BYTES: usize = 2 * 1024;
         ResponseCache {
-            answers: Cache::with_weighter(most_bytes / USUAL_BYTES, most_bytes as u64, ByBytes),
+            entries: Cache::with_weighter(
+                max_bytes / USUAL_BYTES,
+                max_bytes as u64,
+                ResponseWeighter,
+            ),
             fields: ArcSwap::default(),
             adding: Mutex::new(()),
         }
     }
 
-    /// Size of all entries now, in bytes.
+    /// Size of all entries, in bytes.
     pub(crate) fn bytes(&self) -> usize {
-        usize::try_from(self.answers.weight()).unwrap_or(usize::MAX)
+        usize::try_from(self.entries.weight()).unwrap_or(usize::MAX)
     }
 
-    /// Returns the key of a request; `None` if no response to it is ever stored.
+    /// Returns the cache key of a request. `None` if the cache never stores a response to it.
     pub(crate) fn cache_key<'a, L: Iterator<Item = &'a [u8]>>(
         &self,
         method: &Method,
         target: &str,
         lines: impl Fn(&HeaderName) -> L,
     ) -> Option<CacheKey> {
-        /// Terminates a part of the key: no method, target or length begins with it.
+        /// Terminates a part of the key. No method, target or length begins with it.
         const END: u8 = 0xff;
         if !matches!(*method, Method::GET | Method::HEAD) || target.len() > KEY_BYTES {
             return None;
@@ -120,7 +126,7 @@ impl ResponseCache {
         bytes.push(END);
         for name in names.iter() {
             for line in lines(name) {
-                // A longer line makes the key too long anyway.
+                // A longer line would exceed the maximum size of a key.
                 let length = u16::try_from(line.len())
                     .ok()
                     .filter(|length| *length < 0xff00)?;
@@ -135,24 +141,24 @@ impl ResponseCache {
         })
     }
 
-    /// Returns the fresh response under a key without waiting.
+    /// Returns the fresh response of a key, without waiting.
     pub(crate) fn try_look_up(&self, cache_key: &CacheKey) -> Option<Arc<StoredResponse>> {
-        let entry = self.answers.get(cache_key.bytes.as_slice())?;
+        let entry = self.entries.get(cache_key.bytes.as_slice())?;
         entry.response.filter(|_| Instant::now() < entry.until)
     }
 
-    /// Looks a key up. While another request fills the entry, this waits, for `longest` at most.
-    pub(crate) async fn look_up(&self, cache_key: &CacheKey, longest: Duration) -> Lookup<'_> {
+    /// Looks up a key. If another request is filling the entry, this waits for it, for `max_wait` at most.
+    pub(crate) async fn look_up(&self, cache_key: &CacheKey, max_wait: Duration) -> Lookup<'_> {
         let bytes = cache_key.bytes.as_slice();
-        if let Some(entry) = self.answers.get(bytes) {
+        if let Some(entry) = self.entries.get(bytes) {
             if Instant::now() < entry.until {
                 return entry.into();
             }
-            let is_over = |entry: &Entry| Instant::now() >= entry.until;
-            self.answers.remove_if(bytes, is_over);
+            let is_over = |entry: &CacheEntry| Instant::now() >= entry.until;
+            self.entries.remove_if(bytes, is_over);
         }
-        let asked = timeout(longest, self.answers.get_value_or_guard_async(bytes));
-        match Box::pin(asked).await {
+        let lookup = timeout(max_wait, self.entries.get_value_or_guard_async(bytes));
+        match Box::pin(lookup).await {
             Ok(Ok(entry)) => entry.into(),
             Ok(Err(guard)) => Lookup::Miss(FillGuard {
                 cache: self,
@@ -164,16 +170,16 @@ impl ResponseCache {
     }
 
     /// Removes a stale response.
-    pub(crate) fn invalidate(&self, cache_key: &CacheKey, answer: &Arc<StoredResponse>) {
-        let is_it = |entry: &Entry| {
+    pub(crate) fn invalidate(&self, cache_key: &CacheKey, response: &Arc<StoredResponse>) {
+        let is_it = |entry: &CacheEntry| {
             let remembered = entry.response.as_ref();
-            remembered.is_some_and(|remembered| Arc::ptr_eq(remembered, answer))
+            remembered.is_some_and(|remembered| Arc::ptr_eq(remembered, response))
         };
-        self.answers.remove_if(cache_key.bytes.as_slice(), is_it);
+        self.entries.remove_if(cache_key.bytes.as_slice(), is_it);
     }
 
-    /// Whether a key with that many fields has every field of `vary`. If not, later keys will.
-    fn covers(&self, fields: usize, vary: &[HeaderName]) -> bool {
+    /// Returns whether a key with this number of fields includes every field of `vary`. If not, later keys do.
+    fn has_vary_fields(&self, fields: usize, vary: &[HeaderName]) -> bool {
         let names = self.fields.load();
         let asked = names.get(..fields).unwrap_or_default();
         if vary.iter().all(|name| asked.contains(name)) {
@@ -194,26 +200,26 @@ impl ResponseCache {
 }
 
 impl FillGuard<'_> {
-    /// Fills the entry: with a response, or with the fact that the response is not cacheable.
+    /// Fills the entry. `None` stores that the response is not cacheable.
     pub(crate) fn fill(self, response: Option<StoredResponse>) {
         let response = response
             .filter(|response| response.bytes() <= STORED_RESPONSE_BYTES)
-            .filter(|response| self.cache.covers(self.fields, &response.vary));
+            .filter(|response| self.cache.has_vary_fields(self.fields, &response.vary));
         let max_age = response
             .as_ref()
             .map_or(UNCACHEABLE_TTL, |response| response.max_age);
-        // If the entry was removed meanwhile, the waiting requests run the guest.
-        let _ = self.guard.insert(Entry {
+        // The entry may have been removed meanwhile. The waiting requests run the guest then.
+        let _ = self.guard.insert(CacheEntry {
             until: Instant::now() + max_age,
             response: response.map(Arc::new),
         });
     }
 }
 
-impl From<Entry> for Lookup<'_> {
-    fn from(entry: Entry) -> Self {
+impl From<CacheEntry> for Lookup<'_> {
+    fn from(entry: CacheEntry) -> Self {
         match entry.response {
-            Some(answer) => Lookup::Hit(answer),
+            Some(response) => Lookup::Hit(response),
             None => Lookup::Bypass,
         }
     }
@@ -224,21 +230,21 @@ pub(crate) struct StoredResponse {
     status: StatusCode,
     fields: HeaderMap,
     parts: Vec<PartRecipe>,
-    opened: Vec<Dependency>,
+    dependencies: Vec<Dependency>,
     vary: Vec<HeaderName>,
     max_age: Duration,
-    written: Option<EncodedResponse>,
+    encoded: Option<EncodedResponse>,
     route: Arc<Route>,
 }
 
-/// The store returns something else than when the response was made.
+/// The store returns something else than it did when the response was made.
 pub(crate) struct Stale;
 
 impl Dependency {
-    /// Returns the object that the store has found, if it is the one of then.
+    /// Returns the object that the store has found, if it is unchanged.
     fn compare(&self, found: Result<MediaObject, OpenError>) -> Result<Option<MediaObject>, Stale> {
         match (
-            found.and_then(|object| visible(object, &self.key)),
+            found.and_then(|object| hide_private_by_name(object, &self.key)),
             &self.info,
         ) {
             (Ok(object), Some(info))
@@ -253,8 +259,8 @@ impl Dependency {
 }
 
 impl StoredResponse {
-    /// What a guest allows to be given again. `None` where its terms are none: a field that has no valid name, private
-    /// media whatever the guest says of it, or a part of unknown making.
+    /// Returns a response that can be stored. `None` if a field name in `vary` is invalid, if the media is private, or
+    /// if the source of a part is unknown.
     pub(crate) fn of(
         recipe: Recipe,
         status: StatusCode,
@@ -262,115 +268,122 @@ impl StoredResponse {
         route: Arc<Route>,
     ) -> Option<Self> {
         let Recipe {
-            terms,
+            cacheability,
             parts,
-            opened,
+            dependencies,
         } = recipe;
-        let is_private = |opened: &Dependency| {
-            let info = opened.info.as_ref();
+        let is_private = |dependency: &Dependency| {
+            let info = dependency.info.as_ref();
             info.is_some_and(|info| info.access == Access::Private)
         };
-        let is_made_of_it = |part: &PartRecipe| match part {
+        let is_reproducible = |part: &PartRecipe| match part {
             PartRecipe::Bytes(_) => true,
-            PartRecipe::Object { opened: place, .. } => *place < opened.len(),
+            PartRecipe::Object { dependency, .. } => {
+                dependency.is_some_and(|index| index < dependencies.len())
+            }
         };
-        if opened.iter().any(is_private) || !parts.iter().all(is_made_of_it) {
+        if dependencies.iter().any(is_private) || !parts.iter().all(is_reproducible) {
             return None;
         }
-        let names = terms.vary.iter().map(HeaderName::try_from);
+        let names = cacheability.vary.iter().map(HeaderName::try_from);
         Some(StoredResponse {
             vary: names.collect::<Result<_, _>>().ok()?,
-            max_age: Duration::from_millis(terms.max_age_ms.into()),
-            written: EncodedResponse::of(status, fields, &parts, &opened),
+            max_age: Duration::from_millis(cacheability.max_age_ms.into()),
+            encoded: EncodedResponse::of(status, fields, &parts, &dependencies),
             route,
             status,
             fields: fields.clone(),
             parts,
-            opened,
+            dependencies,
         })
     }
 
-    /// The route of what it answers.
+    /// Route of the request.
     pub(crate) fn route(&self) -> &Arc<Route> {
         &self.route
     }
 
-    /// The answer's status.
+    /// Status of the response.
     pub(crate) fn status(&self) -> StatusCode {
         self.status
     }
 
-    /// The answer as it is written to a connection, where that is known.
-    pub(crate) fn written(&self) -> Option<&EncodedResponse> {
-        self.written.as_ref()
+    /// The response as bytes of HTTP/1.1, if it is short enough.
+    pub(crate) fn encoded(&self) -> Option<&EncodedResponse> {
+        self.encoded.as_ref()
     }
 
-    /// The answer, once more, for a request that has that ledger, if the store tells at once.
+    /// Validates the response against the store, and returns a copy for the request with that ledger. `None` if the
+    /// store would have to wait.
     pub(crate) fn try_revalidate(
         &self,
         media: &Arc<dyn DynMediaStore>,
         ledger: &LedgerHandle,
-    ) -> Option<Result<Response<Vec<Part>>, Stale>> {
-        let parts = self.parts_now(media, ledger)?;
-        Some(parts.map(|parts| self.of_parts(parts)))
+    ) -> Option<Result<Response<Vec<BodyPart>>, Stale>> {
+        let parts = self.try_parts(media, ledger)?;
+        Some(parts.map(|parts| self.response_with(parts)))
     }
 
-    /// Its parts, once more, for a request that has that ledger, if the store tells at once.
-    pub(crate) fn parts_now(
+    /// Validates the response, and returns its parts for the request with that ledger. `None` if the store would have
+    /// to wait.
+    pub(crate) fn try_parts(
         &self,
         media: &Arc<dyn DynMediaStore>,
         ledger: &LedgerHandle,
-    ) -> Option<Result<Vec<Part>, Stale>> {
+    ) -> Option<Result<Vec<BodyPart>, Stale>> {
         let found = self
-            .opened
+            .dependencies
             .iter()
-            .map(|opened| media.try_open(&opened.key, ledger));
-        Some(self.of_found(found.collect::<Option<Vec<_>>>()?))
+            .map(|dependency| media.try_open(&dependency.key, ledger));
+        Some(self.parts_from_lookups(found.collect::<Option<Vec<_>>>()?))
     }
 
-    /// The answer, once more, for a request that has that ledger.
+    /// Validates the response against the store, and returns a copy for the request with that ledger.
     pub(crate) async fn revalidate(
         &self,
         media: &Arc<dyn DynMediaStore>,
         ledger: &LedgerHandle,
-    ) -> Result<Response<Vec<Part>>, Stale> {
-        let mut found = Vec::with_capacity(self.opened.len());
-        for opened in &self.opened {
-            found.push(store::open(media, &opened.key, ledger).await);
+    ) -> Result<Response<Vec<BodyPart>>, Stale> {
+        let mut found = Vec::with_capacity(self.dependencies.len());
+        for dependency in &self.dependencies {
+            found.push(store::open(media, &dependency.key, ledger).await);
         }
-        Ok(self.of_parts(self.of_found(found)?))
+        Ok(self.response_with(self.parts_from_lookups(found)?))
     }
 
-    fn of_parts(&self, parts: Vec<Part>) -> Response<Vec<Part>> {
+    fn response_with(&self, parts: Vec<BodyPart>) -> Response<Vec<BodyPart>> {
         let mut response = Response::new(parts);
         *response.status_mut() = self.status;
         *response.headers_mut() = self.fields.clone();
         response
     }
 
-    /// Its parts, if what the store has found for them is the same as then.
-    fn of_found(&self, found: Vec<Result<MediaObject, OpenError>>) -> Result<Vec<Part>, Stale> {
-        let opened = self.opened.iter().zip(found);
-        let objects = opened.map(|(opened, found)| opened.compare(found));
-        self.of_objects(&objects.collect::<Result<Vec<_>, Stale>>()?)
+    /// Returns the parts, if every lookup has the same result as before.
+    fn parts_from_lookups(
+        &self,
+        found: Vec<Result<MediaObject, OpenError>>,
+    ) -> Result<Vec<BodyPart>, Stale> {
+        let dependencies = self.dependencies.iter().zip(found);
+        let objects = dependencies.map(|(dependency, found)| dependency.compare(found));
+        self.parts_from_objects(&objects.collect::<Result<Vec<_>, Stale>>()?)
     }
 
-    /// Its parts, made of what was opened for it.
-    fn of_objects(&self, objects: &[Option<MediaObject>]) -> Result<Vec<Part>, Stale> {
+    /// Returns the parts, made of these objects.
+    fn parts_from_objects(&self, objects: &[Option<MediaObject>]) -> Result<Vec<BodyPart>, Stale> {
         let mut parts = Vec::with_capacity(self.parts.len());
         for part in &self.parts {
             match part {
-                PartRecipe::Bytes(bytes) => parts.push(Part::Bytes(bytes.clone())),
+                PartRecipe::Bytes(bytes) => parts.push(BodyPart::Bytes(bytes.clone())),
                 PartRecipe::Object {
-                    opened,
+                    dependency,
                     offset,
                     length,
                 } => {
-                    let object = objects.get(*opened).and_then(Option::as_ref);
+                    let object = dependency.and_then(|index| objects.get(index)?.as_ref());
                     let stream = object.map(|object| object.read(*offset, *length));
                     match stream {
-                        Some(Ok(stream)) => parts.push(Part::Stream(stream)),
-                        // It would not be the same object.
+                        Some(Ok(stream)) => parts.push(BodyPart::Stream(stream)),
+                        // The object has another length, so it is another object.
                         _ => return Err(Stale),
                     }
                 }
@@ -384,22 +397,22 @@ impl StoredResponse {
             PartRecipe::Bytes(bytes) => size_of::<PartRecipe>() + bytes.len(),
             PartRecipe::Object { .. } => size_of::<PartRecipe>(),
         });
-        let opened = self.opened.iter().map(|opened| {
-            let info = opened.info.as_ref().map_or(0, |info| info.held_bytes());
-            size_of::<Dependency>() + opened.key.held_bytes() + info
+        let dependencies = self.dependencies.iter().map(|dependency| {
+            let info = dependency.info.as_ref().map_or(0, |info| info.held_bytes());
+            size_of::<Dependency>() + dependency.key.held_bytes() + info
         });
         let vary = self.vary.len() * size_of::<HeaderName>();
-        let written = self.written.as_ref().map_or(0, EncodedResponse::held_bytes);
-        let of_all = size_of::<Self>() + held_by_fields(&self.fields) + parts.sum::<usize>();
-        of_all + opened.sum::<usize>() + vary + written
+        let encoded = self.encoded.as_ref().map_or(0, EncodedResponse::held_bytes);
+        let of_all = size_of::<Self>() + fields_memory_bytes(&self.fields) + parts.sum::<usize>();
+        of_all + dependencies.sum::<usize>() + vary + encoded
     }
 }
 
-/// An answer as it is written to a connection of HTTP/1.1 (RFC 9112 section 6), for those that are as plain as most are:
-/// few bytes, of one part, and their length is told.
+/// A response encoded for HTTP/1.1 (RFC 9112 section 6). Only short responses with one part and a `Content-Length` have
+/// one.
 pub(crate) struct EncodedResponse {
     head: Bytes,
-    /// What `Content-Length` says; `None` for status 304, which has no content.
+    /// Value of `Content-Length`. `None` for status 304, which has no content.
     content_length: Option<usize>,
     response_bytes: usize,
 }
@@ -409,12 +422,13 @@ impl EncodedResponse {
         status: StatusCode,
         fields: &HeaderMap,
         parts: &[PartRecipe],
-        opened: &[Dependency],
+        dependencies: &[Dependency],
     ) -> Option<Self> {
         let is_short = |part: &PartRecipe| match part {
             PartRecipe::Bytes(bytes) => bytes.len() <= SMALL_BYTES,
-            PartRecipe::Object { opened: place, .. } => {
-                let info = opened.get(*place).and_then(|opened| opened.info.as_ref());
+            PartRecipe::Object { dependency, .. } => {
+                let dependency = dependency.and_then(|index| dependencies.get(index));
+                let info = dependency.and_then(|dependency| dependency.info.as_ref());
                 info.is_some_and(|info| info.length <= SMALL_BYTES as u64)
             }
         };
@@ -427,8 +441,9 @@ impl EncodedResponse {
             _ => return None,
         };
         let parts_bytes = parts.iter().map(PartRecipe::made_bytes).sum::<usize>();
-        let response_bytes = held_by_fields(fields) + parts_bytes;
-        // What is larger has to reserve room of its own, and the date is written where there is none.
+        let response_bytes = fields_memory_bytes(fields) + parts_bytes;
+        // A larger response reserves memory of its own. A response with a `Date` keeps that, and the server would add
+        // another.
         if parts.len() > 1
             || !parts.iter().all(is_short)
             || response_bytes > RESPONSE_BYTES
@@ -455,23 +470,27 @@ impl EncodedResponse {
         })
     }
 
-    /// The head: the status line and every field line but `Date`, which is the last.
+    /// Head of the response: the status line, and every field line but `Date`, which the server appends.
     pub(crate) fn head(&self) -> Bytes {
         self.head.clone()
     }
 
-    /// What the answer takes beside the files that it is made of, in bytes.
+    /// Memory of the response without its files, in bytes.
     pub(crate) fn response_bytes(&self) -> usize {
         self.response_bytes
     }
 
-    /// The content, out of what the answer is made of, where it is in memory.
-    pub(crate) fn content(&self, parts: Vec<Part>, method: &Method) -> Option<Bytes> {
+    /// Returns the content, if it is in memory.
+    pub(crate) fn content(&self, parts: Vec<BodyPart>, method: &Method) -> Option<Bytes> {
         let content = match parts.into_iter().next() {
             None => Bytes::new(),
-            Some(Part::Bytes(bytes)) => bytes,
-            Some(Part::Stream(MediaStream::File(mut slice))) => slice.take_kept(SMALL_BYTES)?,
-            Some(Part::Stream(MediaStream::ChunkStream(_)) | Part::StreamingInstance { .. }) => {
+            Some(BodyPart::Bytes(bytes)) => bytes,
+            Some(BodyPart::Stream(MediaStream::File(mut slice))) => {
+                slice.take_cached(SMALL_BYTES)?
+            }
+            Some(
+                BodyPart::Stream(MediaStream::ChunkStream(_)) | BodyPart::StreamingInstance { .. },
+            ) => {
                 return None;
             }
         };
@@ -488,14 +507,17 @@ impl EncodedResponse {
 }
 
 #[derive(Clone)]
-struct ByBytes;
+struct ResponseWeighter;
 
-impl Weighter<Vec<u8>, Entry> for ByBytes {
-    fn weight(&self, cache_key: &Vec<u8>, entry: &Entry) -> u64 {
-        /// The cache's own, and what the allocator adds.
+impl Weighter<Vec<u8>, CacheEntry> for ResponseWeighter {
+    fn weight(&self, cache_key: &Vec<u8>, entry: &CacheEntry) -> u64 {
+        /// Memory of the cache's own entry, and the allocator's rounding.
         const OVERHEAD_BYTES: usize = 128;
-        let answer = entry.response.as_ref().map_or(0, |answer| answer.bytes());
-        (OVERHEAD_BYTES + size_of::<Entry>() + cache_key.capacity() + answer) as u64
+        let response = entry
+            .response
+            .as_ref()
+            .map_or(0, |response| response.bytes());
+        (OVERHEAD_BYTES + size_of::<CacheEntry>() + cache_key.capacity() + response) as u64
     }
 }
 
@@ -504,41 +526,41 @@ mod tests {
     #![allow(clippy::panic, clippy::unwrap_used)]
     use super::*;
     use crate::engine::media::serve;
-    use crate::store::{Key, ObjectInfo};
+    use crate::store::{ObjectInfo, ObjectKey};
     use http::HeaderValue;
 
-    /// What a guest allows to be given again that has opened such media.
+    /// Response of a guest that has opened such media.
     fn of(access: Access) -> Option<StoredResponse> {
-        let terms = serve::Cacheability {
+        let cacheability = serve::Cacheability {
             vary: vec!["range".into()],
             max_age_ms: 1000,
         };
-        let opened = Dependency {
-            key: Key::Named("a.gif".into()),
+        let dependency = Dependency {
+            key: ObjectKey::Named("a.gif".into()),
             info: Some(Arc::new(ObjectInfo::new(6, "image/gif", access))),
         };
         let fields = HeaderMap::new();
-        let route = millpond_ledger::Accounts::default().route("/");
+        let route = millpond_ledger::LedgerRegistry::default().route("/");
         let recipe = Recipe {
-            terms,
+            cacheability,
             parts: Vec::new(),
-            opened: vec![opened],
+            dependencies: vec![dependency],
         };
         StoredResponse::of(recipe, StatusCode::OK, &fields, route)
     }
 
-    fn cache_key(reuse: &ResponseCache, target: &str, range: Option<&'static str>) -> CacheKey {
+    fn cache_key(cache: &ResponseCache, target: &str, range: Option<&'static str>) -> CacheKey {
         let lines = |name: &HeaderName| {
             let range = range.filter(|_| name == "range");
             range.map(str::as_bytes).into_iter()
         };
-        reuse.cache_key(&Method::GET, target, lines).unwrap()
+        cache.cache_key(&Method::GET, target, lines).unwrap()
     }
 
-    async fn fill(reuse: &ResponseCache, cache_key: &CacheKey, answer: Option<StoredResponse>) {
-        match reuse.look_up(cache_key, Duration::ZERO).await {
-            Lookup::Miss(guard) => guard.fill(answer),
-            _ => panic!("something is try_look_up"),
+    async fn fill(cache: &ResponseCache, cache_key: &CacheKey, response: Option<StoredResponse>) {
+        match cache.look_up(cache_key, Duration::ZERO).await {
+            Lookup::Miss(guard) => guard.fill(response),
+            _ => panic!("something is stored"),
         }
     }
 
@@ -550,26 +572,26 @@ mod tests {
 
     #[tokio::test]
     async fn an_answer_is_remembered_once_the_question_has_all_that_it_depends_on() {
-        let reuse = ResponseCache::new(64 * 1024);
-        let before = cache_key(&reuse, "/a", Some("bytes=0-0"));
-        fill(&reuse, &before, of(Access::Public)).await;
-        let with_range = cache_key(&reuse, "/a", Some("bytes=0-0"));
+        let cache = ResponseCache::new(64 * 1024);
+        let before = cache_key(&cache, "/a", Some("bytes=0-0"));
+        fill(&cache, &before, of(Access::Public)).await;
+        let with_range = cache_key(&cache, "/a", Some("bytes=0-0"));
         assert_ne!(before.bytes, with_range.bytes);
-        fill(&reuse, &with_range, of(Access::Public)).await;
-        let try_look_up = reuse.look_up(&with_range, Duration::ZERO).await;
-        assert!(matches!(try_look_up, Lookup::Hit(_)));
+        fill(&cache, &with_range, of(Access::Public)).await;
+        let found = cache.look_up(&with_range, Duration::ZERO).await;
+        assert!(matches!(found, Lookup::Hit(_)));
         for other in [None, Some("bytes=0-1")] {
-            let other = cache_key(&reuse, "/a", other);
-            let try_look_up = reuse.look_up(&other, Duration::ZERO).await;
-            assert!(matches!(try_look_up, Lookup::Miss(_)));
+            let other = cache_key(&cache, "/a", other);
+            let found = cache.look_up(&other, Duration::ZERO).await;
+            assert!(matches!(found, Lookup::Miss(_)));
         }
     }
 
     #[test]
     fn lines_of_fields_are_not_mistaken_for_each_other() {
-        let reuse = ResponseCache::new(64 * 1024);
+        let cache = ResponseCache::new(64 * 1024);
         let names = ["a", "b"].map(|name| HeaderName::try_from(name).unwrap());
-        assert!(!reuse.covers(0, &names));
+        assert!(!cache.has_vary_fields(0, &names));
         let keys = [
             &[][..],
             &[("a", "")],
@@ -587,24 +609,24 @@ mod tests {
                 fields.append(name, value.parse().unwrap());
             }
             let lines = |name: &HeaderName| fields.get_all(name).iter().map(HeaderValue::as_bytes);
-            let cache_key = reuse.cache_key(&Method::GET, "/", lines);
+            let cache_key = cache.cache_key(&Method::GET, "/", lines);
             cache_key.unwrap().bytes
         });
-        for (place, cache_key) in keys.iter().enumerate() {
-            assert!(!keys[..place].contains(cache_key), "{place}");
+        for (index, cache_key) in keys.iter().enumerate() {
+            assert!(!keys[..index].contains(cache_key), "{index}");
         }
     }
 
     #[tokio::test]
     async fn however_many_questions_there_are_what_is_remembered_has_a_bound() {
         const MOST_BYTES: usize = 64 * 1024;
-        let reuse = ResponseCache::new(MOST_BYTES);
-        assert!(!reuse.covers(0, &["range".parse().unwrap()]));
+        let cache = ResponseCache::new(MOST_BYTES);
+        assert!(!cache.has_vary_fields(0, &["range".parse().unwrap()]));
         for turn in 0..2000 {
-            let cache_key = cache_key(&reuse, &format!("/{turn}"), None);
-            fill(&reuse, &cache_key, of(Access::Public)).await;
-            assert!(reuse.bytes() <= MOST_BYTES);
+            let cache_key = cache_key(&cache, &format!("/{turn}"), None);
+            fill(&cache, &cache_key, of(Access::Public)).await;
+            assert!(cache.bytes() <= MOST_BYTES);
         }
-        assert!(reuse.bytes() > MOST_BYTES / 2);
+        assert!(cache.bytes() > MOST_BYTES / 2);
     }
 }

@@ -8,7 +8,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-/// Settings of the guest. Keys of the TOML file are the fields' names, with `-` for `_`. The guest has a default for each.
+/// Settings of the guest. The TOML file uses the names of the fields, with `-` for `_`. The guest has a default for
+/// each.
 ///
 /// ```
 /// use millpond::Config;
@@ -42,10 +43,10 @@ pub struct Config {
 #[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
 #[non_exhaustive]
 pub struct Cors {
-    /// Origins whose pages may read responses, as in `https://a.example`. Default: every origin.
+    /// Origins whose pages may read responses, as in `https://a.example`. Default: all origins.
     pub origins: Option<Vec<Origin>>,
-    /// Lifetime of a preflight response. Default: a day.
-    pub max_age: Option<Age>,
+    /// Lifetime of a preflight response. Default: one day.
+    pub max_age: Option<WholeSeconds>,
 }
 
 /// Values of response headers. An empty value omits the header.
@@ -54,11 +55,11 @@ pub struct Cors {
 #[non_exhaustive]
 pub struct Headers {
     /// `Timing-Allow-Origin`. Default: `*`.
-    pub timing_allow_origin: Option<FieldText>,
+    pub timing_allow_origin: Option<FieldValue>,
     /// `Cross-Origin-Resource-Policy`. Default: `cross-origin`.
-    pub cross_origin_resource_policy: Option<FieldText>,
+    pub cross_origin_resource_policy: Option<FieldValue>,
     /// `Content-Security-Policy` of types that can run scripts in a browser. Default: a sandbox.
-    pub content_security_policy: Option<FieldText>,
+    pub content_security_policy: Option<FieldValue>,
 }
 
 /// Directives for caches.
@@ -67,11 +68,11 @@ pub struct Headers {
 #[non_exhaustive]
 pub struct Cache {
     /// `Cache-Control` of media by content id. Default: a year, immutable.
-    pub content: Option<FieldText>,
+    pub content: Option<FieldValue>,
     /// `Cache-Control` of named files. Default: `public, no-cache`.
-    pub files: Option<FieldText>,
+    pub files: Option<FieldValue>,
     /// Lifetime of the response that media does not exist. Default: 5 seconds.
-    pub negative_ttl: Option<Age>,
+    pub negative_ttl: Option<WholeSeconds>,
 }
 
 /// Path under which named files are served: `/`, or segments without a `/` at the end.
@@ -79,80 +80,80 @@ pub struct Cache {
 #[serde(try_from = "String")]
 pub struct MountPath(Arc<str>);
 
-/// The text is no path to serve files under.
+/// The text is not a valid mount path.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
     "a mount path begins with `/`, has no `?`, `#`, `%` or space, and is neither `/api/media`, where media \
      is served by its content, nor beneath it"
 )]
-pub struct NotAPath;
+pub struct InvalidMountPath;
 
-/// A web origin: scheme, host and port, nothing behind.
+/// A web origin: scheme, host and port (RFC 6454).
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(try_from = "String")]
 pub struct Origin(String);
 
-/// The text is no origin.
+/// The text is not an origin.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
     "an origin is `scheme://host` or `scheme://host:port`, in lower case, with nothing behind it"
 )]
-pub struct NotAnOrigin;
+pub struct InvalidOrigin;
 
-/// A field's value (RFC 9110 section 5.5).
+/// Value of a field (RFC 9110 section 5.5).
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(try_from = "String")]
-pub struct FieldText(String);
+pub struct FieldValue(String);
 
-/// The text can be no field's value.
+/// The text is not a valid field value.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("a field's value is visible ASCII and spaces")]
-pub struct NotAFieldValue;
+pub struct InvalidFieldValue;
 
-/// A time in whole seconds, as in `5s`, `10m`, `1d`.
+/// Duration in whole seconds, as in `5s`, `10m`, `1d`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(try_from = "String")]
-pub struct Age(u32);
+pub struct WholeSeconds(u32);
 
-/// The text is no time in whole seconds.
+/// The text is not a duration.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("a time is a number with a unit, as in `5s`, `10m` or `1d`")]
-pub struct NotAnAge;
+pub struct InvalidDuration;
 
-/// Keys that signed URLs are made with. They are shown by nothing: not by `Debug`, not by an error.
+/// Keys that sign URLs. `Debug` and errors do not show the secrets.
 #[derive(Clone, Default, Deserialize)]
 #[serde(try_from = "std::collections::BTreeMap<String, String>")]
 pub struct SigningKeys(Vec<Key>);
 
-/// A signing key cannot be used.
+/// The text is not a valid signing key.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
     "a signing key has an id of letters, digits, `-` and `_`, and 16 bytes or more in hexadecimal"
 )]
-pub struct NotAKey;
+pub struct InvalidSigningKey;
 
-/// A configuration that cannot be used, and where it is wrong.
+/// The error of a configuration file.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ConfigError {
     /// The file cannot be read.
     #[error("cannot read the configuration {}", path.display())]
     Read {
-        /// The file.
+        /// Path of the file.
         path: PathBuf,
-        /// Why.
+        /// The system's error.
         source: std::io::Error,
     },
-    /// Something in it is wrong.
+    /// A value or a key of the file is invalid.
     #[error("{}:{line}: {field}: {message}", path.display())]
-    Wrong {
-        /// The file.
+    Invalid {
+        /// Path of the file.
         path: PathBuf,
-        /// The line, counted from 1.
+        /// Line, counted from 1.
         line: usize,
-        /// The field that stands there, or what else does.
+        /// Field at that place, or the text of the line.
         field: String,
-        /// What is wrong with it.
+        /// Description of the error.
         message: String,
     },
 }
@@ -161,7 +162,8 @@ impl Config {
     /// Reads a TOML file.
     ///
     /// # Errors
-    /// [`ConfigError`], which names file, line and field.
+    /// [`ConfigError::Read`] if the file cannot be read, and [`ConfigError::Invalid`] with the line and the field if a
+    /// value is invalid.
     pub fn from_file(path: &Path) -> Result<Self, ConfigError> {
         let text = std::fs::read_to_string(path).map_err(|source| ConfigError::Read {
             path: path.to_owned(),
@@ -173,8 +175,8 @@ impl Config {
             let line = before.matches('\n').count() + 1;
             let content = text.lines().nth(line - 1).unwrap_or_default();
             let field = content.split('=').next().unwrap_or_default().trim();
-            // A value is not told: it may be a secret.
-            ConfigError::Wrong {
+            // The value may be a secret, so the error does not include it.
+            ConfigError::Invalid {
                 path: path.to_owned(),
                 line,
                 field: field.to_owned(),
@@ -190,9 +192,9 @@ impl Config {
     }
 
     /// Returns the settings for the guest.
-    pub(crate) fn settings(&self) -> Settings {
-        let text = |text: &Option<FieldText>| text.as_ref().map(|text| text.0.clone());
-        let seconds = |age: Option<Age>| age.map(|age| age.0);
+    pub(crate) fn settings(&self) -> GuestSettings {
+        let text = |text: &Option<FieldValue>| text.as_ref().map(|text| text.0.clone());
+        let seconds = |age: Option<WholeSeconds>| age.map(|age| age.0);
         let origins = self.cors.origins.as_ref();
         let typed = settings::Settings {
             mount_path: Some(self.mount_path().to_owned()),
@@ -207,41 +209,41 @@ impl Config {
             negative_ttl_s: seconds(self.cache.negative_ttl),
         };
         let pairs = typed.to_pairs().into_iter();
-        Settings {
+        GuestSettings {
             pairs: pairs.map(|(key, value)| (key.to_owned(), value)).collect(),
             typed,
             signing_keys: self.signing_keys.clone(),
-            has_told_of_no_key: AtomicBool::new(false),
+            has_warned_of_no_key: AtomicBool::new(false),
         }
     }
 }
 
-/// The settings: typed for a guest of the interface, as text by key for a component of `wasi:http`.
-pub(crate) struct Settings {
+/// Settings in both forms: typed for `millpond:media/settings`, and as text by key for `wasi:config`.
+pub(crate) struct GuestSettings {
     typed: settings::Settings,
     pairs: Vec<(String, String)>,
     signing_keys: SigningKeys,
-    /// Whether the log has it that there is private media and no key.
-    has_told_of_no_key: AtomicBool,
+    /// Whether the log has a warning that there is private media and no key.
+    has_warned_of_no_key: AtomicBool,
 }
 
-impl Settings {
-    /// Settings without secrets.
+impl GuestSettings {
+    /// Settings without the signing keys.
     pub(crate) fn typed(&self) -> &settings::Settings {
         &self.typed
     }
 
-    /// Keys that sign URLs.
+    /// Signing keys.
     pub(crate) fn signing_keys(&self) -> &[Key] {
         &self.signing_keys.0
     }
 
-    /// Settings without secrets, as text by key.
+    /// Settings without the signing keys, as text by key.
     pub(crate) fn pairs(&self) -> &[(String, String)] {
         &self.pairs
     }
 
-    /// Returns a setting as text. It may be a secret.
+    /// Returns a setting as text. The signing keys are one of them.
     pub(crate) fn get(&self, key: &str) -> Option<String> {
         if key == SIGNING_KEYS {
             return Some(self.signing_keys.to_text());
@@ -250,9 +252,10 @@ impl Settings {
         found.map(|(_, value)| value.clone())
     }
 
-    /// Logs once that private media was requested while there is no key to sign URLs with.
-    pub(crate) fn asked_for_private(&self) {
-        if self.signing_keys.is_empty() && !self.has_told_of_no_key.swap(true, Ordering::Relaxed) {
+    /// Warns once if private media is requested and there is no signing key.
+    pub(crate) fn warn_of_private_without_key(&self) {
+        if self.signing_keys.is_empty() && !self.has_warned_of_no_key.swap(true, Ordering::Relaxed)
+        {
             tracing::warn!(
                 "private media was requested, but nobody can get it: there are no signing keys in the configuration"
             );
@@ -261,17 +264,17 @@ impl Settings {
 }
 
 impl SigningKeys {
-    /// Reads `<id>:<secret in hexadecimal>`, with a space or a comma between them.
+    /// Parses `<id>:<secret in hexadecimal>`. Spaces or commas separate several keys.
     ///
     /// # Errors
-    /// [`NotAKey`].
-    pub fn parse(text: &str) -> Result<Self, NotAKey> {
+    /// [`InvalidSigningKey`], if a key has another form or its secret is shorter than 16 bytes.
+    pub fn parse(text: &str) -> Result<Self, InvalidSigningKey> {
         settings::parse_signing_keys(text)
             .map(SigningKeys)
-            .map_err(|_| NotAKey)
+            .map_err(|_| InvalidSigningKey)
     }
 
-    /// The key of that id, or the first one.
+    /// Returns the key with that id. `None` returns the first key.
     #[must_use]
     pub fn find(&self, id: Option<&str>) -> Option<&Key> {
         match id {
@@ -280,7 +283,7 @@ impl SigningKeys {
         }
     }
 
-    /// Whether there are none.
+    /// Returns whether there are no keys.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
@@ -294,11 +297,13 @@ impl SigningKeys {
 }
 
 impl TryFrom<std::collections::BTreeMap<String, String>> for SigningKeys {
-    type Error = NotAKey;
+    type Error = InvalidSigningKey;
 
-    fn try_from(keys: std::collections::BTreeMap<String, String>) -> Result<Self, NotAKey> {
+    fn try_from(
+        keys: std::collections::BTreeMap<String, String>,
+    ) -> Result<Self, InvalidSigningKey> {
         keys.iter()
-            .map(|(id, secret)| Key::parse(&format!("{id}:{secret}")).ok_or(NotAKey))
+            .map(|(id, secret)| Key::parse(&format!("{id}:{secret}")).ok_or(InvalidSigningKey))
             .collect::<Result<_, _>>()
             .map(SigningKeys)
     }
@@ -319,27 +324,27 @@ impl fmt::Debug for SigningKeys {
 }
 
 impl std::str::FromStr for MountPath {
-    type Err = NotAPath;
+    type Err = InvalidMountPath;
 
-    fn from_str(text: &str) -> Result<Self, NotAPath> {
+    fn from_str(text: &str) -> Result<Self, InvalidMountPath> {
         let plain = |c: char| c.is_ascii_graphic() && !matches!(c, '?' | '#' | '%' | '\\');
         if !text.starts_with('/') || !text.chars().all(plain) || text.contains("//") {
-            return Err(NotAPath);
+            return Err(InvalidMountPath);
         }
         let path = text.trim_end_matches('/');
-        // What lies there is looked for by its content, so that no file would ever be found.
+        // `/api/media` serves media by content id, so a named file beneath it would never be found.
         if matches!(path.strip_prefix("/api/media"), Some(rest) if rest.is_empty() || rest.starts_with('/'))
         {
-            return Err(NotAPath);
+            return Err(InvalidMountPath);
         }
         Ok(MountPath(if path.is_empty() { "/" } else { path }.into()))
     }
 }
 
 impl TryFrom<String> for MountPath {
-    type Error = NotAPath;
+    type Error = InvalidMountPath;
 
-    fn try_from(text: String) -> Result<Self, NotAPath> {
+    fn try_from(text: String) -> Result<Self, InvalidMountPath> {
         text.parse()
     }
 }
@@ -353,50 +358,50 @@ impl MountPath {
 }
 
 impl TryFrom<String> for Origin {
-    type Error = NotAnOrigin;
+    type Error = InvalidOrigin;
 
-    fn try_from(text: String) -> Result<Self, NotAnOrigin> {
-        let (scheme, authority) = text.split_once("://").ok_or(NotAnOrigin)?;
+    fn try_from(text: String) -> Result<Self, InvalidOrigin> {
+        let (scheme, authority) = text.split_once("://").ok_or(InvalidOrigin)?;
         let is_plain =
             |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || ".-+:[]".contains(c);
         let fits = |part: &str| !part.is_empty() && part.chars().all(is_plain);
         if fits(scheme) && fits(authority) {
             Ok(Origin(text))
         } else {
-            Err(NotAnOrigin)
+            Err(InvalidOrigin)
         }
     }
 }
 
 impl std::str::FromStr for Origin {
-    type Err = NotAnOrigin;
+    type Err = InvalidOrigin;
 
-    fn from_str(text: &str) -> Result<Self, NotAnOrigin> {
+    fn from_str(text: &str) -> Result<Self, InvalidOrigin> {
         text.to_owned().try_into()
     }
 }
 
-impl TryFrom<String> for FieldText {
-    type Error = NotAFieldValue;
+impl TryFrom<String> for FieldValue {
+    type Error = InvalidFieldValue;
 
-    fn try_from(text: String) -> Result<Self, NotAFieldValue> {
+    fn try_from(text: String) -> Result<Self, InvalidFieldValue> {
         let is_visible = |byte: u8| byte == b' ' || byte.is_ascii_graphic();
         if text.bytes().all(is_visible) && text.trim() == text {
-            Ok(FieldText(text))
+            Ok(FieldValue(text))
         } else {
-            Err(NotAFieldValue)
+            Err(InvalidFieldValue)
         }
     }
 }
 
-impl TryFrom<String> for Age {
-    type Error = NotAnAge;
+impl TryFrom<String> for WholeSeconds {
+    type Error = InvalidDuration;
 
-    fn try_from(text: String) -> Result<Self, NotAnAge> {
-        let duration = humantime::parse_duration(&text).map_err(|_| NotAnAge)?;
+    fn try_from(text: String) -> Result<Self, InvalidDuration> {
+        let duration = humantime::parse_duration(&text).map_err(|_| InvalidDuration)?;
         u32::try_from(duration.as_secs())
-            .map(Age)
-            .map_err(|_| NotAnAge)
+            .map(WholeSeconds)
+            .map_err(|_| InvalidDuration)
     }
 }
 
@@ -450,7 +455,7 @@ mod tests {
     #[test]
     fn files_are_not_served_where_media_is_by_its_content() {
         for text in ["/api/media", "/api/media/", "/api/media/files"] {
-            assert_eq!(text.parse::<MountPath>(), Err(NotAPath), "{text}");
+            assert_eq!(text.parse::<MountPath>(), Err(InvalidMountPath), "{text}");
             let config = read(&format!("mount-path = \"{text}\""));
             assert!(config.is_err(), "{text}");
         }
@@ -492,7 +497,7 @@ mod tests {
         ] {
             let error = read(text).unwrap_err();
             let said = error.to_string();
-            let ConfigError::Wrong {
+            let ConfigError::Invalid {
                 line: at,
                 field: of,
                 ..

@@ -1,14 +1,14 @@
-//! Failures of one request: how it ends by each, and the status that its client gets.
+//! Errors of a request, with their outcome and the response to the client.
 
 use crate::downstream::Rejection;
 use crate::head_size::HeadTooLarge;
 use crate::limits::Limit;
 use http::StatusCode;
 use http::header::{HeaderName, HeaderValue};
-use millpond_ledger::{Exceeded, Outcome, Overloaded};
+use millpond_ledger::{LimitExceeded, Outcome, Overloaded};
 use std::borrow::Cow;
 
-/// Why a request gets no answer of the guest's, or not all of it.
+/// The error of a request without a complete response of the guest.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum RequestError {
     #[error(transparent)]
@@ -18,7 +18,7 @@ pub(crate) enum RequestError {
     #[error(transparent)]
     Overloaded(#[from] Overloaded),
     #[error("all instances are in use")]
-    NoPlace,
+    NoInstance,
     #[error("limit reached: {0}")]
     Limited(Limit),
     #[error("the component trapped: {0}")]
@@ -26,22 +26,22 @@ pub(crate) enum RequestError {
     #[error("the component's response is invalid: {0}")]
     Invalid(#[from] InvalidResponse),
     #[error("the component returned no response")]
-    NoAnswer,
+    NoResponse,
     #[error("the component returned an error: {0}")]
-    OfHttp(String),
+    WasiHttp(String),
 }
 
-impl From<Exceeded> for RequestError {
-    fn from(exceeded: Exceeded) -> Self {
+impl From<LimitExceeded> for RequestError {
+    fn from(exceeded: LimitExceeded) -> Self {
         RequestError::Limited(exceeded.into())
     }
 }
 
 impl RequestError {
-    /// Why a call into an instance failed, and which limit that was the end of, if it was one.
-    pub(crate) fn of_trap(error: &wasmtime::Error, limit: Option<Limit>) -> Self {
+    /// Returns the error of a call into an instance. `limit` is the limit that caused it, if one did.
+    pub(crate) fn from_trap(error: &wasmtime::Error, limit: Option<Limit>) -> Self {
         if error.is::<wasmtime::PoolConcurrencyLimitError>() {
-            return RequestError::NoPlace;
+            return RequestError::NoInstance;
         }
         match limit {
             Some(limit) => RequestError::Limited(limit),
@@ -49,27 +49,27 @@ impl RequestError {
         }
     }
 
-    /// How the request ends by it.
+    /// Outcome of the request.
     pub(crate) fn outcome(&self) -> Outcome {
         match self {
             RequestError::HeadTooLarge(_)
             | RequestError::Rejected(_)
             | RequestError::Overloaded(_)
-            | RequestError::NoPlace => Outcome::Rejected,
+            | RequestError::NoInstance => Outcome::Rejected,
             RequestError::Limited(_) => Outcome::Limited,
             RequestError::Trapped(_)
             | RequestError::Invalid(_)
-            | RequestError::NoAnswer
-            | RequestError::OfHttp(_) => Outcome::Failed,
+            | RequestError::NoResponse
+            | RequestError::WasiHttp(_) => Outcome::Failed,
         }
     }
 
-    /// Whether the connection ends with the response.
+    /// Whether the connection closes after the response.
     pub(crate) fn closes(&self) -> bool {
         matches!(self, RequestError::Rejected(rejection) if rejection.closes)
     }
 
-    /// The status, and what a client is told: what to do about it, and nothing of the host's inside.
+    /// Status and message for the client. The message reveals nothing about the host.
     pub(crate) fn status(&self) -> (StatusCode, Cow<'static, str>) {
         let (status, message) = match self {
             RequestError::HeadTooLarge(HeadTooLarge::Target) => {
@@ -80,7 +80,7 @@ impl RequestError {
                 "Header fields too large",
             ),
             RequestError::Rejected(rejection) => (rejection.status, rejection.message),
-            RequestError::Overloaded(_) | RequestError::NoPlace => {
+            RequestError::Overloaded(_) | RequestError::NoInstance => {
                 (StatusCode::SERVICE_UNAVAILABLE, "Server is busy")
             }
             RequestError::Limited(limit) if limit.is_transient() => {
@@ -92,15 +92,15 @@ impl RequestError {
             }
             RequestError::Trapped(_)
             | RequestError::Invalid(_)
-            | RequestError::NoAnswer
-            | RequestError::OfHttp(_) => {
+            | RequestError::NoResponse
+            | RequestError::WasiHttp(_) => {
                 (StatusCode::INTERNAL_SERVER_ERROR, "Media component failed")
             }
         };
         (status, message.into())
     }
 
-    /// When to come again, where that makes sense (RFC 9110 section 10.2.3).
+    /// `Retry-After`, in seconds (RFC 9110 section 10.2.3). `None` if a retry is pointless.
     pub(crate) fn retry_after_seconds(&self) -> Option<u64> {
         match self {
             RequestError::Rejected(rejection) => rejection.retry_after_seconds,
@@ -109,7 +109,7 @@ impl RequestError {
     }
 }
 
-/// A guest's answer that cannot be sent.
+/// The error of a guest's response that cannot be sent.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum InvalidResponse {
     #[error("status {0} is not a final status")]
@@ -132,7 +132,7 @@ pub(crate) enum InvalidResponse {
     ContentNotAllowed(StatusCode),
 }
 
-/// An error and its causes in one line.
+/// Returns an error and its causes in one line.
 pub(crate) fn one_line(error: &wasmtime::Error) -> String {
     let causes: Vec<String> = error
         .chain()

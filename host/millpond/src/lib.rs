@@ -1,9 +1,16 @@
-//! Serves media from a WebAssembly component, with the memory of every request known, bounded and given back.
+//! Media server library. A WebAssembly component answers the requests, and the memory of every request is accounted
+//! for, limited and released.
 //!
-//! [`Millpond`] is a `tower` service. The life of a request is one function of it (in `service`): the request is charged to
-//! its ledger, admitted, and given an instance of its own by the engine, which asks the [`store`]. The response is
-//! checked, the instance freed, and the [`MediaBody`] streams. [`Limits`] says what a request may take,
-//! [`Accounts`] what is held right now, and [`Outcome`] how they ended.
+//! Start with [`Millpond`], which has an example. It is made of a component ([`Source`]), a store of media
+//! ([`Folder`](store::Folder)), a [`Config`] for the component, and [`Limits`].
+//!
+//! [`Millpond`] is a `tower` service. It charges each request to a ledger, admits it, and gives it an instance of its
+//! own, which opens media in a [`store`]. The instance is freed before the [`MediaBody`] of the response streams.
+//! [`Limits`] sets the maximum of each resource. The [`LedgerRegistry`] knows the memory in use, and the [`Outcome`] of
+//! the ended requests.
+//!
+//! The crate `millpond-server` drives the service over HTTP/1.1, HTTP/2 and TLS. Any other server that takes a `tower`
+//! service does too.
 
 #![deny(unsafe_code)]
 #![cfg_attr(
@@ -38,7 +45,7 @@ pub use media_service::MediaService;
 pub use memory_plan::{InsufficientMemory, MemoryPlan};
 pub use millpond_ledger as ledger;
 pub use millpond_ledger::{
-    ACCESS_LOG, Accounts, Budget, LiveRequest, Observer, Outcome, RequestCount, Route,
+    ACCESS_LOG, Budget, LedgerRegistry, LiveRequest, Observer, Outcome, RequestCount, Route,
     RouteSnapshot, Snapshot, heap, monitor,
 };
 pub use response_body::{ResponseBody, Segment, SegmentLimits};

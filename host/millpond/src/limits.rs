@@ -1,39 +1,38 @@
-//! Limits that differ from host to host, and how one that was met is called in responses, logs and metrics.
+//! Limits of a host, and the names of limits in responses, logs and metrics.
 
-use millpond_ledger::{Exceeded, Kind};
+use millpond_ledger::{Kind, LimitExceeded};
 use std::fmt;
 use std::time::Duration;
 
-/// All that the process may hold, in bytes, unless told otherwise.
+/// Default memory limit of the process, in bytes.
 pub const MEMORY_BYTES: usize = 1 << 30;
 
-/// All that one request may hold, in bytes, unless told otherwise: the embedded component takes 64 KiB, its
-/// stack four times as much, and the rest is for the buffers of a fast download.
+/// Default memory limit of a request, in bytes. The embedded component takes 64 KiB, and its stack four times as much.
+/// The rest is for the buffers of a fast download.
 pub const REQUEST_MEMORY_BYTES: usize = 1024 * 1024;
 
-/// CPU time of one request's instance: ten thousand times what the embedded component takes.
+/// Default CPU time of a request. The embedded component takes a ten-thousandth of it.
 pub const CPU: Duration = Duration::from_millis(200);
 
-/// Time from a request's admission to its response head, waiting included: a disk that does not answer for
-/// longer is out of order.
+/// Default time from the admission of a request to the head of its response. A disk that takes longer is out of order.
 pub const WALL: Duration = Duration::from_secs(10);
 
-/// Entries of a request's resource table, each of which may hold an open file. One request serves one
-/// representation; variants and playlists take a few.
+/// Default maximum number of entries in a request's resource table. An entry may hold an open file. A request serves
+/// one representation, and variants and playlists take a few.
 pub const HANDLES: usize = 64;
 
-/// Bytes that a request's instance makes the host copy out of it, over all its calls: a few kilobytes of
-/// head and as much again of JSON.
+/// Default maximum of bytes lifted from a request's instance, over all its calls. A response takes a few kilobytes of
+/// head and as much JSON.
 pub const LIFTED_BYTES: usize = 128 * 1024;
 
-/// Instances that may exist at one time where memory allows; further requests wait. An instance lives for
-/// microseconds, so this bounds what a burst takes and is seldom met.
+/// Default maximum number of instances. Further requests wait. An instance lives for microseconds, so a burst seldom
+/// reaches it.
 pub const CONCURRENT_INSTANCES: usize = 128;
 
-/// Answers that may be given again take so much together, in bytes, unless told otherwise: some two thousand.
-pub const REUSE_BYTES: usize = 4 * 1024 * 1024;
+/// Default size of the response cache, in bytes. About two thousand responses fit.
+pub const RESPONSE_CACHE_BYTES: usize = 4 * 1024 * 1024;
 
-/// The limits that differ from host to host.
+/// Limits of a host. The embedder sets them once, in [`Millpond::new`](crate::Millpond::new).
 ///
 /// ```
 /// use millpond::Limits;
@@ -48,21 +47,24 @@ pub const REUSE_BYTES: usize = 4 * 1024 * 1024;
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Limits {
-    /// All that the process may hold, and the kernel on its behalf, in bytes.
+    /// Maximum memory of the process, including the kernel's memory for it, in bytes. [`MemoryPlan`](crate::MemoryPlan)
+    /// partitions it.
     pub memory_bytes: usize,
-    /// All that one request may hold, in bytes.
+    /// Maximum memory of one request, of all kinds together, in bytes.
     pub request_memory_bytes: usize,
-    /// CPU time of one request's instance.
+    /// Maximum CPU time of one request's instance. For `wasi:http`, it applies to each chunk of the body.
     pub cpu: Duration,
-    /// Time from a request's admission to its response head.
+    /// Maximum time from the admission of a request to the head of its response. For `wasi:http`, it also applies to
+    /// each chunk of the body.
     pub wall: Duration,
-    /// Entries of one request's resource table.
+    /// Maximum number of entries in a request's resource table, such as open objects and streams.
     pub handles: usize,
-    /// Bytes that one request's instance makes the host copy out of it.
+    /// Maximum of bytes lifted from a request's instance, over all its calls.
     pub lifted_bytes: usize,
-    /// Instances that exist at one time.
+    /// Maximum number of instances at one time. The memory limit may allow fewer.
     pub concurrent_instances: usize,
-    /// Maximum size of the response cache, in bytes, as far as the memory limit has room for it. 0 turns the cache off.
+    /// Maximum size of the response cache, in bytes. The memory limit may leave less room for it. 0 turns the cache
+    /// off.
     pub response_cache_bytes: usize,
 }
 
@@ -76,38 +78,38 @@ impl Default for Limits {
             handles: HANDLES,
             lifted_bytes: LIFTED_BYTES,
             concurrent_instances: CONCURRENT_INSTANCES,
-            response_cache_bytes: REUSE_BYTES,
+            response_cache_bytes: RESPONSE_CACHE_BYTES,
         }
     }
 }
 
-/// A limit that a request met.
+/// A limit that a request hit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum Limit {
-    /// The memory of the request, by the kind that would pass the limit; or a limit of that kind itself.
+    /// Memory of the request. The kind is the one whose charge would have exceeded it, or the one with a limit of its
+    /// own.
     #[error("{0}")]
     Memory(Kind),
-    /// Core instances, memories or tables, by count.
+    /// Number of core instances, memories or tables.
     #[error("instances")]
     Instances,
     /// CPU time.
     #[error("CPU time")]
     Cpu,
-    /// Time until the response head.
+    /// Time until the head of the response.
     #[error("time")]
     Wall,
 }
 
-impl From<Exceeded> for Limit {
-    fn from(exceeded: Exceeded) -> Self {
+impl From<LimitExceeded> for Limit {
+    fn from(exceeded: LimitExceeded) -> Self {
         Limit::Memory(exceeded.kind)
     }
 }
 
 impl Limit {
-    /// Whether the same request may go well a moment later. Time is short on a busy machine; what the others
-    /// count is the same each time.
+    /// Returns whether the same request may succeed later. Only limits of time depend on the load of the machine.
     #[must_use]
     pub fn is_transient(self) -> bool {
         matches!(self, Limit::Cpu | Limit::Wall)

@@ -1,4 +1,4 @@
-//! A host as a service: for any server by `tower`, and for millpond's own server, which asks for a little more.
+//! The service traits: `tower`'s for any server, and [`MediaService`] for millpond's own server.
 
 use crate::body::MediaBody;
 use crate::downstream::SimpleHead;
@@ -10,22 +10,22 @@ use std::future::Future;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
-/// A service that millpond's own server drives: a [`Millpond`], or one that a program has put around it.
+/// A service that millpond's own server drives: a [`Millpond`], or a program's service around one.
 ///
-/// A program's own one answers some requests itself, or changes responses on their way. It hands a request on with its
-/// extensions, since the connection is among them.
+/// Such a service may answer requests itself, or change responses. It has to pass a request's extensions on, because
+/// they contain the connection.
 pub trait MediaService: Clone + Send + Sync + Unpin + 'static {
     /// The body of its responses.
     type Body: ResponseBody;
 
-    /// The host, whose memory plan the server keeps to.
+    /// The host. The server keeps to its memory plan.
     fn millpond(&self) -> &Millpond;
 
-    /// Answers one request.
+    /// Responds to one request.
     fn serve(&self, request: Request<()>) -> impl Future<Output = Response<Self::Body>> + Send;
 
-    /// Answers a request from a cache, if that needs nothing to be waited for. The server writes such a response as it is.
-    /// A program's own service answers none so, unless it says otherwise.
+    /// Returns a response from the cache, if that needs no waiting. The server sends it unchanged. The default is
+    /// `None`.
     fn try_cached(&self, head: &impl SimpleHead) -> Option<CachedResponse> {
         let _ = head;
         None

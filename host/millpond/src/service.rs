@@ -1,23 +1,24 @@
-//! The service: the life of one request, from its head to its body, as one function with its phases in order.
+//! The service: the life of a request from its head to its body, as one function.
 
-use crate::body::{MediaBody, Part};
+use crate::body::{BodyPart, MediaBody};
 use crate::cache::{Lookup, ResponseCache, StoredResponse};
-use crate::config::{Config, Settings};
+use crate::config::{Config, GuestSettings};
 use crate::downstream::{Downstream, Exchange, SimpleHead};
 use crate::engine::component::{ComponentError, Inspection, Source};
-use crate::engine::limited::{Limited, limit_of};
-use crate::engine::media::response::{self, Checked};
+use crate::engine::media::response::{self, CheckedResponse};
 use crate::engine::media::{MediaGuestPre, StoreData, serve};
 use crate::engine::pool::POOL_SLOT_BYTES;
 use crate::engine::resource_limiter::InstanceLimiter;
+use crate::engine::store_limits::{LimitedStore, limit_of};
 #[cfg(feature = "wasi-http")]
 use crate::engine::wasi_http::{HttpGuest, HttpState};
-use crate::engine::{Guest, Runtime};
+use crate::engine::{ComponentEngine, LinkedGuest};
 use crate::error::RequestError;
-use crate::head_size::{self, held_by_fields, held_by_request, target};
+use crate::head_size::{self, fields_memory_bytes, request_head_memory_bytes, target};
 use crate::limits::{Limit, Limits};
 use crate::memory_plan::{
-    ALLOCATOR_PART, ANSWER_BYTES, CLIENT_TABLES_BYTES, LOG_QUEUE_BYTES, MemoryPlan, RESPONSE_BYTES,
+    ALLOCATOR_SHARE_OF_MEMORY, CLIENT_TABLES_BYTES, LOG_QUEUE_BYTES, MemoryPlan, RESPONSE_BYTES,
+    RESPONSE_RESERVATION_BYTES,
 };
 use crate::store::{DynMediaStore, MediaStore};
 use bytes::Bytes;
@@ -26,8 +27,8 @@ use http::{Method, Request, Response};
 use millpond_format::timestamp_ns;
 use millpond_ledger::monitor::MemorySources;
 use millpond_ledger::{
-    AccessLogEntry, Accounts, Budget, Charge, Exceeded, Kind, Ledger, Overloaded, Owner, heap,
-    process,
+    AccessLogEntry, Budget, Charge, Kind, Ledger, LedgerRegistry, LimitExceeded, Overloaded, Owner,
+    heap, process,
 };
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -35,17 +36,18 @@ use std::time::SystemTime;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, timeout, timeout_at};
 
-/// Longest wait for room.
+/// Maximum time that a request waits for memory and an instance.
 const ADMISSION_WAIT: std::time::Duration = std::time::Duration::from_secs(1);
 
-/// A host with one component and one store of media, as a `tower` service: `http` requests in, `http` responses out.
+/// A host with one component and one media store, as a `tower` service.
 ///
-/// Cloning is cheap and shares everything. The embedder serves the responses to the end or drops them; a
-/// dropped response, or a dropped response future, frees all that the request held, at once. What a request's
-/// content holds is not read: the embedder sees to it that the next request is not looked for in it.
+/// Clones share the host. The embedder sends each response to the end, or drops it. Dropping a response, or the future
+/// of one, frees the memory of its request at once.
 ///
-/// It answers `/api/media/<id>` and what lies beneath [`Config::mount_path`]; a router that takes a prefix off the path
-/// before it asks sees to it that these are left. It needs a tokio runtime with a timer.
+/// The service answers `/api/media/<id>` and the paths beneath [`Config::mount_path`]. A router must not remove these
+/// prefixes. The service ignores the content of requests, so the server has to skip it before it reads the next request.
+///
+/// The service needs a tokio runtime with a timer.
 ///
 /// ```
 /// use http_body_util::BodyExt;
@@ -64,42 +66,42 @@ const ADMISSION_WAIT: std::time::Duration = std::time::Duration::from_secs(1);
 /// assert_eq!(response.headers()["content-type"], "image/png");
 /// assert_eq!(response.into_body().collect().await?.to_bytes(), "PNG");
 ///
-/// // Now that the answer has ended, no request holds anything.
-/// millpond.accounts().idle().await;
-/// assert_eq!(millpond.accounts().survey().total().total(), 0);
+/// // The response has ended, so no request holds any memory.
+/// millpond.registry().idle().await;
+/// assert_eq!(millpond.registry().snapshot().total().total(), 0);
 /// # Ok(())
 /// # }
 /// ```
 #[derive(Clone)]
 pub struct Millpond {
-    shared: Arc<Shared>,
+    state: Arc<ServiceState>,
 }
 
-struct Shared {
-    runtime: Runtime,
+struct ServiceState {
+    engine: ComponentEngine,
     inspection: Inspection,
     media: Arc<dyn DynMediaStore>,
-    settings: Arc<Settings>,
+    settings: Arc<GuestSettings>,
     limits: Limits,
-    accounts: Arc<Accounts>,
-    bound: MemoryPlan,
+    registry: Arc<LedgerRegistry>,
+    plan: MemoryPlan,
     budget: Arc<Budget>,
     instances: Arc<Semaphore>,
-    /// None where each request is answered by an instance.
+    /// `None` if the response cache is off.
     cache: Option<ResponseCache>,
 }
 
-/// No instance can be made, and why.
+/// The error of a probe: no instance of the component can be made.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("no instance of the component can be made: {0}")]
 pub struct ProbeError(String);
 
 impl Millpond {
-    /// Compiles the component and makes everything ready for the first request. It takes some tens of milliseconds the
-    /// first time, and blocks.
+    /// Compiles the component, and prepares the host for its first request. It blocks, for some tens of milliseconds
+    /// the first time.
     ///
     /// # Errors
-    /// [`ComponentError`], when the component cannot be served from.
+    /// [`ComponentError`], if the component cannot be served or the memory limit is too low.
     pub fn new(
         source: &Source,
         store: impl MediaStore,
@@ -107,143 +109,148 @@ impl Millpond {
         limits: Limits,
     ) -> Result<Self, ComponentError> {
         let settings = Arc::new(config.settings());
-        let runtime = Runtime::new(source, &limits, store.folder(), &settings)?;
-        // What the process has by now, its component compiled, is what it has without a request.
-        let own_bytes = process::own_bytes() + LOG_QUEUE_BYTES;
+        let engine = ComponentEngine::new(source, &limits, store.folder(), &settings)?;
+        // With the component compiled, the process has the memory that it takes without a request.
+        let baseline_bytes = process::baseline_bytes() + LOG_QUEUE_BYTES;
         let files = process::open_files_limit();
-        let store_bytes = store.kept_bytes().most;
-        let bound =
-            MemoryPlan::partition(limits.memory_bytes, own_bytes, store_bytes, files, &limits)?;
-        let cache_bytes = bound.kept_bytes - store_bytes;
-        // The other half is for whoever does not wait.
-        store.limit_waiting(bound.instances / 2);
+        let store_bytes = store.cache_usage().max_bytes;
+        let plan = MemoryPlan::partition(
+            limits.memory_bytes,
+            baseline_bytes,
+            store_bytes,
+            files,
+            &limits,
+        )?;
+        let cache_bytes = plan.cache_bytes - store_bytes;
+        // The other half of the instances is for requests that do not wait.
+        store.limit_waiting(plan.instances / 2);
         Ok(Millpond {
-            shared: Arc::new(Shared {
-                inspection: runtime.inspect(source),
-                runtime,
+            state: Arc::new(ServiceState {
+                inspection: engine.inspect(source),
+                engine,
                 media: Arc::new(store),
                 settings,
                 limits,
-                accounts: Arc::default(),
-                bound,
-                budget: Arc::new(Budget::new(bound.answers_bytes)),
-                instances: Arc::new(Semaphore::new(bound.instances)),
+                registry: Arc::default(),
+                plan,
+                budget: Arc::new(Budget::new(plan.responses_bytes)),
+                instances: Arc::new(Semaphore::new(plan.instances)),
                 cache: (cache_bytes > 0).then(|| ResponseCache::new(cache_bytes)),
             }),
         })
     }
 
-    /// The component that is served from.
+    /// The component.
     #[must_use]
     pub fn component(&self) -> &Inspection {
-        &self.shared.inspection
+        &self.state.inspection
     }
 
-    /// The limits of each request.
+    /// Limits of the host.
     #[must_use]
     pub fn limits(&self) -> &Limits {
-        &self.shared.limits
+        &self.state.limits
     }
 
-    /// The bound of the whole process, and what it is made of.
+    /// Partition of the process's memory limit.
     #[must_use]
-    pub fn bound(&self) -> &MemoryPlan {
-        &self.shared.bound
+    pub fn memory_plan(&self) -> &MemoryPlan {
+        &self.state.plan
     }
 
-    /// Memory of the caches now.
+    /// Memory of the caches.
     #[must_use]
     pub fn cache_bytes(&self) -> CacheBytes {
         CacheBytes {
-            files: self.shared.media.kept_bytes().now,
-            responses: self.shared.cache.as_ref().map_or(0, ResponseCache::bytes),
+            files: self.state.media.cache_usage().used_bytes,
+            responses: self.state.cache.as_ref().map_or(0, ResponseCache::bytes),
         }
     }
 
-    /// Why the store can open nothing just now, if that is so ([`MediaStore::unavailable`]).
+    /// Reason for which the store cannot open anything now ([`MediaStore::unavailable`]).
     #[must_use]
     pub fn store_unavailable(&self) -> Option<String> {
-        self.shared.media.unavailable()
+        self.state.media.unavailable()
     }
 
-    /// What answers in progress reserve from.
+    /// Budget that responses in progress reserve from.
     #[must_use]
     pub fn budget(&self) -> &Arc<Budget> {
-        &self.shared.budget
+        &self.state.budget
     }
 
-    /// What requests hold right now, and how the ended ones ended.
+    /// Registry of the ledgers, with the counts of ended requests.
     #[must_use]
-    pub fn accounts(&self) -> &Arc<Accounts> {
-        &self.shared.accounts
+    pub fn registry(&self) -> &Arc<LedgerRegistry> {
+        &self.state.registry
     }
 
-    /// Makes an instance as for a request and frees it again, without asking it anything: what tells before
-    /// the first request that there can be one.
+    /// Makes an instance as for a request, and frees it without a call. A success before the first request shows that
+    /// the component works.
     ///
     /// # Errors
-    /// [`ProbeError`], when the component traps at its start, meets a limit, or finds no room.
+    /// [`ProbeError`], if the component traps at its start, hits a limit, or does not fit into memory.
     pub async fn probe(&self) -> Result<(), ProbeError> {
-        let shared = &self.shared;
-        let limits = &shared.limits;
+        let state = &self.state;
+        let limits = &state.limits;
         let ledger = Ledger::new(
-            shared.accounts.ledgers(),
+            state.registry.live_ledgers(),
             Owner::Host,
             limits.request_memory_bytes,
         );
-        let unready = |error: RequestError| ProbeError(error.to_string());
-        let trapped = |error: wasmtime::Error, meter: &InstanceLimiter| {
-            unready(RequestError::of_trap(&error, limit_of(&error, meter)))
+        let probe_error = |error: RequestError| ProbeError(error.to_string());
+        let trapped = |error: wasmtime::Error, limiter: &InstanceLimiter| {
+            probe_error(RequestError::from_trap(&error, limit_of(&error, limiter)))
         };
-        let too_slow = |_| unready(RequestError::Limited(Limit::Wall));
-        match shared.runtime.guest() {
-            Guest::Media(guest) => {
-                let store = shared.store(&ledger);
-                let mut store = store.map_err(|error| unready(error.into()))?;
-                let made = timeout(limits.wall, guest.instantiate_async(&mut store)).await;
-                let made = made.map_err(too_slow)?;
-                made.map_err(|error| trapped(error, store.data().meter()))?;
+        let too_slow = |_| probe_error(RequestError::Limited(Limit::Wall));
+        match state.engine.guest() {
+            LinkedGuest::Media(guest) => {
+                let store = state.store(&ledger);
+                let mut store = store.map_err(|error| probe_error(error.into()))?;
+                let instantiated = timeout(limits.wall, guest.instantiate_async(&mut store)).await;
+                let instantiated = instantiated.map_err(too_slow)?;
+                instantiated.map_err(|error| trapped(error, store.data().limiter()))?;
             }
             #[cfg(feature = "wasi-http")]
-            Guest::Http(guest) => {
-                let store = shared.http_store(guest, &ledger);
-                let mut store = store.map_err(|error| unready(error.into()))?;
-                let made = timeout(limits.wall, guest.probe(&mut store)).await;
-                let made = made.map_err(too_slow)?;
-                made.map_err(|error| trapped(error, store.data().meter()))?;
+            LinkedGuest::Http(guest) => {
+                let store = state.http_store(guest, &ledger);
+                let mut store = store.map_err(|error| probe_error(error.into()))?;
+                let instantiated = timeout(limits.wall, guest.probe(&mut store)).await;
+                let instantiated = instantiated.map_err(too_slow)?;
+                instantiated.map_err(|error| trapped(error, store.data().limiter()))?;
             }
         }
         Ok(())
     }
 
-    /// Answers one request.
+    /// Responds to one request.
     pub async fn serve<B>(&self, request: Request<B>) -> Response<MediaBody> {
         let (head, _content) = request.into_parts();
-        let accounts = Arc::clone(&self.shared.accounts);
-        let limit_bytes = self.shared.limits.request_memory_bytes;
+        let registry = Arc::clone(&self.state.registry);
+        let limit_bytes = self.state.limits.request_memory_bytes;
         let target = head.uri.path_and_query();
         let target = target.map_or("", |target| target.as_str());
-        let mut record = AccessLogEntry::new(&head.method, target, accounts, limit_bytes);
-        // On a connection of ours, what the kernel keeps for the response is the request's too.
+        let mut log_entry = AccessLogEntry::new(&head.method, target, registry, limit_bytes);
+        // On millpond's own server, the kernel's memory for the response is charged to the request.
         let exchange = head.extensions.get::<Exchange>();
         let mut downstream = exchange.map(|Exchange(exchange)| {
-            Arc::clone(exchange).begin_response(record.route(), &record.ledger().handle())
+            Arc::clone(exchange).begin_response(log_entry.route(), &log_entry.ledger().handle())
         });
         let mut is_last = downstream
             .as_ref()
             .is_some_and(|downstream| downstream.is_last());
         let (mut response, charge) = match self
-            .shared
-            .answer(&head, downstream.as_deref_mut(), &mut record)
+            .state
+            .respond(&head, downstream.as_deref_mut(), &mut log_entry)
             .await
         {
-            Ok(answered) => answered,
+            Ok(responded) => responded,
             Err(error) => {
-                record.finish_with(error.outcome(), error.to_string());
+                log_entry.finish_with(error.outcome(), error.to_string());
                 is_last |= error.closes();
                 let response = error_response(&error);
-                let mut charge = record.ledger().empty_charge(Kind::Response);
-                // It is small, and has to be told even where there is no room for it.
+                let mut charge = log_entry.ledger().empty_charge(Kind::Response);
+                // The response is small, and has to be sent even if the request's memory is used up.
                 let _ = charge.resize(response_bytes(&response));
                 (response, charge)
             }
@@ -255,74 +262,74 @@ impl Millpond {
         if head.method == Method::HEAD {
             response.body_mut().clear();
         }
-        record.answered(response.status());
-        response.map(|parts| MediaBody::new(parts, charge, downstream, record))
+        log_entry.set_status(response.status());
+        response.map(|parts| MediaBody::new(parts, charge, downstream, log_entry))
     }
 }
 
 impl Millpond {
-    /// Answers a request from the cache, if that needs nothing to be waited for. `None` otherwise: the request goes the
-    /// usual way then, as if nobody had looked.
+    /// Returns a response from the cache, if that needs no waiting. After `None` the caller serves the request as
+    /// usual, and nothing has been counted.
     pub(crate) fn try_cached(&self, head: &impl SimpleHead) -> Option<CachedResponse> {
-        let shared = &self.shared;
-        let cache = shared.cache.as_ref()?;
+        let state = &self.state;
+        let cache = state.cache.as_ref()?;
         let (method, target) = (head.method(), head.target());
         let cache_key = cache.cache_key(method, target, |name| head.lines(name))?;
         let answer = cache.try_look_up(&cache_key)?;
-        let written = answer.written()?;
-        let room = shared.budget.try_reserve(ANSWER_BYTES)?;
-        let accounts = Arc::clone(&shared.accounts);
+        let encoded = answer.encoded()?;
+        let reservation = state.budget.try_reserve(RESPONSE_RESERVATION_BYTES)?;
+        let registry = Arc::clone(&state.registry);
         let owner = Owner::Request {
             method: method.clone(),
             route: Arc::clone(answer.route()),
         };
-        let limit_bytes = shared.limits.request_memory_bytes;
-        let ledger = Ledger::new(accounts.ledgers(), owner, limit_bytes);
+        let limit_bytes = state.limits.request_memory_bytes;
+        let ledger = Ledger::new(registry.live_ledgers(), owner, limit_bytes);
         let charge = |kind, bytes| ledger.charge(kind, bytes).ok();
         let of_head = charge(Kind::Head, head.held_bytes())?;
-        let of_response = charge(Kind::Response, written.response_bytes())?;
-        let parts = answer.parts_now(&shared.media, &ledger.handle())?.ok()?;
-        let content = written.content(parts, method)?;
+        let of_response = charge(Kind::Response, encoded.response_bytes())?;
+        let parts = answer.try_parts(&state.media, &ledger.handle())?.ok()?;
+        let content = encoded.content(parts, method)?;
         let of_content = charge(Kind::Buffers, content.len())?;
-        // Until here nothing was counted; from here on it is answered.
-        ledger.keep(room);
+        // From here on, the request is counted and answered.
+        ledger.keep(reservation);
         let route = Arc::clone(answer.route());
-        let mut record = AccessLogEntry::on(ledger, route, method, target, accounts);
-        record.cache_hit();
-        record.answered(answer.status());
+        let mut log_entry = AccessLogEntry::with_ledger(ledger, route, method, target, registry);
+        log_entry.cache_hit();
+        log_entry.set_status(answer.status());
         Some(CachedResponse {
-            head: written.head(),
+            head: encoded.head(),
             content,
-            record,
+            log_entry,
             _charges: [of_head, of_response, of_content],
         })
     }
 }
 
-/// A response from the cache, as it is written to a connection of HTTP/1.1.
+/// A response from the cache, encoded for HTTP/1.1.
 #[derive(Debug)]
 pub struct CachedResponse {
-    /// Its status line and fields, each with its end, but for `Date` and the empty line.
+    /// Status line and field lines, except `Date` and the empty line.
     pub head: Bytes,
-    /// Its content.
+    /// Content.
     pub content: Bytes,
-    /// The entry of its request in the access log.
-    pub record: AccessLogEntry,
+    /// Access log entry of the request.
+    pub log_entry: AccessLogEntry,
     _charges: [Charge; 3],
 }
 
-/// Memory of the caches, in bytes. It is kept between requests and belongs to none.
+/// Memory of the caches, in bytes. It belongs to no request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize)]
 #[non_exhaustive]
 pub struct CacheBytes {
-    /// The store's open files, with their metadata and the content of small ones.
+    /// Open file cache of the store: files, metadata, and the content of small files.
     pub files: usize,
-    /// The response cache.
+    /// Response cache.
     pub responses: usize,
 }
 
 impl CacheBytes {
-    /// The sum.
+    /// Sum of both caches.
     #[must_use]
     pub fn total(&self) -> usize {
         self.files + self.responses
@@ -332,40 +339,42 @@ impl CacheBytes {
 impl std::fmt::Debug for Millpond {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Millpond")
-            .field("component", &self.shared.inspection.name)
-            .field("limits", &self.shared.limits)
-            .field("bound", &self.shared.bound)
+            .field("component", &self.state.inspection.name)
+            .field("limits", &self.state.limits)
+            .field("bound", &self.state.plan)
             .finish_non_exhaustive()
     }
 }
 
-/// What a response takes beside the files that it is made of, in bytes.
-fn response_bytes(response: &Response<Vec<Part>>) -> usize {
+/// Memory of a response without its files, in bytes.
+fn response_bytes(response: &Response<Vec<BodyPart>>) -> usize {
     let parts = response.body().iter().map(|part| match part {
-        Part::Bytes(bytes) => size_of::<Part>() + bytes.len(),
-        Part::Stream(_) | Part::StreamingInstance { .. } => size_of::<Part>(),
+        BodyPart::Bytes(bytes) => size_of::<BodyPart>() + bytes.len(),
+        BodyPart::Stream(_) | BodyPart::StreamingInstance { .. } => size_of::<BodyPart>(),
     });
-    held_by_fields(response.headers()) + parts.sum::<usize>()
+    fields_memory_bytes(response.headers()) + parts.sum::<usize>()
 }
 
-impl Shared {
-    async fn answer(
+impl ServiceState {
+    async fn respond(
         &self,
         head: &http::request::Parts,
         downstream: Option<&mut (dyn Downstream + 'static)>,
-        record: &mut AccessLogEntry,
-    ) -> Result<(Response<Vec<Part>>, Charge), RequestError> {
+        log_entry: &mut AccessLogEntry,
+    ) -> Result<(Response<Vec<BodyPart>>, Charge), RequestError> {
         head_size::check(head)?;
         let mut client = None;
         if let Some(downstream) = downstream {
             downstream.admit(head)?;
             client = Some(downstream.client(&head.headers));
         }
-        let _head = record.ledger().charge(Kind::Head, held_by_request(head))?;
+        let _head = log_entry
+            .ledger()
+            .charge(Kind::Head, request_head_memory_bytes(head))?;
         let deadline = Instant::now() + self.limits.wall;
 
-        match self.runtime.guest() {
-            Guest::Media(guest) => {
+        match self.engine.guest() {
+            LinkedGuest::Media(guest) => {
                 let mut guard = None;
                 if let Some(cache) = &self.cache
                     && let Some(cache_key) =
@@ -373,8 +382,8 @@ impl Shared {
                 {
                     match cache.look_up(&cache_key, self.limits.wall).await {
                         Lookup::Hit(answer) => {
-                            match self.answer_again(&answer, deadline, record).await? {
-                                Some(answered) => return Ok(answered),
+                            match self.serve_stored(&answer, deadline, log_entry).await? {
+                                Some(responded) => return Ok(responded),
                                 None => cache.invalidate(&cache_key, &answer),
                             }
                         }
@@ -382,55 +391,68 @@ impl Shared {
                         Lookup::Bypass => {}
                     }
                 }
-                let is_first = guard.is_some();
-                // In a box, so that an answer which is given again does not move the state of all this about.
-                let asked = Box::pin(async {
-                    let place = self.admit(record).await?;
-                    self.ask(guest, head, client, place, (deadline, is_first), record)
-                        .await
+                let may_be_stored = guard.is_some();
+                // Boxed, so that a cache hit does not move all this state.
+                let call = Box::pin(async {
+                    let permit = self.admit(log_entry).await?;
+                    self.call_media(
+                        guest,
+                        head,
+                        client,
+                        permit,
+                        (deadline, may_be_stored),
+                        log_entry,
+                    )
+                    .await
                 });
-                let asked = asked.await;
-                let (answered, reusable) = match asked {
-                    Ok((response, charge, reusable)) => (Ok((response, charge)), reusable),
-                    // Others are to find out for themselves, and not one after the other.
+                let call = call.await;
+                let (responded, stored) = match call {
+                    Ok((response, charge, stored)) => (Ok((response, charge)), stored),
+                    // After an error, the requests with the same key run the guest at the same time.
                     Err(error) => (Err(error), None),
                 };
                 if let Some(guard) = guard {
-                    guard.fill(reusable);
+                    guard.fill(stored);
                 }
-                answered
+                responded
             }
             #[cfg(feature = "wasi-http")]
-            Guest::Http(guest) => {
-                let asked = Box::pin(async {
-                    let place = self.admit(record).await?;
-                    self.ask_http(guest, head, place, record).await
+            LinkedGuest::Http(guest) => {
+                let call = Box::pin(async {
+                    let permit = self.admit(log_entry).await?;
+                    self.call_wasi_http(guest, head, permit, log_entry).await
                 });
-                asked.await
+                call.await
             }
         }
     }
 
-    /// Admission: room for the answer, for as long as it lasts, and a place for an instance.
-    async fn admit(&self, record: &AccessLogEntry) -> Result<OwnedSemaphorePermit, RequestError> {
+    /// Admits the request: reserves memory until the end of the response, and a permit for an instance.
+    async fn admit(
+        &self,
+        log_entry: &AccessLogEntry,
+    ) -> Result<OwnedSemaphorePermit, RequestError> {
         let admitted = self
             .budget
-            .admit(ANSWER_BYTES, &self.instances, ADMISSION_WAIT)
+            .admit(RESPONSE_RESERVATION_BYTES, &self.instances, ADMISSION_WAIT)
             .await;
-        let (room, place) = admitted?;
-        record.ledger().keep(room);
-        Ok(place)
+        let (reservation, permit) = admitted?;
+        log_entry.ledger().keep(reservation);
+        Ok(permit)
     }
 
-    /// Gives an answer again, without an instance. `None` where it does not hold any more.
-    async fn answer_again(
+    /// Serves a stored response, without an instance. `None` if it is stale.
+    async fn serve_stored(
         &self,
         answer: &StoredResponse,
         deadline: Instant,
-        record: &mut AccessLogEntry,
-    ) -> Result<Option<(Response<Vec<Part>>, Charge)>, RequestError> {
-        let room = self.budget.reserve(ANSWER_BYTES, ADMISSION_WAIT).await?;
-        let ledger = record.ledger().handle();
+        log_entry: &mut AccessLogEntry,
+    ) -> Result<Option<(Response<Vec<BodyPart>>, Charge)>, RequestError> {
+        let reservation = self
+            .budget
+            .reserve(RESPONSE_RESERVATION_BYTES, ADMISSION_WAIT)
+            .await?;
+        let ledger = log_entry.ledger().handle();
         let revalidate = match answer.try_revalidate(&self.media, &ledger) {
             Some(revalidate) => revalidate,
             None => {
@@ -439,29 +461,29 @@ impl Shared {
                 revalidate.map_err(|_| RequestError::Limited(Limit::Wall))?
             }
         };
-        // What the store says of it, it may say to the guest.
+        // The store may return the same error to the guest, which decides what to do.
         let Ok(response) = revalidate else {
             return Ok(None);
         };
-        record.ledger().keep(room);
-        record.cache_hit();
-        let charge = self.make_room(&response, record.ledger())?;
+        log_entry.ledger().keep(reservation);
+        log_entry.cache_hit();
+        let charge = self.charge_response(&response, log_entry.ledger())?;
         Ok(Some((response, charge)))
     }
 
-    /// Asks a fresh instance, which is gone by the time that its answer is sent. `is_first` when others may be given the
-    /// same answer.
-    async fn ask(
+    /// Calls a fresh instance, and frees it before the response is sent. With `may_be_stored`, the result may include a
+    /// response for the cache.
+    async fn call_media(
         &self,
         guest: &MediaGuestPre<StoreData>,
         head: &http::request::Parts,
         client: Option<IpAddr>,
-        place: OwnedSemaphorePermit,
-        (deadline, is_first): (Instant, bool),
-        record: &mut AccessLogEntry,
-    ) -> Result<(Response<Vec<Part>>, Charge, Option<StoredResponse>), RequestError> {
-        record.cache_miss();
-        let mut store = self.store(record.ledger())?;
+        permit: OwnedSemaphorePermit,
+        (deadline, may_be_stored): (Instant, bool),
+        log_entry: &mut AccessLogEntry,
+    ) -> Result<(Response<Vec<BodyPart>>, Charge, Option<StoredResponse>), RequestError> {
+        log_entry.cache_miss();
+        let mut store = self.store(log_entry.ledger())?;
         let fields: Vec<(&str, &[u8])> = head
             .headers
             .iter()
@@ -482,21 +504,21 @@ impl Shared {
             guest.call_handle(&mut store, cache_key).await
         })
         .await;
-        record.guest_took(store.data().meter().peak_guest_bytes());
+        log_entry.set_guest_peak_bytes(store.data().limiter().peak_guest_bytes());
         let answer = match called {
             Ok(Ok(answer)) => answer,
             Ok(Err(error)) => {
-                let limit = limit_of(&error, store.data().meter());
-                return Err(RequestError::of_trap(&error, limit));
+                let limit = limit_of(&error, store.data().limiter());
+                return Err(RequestError::from_trap(&error, limit));
             }
             Err(_) => return Err(RequestError::Limited(Limit::Wall)),
         };
 
-        // The handles leave the instance; then it is freed, before the first byte of the body moves.
-        let checked = response::check(answer, &head.method, is_first, store.data_mut())?;
-        let Checked { response, recipe } = checked;
-        let route = record.route();
-        let reusable = recipe.and_then(|recipe| {
+        // The streams leave the instance. Then it is freed, before the first byte of the body is read.
+        let checked = response::check(answer, &head.method, may_be_stored, store.data_mut())?;
+        let CheckedResponse { response, recipe } = checked;
+        let route = log_entry.route();
+        let stored = recipe.and_then(|recipe| {
             StoredResponse::of(
                 recipe,
                 response.status(),
@@ -504,38 +526,40 @@ impl Shared {
                 Arc::clone(route),
             )
         });
-        let lifted = store.data_mut().meter_mut().lift(response_bytes(&response));
+        let lifted = store
+            .data_mut()
+            .limiter_mut()
+            .lift(response_bytes(&response));
         lifted.map_err(RequestError::Limited)?;
-        let charge = self.make_room(&response, record.ledger())?;
+        let charge = self.charge_response(&response, log_entry.ledger())?;
         drop(store);
-        drop(place);
-        Ok((response, charge, reusable))
+        drop(permit);
+        Ok((response, charge, stored))
     }
 
-    /// Asks a fresh instance of a component for `wasi:http`, which sends its answer itself and keeps its place
-    /// meanwhile.
+    /// Calls a fresh instance of `wasi:http`, which holds its permit until the end of the response.
     #[cfg(feature = "wasi-http")]
-    async fn ask_http(
+    async fn call_wasi_http(
         &self,
         guest: &HttpGuest,
         head: &http::request::Parts,
-        place: OwnedSemaphorePermit,
-        record: &mut AccessLogEntry,
-    ) -> Result<(Response<Vec<Part>>, Charge), RequestError> {
-        record.cache_miss();
-        let store = self.http_store(guest, record.ledger())?;
-        let answer = guest.ask(store, head, place, self.limits.wall).await?;
-        let (answer, running) = answer.into_parts();
+        permit: OwnedSemaphorePermit,
+        log_entry: &mut AccessLogEntry,
+    ) -> Result<(Response<Vec<BodyPart>>, Charge), RequestError> {
+        log_entry.cache_miss();
+        let store = self.http_store(guest, log_entry.ledger())?;
+        let answer = guest.call(store, head, permit, self.limits.wall).await?;
+        let (answer, instance) = answer.into_parts();
         response::check_http(&answer.headers)?;
         let parts = match response::promised_length(&answer, &head.method) {
             Some(0) => Vec::new(),
             length => {
-                let running = Box::new(running);
-                vec![Part::StreamingInstance { running, length }]
+                let instance = Box::new(instance);
+                vec![BodyPart::StreamingInstance { instance, length }]
             }
         };
         let response = Response::from_parts(answer, parts);
-        let charge = self.make_room(&response, record.ledger())?;
+        let charge = self.charge_response(&response, log_entry.ledger())?;
         Ok((response, charge))
     }
 
@@ -544,26 +568,25 @@ impl Shared {
         &self,
         guest: &HttpGuest,
         ledger: &Ledger,
-    ) -> Result<wasmtime::Store<HttpState>, Exceeded> {
+    ) -> Result<wasmtime::Store<HttpState>, LimitExceeded> {
         guest.store(
-            self.runtime.engine(),
-            self.runtime.constant(),
+            self.engine.wasmtime(),
+            self.engine.fixed_cost(),
             &self.limits,
             ledger,
         )
     }
 
-    fn store(&self, ledger: &Ledger) -> Result<wasmtime::Store<StoreData>, Exceeded> {
-        let (engine, constant) = (self.runtime.engine(), self.runtime.constant());
+    fn store(&self, ledger: &Ledger) -> Result<wasmtime::Store<StoreData>, LimitExceeded> {
+        let (engine, fixed_cost) = (self.engine.wasmtime(), self.engine.fixed_cost());
         let (limits, media) = (&self.limits, &self.media);
-        StoreData::store(engine, constant, limits, media, &self.settings, ledger)
+        StoreData::store(engine, fixed_cost, limits, media, &self.settings, ledger)
     }
 
-    /// Charges what the guest made to the request's ledger, and reserves of the budget what of it is more than each
-    /// answer has room for.
-    fn make_room(
+    /// Charges the response to the ledger. Reserves the part of it that exceeds the reservation of its admission.
+    fn charge_response(
         &self,
-        response: &Response<Vec<Part>>,
+        response: &Response<Vec<BodyPart>>,
         ledger: &Ledger,
     ) -> Result<Charge, RequestError> {
         let bytes = response_bytes(response);
@@ -576,7 +599,7 @@ impl Shared {
     }
 }
 
-/// The lines of a field, in their order.
+/// Returns the lines of a field, in order.
 fn lines<'a>(
     head: &'a http::request::Parts,
     name: &HeaderName,
@@ -584,12 +607,12 @@ fn lines<'a>(
     head.headers.get_all(name).iter().map(HeaderValue::as_bytes)
 }
 
-/// The response to a request that failed: JSON with an `error`.
-fn error_response(error: &RequestError) -> Response<Vec<Part>> {
+/// Returns the response to a failed request: JSON with an `error`.
+fn error_response(error: &RequestError) -> Response<Vec<BodyPart>> {
     let (status, message) = error.status();
     let json = serde_json::json!({ "error": message }).to_string();
     let length = json.len();
-    let mut response = Response::new(vec![Part::Bytes(Bytes::from(json))]);
+    let mut response = Response::new(vec![BodyPart::Bytes(Bytes::from(json))]);
     *response.status_mut() = status;
     let fields = response.headers_mut();
     fields.insert(
@@ -609,8 +632,8 @@ fn error_response(error: &RequestError) -> Response<Vec<Part>> {
 }
 
 impl MemorySources for Millpond {
-    fn accounts(&self) -> &Accounts {
-        &self.shared.accounts
+    fn registry(&self) -> &LedgerRegistry {
+        &self.state.registry
     }
 
     fn cached_bytes(&self) -> usize {
@@ -621,14 +644,14 @@ impl MemorySources for Millpond {
         0
     }
 
-    /// Without an allocator's figures the process's own memory stands for them, which has the pool of instances in it, and
-    /// what the allocator keeps.
     fn warm_up_bytes(&self) -> usize {
-        let bound = self.bound();
-        let beside_bytes = match heap::installed() {
+        let plan = self.memory_plan();
+        // Without allocator statistics, the monitor samples the process's own memory instead. That includes the instance
+        // pool and the allocator's share.
+        let allocator_bytes = match heap::installed() {
             Some(_) => 0,
-            None => bound.instances * POOL_SLOT_BYTES + bound.bound_bytes / ALLOCATOR_PART,
+            None => plan.instances * POOL_SLOT_BYTES + plan.limit_bytes / ALLOCATOR_SHARE_OF_MEMORY,
         };
-        process::THREADS_BYTES + LOG_QUEUE_BYTES + CLIENT_TABLES_BYTES + beside_bytes
+        process::THREADS_BYTES + LOG_QUEUE_BYTES + CLIENT_TABLES_BYTES + allocator_bytes
     }
 }

@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use millpond::ledger::LedgerHandle;
-use millpond::store::{Access, ContentId, Key, MediaObject, MediaStore, ObjectInfo};
+use millpond::store::{Access, ContentId, MediaObject, MediaStore, ObjectInfo, ObjectKey};
 use millpond::store::{OpenError, ReadAt};
 use millpond::{Config, Limits, Millpond, Source};
 use millpond_server::{ConnectionLimits, Server};
@@ -42,7 +42,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
 
 /// The files of a folder as they were at the start, each by its name and by its content.
 struct MemoryStore {
-    media: HashMap<Key, Media>,
+    media: HashMap<ObjectKey, Media>,
     places: Arc<Semaphore>,
 }
 
@@ -85,13 +85,13 @@ impl MemoryStore {
             info.digest = Some(id);
             let bytes = Bytes::from(bytes);
             media.insert(
-                Key::Content(id),
+                ObjectKey::Content(id),
                 Media {
                     bytes: bytes.clone(),
                     info: info.clone(),
                 },
             );
-            media.insert(Key::Named(name), Media { bytes, info });
+            media.insert(ObjectKey::Named(name), Media { bytes, info });
         }
         let places = Arc::new(Semaphore::new(OPEN_OBJECTS));
         Ok(MemoryStore { media, places })
@@ -99,7 +99,7 @@ impl MemoryStore {
 }
 
 impl MediaStore for MemoryStore {
-    async fn open(&self, key: &Key, ledger: &LedgerHandle) -> Result<MediaObject, OpenError> {
+    async fn open(&self, key: &ObjectKey, ledger: &LedgerHandle) -> Result<MediaObject, OpenError> {
         let Media { bytes, info } = self.media.get(key).cloned().ok_or(OpenError::NotFound)?;
         let busy = |error| OpenError::Busy(io::Error::other(error));
         let place = Arc::clone(&self.places).try_acquire_owned();

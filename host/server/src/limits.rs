@@ -1,7 +1,7 @@
 //! Timeouts and rates of a connection, and limits per client.
 
 use crate::client_limits::ClientLimits;
-use millpond::rate_limit::PACE_PIECE;
+use millpond::rate_limit::RATE_LIMIT_INTERVAL;
 use std::time::Duration;
 
 /// Timeouts and rates of a connection, and limits per client.
@@ -70,7 +70,7 @@ impl ConnectionLimits {
 }
 
 /// The shortest time over which a response with a limited rate can be measured: ten of its pieces.
-const LEAST_SEND_TIMEOUT: Duration = PACE_PIECE.saturating_mul(10);
+const LEAST_SEND_TIMEOUT: Duration = RATE_LIMIT_INTERVAL.saturating_mul(10);
 
 /// A limit rate at which clients would be disconnected for being slow.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]

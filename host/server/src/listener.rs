@@ -13,7 +13,7 @@ use crate::transport::sockopt;
 use crate::transport::timeouts::TimeoutReason;
 use crate::{http1, http2};
 use millpond::ledger::heap::TrackAllocs;
-use millpond::ledger::{Accounts, Charge};
+use millpond::ledger::{Charge, LedgerRegistry};
 use millpond::memory_plan::{CONNECTION_BYTES, RECEIVE_BYTES};
 use millpond::monitor::MemorySources;
 use millpond::{MediaService, Millpond};
@@ -81,8 +81,8 @@ impl<S: MediaService> Server<S> {
 }
 
 impl<S: MediaService> MemorySources for Server<S> {
-    fn accounts(&self) -> &Accounts {
-        self.millpond().accounts()
+    fn registry(&self) -> &LedgerRegistry {
+        self.millpond().registry()
     }
 
     fn cached_bytes(&self) -> usize {
@@ -123,7 +123,7 @@ impl<S: MediaService> Listening<S> {
         Arc::new(Listening {
             clients: Clients::new(&limits.clients),
             places: ConnectionSlots::new(
-                server.millpond().bound(),
+                server.millpond().memory_plan(),
                 CONNECTION_BYTES + tls_bytes,
                 &server.connections,
             ),
@@ -148,7 +148,7 @@ impl<S: MediaService> Listening<S> {
             let opened = Connection::open(
                 incoming,
                 &self.clients,
-                millpond.accounts(),
+                millpond.registry(),
                 millpond.budget(),
                 self.places.wanted(),
             );
@@ -163,9 +163,9 @@ impl<S: MediaService> Listening<S> {
             let listening = Arc::clone(&self);
             let cut = cut.clone();
             connections.spawn(async move {
-                let tally = Arc::clone(connection.tally());
+                let tracker = Arc::clone(connection.tracker());
                 let served =
-                    TrackAllocs::new(tally, || listening.serve_one(&connection, &mut place));
+                    TrackAllocs::new(tracker, || listening.serve_one(&connection, &mut place));
                 tokio::select! {
                     biased;
                     () = served => {}
@@ -355,7 +355,7 @@ mod tests {
         let limits = ConnectionLimits::default();
         let server = Server::new(millpond.clone());
         let mut listening = Listening::new(server.clone(), None, limits, stop);
-        let mut bound = *millpond.bound();
+        let mut bound = *millpond.memory_plan();
         bound.connections = connections;
         Arc::get_mut(&mut listening).unwrap().places =
             ConnectionSlots::new(&bound, CONNECTION_BYTES, &server.connections);
@@ -377,7 +377,7 @@ mod tests {
         while !answer.ends_with(b"}") {
             assert_ne!(stream.read_buf(&mut answer).await.unwrap(), 0);
         }
-        millpond.accounts().idle().await;
+        millpond.registry().idle().await;
     }
 
     async fn is_closed(stream: &mut TcpStream) -> bool {
@@ -416,6 +416,6 @@ mod tests {
         assert!(answer.ends_with(&[7; 16 << 20]), "it was let end");
         new.read_exact(&mut [0; 12]).await.unwrap();
         drop((busy, new));
-        millpond.accounts().idle().await;
+        millpond.registry().idle().await;
     }
 }

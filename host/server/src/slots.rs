@@ -61,7 +61,7 @@ impl ConnectionSlots {
     pub(crate) async fn take(&self) -> Option<Slot> {
         let taken = async {
             let one = Arc::clone(&self.count).acquire_owned().await.ok()?;
-            Some((one, self.memory.wait_for(self.each_bytes).await?))
+            Some((one, self.memory.reserve_untimed(self.each_bytes).await?))
         };
         let (one, reserved) = self.make_way_for(taken).await?;
         Some(Slot {
@@ -74,7 +74,7 @@ impl ConnectionSlots {
     /// Makes a place larger by so many bytes, once there is room. Whoever waits here has to be timed: those that have
     /// places may wait for each other.
     pub(crate) async fn enlarge(&self, place: &mut Slot, bytes: usize) {
-        if let Some(more) = self.make_way_for(self.memory.wait_for(bytes)).await {
+        if let Some(more) = self.make_way_for(self.memory.reserve_untimed(bytes)).await {
             place.reserved.merge(more);
         }
     }

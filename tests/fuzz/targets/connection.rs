@@ -27,8 +27,12 @@ static HOST: LazyLock<Host> = LazyLock::new(Host::start);
 fuzz_target!(|bytes: &[u8]| {
     let sent = [bytes, GOOD].concat();
     let received = HOST.exchange(&sent);
-    let accounts = HOST.millpond.accounts();
-    assert_eq!(accounts.ended(Outcome::Failed), 0, "the component failed");
+    let registry = HOST.millpond.registry();
+    assert_eq!(
+        registry.ended_requests(Outcome::Failed),
+        0,
+        "the component failed"
+    );
     if sent.starts_with(PREFACE) {
         // What comes is HTTP/2, or nothing.
         return;

@@ -1,4 +1,4 @@
-//! Says once when memory begins to grow, and once when it has stopped.
+//! Leak detector: logs one warning when memory starts to grow, and one message when it has stopped.
 
 use super::sample::Sample;
 use super::trend::{Shape, Trend};
@@ -12,68 +12,68 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, SystemTime};
 
-/// A stretch of time over which looks are compared, and the growth over it that is said.
-struct Window {
-    /// Every how many looks one is kept.
+/// Window of time over which points are compared, and the growth that counts as a leak.
+struct TrendWindow {
+    /// Number of samples per point.
     every: usize,
-    /// Looks before anything is said: what grows for less is a burst.
-    least_looks: usize,
-    /// Bytes a minute.
+    /// Minimum number of points for a warning. Growth over fewer is a burst.
+    min_points: usize,
+    /// Minimum growth for a warning.
     growth_bytes_per_minute: i64,
 }
 
-/// A minute, for what grows fast, and an hour, for what grows slowly.
-const WINDOWS: [Window; 2] = [
-    Window {
+/// A minute, for fast growth, and an hour, for slow growth.
+const WINDOWS: [TrendWindow; 2] = [
+    TrendWindow {
         every: 1,
-        least_looks: 40,
+        min_points: 40,
         growth_bytes_per_minute: 1024 * 1024,
     },
-    Window {
+    TrendWindow {
         every: 60,
-        least_looks: 30,
+        min_points: 30,
         growth_bytes_per_minute: 64 * 1024,
     },
 ];
 
-/// Looks that a window has.
-const MOST_LOOKS: usize = 60;
+/// Number of points in a window.
+const TREND_POINTS: usize = 60;
 
-/// What is held for ended requests is said from so many bytes on: each connection's last piece may be on its way.
-const UNRETURNED_BYTES: usize = 64 * 1024;
+/// Minimum leaked memory for a warning, in bytes. The last chunk of each connection may still be in flight.
+const LEAKED_BYTES: usize = 64 * 1024;
 
-/// Looks without growth after which it is said to have ended.
-const QUIET_LOOKS: usize = 15;
+/// Number of samples without growth after which the growth counts as over.
+const QUIET_SAMPLES: usize = 15;
 
-/// Bytes a request on the heap that name a route: less is what a connection's own buffers come to.
-const LEFT_BYTES_PER_REQUEST: i64 = 512;
+/// Minimum heap growth per request for a route to be named, in bytes. The buffers of a connection come to less.
+const SUSPECT_BYTES_PER_REQUEST: i64 = 512;
 
-/// Remembers what was seen and what was said.
+/// Detects growth in a series of samples.
 pub(super) struct LeakDetector {
     period: Duration,
-    /// So much comes to be unexplained at first traffic and stays: threads, queues, tables, each up to its own bound.
-    /// Growth is said once it has gone beyond.
+    /// Memory that becomes unattributed with the first traffic and then stays: threads, queues, tables. Growth up to
+    /// this is no leak.
     warm_up_bytes: i64,
     looks: usize,
-    past: [VecDeque<Look>; WINDOWS.len()],
-    growing: Option<Growing>,
+    past: [VecDeque<TrendPoint>; WINDOWS.len()],
+    ongoing: Option<OngoingGrowth>,
 }
 
-/// What is compared between looks.
+/// A sample, reduced to what a window compares.
 #[derive(Clone)]
-struct Look {
+struct TrendPoint {
     at: SystemTime,
-    /// What the allocator gave out and no ledger explains.
-    unexplained_bytes: i64,
-    /// What is held for ended requests.
-    unreturned_bytes: i64,
-    /// By route: what was left on the heap so far, and requests so far.
+    /// Allocated memory that no ledger accounts for.
+    unattributed_bytes: i64,
+    /// Memory charged to ended requests.
+    leaked_bytes: i64,
+    /// Heap growth and number of requests so far, by route.
     routes: HashMap<Arc<str>, (i64, u64)>,
 }
 
-struct Growing {
+struct OngoingGrowth {
     since: SystemTime,
-    quiet_looks: usize,
+    quiet_samples: usize,
 }
 
 impl LeakDetector {
@@ -82,14 +82,14 @@ impl LeakDetector {
             period,
             warm_up_bytes: i64::try_from(warm_up_bytes).unwrap_or(i64::MAX),
             looks: 0,
-            past: WINDOWS.map(|_| VecDeque::with_capacity(MOST_LOOKS)),
-            growing: None,
+            past: WINDOWS.map(|_| VecDeque::with_capacity(TREND_POINTS)),
+            ongoing: None,
         }
     }
 
-    /// Takes one more look into account, and logs what is to be said.
-    pub(super) fn evaluate(&mut self, sighting: &Sample, routes: Vec<Arc<Route>>) {
-        match self.check(sighting, routes) {
+    /// Adds a sample, and logs an alert if there is one.
+    pub(super) fn evaluate(&mut self, sample: &Sample, routes: Vec<Arc<Route>>) {
+        match self.check(sample, routes) {
             Some(Alert::Grows(message)) => tracing::warn!(target: "millpond::monitor", "{message}"),
             Some(Alert::Stopped(message)) => {
                 tracing::info!(target: "millpond::monitor", "{message}");
@@ -98,11 +98,11 @@ impl LeakDetector {
         }
     }
 
-    fn check(&mut self, sighting: &Sample, routes: Vec<Arc<Route>>) -> Option<Alert> {
-        self.keep(Look {
+    fn check(&mut self, sample: &Sample, routes: Vec<Arc<Route>>) -> Option<Alert> {
+        self.push(TrendPoint {
             at: SystemTime::now(),
-            unexplained_bytes: sighting.unexplained_bytes,
-            unreturned_bytes: sighting.survey.unreturned.total() as i64,
+            unattributed_bytes: sample.unattributed_bytes,
+            leaked_bytes: sample.snapshot.leaked.total() as i64,
             routes: routes
                 .into_iter()
                 .map(|route| {
@@ -112,83 +112,83 @@ impl LeakDetector {
                 })
                 .collect(),
         });
-        let is_warm = sighting.unexplained_bytes > self.warm_up_bytes;
-        let keeps_anything = sighting.survey.unreturned.total() >= UNRETURNED_BYTES;
-        let found = WINDOWS.iter().zip(&self.past).find_map(|(window, past)| {
-            let unexplained = self.trend(window, past, |look| look.unexplained_bytes)?;
-            let unreturned = self.trend(window, past, |look| look.unreturned_bytes)?;
+        let is_warmed_up = sample.unattributed_bytes > self.warm_up_bytes;
+        let holds_leaked = sample.snapshot.leaked.total() >= LEAKED_BYTES;
+        let growth = WINDOWS.iter().zip(&self.past).find_map(|(window, past)| {
+            let unattributed = self.trend(window, past, |point| point.unattributed_bytes)?;
+            let leaked = self.trend(window, past, |point| point.leaked_bytes)?;
             let grows = |trend: &Trend| {
                 trend.shape == Shape::Linear
                     && trend.slope_bytes_per_minute >= window.growth_bytes_per_minute
             };
             let since = past.front()?.at;
-            if keeps_anything && grows(&unreturned) {
-                let words = unreturned_words(sighting, &unreturned, &unexplained, since);
-                Some((since, words))
-            } else if is_warm && grows(&unexplained) {
-                Some((since, unexplained_words(past, &unexplained, since)))
+            if holds_leaked && grows(&leaked) {
+                let message = leak_message(sample, &leaked, &unattributed, since);
+                Some((since, message))
+            } else if is_warmed_up && grows(&unattributed) {
+                Some((since, unattributed_message(past, &unattributed, since)))
             } else {
                 None
             }
         });
-        let Some((since, words)) = found else {
-            return self.quiet();
+        let Some((since, message)) = growth else {
+            return self.check_recovery();
         };
-        if let Some(growing) = &mut self.growing {
-            growing.quiet_looks = 0;
+        if let Some(ongoing) = &mut self.ongoing {
+            ongoing.quiet_samples = 0;
             return None;
         }
-        self.growing = Some(Growing {
+        self.ongoing = Some(OngoingGrowth {
             since,
-            quiet_looks: 0,
+            quiet_samples: 0,
         });
-        Some(Alert::Grows(words))
+        Some(Alert::Grows(message))
     }
 
-    fn keep(&mut self, look: Look) {
+    fn push(&mut self, point: TrendPoint) {
         for (window, past) in WINDOWS.iter().zip(&mut self.past) {
             if self.looks.is_multiple_of(window.every) {
-                if past.len() == MOST_LOOKS {
+                if past.len() == TREND_POINTS {
                     past.pop_front();
                 }
-                past.push_back(look.clone());
+                past.push_back(point.clone());
             }
         }
         self.looks += 1;
     }
 
-    /// The trend over a window, once it is long enough to have one.
+    /// Returns the trend over a window, if it has enough points.
     fn trend(
         &self,
-        window: &Window,
-        past: &VecDeque<Look>,
-        figure: impl Fn(&Look) -> i64,
+        window: &TrendWindow,
+        past: &VecDeque<TrendPoint>,
+        figure: impl Fn(&TrendPoint) -> i64,
     ) -> Option<Trend> {
         let figures: Vec<i64> = past.iter().map(figure).collect();
         let distance = self.period * u32::try_from(window.every).unwrap_or(u32::MAX);
-        (figures.len() >= window.least_looks).then(|| Trend::of(&figures, distance))
+        (figures.len() >= window.min_points).then(|| Trend::of(&figures, distance))
     }
 
-    fn quiet(&mut self) -> Option<Alert> {
-        let growing = self.growing.as_mut()?;
-        growing.quiet_looks += 1;
-        if growing.quiet_looks < QUIET_LOOKS {
+    fn check_recovery(&mut self) -> Option<Alert> {
+        let ongoing = self.ongoing.as_mut()?;
+        ongoing.quiet_samples += 1;
+        if ongoing.quiet_samples < QUIET_SAMPLES {
             return None;
         }
         let message = format!(
             "memory has stopped growing, it had grown since {}",
-            clock(growing.since)
+            clock(ongoing.since)
         );
-        self.growing = None;
+        self.ongoing = None;
         Some(Alert::Stopped(message))
     }
 }
 
-/// For what no ledger explains, the routes whose requests left most on the heap meanwhile.
-fn unexplained_words(past: &VecDeque<Look>, trend: &Trend, since: SystemTime) -> String {
-    let mut words = growth_words(trend, 100, since);
+/// Message about unattributed memory. Names the routes whose requests left most on the heap.
+fn unattributed_message(past: &VecDeque<TrendPoint>, trend: &Trend, since: SystemTime) -> String {
+    let mut message = growth_message(trend, 100, since);
     let (Some(first), Some(last)) = (past.front(), past.back()) else {
-        return words;
+        return message;
     };
     let mut suspects: Vec<(&str, i64, i64)> = last
         .routes
@@ -198,46 +198,46 @@ fn unexplained_words(past: &VecDeque<Look>, trend: &Trend, since: SystemTime) ->
                 first.routes.get(pattern).copied().unwrap_or_default();
             let requests = i64::try_from(requests - requests_before).unwrap_or(i64::MAX);
             let left = left - left_before;
-            (left >= LEFT_BYTES_PER_REQUEST * requests.max(1))
+            (left >= SUSPECT_BYTES_PER_REQUEST * requests.max(1))
                 .then_some((&**pattern, left, requests))
         })
         .collect();
     suspects.sort_unstable_by_key(|(_, left, _)| -left);
     if suspects.is_empty() {
-        words += "; not allocated by a request";
+        message += "; not allocated by a request";
     }
     for (pattern, left, requests) in suspects.iter().take(3) {
         let each = left / (*requests).max(1);
         let _ = write!(
-            words,
+            message,
             "; route {pattern}: {requests} requests left {} each on the heap outside their ledgers",
             readable(each)
         );
     }
-    words
+    message
 }
 
-/// For what is held after its request's end, whose it is and of what kind.
-fn unreturned_words(
-    sighting: &Sample,
-    unreturned: &Trend,
-    unexplained: &Trend,
+/// Message about leaked memory. Names the routes of the ended requests, with the kinds of memory.
+fn leak_message(
+    sample: &Sample,
+    leaked: &Trend,
+    unattributed: &Trend,
     since: SystemTime,
 ) -> String {
     let share = |part: i64| {
-        let whole = unreturned.slope_bytes_per_minute + unexplained.slope_bytes_per_minute.max(0);
+        let whole = leaked.slope_bytes_per_minute + unattributed.slope_bytes_per_minute.max(0);
         (100 * part.max(0)).checked_div(whole).unwrap_or(0)
     };
-    let mut words = growth_words(unreturned, share(unexplained.slope_bytes_per_minute), since);
-    let mut routes: Vec<_> = sighting.survey.by_route.iter().collect();
-    routes.sort_unstable_by_key(|route| std::cmp::Reverse(route.unreturned.total()));
+    let mut message = growth_message(leaked, share(unattributed.slope_bytes_per_minute), since);
+    let mut routes: Vec<_> = sample.snapshot.by_route.iter().collect();
+    routes.sort_unstable_by_key(|route| std::cmp::Reverse(route.leaked.total()));
     for route in routes
         .iter()
         .take(3)
-        .filter(|route| route.unreturned_requests > 0)
+        .filter(|route| route.leaked_requests > 0)
     {
-        let each = route.unreturned.total() / route.unreturned_requests;
-        let mut kinds: Vec<(Kind, usize)> = route.unreturned.iter().collect();
+        let each = route.leaked.total() / route.leaked_requests;
+        let mut kinds: Vec<(Kind, usize)> = route.leaked.iter().collect();
         kinds.sort_unstable_by_key(|(_, bytes)| std::cmp::Reverse(*bytes));
         let kinds: Vec<String> = kinds
             .iter()
@@ -245,20 +245,20 @@ fn unreturned_words(
             .map(|(kind, bytes)| format!("{kind} {}", readable(*bytes as i64)))
             .collect();
         let _ = write!(
-            words,
+            message,
             "; route {}: {} ended requests leaked {} each ({})",
             route.route.pattern,
-            route.unreturned_requests,
+            route.leaked_requests,
             readable(each as i64),
             kinds.join(", ")
         );
     }
-    words
+    message
 }
 
-fn growth_words(trend: &Trend, unexplained_percent: i64, since: SystemTime) -> String {
+fn growth_message(trend: &Trend, unattributed_percent: i64, since: SystemTime) -> String {
     format!(
-        "memory grows {}/min, {}, {unexplained_percent} % unattributed, since {}",
+        "memory grows {}/min, {}, {unattributed_percent} % unattributed, since {}",
         readable(trend.slope_bytes_per_minute),
         trend.shape,
         clock(since)
@@ -274,7 +274,7 @@ fn readable(bytes: i64) -> String {
     ByteSize(bytes.unsigned_abs()).display().si().to_string()
 }
 
-/// The time of day, in UTC.
+/// Time of day in UTC.
 fn clock(at: SystemTime) -> String {
     let text = humantime::format_rfc3339_seconds(at).to_string();
     text.get(11..20).unwrap_or_default().to_owned()
@@ -287,39 +287,39 @@ mod tests {
     use crate::process::ProcessMemory;
     use crate::registry::Snapshot;
 
-    fn sighting(unexplained_bytes: i64) -> Sample {
+    fn sample(unattributed_bytes: i64) -> Sample {
         Sample {
             process: ProcessMemory::default(),
             heap: None,
             socket_bytes: 0,
-            survey: Snapshot::default(),
-            unexplained_bytes,
+            snapshot: Snapshot::default(),
+            unattributed_bytes,
             trend: Trend::of(&[], Duration::from_secs(1)),
         }
     }
 
     const WARM_UP_BYTES: usize = 11 << 20;
 
-    fn alarm() -> LeakDetector {
+    fn detector() -> LeakDetector {
         LeakDetector::new(Duration::from_secs(1), WARM_UP_BYTES)
     }
 
-    /// The second in which growth is said of a process that has so much unexplained in each.
+    /// Returns the second of the first warning, for a process with this much unattributed memory in each second.
     fn said(seconds: i64, bytes: impl Fn(i64) -> i64) -> Option<i64> {
-        let mut alarm = alarm();
+        let mut detector = detector();
         (0..seconds).find(|second| {
-            let verdict = alarm.check(&sighting(bytes(*second)), Vec::new());
-            matches!(verdict, Some(Alert::Grows(_)))
+            let alert = detector.check(&sample(bytes(*second)), Vec::new());
+            matches!(alert, Some(Alert::Grows(_)))
         })
     }
 
-    /// Once, the watch warned of growth a minute after first traffic.
+    /// The monitor once warned of growth a minute after the first traffic.
     #[test]
     fn a_process_that_warms_up_does_not_grow() {
         const MOST: i64 = WARM_UP_BYTES as i64;
         for (most, start) in [(1_500_000, 0), (MOST, 0), (MOST, 45)] {
             let since = |second: i64| (second - start).max(0);
-            // In a line over a minute, ever slower, and by steps.
+            // Linear over a minute, ever slower, and in steps.
             let line = |second: i64| most.min(since(second) * most / 60);
             let slower = |second: i64| most * since(second) / (since(second) + 20);
             let steps = |second: i64| most * (since(second) / 10).min(6) / 6;
@@ -327,11 +327,12 @@ mod tests {
             assert_eq!(said(150, slower), None);
             assert_eq!(said(150, steps), None);
         }
-        // Over most of an hour.
+        // Linear over most of an hour.
         assert_eq!(said(2400, |second| MOST.min(second * MOST / 2200)), None);
     }
 
-    /// The original's 340 MB a minute are said within a minute, and slower ones as soon as they are no warm-up.
+    /// The original leaked 340 MB a minute, which is detected within a minute. Slower leaks are detected as soon as
+    /// they exceed the warm-up.
     #[test]
     fn a_leak_is_said_while_it_is_young() {
         const MB: i64 = 1_000_000;
@@ -352,9 +353,9 @@ mod tests {
 
     #[test]
     fn growth_is_said_once_and_its_end_once() {
-        let mut alarm = alarm();
+        let mut detector = detector();
         let mut said = Vec::new();
-        let mut see = |bytes| match alarm.check(&sighting(bytes), Vec::new()) {
+        let mut see = |bytes| match detector.check(&sample(bytes), Vec::new()) {
             Some(Alert::Grows(message)) => said.push(message),
             Some(Alert::Stopped(message)) => said.push(message),
             None => {}
@@ -369,21 +370,21 @@ mod tests {
 
     #[test]
     fn what_grows_slowly_is_said_within_the_hour() {
-        let mut alarm = alarm();
-        // 200 kB a minute: too little for a minute's window.
+        let mut detector = detector();
+        // 200 kB a minute, which is too little for the window of a minute.
         let said = (0..3600).find(|second| {
-            let verdict = alarm.check(&sighting(second * 200_000 / 60), Vec::new());
-            matches!(verdict, Some(Alert::Grows(_)))
+            let alert = detector.check(&sample(second * 200_000 / 60), Vec::new());
+            matches!(alert, Some(Alert::Grows(_)))
         });
         assert!(said.is_some_and(|second| second >= 1740), "{said:?}");
     }
 
     #[test]
     fn a_sawtooth_says_nothing() {
-        let mut alarm = alarm();
+        let mut detector = detector();
         for second in 0..300 {
-            let verdict = alarm.check(&sighting(second % 20 * 5_000_000), Vec::new());
-            assert!(verdict.is_none(), "{second}");
+            let alert = detector.check(&sample(second % 20 * 5_000_000), Vec::new());
+            assert!(alert.is_none(), "{second}");
         }
     }
 }

@@ -1,8 +1,8 @@
-//! Watches the process's memory, and says in words when it grows, how, and who holds what grows.
+//! Memory monitor: samples the process's memory, and warns in the log when it grows.
 //!
-//! Each second it looks at what the kernel, the allocator and the ledgers say. What the allocator has given out and
-//! no ledger explains should stay as it was at the start; what is held for requests that have ended should be
-//! nothing. When either grows, there is a leak, and the watch names it while it is young.
+//! The monitor compares the kernel, the allocator and the ledgers once a second. Unattributed memory should stay as at
+//! the start, and leaked memory should be zero. Growth of either is a leak, and the warning names the routes that cause
+//! it.
 
 mod leak_detector;
 mod sample;
@@ -12,49 +12,54 @@ pub use sample::Sample;
 pub use trend::{Shape, Trend};
 
 use crate::heap;
-use crate::kind::Place;
+use crate::kind::MemoryDomain;
 use crate::process;
-use crate::registry::Accounts;
+use crate::registry::LedgerRegistry;
 use leak_detector::LeakDetector;
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::time::{MissedTickBehavior, interval};
 
-/// A running watch.
+/// A running memory monitor. Clones share it.
 #[derive(Debug, Clone)]
 pub struct Monitor {
     last: Arc<Mutex<Sample>>,
 }
 
-/// Looks that a trend is made of.
+/// Number of samples in a trend.
 const WINDOW: usize = 60;
 
 impl Monitor {
-    /// Begins to watch, on the current runtime, for as long as that runs. What the process has now is taken for what
-    /// it has without a request. It looks once in each `period`, a second as a rule.
+    /// Starts the monitor as a task of the current tokio runtime. It ends with the runtime.
+    ///
+    /// The process's current memory becomes the baseline, so call this before the first request. `period` is the
+    /// interval between two samples, usually a second.
+    ///
+    /// # Panics
+    /// Outside of a tokio runtime.
     #[must_use]
     pub fn start(sources: impl MemorySources, period: Duration) -> Self {
-        let mut watcher = Watcher::new(sources, period);
-        let watch = Monitor {
-            last: Arc::new(Mutex::new(watcher.look())),
+        let mut sampler = Sampler::new(sources, period);
+        let monitor = Monitor {
+            last: Arc::new(Mutex::new(sampler.sample())),
         };
-        let last = Arc::clone(&watch.last);
+        let last = Arc::clone(&monitor.last);
         tokio::spawn(async move {
             let mut ticks = interval(period);
             ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
             loop {
                 ticks.tick().await;
-                let sighting = watcher.look();
-                let routes = watcher.sources.accounts().routes();
-                watcher.detector.evaluate(&sighting, routes);
-                *last.lock().unwrap_or_else(PoisonError::into_inner) = sighting;
+                let sample = sampler.sample();
+                let routes = sampler.sources.registry().routes();
+                sampler.detector.evaluate(&sample, routes);
+                *last.lock().unwrap_or_else(PoisonError::into_inner) = sample;
             }
         });
-        watch
+        monitor
     }
 
-    /// What was seen last, at most a second ago.
+    /// Returns the latest sample.
     #[must_use]
     pub fn last(&self) -> Sample {
         self.last
@@ -64,65 +69,66 @@ impl Monitor {
     }
 }
 
-/// The program that a monitor watches, as far as the monitor asks about it.
+/// Source of the figures that a [`Monitor`] samples. `Millpond` and `millpond_server::Server` implement it.
 pub trait MemorySources: Send + 'static {
-    /// The accounts of all requests and connections.
-    fn accounts(&self) -> &Accounts;
+    /// Registry of the ledgers.
+    fn registry(&self) -> &LedgerRegistry;
 
-    /// Bytes on the heap that are cached between requests.
+    /// Heap memory of the caches, in bytes.
     fn cached_bytes(&self) -> usize;
 
-    /// Bytes that the kernel holds for open connections.
+    /// Kernel memory of the open connections, in bytes.
     fn socket_bytes(&self) -> usize;
 
-    /// Bytes that may come to be unattributed at first traffic and then stay: threads, queues, tables.
+    /// Memory that may become unattributed with the first traffic and then stays, in bytes: threads, queues, tables.
     fn warm_up_bytes(&self) -> usize;
 }
 
-struct Watcher<S> {
+struct Sampler<S> {
     sources: S,
-    /// What was allocated and not explained at the start.
-    at_start_bytes: i64,
-    unexplained: VecDeque<i64>,
+    /// Unattributed memory at the start.
+    baseline_bytes: i64,
+    unattributed: VecDeque<i64>,
     detector: LeakDetector,
     period: Duration,
 }
 
-impl<S: MemorySources> Watcher<S> {
+impl<S: MemorySources> Sampler<S> {
     fn new(sources: S, period: Duration) -> Self {
         let warm_up_bytes = sources.warm_up_bytes();
-        let mut watcher = Watcher {
+        let mut sampler = Sampler {
             sources,
-            at_start_bytes: 0,
-            unexplained: VecDeque::with_capacity(WINDOW),
+            baseline_bytes: 0,
+            unattributed: VecDeque::with_capacity(WINDOW),
             detector: LeakDetector::new(period, warm_up_bytes),
             period,
         };
-        watcher.at_start_bytes = watcher.look().unexplained_bytes;
-        watcher.unexplained.clear();
-        watcher
+        sampler.baseline_bytes = sampler.sample().unattributed_bytes;
+        sampler.unattributed.clear();
+        sampler
     }
 
-    fn look(&mut self) -> Sample {
+    fn sample(&mut self) -> Sample {
         let socket_bytes = self.sources.socket_bytes();
-        let process = process::memory_now();
-        let heap = heap::installed().map(heap::Heap::figures);
-        let survey = self.sources.accounts().survey();
-        // Without an allocator's figures, what the process has of its own stands for them, the pool included.
+        let process = process::current_memory();
+        let heap = heap::installed().map(heap::Heap::stats);
+        let snapshot = self.sources.registry().snapshot();
+        // Without allocator statistics, the process's anonymous memory takes their place. It includes the pool.
         let held_bytes = heap.map_or(process.anonymous_bytes, |heap| heap.allocated_bytes);
-        let explained_bytes = survey.total().at(Place::Heap) + self.sources.cached_bytes();
-        let unexplained_bytes = held_bytes as i64 - explained_bytes as i64 - self.at_start_bytes;
-        if self.unexplained.len() == WINDOW {
-            self.unexplained.pop_front();
+        let attributed_bytes =
+            snapshot.total().in_domain(MemoryDomain::Heap) + self.sources.cached_bytes();
+        let unattributed_bytes = held_bytes as i64 - attributed_bytes as i64 - self.baseline_bytes;
+        if self.unattributed.len() == WINDOW {
+            self.unattributed.pop_front();
         }
-        self.unexplained.push_back(unexplained_bytes);
-        let trend = Trend::of(self.unexplained.make_contiguous(), self.period);
+        self.unattributed.push_back(unattributed_bytes);
+        let trend = Trend::of(self.unattributed.make_contiguous(), self.period);
         Sample {
             process,
             heap,
             socket_bytes,
-            survey,
-            unexplained_bytes,
+            snapshot,
+            unattributed_bytes,
             trend,
         }
     }

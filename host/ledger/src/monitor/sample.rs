@@ -1,25 +1,25 @@
-//! One look at the process's memory.
+//! One sample of the process's memory.
 
 use super::trend::Trend;
-use crate::heap::HeapFigures;
+use crate::heap::HeapStats;
 use crate::process::ProcessMemory;
 use crate::registry::Snapshot;
 
-/// Figures of one look at the process.
+/// One sample of the process's memory.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct Sample {
     /// The kernel's figures of the process.
     pub process: ProcessMemory,
-    /// The allocator's figures, where it has any.
-    pub heap: Option<HeapFigures>,
-    /// Bytes that the kernel holds for open connections.
+    /// Statistics of the allocator, if it keeps any.
+    pub heap: Option<HeapStats>,
+    /// Kernel memory of the open connections, in bytes.
     pub socket_bytes: usize,
-    /// The sums of the ledgers.
-    pub survey: Snapshot,
-    /// Bytes that the allocator has given out, less those of the start and those that the ledgers explain. Ledgers count
-    /// a little more than is taken, so it may be below zero.
-    pub unexplained_bytes: i64,
-    /// How what is unexplained moves.
+    /// Sums of the ledgers.
+    pub snapshot: Snapshot,
+    /// Unattributed memory, in bytes: allocated memory minus the baseline, the ledgers and the caches. It may be
+    /// negative, because ledgers round up.
+    pub unattributed_bytes: i64,
+    /// Trend of the unattributed memory.
     pub trend: Trend,
 }

@@ -1,28 +1,28 @@
-//! How a figure moves over time: its slope, robust against outliers, and its shape.
+//! Trend of a figure over time: its slope, robust against outliers, and its shape.
 
 use serde::Serialize;
 use std::time::Duration;
 
-/// A figure's movement over a window of time.
+/// Trend of a figure over a window of time.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 #[non_exhaustive]
 pub struct Trend {
-    /// Bytes a minute, by the median of the slopes between all pairs of samples (Theil and Sen).
+    /// Slope in bytes per minute: the median of the slopes between all pairs of samples (Theil–Sen estimator).
     pub slope_bytes_per_minute: i64,
-    /// What the movement looks like.
+    /// Shape of the figure's curve.
     pub shape: Shape,
 }
 
-/// What a movement looks like.
+/// Shape of a figure's curve.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 #[non_exhaustive]
 pub enum Shape {
-    /// It stays where it is.
+    /// Constant, within the noise.
     Flat,
-    /// It goes up and comes down again.
+    /// Repeated growth and decline.
     Sawtooth,
-    /// It goes one way.
+    /// Steady growth or decline.
     Linear,
 }
 
@@ -36,11 +36,11 @@ impl std::fmt::Display for Shape {
     }
 }
 
-/// A move that is not told from standing still, in bytes over the window: allocators round up to more than that.
+/// Maximum change over the window that counts as constant, in bytes. Allocators round up by about as much.
 const STILL_BYTES: f64 = 256.0 * 1024.0;
 
 impl Trend {
-    /// The trend of samples taken at equal distances.
+    /// Returns the trend of `samples` taken at intervals of `distance`.
     #[must_use]
     pub fn of(samples: &[i64], distance: Duration) -> Self {
         let values: Vec<f64> = samples.iter().map(|sample| *sample as f64).collect();
@@ -53,7 +53,7 @@ impl Trend {
     }
 }
 
-/// Median of the slopes between all pairs, a step being one.
+/// Median of the slopes between all pairs of values, per step.
 fn slope(values: &[f64]) -> f64 {
     let mut slopes = Vec::with_capacity(values.len() * values.len().saturating_sub(1) / 2);
     for (from, first) in values.iter().enumerate() {
@@ -75,7 +75,7 @@ fn shape(values: &[f64], slope: f64) -> Shape {
         .iter_mut()
         .for_each(|value| *value = (*value - level).abs());
     let spread = median(&mut levels);
-    // What came down again in between ends where it began.
+    // A peak in between ends where it began.
     let third = values.len() / 3;
     let gained = median(&mut values[values.len() - third..].to_vec())
         - median(&mut values[..third].to_vec());
@@ -138,7 +138,7 @@ mod tests {
         assert_eq!(Trend::of(&teeth, SECOND).shape, Shape::Sawtooth);
     }
 
-    /// The original's own table (row S1): 10 GB in 27 minutes.
+    /// The table of the original's report (row S1): 10 GB in 27 minutes.
     #[test]
     fn seed_s1_what_the_original_saw_is_a_line() {
         let megabytes = [16998, 18655, 20358, 22000, 23746, 25459, 27232];

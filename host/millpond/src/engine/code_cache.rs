@@ -1,7 +1,7 @@
-//! Compiled code of components, kept in the user's cache folder from one start to the next.
+//! Cache of compiled code, in the user's cache folder.
 //!
-//! Compiling the embedded component takes some 300 ms, and reading its code 5. Code runs unchecked, so it is read only
-//! from a folder and a file that nobody but this user can write. A digest tells code that the disk has damaged.
+//! Compiling the embedded component takes about 300 ms, and loading its code 5 ms. Code is loaded without a check, so
+//! the folder and the file must not be writable by other users. A digest detects files that the disk has damaged.
 
 use sha2::{Digest, Sha256};
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
@@ -12,27 +12,27 @@ use std::{env, fs};
 use wasmtime::Engine;
 use wasmtime::component::Component;
 
-/// Maximum size of all files in the cache together. The embedded component's code takes 1 MiB, and that of a
-/// component with a language's run-time in it 50: the cache has room for a few of those.
+/// Maximum size of the cache, in bytes. The code of the embedded component has 1 MiB, and that of a component with a
+/// language runtime 50 MiB, so several fit.
 const CACHE_BYTES: u64 = 256 << 20;
 
-/// Size of the digest before the code in a file.
+/// Size of the digest at the start of a file, in bytes.
 const DIGEST_BYTES: usize = 32;
 
-/// A folder with compiled code.
+/// A folder of compiled code.
 pub(crate) struct CodeCache {
     folder: PathBuf,
 }
 
 impl CodeCache {
-    /// Opens `$XDG_CACHE_HOME/millpond`, or `~/.cache/millpond`, and makes it where it is not there.
+    /// Opens `$XDG_CACHE_HOME/millpond` or `~/.cache/millpond`. Creates the folder if it does not exist.
     ///
     /// # Errors
-    /// The user has no such folder, it cannot be made, or others can write to it.
+    /// The user has no such folder, it cannot be created, or other users can write to it.
     pub(crate) fn of_user() -> io::Result<Self> {
         let folder = |variable, below: &str| {
             let folder = PathBuf::from(env::var_os(variable)?);
-            // XDG Base Directory Specification: a relative path is to be ignored.
+            // The XDG Base Directory Specification ignores relative paths.
             folder.is_absolute().then(|| folder.join(below))
         };
         let folder = folder("XDG_CACHE_HOME", "millpond")
@@ -53,10 +53,10 @@ impl CodeCache {
         Ok(CodeCache { folder })
     }
 
-    /// Returns the code of a component for this engine.
+    /// Returns the compiled code of a component, for this engine.
     ///
     /// # Errors
-    /// There is none, it cannot be read, others can write it, it is damaged, or it is another engine's.
+    /// The file does not exist, cannot be read, is damaged, is writable by other users, or is for another engine.
     pub(crate) fn load(&self, engine: &Engine, component: &[u8]) -> io::Result<Component> {
         let mut file = fs::File::open(self.path(engine, component))?;
         check_owner(&file.metadata()?)?;
@@ -71,15 +71,15 @@ impl CodeCache {
             ));
         }
         let component = crate::sys::component_of_code(engine, &code).map_err(io::Error::other)?;
-        // The files that were not used for the longest go first. A folder that cannot be written serves all the same.
+        // The least recently used files are removed first. In a read-only folder their times stay as they are.
         let _ = file.set_modified(SystemTime::now());
         Ok(component)
     }
 
-    /// Keeps the code of a component, and removes what was not used for the longest where there is too much.
+    /// Stores the compiled code of a component. Removes the least recently used files if the cache is too large.
     ///
     /// # Errors
-    /// The code cannot be written.
+    /// The file cannot be written.
     pub(crate) fn store(
         &self,
         engine: &Engine,
@@ -94,8 +94,8 @@ impl CodeCache {
         self.shrink_to(CACHE_BYTES)
     }
 
-    /// Returns the file for a component's code. Its name tells components and engines apart; wasmtime compares the
-    /// engine once more when it reads the code.
+    /// Returns the path for a component's code. The name depends on the component and the engine. wasmtime checks the
+    /// engine again when it loads the code.
     fn path(&self, engine: &Engine, component: &[u8]) -> PathBuf {
         let mut engine_hash = DefaultHasher::new();
         engine
@@ -134,7 +134,7 @@ fn remove_if_there(path: &Path) -> io::Result<()> {
     }
 }
 
-/// Checks that nobody but this user can write there.
+/// Checks that no other user can write to the file.
 #[cfg(unix)]
 fn check_owner(metadata: &fs::Metadata) -> io::Result<()> {
     use std::os::unix::fs::MetadataExt as _;

@@ -1,7 +1,7 @@
-//! A component that fits the world `media-guest`: read, compiled and checked before anything is served.
+//! Components: reading, compiling and checking them before the first request.
 
 use crate::engine::code_cache::CodeCache;
-use crate::engine::footprint::InstanceCost;
+use crate::engine::instance_cost::InstanceCost;
 use crate::error::one_line;
 use sha2::{Digest, Sha256};
 use std::fs::File;
@@ -9,10 +9,10 @@ use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use wasmtime::component::Component;
 
-/// Largest component that is compiled, in bytes: ones with a language runtime have some 20 MB.
+/// Maximum size of a component, in bytes. A component with a language runtime has about 20 MB.
 pub(crate) const COMPONENT_BYTES: u64 = 64 * 1024 * 1024;
 
-/// The version of `wasi:http` that a component exports, which says how it is called.
+/// Version of `wasi:http` that a component exports.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum HttpVersion {
     /// `wasi:http/incoming-handler@0.2`.
@@ -21,117 +21,117 @@ pub(crate) enum HttpVersion {
     P3,
 }
 
-/// The component that is built into this program.
+/// The component that is embedded in this program, as binary WebAssembly.
 pub const EMBEDDED: &[u8] = include_bytes!("../../component/media-serve.wasm");
 
-/// A component's bytes, and where they came from.
+/// A component as bytes, with its name.
 #[derive(Debug, Clone)]
 pub struct Source {
-    /// What to call it: `embedded`, or the file.
+    /// Name in messages: `embedded`, or the path of the file.
     pub name: String,
     bytes: std::borrow::Cow<'static, [u8]>,
 }
 
-/// Why a component cannot be served from.
+/// The error of a component that cannot be served.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ComponentError {
     /// The file cannot be read.
     #[error("cannot read the component {}", path.display())]
     Read {
-        /// The file.
+        /// Path of the file.
         path: PathBuf,
-        /// Why.
+        /// The system's error.
         source: io::Error,
     },
-    /// The file is larger than any component that is compiled.
-    #[error("{name} is larger than a component may be ({} MiB)", COMPONENT_BYTES >> 20)]
+    /// The file is larger than 64 MiB.
+    #[error("{name} is larger than the maximum size of a component, {} MiB", COMPONENT_BYTES >> 20)]
     TooLarge {
-        /// The component.
+        /// Name of the component.
         name: String,
     },
-    /// It is a core module.
+    /// The file is a core module.
     #[error(
         "{name} is a core WebAssembly module, not a component; make one of it with `wasm-tools component new`"
     )]
     Module {
-        /// The component.
+        /// Name of the component.
         name: String,
     },
-    /// It is not WebAssembly, or not valid.
+    /// The file is not WebAssembly, or invalid.
     #[error("{name} is not a WebAssembly component: {reason}")]
     Invalid {
-        /// The component.
+        /// Name of the component.
         name: String,
-        /// What the compiler said.
+        /// Message of the compiler.
         reason: String,
     },
-    /// It asks for what this host does not give, or lacks what it must export.
+    /// The component imports something that the host does not provide, or lacks an export.
     #[error(
         "{name} fits neither the world millpond:media/media-guest nor wasi:http/proxy or service: {reason}"
     )]
-    HeadError {
-        /// The component.
+    Unsupported {
+        /// Name of the component.
         name: String,
-        /// What is amiss.
+        /// Message of the linker.
         reason: String,
     },
-    /// An instance of the component does not fit the memory limit of a request.
+    /// An instance of the component exceeds the memory limit of a request.
     #[error(
-        "{name} needs more memory than a request may take: an instance begins with {} KiB, and \
+        "{name} exceeds the memory limit of a request: an instance starts with {} KiB, and \
          request_memory_bytes is {} KiB",
         needs_bytes.div_ceil(1024),
         limit_bytes >> 10
     )]
     ExceedsLimits {
-        /// The component.
+        /// Name of the component.
         name: String,
-        /// Memory that an instance begins with, in bytes.
+        /// Memory of an instance at its start, in bytes.
         needs_bytes: usize,
         /// [`Limits::request_memory_bytes`](crate::Limits::request_memory_bytes).
         limit_bytes: usize,
     },
-    /// The system denies this process memory with code in it that was made while it runs.
+    /// The system denies this process executable memory.
     #[error(
-        "the system does not let this process run code that it compiles ({reason}): leave out \
-         MemoryDenyWriteExecute= of systemd, or whatever else denies it here"
+        "the system denies this process executable memory ({reason}): remove \
+         MemoryDenyWriteExecute= of systemd, or the security policy that denies it"
     )]
     NoExecutableMemory {
-        /// What the system said.
+        /// Message of the system.
         reason: String,
     },
-    /// There is too little memory to serve in.
+    /// The memory limit of the process is too low.
     #[error(transparent)]
-    TooLittleMemory(#[from] crate::memory_plan::InsufficientMemory),
-    /// The engine could not be set up.
+    InsufficientMemory(#[from] crate::memory_plan::InsufficientMemory),
+    /// wasmtime's engine cannot be set up.
     #[error("cannot set up the WebAssembly engine: {0}")]
     Engine(String),
 }
 
-/// What can be told of a component before it runs.
+/// Description of a component.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Inspection {
-    /// What it is called.
+    /// Name of the component.
     pub name: String,
-    /// Its size, in bytes.
+    /// Size, in bytes.
     pub size_bytes: usize,
     /// SHA-256 of its bytes, in hexadecimal.
     pub sha256: String,
-    /// The interfaces that it imports.
+    /// Interfaces that it imports.
     pub imports: Vec<String>,
-    /// The interfaces that it exports.
+    /// Interfaces that it exports.
     pub exports: Vec<String>,
-    /// Linear memories that an instance has at the start.
+    /// Number of linear memories of an instance at its start.
     pub memories: u32,
-    /// The largest of them at the start, in bytes.
+    /// Size of the largest of them at the start, in bytes.
     pub initial_memory_bytes: u64,
-    /// What an instance takes on the host's side, in bytes: each request is charged with that.
+    /// Host memory of an instance, in bytes. Each request is charged for it.
     pub instance_bytes: usize,
 }
 
 impl Source {
-    /// The component that is built into this program.
+    /// Returns the embedded component.
     #[must_use]
     pub fn embedded() -> Self {
         Source {
@@ -140,7 +140,7 @@ impl Source {
         }
     }
 
-    /// A component given as bytes: binary, as a linker makes it.
+    /// Returns a component from binary WebAssembly. `name` appears in messages.
     #[must_use]
     pub fn from_bytes(name: impl Into<String>, bytes: Vec<u8>) -> Self {
         Source {
@@ -168,16 +168,16 @@ impl Source {
         Ok(Source::from_bytes(name, bytes))
     }
 
-    /// The component's bytes.
+    /// Bytes of the component.
     #[must_use]
     pub fn bytes(&self) -> &[u8] {
         &self.bytes
     }
 }
 
-/// What an instance of it takes on the host's side. Tells modules from components, which the compiler's own message does
-/// not for a newcomer.
-pub(crate) fn footprint(source: &Source) -> Result<InstanceCost, ComponentError> {
+/// Returns the host memory of an instance. Detects core modules, for which the compiler's own message is hard to
+/// understand.
+pub(crate) fn instance_cost(source: &Source) -> Result<InstanceCost, ComponentError> {
     const CORE_MODULE: &[u8] = b"\0asm\x01\0\0\0";
     let name = source.name.clone();
     if source.bytes().starts_with(CORE_MODULE) {
@@ -193,7 +193,7 @@ pub(crate) fn footprint(source: &Source) -> Result<InstanceCost, ComponentError>
     })
 }
 
-/// Compiles it, or takes the code that an earlier start compiled. A cache that cannot be had costs time only.
+/// Compiles a component, or loads its code from the cache. A cache that does not work costs time only.
 pub(crate) fn compile(
     engine: &wasmtime::Engine,
     source: &Source,
@@ -226,7 +226,7 @@ pub(crate) fn compile(
     Ok(component)
 }
 
-/// Whether it is the system's refusal of a right.
+/// Returns whether the system denied a permission.
 fn is_denied(cause: &(dyn std::error::Error + 'static)) -> bool {
     let kind = cause.downcast_ref::<io::Error>().map(io::Error::kind);
     #[cfg(unix)]
@@ -234,7 +234,7 @@ fn is_denied(cause: &(dyn std::error::Error + 'static)) -> bool {
     kind == Some(io::ErrorKind::PermissionDenied)
 }
 
-/// Which version of `wasi:http` a component answers, if it is one for that and not for `media-serve`.
+/// Returns the version of `wasi:http` that a component exports. `None` for a component that exports `media-serve`.
 pub(crate) fn http_version(source: &Source) -> Option<HttpVersion> {
     let exports = exports(source.bytes());
     let exports_one = |name: &str| exports.iter().any(|export| export.starts_with(name));
@@ -249,7 +249,7 @@ pub(crate) fn http_version(source: &Source) -> Option<HttpVersion> {
     }
 }
 
-/// Names of what a component exports. What cannot be read has none: the compiler says what is amiss.
+/// Returns the names of a component's exports. Malformed components have none; the compiler reports the error.
 fn exports(component: &[u8]) -> Vec<String> {
     let mut names = Vec::new();
     let mut depth = 0;
@@ -269,8 +269,8 @@ fn exports(component: &[u8]) -> Vec<String> {
 }
 
 impl Inspection {
-    /// Reads off a compiled component what there is to tell.
-    pub(crate) fn of(component: &Component, source: &Source, footprint: InstanceCost) -> Self {
+    /// Describes a compiled component.
+    pub(crate) fn of(component: &Component, source: &Source, instance_cost: InstanceCost) -> Self {
         const PAGE_BYTES: u64 = 64 * 1024;
         let engine = component.engine();
         let component_type = component.component_type();
@@ -293,7 +293,7 @@ impl Inspection {
             initial_memory_bytes: resources
                 .and_then(|resources| resources.max_initial_memory_size)
                 .map_or(0, |pages| pages.saturating_mul(PAGE_BYTES)),
-            instance_bytes: footprint.total_bytes(),
+            instance_bytes: instance_cost.total_bytes(),
         }
     }
 }

@@ -1,18 +1,18 @@
-//! The engine: one for the process, with one component, compiled and linked before the first request.
+//! The engine: compiles and links the one component of a process, before the first request.
 
 mod code_cache;
 pub(crate) mod component;
-mod footprint;
-pub(crate) mod limited;
+mod instance_cost;
 pub(crate) mod media;
 pub(crate) mod pool;
 pub(crate) mod resource_limiter;
+pub(crate) mod store_limits;
 #[cfg(feature = "wasi-http")]
 pub(crate) mod wasi_http;
 
-use crate::config::{self, Settings};
+use crate::config::{self, GuestSettings};
 use crate::engine::component::{ComponentError, HttpVersion, Inspection, Source};
-use crate::engine::footprint::InstanceCost;
+use crate::engine::instance_cost::InstanceCost;
 use crate::engine::media::{MediaGuestPre, StoreData};
 use crate::engine::pool::{
     GUEST_STACK_BYTES, KEEP_MEMORY_BYTES, KEEP_STACK_BYTES, STACK_BYTES, TICK,
@@ -20,7 +20,7 @@ use crate::engine::pool::{
 use crate::engine::resource_limiter::FixedCost;
 use crate::engine::resource_limiter::{CORE_INSTANCES, TABLE_ELEMENT_BYTES};
 #[cfg(feature = "wasi-http")]
-use crate::engine::wasi_http::{Given, HttpGuest};
+use crate::engine::wasi_http::{HostContext, HttpGuest};
 use crate::error::one_line;
 use crate::limits::Limits;
 use std::path::Path;
@@ -29,17 +29,17 @@ use std::thread;
 use wasmtime::component::{Component, Linker};
 use wasmtime::{Config, Engine, InstanceAllocationStrategy, PoolingAllocationConfig};
 
-/// An engine and a component that is ready to be instantiated.
-pub(crate) struct Runtime {
+/// wasmtime's engine, with a component ready to be instantiated.
+pub(crate) struct ComponentEngine {
     engine: Engine,
     component: Component,
-    footprint: InstanceCost,
-    constant: FixedCost,
-    guest: Guest,
+    instance_cost: InstanceCost,
+    fixed_cost: FixedCost,
+    guest: LinkedGuest,
 }
 
-/// A component by what it exports, linked.
-pub(crate) enum Guest {
+/// A linked component, by its exports.
+pub(crate) enum LinkedGuest {
     /// `millpond:media/media-serve`.
     Media(MediaGuestPre<StoreData>),
     /// `wasi:http`.
@@ -47,92 +47,92 @@ pub(crate) enum Guest {
     Http(HttpGuest),
 }
 
-impl Runtime {
-    /// Compiles a component and links it. Those for `wasi:http` are given the folder and the settings.
+impl ComponentEngine {
+    /// Compiles and links a component. A component of `wasi:http` has access to the folder and the settings.
     ///
     /// # Errors
-    /// [`ComponentError`], in words for whoever gave the component.
+    /// [`ComponentError`], with a message for the author of the component.
     pub(crate) fn new(
         source: &Source,
         limits: &Limits,
         folder: Option<&Path>,
-        settings: &Arc<Settings>,
+        settings: &Arc<GuestSettings>,
     ) -> Result<Self, ComponentError> {
         let http = component::http_version(source);
-        let footprint = component::footprint(source)?;
-        let constant = FixedCost::new(limits, footprint.total_bytes(), stacks(http));
-        // Compiling takes a while, so this is told before.
-        check_room(source, footprint, constant, http, limits)?;
-        let engine = Engine::new(&config(limits, http, footprint))
+        let instance_cost = component::instance_cost(source)?;
+        let fixed_cost = FixedCost::new(limits, instance_cost.total_bytes(), stacks(http));
+        // Compiling takes a while, so this error comes first.
+        check_room(source, instance_cost, fixed_cost, http, limits)?;
+        let engine = Engine::new(&config(limits, http, instance_cost))
             .map_err(|error| ComponentError::Engine(one_line(&error)))?;
         let component = component::compile(&engine, source)?;
-        let unfit = |error: wasmtime::Error| ComponentError::HeadError {
+        let unsupported = |error: wasmtime::Error| ComponentError::Unsupported {
             name: source.name.clone(),
             reason: one_line(&error),
         };
         let guest = match http {
-            None => link(&engine, &component).map(Guest::Media),
+            None => link(&engine, &component).map(LinkedGuest::Media),
             #[cfg(feature = "wasi-http")]
             Some(version) => {
-                let given = Given::new(folder, settings)
+                let given = HostContext::new(folder, settings)
                     .map_err(|error| ComponentError::Engine(one_line(&error)))?;
-                HttpGuest::link(&engine, &component, version, given).map(Guest::Http)
+                HttpGuest::link(&engine, &component, version, given).map(LinkedGuest::Http)
             }
             #[cfg(not(feature = "wasi-http"))]
             Some(_) => {
                 let _ = (folder, settings);
                 Err(wasmtime::Error::msg(
-                    "it is for wasi:http, and this program was built without the feature wasi-http",
+                    "the component is for wasi:http, and this program was built without the feature wasi-http",
                 ))
             }
         };
-        let guest = guest.map_err(unfit)?;
-        let runtime = Runtime {
+        let guest = guest.map_err(unsupported)?;
+        let component_engine = ComponentEngine {
             engine,
             component,
-            footprint,
-            constant,
+            instance_cost,
+            fixed_cost,
             guest,
         };
-        tick(&runtime.engine)?;
-        Ok(runtime)
+        tick(&component_engine.engine)?;
+        Ok(component_engine)
     }
 
-    /// What there is to tell of the component.
+    /// Describes the component.
     pub(crate) fn inspect(&self, source: &Source) -> Inspection {
-        Inspection::of(&self.component, source, self.footprint)
+        Inspection::of(&self.component, source, self.instance_cost)
     }
 
-    /// What each store takes.
-    pub(crate) fn constant(&self) -> FixedCost {
-        self.constant
+    /// Memory of each store.
+    pub(crate) fn fixed_cost(&self) -> FixedCost {
+        self.fixed_cost
     }
 
-    pub(crate) fn engine(&self) -> &Engine {
+    pub(crate) fn wasmtime(&self) -> &Engine {
         &self.engine
     }
 
-    pub(crate) fn guest(&self) -> &Guest {
+    pub(crate) fn guest(&self) -> &LinkedGuest {
         &self.guest
     }
 }
 
 impl Source {
-    /// Compiles the component, checks that it can be served from, and tells what it is.
+    /// Compiles the component, checks that it can be served, and describes it.
     ///
     /// # Errors
-    /// [`ComponentError`]: all but `Read` and `TooLarge`.
+    /// [`ComponentError`], except `Read` and `TooLarge`.
     pub fn inspect(&self, limits: &Limits) -> Result<Inspection, ComponentError> {
         let settings = Arc::new(config::Config::default().settings());
-        Ok(Runtime::new(self, limits, None, &settings)?.inspect(self))
+        Ok(ComponentEngine::new(self, limits, None, &settings)?.inspect(self))
     }
 }
 
-/// Whether an instance has room to begin.
+/// Checks that an instance fits the memory limit of a request.
 fn check_room(
     source: &Source,
-    footprint: InstanceCost,
-    constant: FixedCost,
+    instance_cost: InstanceCost,
+    fixed_cost: FixedCost,
     http: Option<HttpVersion>,
     limits: &Limits,
 ) -> Result<(), ComponentError> {
@@ -140,9 +140,9 @@ fn check_room(
     let buffers_bytes = http.map_or(0, |_| wasi_http::HTTP_BUFFERS_BYTES);
     #[cfg(not(feature = "wasi-http"))]
     let buffers_bytes = http.map_or(0, |_| 0);
-    let needs_bytes = constant
+    let needs_bytes = fixed_cost
         .bytes()
-        .saturating_add(footprint.begins_bytes)
+        .saturating_add(instance_cost.initial_bytes)
         .saturating_add(buffers_bytes);
     if needs_bytes <= limits.request_memory_bytes {
         return Ok(());
@@ -162,7 +162,7 @@ fn link(engine: &Engine, component: &Component) -> wasmtime::Result<MediaGuestPr
         .and_then(MediaGuestPre::new)
 }
 
-/// How many stacks an instance has: a task of WASI 0.3 has one of its own beside that of whoever asks it.
+/// Number of fiber stacks of an instance. A task of WASI 0.3 has one of its own, besides its caller's.
 fn stacks(http: Option<HttpVersion>) -> u32 {
     match http {
         Some(HttpVersion::P3) => 2,
@@ -170,25 +170,25 @@ fn stacks(http: Option<HttpVersion>) -> u32 {
     }
 }
 
-/// Most address space that the pool keeps for one table, in bytes.
+/// Maximum address space of one table in the pool, in bytes.
 const TABLE_BYTES: usize = 8 * 1024 * 1024;
 
-fn config(limits: &Limits, http: Option<HttpVersion>, footprint: InstanceCost) -> Config {
+fn config(limits: &Limits, http: Option<HttpVersion>, instance_cost: InstanceCost) -> Config {
     let instances = u32::try_from(limits.concurrent_instances).unwrap_or(u32::MAX);
-    // Each memory and each table of the pool has address space of its own, so it holds enough for components with a few
-    // of them; where one has more, requests that find none left are told to come again. Those for `wasi:http` are
-    // composed as a rule, and live longer.
-    let (parts, kept) = match http {
+    // Each memory and table in the pool has address space of its own. The pool has enough for components with a few of
+    // them. With more, a request may find none and is rejected with status 503. Components of `wasi:http` are usually
+    // composed, and live longer.
+    let (parts, keep_resident_share) = match http {
         None => (instances.saturating_mul(4), 1),
         Some(_) => (instances.saturating_mul(16), 4),
     };
     let per_component = u32::try_from(CORE_INSTANCES).unwrap_or(u32::MAX);
     let mut pool = PoolingAllocationConfig::new();
     pool.total_component_instances(instances)
-        // What is charged for an instance is no less than what it takes, or else it is refused.
-        .max_component_instance_size(footprint.records_bytes)
-        .max_core_instance_size(footprint.records_bytes)
-        // These are counted, and nothing is kept for them.
+        // wasmtime rejects a component that is larger than its charge.
+        .max_component_instance_size(instance_cost.vmctx_bytes)
+        .max_core_instance_size(instance_cost.vmctx_bytes)
+        // These are counts, and need no address space.
         .total_core_instances(instances.saturating_mul(per_component))
         .total_memories(parts.max(per_component))
         .total_tables(parts.max(per_component))
@@ -199,22 +199,22 @@ fn config(limits: &Limits, http: Option<HttpVersion>, footprint: InstanceCost) -
         .max_tables_per_component(per_component)
         .max_memories_per_module(per_component)
         .max_tables_per_module(per_component)
-        .linear_memory_keep_resident(KEEP_MEMORY_BYTES / kept)
-        .async_stack_keep_resident(KEEP_STACK_BYTES / kept)
-        .table_keep_resident(KEEP_STACK_BYTES / kept);
+        .linear_memory_keep_resident(KEEP_MEMORY_BYTES / keep_resident_share)
+        .async_stack_keep_resident(KEEP_STACK_BYTES / keep_resident_share)
+        .table_keep_resident(KEEP_STACK_BYTES / keep_resident_share);
     let mut config = Config::new();
     config
         .allocation_strategy(InstanceAllocationStrategy::Pooling(pool))
         .epoch_interruption(true)
         .max_wasm_stack(GUEST_STACK_BYTES)
         .async_stack_size(STACK_BYTES);
-    // Costs time in each call, and only tasks of WASI 0.3 have a use for it.
+    // Costs time in each call, and only tasks of WASI 0.3 need it.
     #[cfg(feature = "wasi-http")]
     config.concurrency_support(http == Some(HttpVersion::P3));
     config
 }
 
-/// Starts the ticker. It ends with the engine.
+/// Starts the ticker thread, which ends with the engine.
 fn tick(engine: &Engine) -> Result<(), ComponentError> {
     let weak = engine.weak();
     thread::Builder::new()

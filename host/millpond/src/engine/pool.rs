@@ -1,23 +1,23 @@
-//! Sizes of the pool that instances are made in, and the clock that interrupts them.
+//! Sizes of the instance pool, and the interval of epoch interruption.
 
 use std::time::Duration;
 
-/// How often running guests are interrupted to let other requests go on, and the unit in which their CPU time
-/// is counted. One ticker serves the whole process.
+/// Interval between two interruptions of running guests, which let other requests run. CPU time is counted in this
+/// unit. The process has one ticker thread.
 pub(crate) const TICK: Duration = Duration::from_millis(5);
 
-/// Stack that a guest may use, in bytes.
+/// Stack of a guest, in bytes.
 pub(crate) const GUEST_STACK_BYTES: usize = 128 * 1024;
 
-/// The whole fiber stack: the host's own functions, called from the guest, have as much again.
+/// Size of a fiber stack, in bytes. Host functions that the guest calls have as much stack as the guest.
 pub(crate) const STACK_BYTES: usize = 2 * GUEST_STACK_BYTES;
 
-/// Bytes of a freed memory that stay resident and are cleared by writing zeros rather than by the kernel: those that the
-/// embedded component has at its start, and as many again.
+/// Bytes of a freed memory that stay resident and are cleared with zeros instead of by the kernel. Twice the initial
+/// memory of the embedded component.
 pub(crate) const KEEP_MEMORY_BYTES: usize = 128 * 1024;
 
-/// The same of a freed stack: see [`KEEP_MEMORY_BYTES`].
+/// Bytes of a freed stack that stay resident, as [`KEEP_MEMORY_BYTES`].
 pub(crate) const KEEP_STACK_BYTES: usize = 32 * 1024;
 
-/// Bytes that the pool keeps resident for each instance.
+/// Resident bytes of each slot of the pool.
 pub(crate) const POOL_SLOT_BYTES: usize = KEEP_MEMORY_BYTES + KEEP_STACK_BYTES;

@@ -1,35 +1,35 @@
-//! Charges what one request's instances take while they run, and refuses what would pass a limit.
+//! Resource limiter: charges the memory of a request's instances, and denies growth beyond a limit.
 
 use crate::engine::pool::STACK_BYTES;
 use crate::limits::{Limit, Limits};
-use millpond_ledger::{Charge, Exceeded, Kind, Ledger};
+use millpond_ledger::{Charge, Kind, Ledger, LimitExceeded};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use wasmtime::ResourceLimiter;
 
-/// Core instances, linear memories and tables of one request's component: the embedded one has a handful, composed ones
-/// some more, and one with CPython in it 42 core instances.
+/// Maximum number of core instances, of linear memories, and of tables of one component. The embedded component has a
+/// handful, and one with CPython 42 core instances.
 pub(crate) const CORE_INSTANCES: usize = 64;
 
-/// Size of a table element in the host: a pointer.
+/// Host memory of a table element, in bytes: a pointer.
 pub(crate) const TABLE_ELEMENT_BYTES: usize = size_of::<usize>();
 
-/// Bytes that an entry of the resource table takes on the host's side, open files and buffers aside.
+/// Host memory of an entry of the resource table, in bytes, without open files and buffers.
 pub(crate) const HANDLE_BYTES: usize = 256;
 
-/// What each store of a component takes, in bytes, before its guest has any memory.
+/// Memory of a store before its guest has any, in bytes.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct FixedCost {
-    /// Store and instance, on the host's side.
+    /// Store and instance, in host memory.
     pub(crate) instance_bytes: usize,
-    /// Its stacks, all of them.
+    /// Fiber stacks.
     pub(crate) stack_bytes: usize,
-    /// Its table of handles.
+    /// Resource table.
     pub(crate) handles_bytes: usize,
 }
 
 impl FixedCost {
-    /// Of a component with that much on the host's side and so many stacks.
+    /// Returns the cost for a component with this host memory and this number of stacks.
     pub(crate) fn new(limits: &Limits, instance_bytes: usize, stacks: u32) -> Self {
         FixedCost {
             instance_bytes,
@@ -38,7 +38,7 @@ impl FixedCost {
         }
     }
 
-    /// The sum, in bytes.
+    /// Sum, in bytes.
     pub(crate) fn bytes(self) -> usize {
         self.instance_bytes
             .saturating_add(self.stack_bytes)
@@ -46,64 +46,66 @@ impl FixedCost {
     }
 }
 
-/// The charges of one store.
+/// Charges of one store, as wasmtime's `ResourceLimiter`.
 ///
-/// wasmtime asks once per memory and once per table; they are charged to one ledger here, since a limit per memory
-/// is no limit per request.
+/// wasmtime asks for each memory and table separately. All are charged to one ledger, because a limit per memory is no
+/// limit per request.
 pub(crate) struct InstanceLimiter {
     guest_memory: Charge,
     tables: Charge,
     lifted: Charge,
-    /// What every store takes, whatever its guest does.
-    _constant: [Charge; 3],
+    /// Charges of every store, independent of its guest.
+    _fixed_cost: [Charge; 3],
     peak_guest_bytes: usize,
-    told: Option<Arc<Told>>,
+    status: Option<Arc<LimiterStatus>>,
     admitted_bytes: usize,
     lifted_cap_bytes: usize,
-    /// The limit met last: a guest that is refused memory traps by itself soon after, and the trap does not
-    /// tell why.
-    met: Option<Limit>,
+    /// Limit hit last. A guest that is denied memory traps soon after, and the trap does not name the limit.
+    limit_hit: Option<Limit>,
 }
 
 impl InstanceLimiter {
-    /// Charges what a store takes.
+    /// Charges the memory of a store.
+    ///
+    /// # Errors
+    /// [`LimitExceeded`], if the request's memory does not suffice.
     pub(crate) fn new(
         ledger: &Ledger,
         limits: &Limits,
-        constant: FixedCost,
-    ) -> Result<Self, Exceeded> {
+        fixed_cost: FixedCost,
+    ) -> Result<Self, LimitExceeded> {
         Ok(InstanceLimiter {
             guest_memory: ledger.empty_charge(Kind::GuestMemory),
             tables: ledger.empty_charge(Kind::Tables),
             lifted: ledger.empty_charge(Kind::Lifted),
-            _constant: [
-                ledger.charge(Kind::Instance, constant.instance_bytes)?,
-                ledger.charge(Kind::Stack, constant.stack_bytes)?,
-                ledger.charge(Kind::Handles, constant.handles_bytes)?,
+            _fixed_cost: [
+                ledger.charge(Kind::Instance, fixed_cost.instance_bytes)?,
+                ledger.charge(Kind::Stack, fixed_cost.stack_bytes)?,
+                ledger.charge(Kind::Handles, fixed_cost.handles_bytes)?,
             ],
             peak_guest_bytes: 0,
-            told: None,
+            status: None,
             admitted_bytes: 0,
             lifted_cap_bytes: limits.lifted_bytes,
-            met: None,
+            limit_hit: None,
         })
     }
 
-    /// The most that linear memories and tables took together, in bytes.
+    /// Maximum size of the linear memories and tables together, in bytes.
     pub(crate) fn peak_guest_bytes(&self) -> usize {
         self.peak_guest_bytes
     }
 
-    /// The same and the limit met last, for whoever has no hand on the store while it runs.
-    pub(crate) fn tell(&mut self) -> Arc<Told> {
-        Arc::clone(self.told.get_or_insert_default())
+    /// Returns the peak and the limit hit last, readable while the store runs.
+    pub(crate) fn shared_status(&mut self) -> Arc<LimiterStatus> {
+        Arc::clone(self.status.get_or_insert_default())
     }
 
-    pub(crate) fn met(&self) -> Option<Limit> {
-        self.met
+    pub(crate) fn limit_hit(&self) -> Option<Limit> {
+        self.limit_hit
     }
 
-    /// Charges bytes that the host copied out of the instance.
+    /// Charges bytes that the host lifted from the instance.
     pub(crate) fn lift(&mut self, bytes: usize) -> Result<(), Limit> {
         let sum = self.lifted.bytes().saturating_add(bytes);
         if sum > self.lifted_cap_bytes {
@@ -114,34 +116,36 @@ impl InstanceLimiter {
 
     fn admit(&mut self, kind: Kind, bytes: usize) -> bool {
         if let Err(exceeded) = self.charge_of(kind).grow(bytes) {
-            self.meet(exceeded.into());
+            self.set_limit_hit(exceeded.into());
             return false;
         }
         self.admitted_bytes = bytes;
         let guest_bytes = self.guest_memory.bytes() + self.tables.bytes();
         if guest_bytes > self.peak_guest_bytes {
             self.peak_guest_bytes = guest_bytes;
-            if let Some(told) = &self.told {
-                told.peak_guest_bytes.store(guest_bytes, Ordering::Relaxed);
+            if let Some(status) = &self.status {
+                status
+                    .peak_guest_bytes
+                    .store(guest_bytes, Ordering::Relaxed);
             }
         }
         true
     }
 
-    /// Takes back what was admitted last: the engine itself had no room for it.
-    fn take_back(&mut self, kind: Kind) {
+    /// Reverts the last growth, which the engine could not perform.
+    fn rollback(&mut self, kind: Kind) {
         let bytes = std::mem::take(&mut self.admitted_bytes);
         let charge = self.charge_of(kind);
         let rest = charge.bytes().saturating_sub(bytes);
-        // Less is never too much.
+        // Shrinking a charge never fails.
         let _ = charge.resize(rest);
-        self.meet(Limit::Memory(kind));
+        self.set_limit_hit(Limit::Memory(kind));
     }
 
-    fn meet(&mut self, limit: Limit) {
-        self.met = Some(limit);
-        if let Some(told) = &self.told {
-            told.meet(limit);
+    fn set_limit_hit(&mut self, limit: Limit) {
+        self.limit_hit = Some(limit);
+        if let Some(status) = &self.status {
+            status.set_limit_hit(limit);
         }
     }
 
@@ -153,26 +157,32 @@ impl InstanceLimiter {
     }
 }
 
-/// What is known of a running store without a hand on it.
+/// Status of a limiter, readable while its store runs.
 #[derive(Debug, Default)]
-pub(crate) struct Told {
+pub(crate) struct LimiterStatus {
     peak_guest_bytes: AtomicUsize,
-    met: Mutex<Option<Limit>>,
+    limit_hit: Mutex<Option<Limit>>,
 }
 
-impl Told {
-    /// As [`InstanceLimiter::peak_guest_bytes`].
+impl LimiterStatus {
+    /// Maximum size of the linear memories and tables together, in bytes.
     pub(crate) fn peak_guest_bytes(&self) -> usize {
         self.peak_guest_bytes.load(Ordering::Relaxed)
     }
 
-    /// The limit that the store or its streams met last.
-    pub(crate) fn met(&self) -> Option<Limit> {
-        *self.met.lock().unwrap_or_else(PoisonError::into_inner)
+    /// Limit that the store or its streams hit last.
+    pub(crate) fn limit_hit(&self) -> Option<Limit> {
+        *self
+            .limit_hit
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(crate) fn meet(&self, limit: Limit) {
-        *self.met.lock().unwrap_or_else(PoisonError::into_inner) = Some(limit);
+    pub(crate) fn set_limit_hit(&self, limit: Limit) {
+        *self
+            .limit_hit
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner) = Some(limit);
     }
 }
 
@@ -187,7 +197,7 @@ impl ResourceLimiter for InstanceLimiter {
     }
 
     fn memory_grow_failed(&mut self, _error: wasmtime::Error) -> wasmtime::Result<()> {
-        self.take_back(Kind::GuestMemory);
+        self.rollback(Kind::GuestMemory);
         Ok(())
     }
 
@@ -202,7 +212,7 @@ impl ResourceLimiter for InstanceLimiter {
     }
 
     fn table_grow_failed(&mut self, _error: wasmtime::Error) -> wasmtime::Result<()> {
-        self.take_back(Kind::Tables);
+        self.rollback(Kind::Tables);
         Ok(())
     }
 
@@ -225,45 +235,45 @@ mod tests {
     use super::*;
     use millpond_ledger::Owner;
 
-    fn meter(guest_bytes: usize) -> (Ledger, InstanceLimiter) {
+    fn limiter(guest_bytes: usize) -> (Ledger, InstanceLimiter) {
         let limits = Limits {
             lifted_bytes: 10,
             ..Limits::default()
         };
-        let constant = FixedCost::new(&limits, 4096, 1);
-        let limit_bytes = guest_bytes + constant.bytes();
+        let fixed_cost = FixedCost::new(&limits, 4096, 1);
+        let limit_bytes = guest_bytes + fixed_cost.bytes();
         let ledger = Ledger::new(&Arc::default(), Owner::Connection, limit_bytes);
-        let meter = InstanceLimiter::new(&ledger, &limits, constant).unwrap();
-        (ledger, meter)
+        let limiter = InstanceLimiter::new(&ledger, &limits, fixed_cost).unwrap();
+        (ledger, limiter)
     }
 
     #[test]
     fn memories_and_tables_are_one_sum() {
-        let (ledger, mut meter) = meter(1000);
-        assert!(meter.memory_growing(0, 500, None).unwrap());
-        assert!(meter.memory_growing(0, 400, None).unwrap());
-        assert!(!meter.memory_growing(400, 600, None).unwrap());
-        assert_eq!(meter.met(), Some(Limit::Memory(Kind::GuestMemory)));
-        assert!(meter.table_growing(0, 10, None).unwrap());
-        assert!(!meter.table_growing(10, 1_000_000, None).unwrap());
-        assert_eq!(meter.met(), Some(Limit::Memory(Kind::Tables)));
-        assert_eq!(meter.peak_guest_bytes(), 900 + 10 * TABLE_ELEMENT_BYTES);
-        assert!(!meter.table_growing(0, usize::MAX, None).unwrap());
-        // What the engine then could not do is not counted.
-        assert!(meter.table_growing(10, 11, None).unwrap());
+        let (ledger, mut limiter) = limiter(1000);
+        assert!(limiter.memory_growing(0, 500, None).unwrap());
+        assert!(limiter.memory_growing(0, 400, None).unwrap());
+        assert!(!limiter.memory_growing(400, 600, None).unwrap());
+        assert_eq!(limiter.limit_hit(), Some(Limit::Memory(Kind::GuestMemory)));
+        assert!(limiter.table_growing(0, 10, None).unwrap());
+        assert!(!limiter.table_growing(10, 1_000_000, None).unwrap());
+        assert_eq!(limiter.limit_hit(), Some(Limit::Memory(Kind::Tables)));
+        assert_eq!(limiter.peak_guest_bytes(), 900 + 10 * TABLE_ELEMENT_BYTES);
+        assert!(!limiter.table_growing(0, usize::MAX, None).unwrap());
+        // Growth that the engine could not perform is reverted.
+        assert!(limiter.table_growing(10, 11, None).unwrap());
         let full = || wasmtime::Error::msg("full");
-        meter.table_grow_failed(full()).unwrap();
-        assert!(meter.table_growing(10, 12, None).unwrap());
-        drop(meter);
+        limiter.table_grow_failed(full()).unwrap();
+        assert!(limiter.table_growing(10, 12, None).unwrap());
+        drop(limiter);
         assert_eq!(ledger.balance().total(), 0);
     }
 
     #[test]
     fn lifted_bytes_add_up_over_calls() {
-        let (_ledger, mut meter) = meter(1000);
-        assert_eq!(meter.lift(6), Ok(()));
-        assert_eq!(meter.lift(5), Err(Limit::Memory(Kind::Lifted)));
-        assert_eq!(meter.lift(usize::MAX), Err(Limit::Memory(Kind::Lifted)));
+        let (_ledger, mut limiter) = limiter(1000);
+        assert_eq!(limiter.lift(6), Ok(()));
+        assert_eq!(limiter.lift(5), Err(Limit::Memory(Kind::Lifted)));
+        assert_eq!(limiter.lift(usize::MAX), Err(Limit::Memory(Kind::Lifted)));
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! The metrics of `/metrics`, in the OpenMetrics text format. `docs/reference/metrics.md` lists them.
+//! Metrics in the OpenMetrics text format. `docs/reference/metrics.md` lists them.
 
 mod process;
 
@@ -18,15 +18,15 @@ use prometheus_client::registry::{Registry, Unit};
 use std::fmt;
 use std::time::Duration;
 
-/// Registers the metrics of one host in a program's own registry: everything that the admin listener's `/metrics` has
-/// under names that begin with `millpond_`.
+/// Registers the metrics of a host in a program's registry. They are the metrics of the admin listener's `/metrics`
+/// that begin with `millpond_`.
 ///
-/// Without a watch, the metrics that the memory monitor samples are left out: memory of the process, of its allocator
-/// and of the kernel, and memory that no ledger accounts for. They cover the whole process, the program's own memory
-/// included. [`register_process`] adds the standard metrics of a process.
+/// Without a `monitor`, the metrics that it samples are missing: memory of the process, the allocator and the kernel,
+/// and unattributed memory. Those cover the whole process, including the program's own memory. [`register_process`]
+/// adds the standard metrics of a process.
 ///
-/// The registry keeps the host alive. Registering one host again costs nothing more. Two hosts in one registry need a
-/// sub-registry each, with a label to tell them apart.
+/// The registry keeps the host alive. A host may be in several registries. Two hosts in one registry need a
+/// sub-registry each, with a label that distinguishes them.
 ///
 /// ```
 /// use millpond::metrics::register;
@@ -46,40 +46,43 @@ use std::time::Duration;
 /// assert!(text.contains(completed));
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
-pub fn register(registry: &mut Registry, millpond: &Millpond, watch: Option<&Monitor>) {
+pub fn register(registry: &mut Registry, millpond: &Millpond, monitor: Option<&Monitor>) {
     let registry = registry.sub_registry_with_prefix("millpond");
-    let ended = millpond.accounts().observe_once::<Ended>();
+    let histograms = millpond.registry().observe_once::<RequestHistograms>();
     registry.register_with_unit(
         "request_duration",
         "Time from the end of a request's head to its outcome, in seconds",
         Unit::Seconds,
-        ended.duration.clone(),
+        histograms.duration.clone(),
     );
     registry.register_with_unit(
         "request_peak",
         "Maximum memory that a request held at one time, in bytes",
         Unit::Bytes,
-        ended.peak.clone(),
+        histograms.peak.clone(),
     );
-    registry.register_collector(Box::new(Now {
+    registry.register_collector(Box::new(MillpondCollector {
         millpond: millpond.clone(),
-        watch: watch.cloned(),
+        monitor: monitor.cloned(),
     }));
 }
 
 /// Media type of the text that [`encode`] returns.
 pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
-/// The registry as text.
+/// Returns the metrics of a registry as text.
+///
+/// # Errors
+/// An error of `prometheus_client`, which does not occur for the metrics of this module.
 pub fn encode(registry: &Registry) -> Result<String, fmt::Error> {
     let mut encoded = String::new();
     text::encode(&mut encoded, registry)?;
     Ok(encoded)
 }
 
-/// Histograms of ended requests. A host has them once, however many registries show them.
+/// Histograms of ended requests. A host has one set, shared by all registries.
 #[derive(Debug, Clone)]
-struct Ended {
+struct RequestHistograms {
     duration: Family<OutcomeLabel, Histogram>,
     peak: Family<OutcomeLabel, Histogram>,
 }
@@ -89,9 +92,9 @@ struct OutcomeLabel {
     outcome: &'static str,
 }
 
-impl Default for Ended {
+impl Default for RequestHistograms {
     fn default() -> Self {
-        Ended {
+        RequestHistograms {
             // From 50 microseconds to 50 minutes, and from 4 KiB to 256 MiB.
             duration: Family::new_with_constructor(|| {
                 Histogram::new(exponential_buckets(0.000_05, 4.0, 14))
@@ -103,8 +106,8 @@ impl Default for Ended {
     }
 }
 
-impl Observer for Ended {
-    fn ended(&self, outcome: Outcome, duration: Duration, peak_bytes: usize) {
+impl Observer for RequestHistograms {
+    fn on_request_end(&self, outcome: Outcome, duration: Duration, peak_bytes: usize) {
         let label = OutcomeLabel {
             outcome: outcome.name(),
         };
@@ -115,20 +118,20 @@ impl Observer for Ended {
     }
 }
 
-/// Metrics that are read when `/metrics` is asked for.
+/// Collector of the metrics that are read at each scrape.
 #[derive(Debug)]
-struct Now {
+struct MillpondCollector {
     millpond: Millpond,
-    watch: Option<Monitor>,
+    monitor: Option<Monitor>,
 }
 
-impl Collector for Now {
+impl Collector for MillpondCollector {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
-        let accounts = self.millpond.accounts();
-        let seen = self.watch.as_ref().map(Monitor::last);
-        let survey = match &seen {
-            Some(seen) => seen.survey.clone(),
-            None => accounts.survey(),
+        let registry = self.millpond.registry();
+        let sample = self.monitor.as_ref().map(Monitor::last);
+        let snapshot = match &sample {
+            Some(sample) => sample.snapshot.clone(),
+            None => registry.snapshot(),
         };
         self.encode_build_info(&mut encoder)?;
         self.encode_requests(&mut encoder)?;
@@ -137,17 +140,17 @@ impl Collector for Now {
             "response_body",
             "Bytes of response bodies sent, for requests that have ended.",
             Some(&Unit::Bytes),
-            accounts.response_body_bytes(),
+            registry.response_body_bytes(),
         )?;
         counter(
             &mut encoder,
             "response_cache_hits",
             "Requests answered from the response cache.",
             None,
-            accounts.response_cache_hits(),
+            registry.response_cache_hits(),
         )?;
-        let total = survey.total();
-        labelled(
+        let total = snapshot.total();
+        encode_gauge_family(
             &mut encoder,
             "ledger",
             "Memory that requests and connections hold, by kind, in bytes.",
@@ -156,7 +159,7 @@ impl Collector for Now {
             Kind::ALL.map(|kind| (kind.name(), total.of(kind))),
         )?;
         let cache = self.millpond.cache_bytes();
-        labelled(
+        encode_gauge_family(
             &mut encoder,
             "cache",
             "Memory of the caches of open files and of responses, in bytes.",
@@ -164,23 +167,23 @@ impl Collector for Now {
             "cache",
             [("files", cache.files), ("responses", cache.responses)],
         )?;
-        labelled(
+        encode_gauge_family(
             &mut encoder,
             "in_use",
             "Requests, connections, instances, response bodies and files that exist now.",
             None,
             "resource",
             [
-                ("requests", survey.live_requests),
-                ("connections", survey.live_connections),
-                ("instances", accounts.in_use().stores()),
-                ("response_bodies", accounts.in_use().bodies()),
-                ("files", accounts.in_use().files()),
+                ("requests", snapshot.live_requests),
+                ("connections", snapshot.live_connections),
+                ("instances", registry.in_use().stores()),
+                ("response_bodies", registry.in_use().bodies()),
+                ("files", registry.in_use().files()),
             ],
         )?;
-        let mut gauges = self.gauges(&survey);
-        if let Some(seen) = &seen {
-            gauges.extend(sampled_gauges(seen));
+        let mut gauges = self.gauges(&snapshot);
+        if let Some(sample) = &sample {
+            gauges.extend(sampled_gauges(sample));
         }
         for (name, help, unit, value) in gauges {
             let value = ConstGauge::new(value);
@@ -195,7 +198,7 @@ impl Collector for Now {
 /// Name, help, unit and value of a gauge.
 type Gauge = (&'static str, &'static str, Option<Unit>, i64);
 
-impl Now {
+impl MillpondCollector {
     fn encode_build_info(&self, encoder: &mut DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
         let sha256 = self.millpond.component().sha256.as_str();
         let labels = [
@@ -203,18 +206,18 @@ impl Now {
             ("component_sha256", sha256),
         ];
         let help = "Version of millpond, and digest of the component that answers.";
-        // A gauge, since the Prometheus text format has no type for it.
+        // A gauge, because the Prometheus text format has no info type.
         let (name, metric_type) = ("build_info", MetricType::Gauge);
         let mut family = encoder.encode_descriptor(name, help, None, metric_type)?;
         ConstGauge::new(1).encode(family.encode_family(&labels)?)
     }
 
-    /// Series of GET are there from the start, so that a first failure is seen as an increase. Other methods follow with
-    /// their first request.
+    /// Encodes the request counters. Series of GET exist from the start, so that the first failure is an increase.
+    /// Other methods follow with their first request.
     fn encode_requests(&self, encoder: &mut DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
         let help = "Requests that have ended, by outcome, method and class of the status code.";
         let mut family = encoder.encode_descriptor("requests", help, None, MetricType::Counter)?;
-        for requests in self.millpond.accounts().request_counts() {
+        for requests in self.millpond.registry().request_counts() {
             if requests.count == 0 && requests.method != "GET" {
                 continue;
             }
@@ -228,90 +231,90 @@ impl Now {
         Ok(())
     }
 
-    /// Gauges that the host knows by itself.
-    fn gauges(&self, survey: &Snapshot) -> Vec<Gauge> {
+    /// Gauges of the host itself.
+    fn gauges(&self, snapshot: &Snapshot) -> Vec<Gauge> {
         let budget = self.millpond.budget();
         vec![
             (
                 "memory_limit",
                 "Maximum memory of the process, including what the kernel holds for it, in bytes.",
                 Some(Unit::Bytes),
-                wide(self.millpond.bound().bound_bytes),
+                to_i64(self.millpond.memory_plan().limit_bytes),
             ),
             (
                 "memory_reserved",
                 "Memory that responses in progress have reserved, in bytes.",
                 Some(Unit::Bytes),
-                wide(budget.reserved_bytes()),
+                to_i64(budget.reserved_bytes()),
             ),
             (
                 "memory_reservable",
                 "Maximum memory that responses in progress may reserve, in bytes.",
                 Some(Unit::Bytes),
-                wide(budget.total_bytes()),
+                to_i64(budget.total_bytes()),
             ),
             (
                 "admission_queue_length",
                 "Requests that wait for memory or for an instance.",
                 None,
-                wide(budget.waiting()),
+                to_i64(budget.queue_length()),
             ),
             (
                 "leaked",
                 "Memory still held for requests and connections that have ended, in bytes.",
                 Some(Unit::Bytes),
-                wide(survey.unreturned.total()),
+                to_i64(snapshot.leaked.total()),
             ),
         ]
     }
 }
 
-/// Gauges that the memory monitor samples.
-fn sampled_gauges(seen: &Sample) -> [Gauge; 6] {
-    let process = &seen.process;
-    let heap = seen.heap.unwrap_or_default();
+/// Gauges of the monitor's sample.
+fn sampled_gauges(sample: &Sample) -> [Gauge; 6] {
+    let process = &sample.process;
+    let heap = sample.heap.unwrap_or_default();
     [
         (
             "process_anonymous",
             "Resident anonymous memory of the process, in bytes.",
             Some(Unit::Bytes),
-            wide(process.anonymous_bytes),
+            to_i64(process.anonymous_bytes),
         ),
         (
             "process_file",
             "Resident memory of the process that is mapped from files, in bytes.",
             Some(Unit::Bytes),
-            wide(process.file_bytes),
+            to_i64(process.file_bytes),
         ),
         (
             "heap_allocated",
             "Memory that the program has allocated, in bytes.",
             Some(Unit::Bytes),
-            wide(heap.allocated_bytes),
+            to_i64(heap.allocated_bytes),
         ),
         (
             "heap_resident",
             "Resident memory of the allocator, in bytes.",
             Some(Unit::Bytes),
-            wide(heap.resident_bytes),
+            to_i64(heap.resident_bytes),
         ),
         (
             "heap_unattributed",
             "Allocated memory beyond that at the start, the ledgers and the caches, in bytes.",
             Some(Unit::Bytes),
-            seen.unexplained_bytes,
+            sample.unattributed_bytes,
         ),
         (
             "sockets",
             "Memory that the kernel holds for open connections, in bytes.",
             Some(Unit::Bytes),
-            wide(seen.socket_bytes),
+            to_i64(sample.socket_bytes),
         ),
     ]
 }
 
-/// A value as a gauge has it.
-fn wide(value: impl TryInto<i64>) -> i64 {
+/// Converts a value for a gauge.
+fn to_i64(value: impl TryInto<i64>) -> i64 {
     value.try_into().unwrap_or(i64::MAX)
 }
 
@@ -327,7 +330,7 @@ fn counter(
 }
 
 /// Encodes a gauge with one label.
-fn labelled<const N: usize>(
+fn encode_gauge_family<const N: usize>(
     encoder: &mut DescriptorEncoder<'_>,
     name: &str,
     help: &str,
@@ -337,7 +340,7 @@ fn labelled<const N: usize>(
 ) -> Result<(), fmt::Error> {
     let mut family = encoder.encode_descriptor(name, help, unit, MetricType::Gauge)?;
     for (value, number) in gauges {
-        let number = ConstGauge::new(wide(number));
+        let number = ConstGauge::new(to_i64(number));
         number.encode(family.encode_family(&[(label, value)])?)?;
     }
     Ok(())

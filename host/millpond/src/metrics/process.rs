@@ -1,5 +1,5 @@
-//! The metrics of a process under the names that Prometheus' client libraries share
-//! (<https://prometheus.io/docs/instrumenting/writing_clientlibs/#process-metrics>). Only Linux tells them.
+//! Standard metrics of a process (<https://prometheus.io/docs/instrumenting/writing_clientlibs/#process-metrics>). Only
+//! Linux reports them.
 
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
@@ -9,32 +9,32 @@ use prometheus_client::registry::{Registry, Unit};
 use std::fmt;
 
 /// Registers `process_cpu_seconds_total`, `process_resident_memory_bytes`, `process_virtual_memory_bytes`,
-/// `process_open_fds`, `process_max_fds` and `process_start_time_seconds`, as far as the system tells them.
+/// `process_open_fds`, `process_max_fds` and `process_start_time_seconds`, as far as the system reports them.
 ///
-/// The admin listener has them. A program that has its own collector for them leaves this out.
+/// The admin listener includes them. A program with its own collector for them does not need this function.
 pub fn register_process(registry: &mut Registry) {
-    registry.register_collector(Box::new(Process));
+    registry.register_collector(Box::new(ProcessCollector));
 }
 
-/// Figures of this process. A figure that the system does not tell is `None`.
+/// Metrics of this process. `None` if the system does not report one.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
-struct Figures {
+struct ProcessMetrics {
     cpu_seconds: Option<f64>,
     resident_bytes: Option<u64>,
     virtual_bytes: Option<u64>,
     open_fds: Option<u64>,
     max_fds: Option<u64>,
-    /// Seconds since the Unix epoch.
+    /// Start time, in seconds since the Unix epoch.
     start_seconds: Option<f64>,
 }
 
 #[derive(Debug)]
-struct Process;
+struct ProcessCollector;
 
-impl Collector for Process {
+impl Collector for ProcessCollector {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
-        let figures = platform::figures();
-        if let Some(seconds) = figures.cpu_seconds {
+        let read_metrics = platform::read_metrics();
+        if let Some(seconds) = read_metrics.cpu_seconds {
             let seconds = ConstCounter::new(seconds);
             let help = "User and system CPU time of the process, in seconds.";
             let (unit, metric_type) = (Some(&Unit::Seconds), seconds.metric_type());
@@ -46,25 +46,25 @@ impl Collector for Process {
                 "process_resident_memory",
                 "Resident memory of the process, in bytes.",
                 bytes,
-                figures.resident_bytes,
+                read_metrics.resident_bytes,
             ),
             (
                 "process_virtual_memory",
                 "Virtual memory of the process, in bytes.",
                 bytes,
-                figures.virtual_bytes,
+                read_metrics.virtual_bytes,
             ),
             (
                 "process_open_fds",
                 "File descriptors that the process has open.",
                 None,
-                figures.open_fds,
+                read_metrics.open_fds,
             ),
             (
                 "process_max_fds",
                 "Maximum number of file descriptors that the process may have open.",
                 None,
-                figures.max_fds,
+                read_metrics.max_fds,
             ),
         ] {
             if let Some(value) = value {
@@ -77,7 +77,7 @@ impl Collector for Process {
                 )?)?;
             }
         }
-        if let Some(seconds) = figures.start_seconds {
+        if let Some(seconds) = read_metrics.start_seconds {
             let seconds = ConstGauge::new(seconds);
             let help = "Start time of the process, in seconds since the Unix epoch.";
             let (unit, metric_type) = (Some(&Unit::Seconds), seconds.metric_type());
@@ -90,17 +90,17 @@ impl Collector for Process {
 
 #[cfg(target_os = "linux")]
 mod platform {
-    use super::Figures;
+    use super::ProcessMetrics;
     use rustix::param::{clock_ticks_per_second, page_size};
     use rustix::process::{Resource, getrlimit};
     use std::fs;
 
-    /// The figures now.
-    pub(super) fn figures() -> Figures {
+    /// Returns the current values.
+    pub(super) fn read_metrics() -> ProcessMetrics {
         let stat = fs::read_to_string("/proc/self/stat").unwrap_or_default();
         let machine = fs::read_to_string("/proc/stat").unwrap_or_default();
-        Figures {
-            // One of them is the folder's own, which is open for as long as it is read.
+        ProcessMetrics {
+            // Reading the folder opens a file too.
             open_fds: fs::read_dir("/proc/self/fd")
                 .ok()
                 .map(|files| (files.count() as u64).saturating_sub(1)),
@@ -109,19 +109,19 @@ mod platform {
         }
     }
 
-    /// Reads the figures in `/proc/self/stat` (proc_pid_stat(5)), and the boot time in `/proc/stat`.
-    pub(super) fn parse(stat: &str, machine: &str) -> Figures {
-        // The second field is the program's name in parentheses, and may have spaces and parentheses in it.
+    /// Parses `/proc/self/stat` (proc_pid_stat(5)), and the boot time in `/proc/stat`.
+    pub(super) fn parse(stat: &str, machine: &str) -> ProcessMetrics {
+        // The second field is the program's name in parentheses. It may contain spaces and parentheses.
         let fields = stat.rsplit_once(')').map_or("", |(_, fields)| fields);
         let fields: Vec<&str> = fields.split_ascii_whitespace().collect();
-        // Fields are numbered from one, and the first of these is the third.
+        // Fields are numbered from one, and the first one here is the third.
         let field = |number: usize| fields.get(number - 3)?.parse::<u64>().ok();
         let seconds = |ticks: u64| ticks as f64 / clock_ticks_per_second() as f64;
         let (user, system) = (field(14), field(15));
         let booted = machine
             .lines()
             .find_map(|line| line.strip_prefix("btime ")?.trim().parse::<u64>().ok());
-        Figures {
+        ProcessMetrics {
             cpu_seconds: user
                 .zip(system)
                 .map(|(user, system)| seconds(user + system)),
@@ -130,16 +130,16 @@ mod platform {
                 .map(|(ticks, booted)| booted as f64 + seconds(ticks)),
             virtual_bytes: field(23),
             resident_bytes: field(24).map(|pages| pages * page_size() as u64),
-            ..Figures::default()
+            ..ProcessMetrics::default()
         }
     }
 }
 
 #[cfg(not(target_os = "linux"))]
 mod platform {
-    /// The figures now: not told on this system.
-    pub(super) fn figures() -> super::Figures {
-        super::Figures::default()
+    /// Returns no values: this system reports none.
+    pub(super) fn read_metrics() -> super::ProcessMetrics {
+        super::ProcessMetrics::default()
     }
 }
 
@@ -149,14 +149,14 @@ mod tests {
 
     #[test]
     fn the_system_tells_every_figure() {
-        let Figures {
+        let ProcessMetrics {
             cpu_seconds,
             resident_bytes,
             virtual_bytes,
             open_fds,
             max_fds,
             start_seconds,
-        } = platform::figures();
+        } = platform::read_metrics();
         assert!(cpu_seconds.is_some() && start_seconds > Some(0.0));
         assert!(resident_bytes > Some(0) && virtual_bytes > resident_bytes);
         assert!(open_fds > Some(0) && max_fds > open_fds);
@@ -166,14 +166,14 @@ mod tests {
     fn a_program_may_have_any_name() {
         let rest = "R 1 1 1 0 -1 0 0 0 0 0 200 100 0 0 20 0 1 0 500 8192 3 0";
         let stat = format!("7 (a) R (b) {rest}");
-        let figures = platform::parse(&stat, "cpu 1 2\nbtime 1000\n");
-        assert_eq!(figures.virtual_bytes, Some(8192));
+        let read_metrics = platform::parse(&stat, "cpu 1 2\nbtime 1000\n");
+        assert_eq!(read_metrics.virtual_bytes, Some(8192));
         assert_eq!(
-            figures.resident_bytes,
+            read_metrics.resident_bytes,
             Some(3 * rustix::param::page_size() as u64)
         );
-        assert!(figures.cpu_seconds > Some(0.0) && figures.start_seconds > Some(1000.0));
-        assert_eq!(platform::parse("", ""), Figures::default());
-        assert_eq!(platform::parse("7 (a", "btime"), Figures::default());
+        assert!(read_metrics.cpu_seconds > Some(0.0) && read_metrics.start_seconds > Some(1000.0));
+        assert_eq!(platform::parse("", ""), ProcessMetrics::default());
+        assert_eq!(platform::parse("7 (a", "btime"), ProcessMetrics::default());
     }
 }

@@ -1,4 +1,4 @@
-//! Bytes that a program gives piece by piece, from wherever it has them: what a body part is that is no file.
+//! Chunk streams: bytes of a program's own store, read one chunk at a time.
 
 use super::cursor::{Cursor, OutOfBounds};
 use bytes::Bytes;
@@ -10,57 +10,56 @@ use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, ready};
 
-/// The bytes of one open object, read at any place.
+/// Bytes of an open object, read at any offset.
 ///
-/// It lives for as long as the object or a stream of it does, so it may hold what that takes: a connection to a
-/// database, a [`Charge`] for what it keeps. The host reads one piece at a time, and no piece before there is room for
-/// it between the store and the client; while a client takes nothing, nothing is read. When the client goes away,
-/// the future that reads is dropped.
+/// The value lives as long as the object or a stream of it. It may hold what that takes, such as a database connection
+/// or a [`Charge`] for a buffer. The host reads one chunk at a time, and only while the client takes bytes. If the
+/// client leaves, the host drops the future of the read.
 pub trait ReadAt: Send + Sync + 'static {
-    /// Reads some of the bytes from `offset` on: one at least, and `most_bytes` at most. The host never asks for bytes
-    /// past the object's length, nor for none.
+    /// Reads bytes from `offset` on: at least one, and `max_bytes` at most. The host never reads past the length of the
+    /// object.
     ///
-    /// The host charges `most_bytes` to the request until the client has them. A piece that is a slice of something
-    /// larger keeps all of that alive, which the host cannot see.
+    /// The host charges `max_bytes` to the request until the client has the chunk. A chunk that is a slice keeps its
+    /// whole buffer alive, which the host cannot see.
     ///
     /// # Errors
-    /// When the bytes cannot be read. The answer is then aborted, as it is by a piece of no bytes, or of more than
-    /// `most_bytes`: a short body never looks whole.
+    /// The bytes cannot be read. The host aborts the response then, so that a short body never looks complete. A chunk
+    /// that is empty or longer than `max_bytes` has the same effect.
     fn read_at(
         &self,
         offset: u64,
-        most_bytes: usize,
+        max_bytes: usize,
     ) -> impl Future<Output = io::Result<Bytes>> + Send;
 }
 
-/// An object that is in memory as a whole. Its pieces are slices of it, and nothing is copied.
+/// An object in memory. Its chunks are slices, so nothing is copied.
 impl ReadAt for Bytes {
-    async fn read_at(&self, offset: u64, most_bytes: usize) -> io::Result<Bytes> {
+    async fn read_at(&self, offset: u64, max_bytes: usize) -> io::Result<Bytes> {
         let start = usize::try_from(offset).map_or(self.len(), |start| start.min(self.len()));
-        let end = start.saturating_add(most_bytes).min(self.len());
+        let end = start.saturating_add(max_bytes).min(self.len());
         Ok(self.slice(start..end))
     }
 }
 
-/// The bytes of an open object from an offset on, to an exact length. It holds the object open and no bytes.
+/// Bytes of an open object, from an offset to an exact length. The stream holds the object open, and no bytes.
 #[derive(Clone)]
 pub(crate) struct ChunkStream {
     source: Arc<dyn DynReadAt>,
     cursor: Cursor,
 }
 
-/// Open bytes of whatever type, charged while they are open.
+/// Open bytes of any type, charged while they are open.
 pub(super) struct OpenBytes<R> {
     pub(super) bytes: R,
-    /// Length when they were opened, in bytes.
+    /// Length, in bytes.
     pub(super) length: u64,
     pub(super) _charge: Charge,
 }
 
-/// [`OpenBytes`] without their type.
+/// [`OpenBytes`] of any type, as a trait object.
 pub(super) trait DynReadAt: Send + Sync {
     fn length(&self) -> u64;
-    fn read_at(self: Arc<Self>, offset: u64, most_bytes: usize) -> BoxedRead;
+    fn read_at(self: Arc<Self>, offset: u64, max_bytes: usize) -> BoxedRead;
 }
 
 type BoxedRead = Pin<Box<dyn Future<Output = io::Result<Bytes>> + Send>>;
@@ -70,8 +69,8 @@ impl<R: ReadAt> DynReadAt for OpenBytes<R> {
         self.length
     }
 
-    fn read_at(self: Arc<Self>, offset: u64, most_bytes: usize) -> BoxedRead {
-        Box::pin(async move { self.bytes.read_at(offset, most_bytes).await })
+    fn read_at(self: Arc<Self>, offset: u64, max_bytes: usize) -> BoxedRead {
+        Box::pin(async move { self.bytes.read_at(offset, max_bytes).await })
     }
 }
 
@@ -87,28 +86,28 @@ impl ChunkStream {
         })
     }
 
-    /// Where in its object the next byte lies.
+    /// Offset of the next byte in its object.
     pub(crate) fn offset(&self) -> u64 {
         self.cursor.offset()
     }
 
-    /// Bytes not yet read.
+    /// Number of unread bytes.
     pub(crate) fn remaining(&self) -> u64 {
         self.cursor.remaining()
     }
 
-    /// The same, without what lies beyond the next `length` bytes.
+    /// Returns the stream without the bytes beyond the next `length`.
     pub(super) fn truncated(mut self, length: u64) -> Self {
         self.cursor.truncate(length);
         self
     }
 
-    /// Leaves out the next `count` bytes.
+    /// Skips the next `count` bytes.
     pub(crate) fn skip(&mut self, count: u64) {
         self.cursor.skip(count);
     }
 
-    /// Begins to read at most `most` of the next bytes, of which there has to be one.
+    /// Starts to read the next `most` bytes at most. At least one byte has to remain.
     pub(crate) fn read(self, most: usize) -> ReadChunk {
         let wanted = self.cursor.chunk_bytes(most);
         let read = Arc::clone(&self.source).read_at(self.cursor.offset(), wanted);
@@ -128,11 +127,11 @@ impl fmt::Debug for ChunkStream {
     }
 }
 
-/// One piece on its way from its store: the piece, and what comes after it. Dropped, it is read no further.
+/// Read of one chunk. Returns the rest of the stream and the chunk. Dropping it cancels the read.
 pub(crate) struct ReadChunk {
     rest: ChunkStream,
     wanted: usize,
-    /// Never locked: in a mutex, a future that is not `Sync` can be part of a body that is.
+    /// The mutex is never locked. It makes a body `Sync` although the future is not.
     read: Mutex<BoxedRead>,
 }
 
@@ -141,8 +140,8 @@ impl Future for ReadChunk {
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let read = self.read.get_mut().unwrap_or_else(PoisonError::into_inner);
-        let piece = ready!(read.as_mut().poll(cx))?;
-        let (given, wanted) = (piece.len(), self.wanted);
+        let chunk = ready!(read.as_mut().poll(cx))?;
+        let (given, wanted) = (chunk.len(), self.wanted);
         if given == 0 {
             return Poll::Ready(Err(io::Error::new(
                 io::ErrorKind::UnexpectedEof,
@@ -157,7 +156,7 @@ impl Future for ReadChunk {
         }
         let mut rest = self.rest.clone();
         rest.skip(given as u64);
-        Poll::Ready(Ok((rest, piece)))
+        Poll::Ready(Ok((rest, chunk)))
     }
 }
 

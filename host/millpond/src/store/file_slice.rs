@@ -1,73 +1,73 @@
-//! A slice of an open file, read piece by piece: what a body part is until it becomes bytes.
+//! File slices: a range of an open file, read one chunk at a time.
 
 use super::cursor::{Cursor, OutOfBounds};
-use super::thread_pool::{Blocking, ThreadPool};
+use super::thread_pool::{BlockingTask, ThreadPool};
 use bytes::{Bytes, BytesMut};
 use millpond_ledger::Charge;
 use std::fs::File;
 use std::io;
 use std::sync::Arc;
 
-/// A file of the store's, open, and as long as it was when it was opened. Several requests may have the same one.
+/// An open file of the media store, with its length when it was opened. Several requests may share it.
 #[derive(Debug)]
 pub(crate) struct MediaFile {
-    /// None once it is being closed.
+    /// `None` while it is being closed.
     file: Option<File>,
     length: u64,
-    /// Where it is read and closed, if its file system may not answer.
+    /// Threads that read and close it, if its file system may not answer.
     threads: Option<ThreadPool>,
-    /// All of its bytes, where they are few and were read when it was opened.
+    /// All of its bytes, if it is small and was cached.
     bytes: Option<Bytes>,
 }
 
-/// Bytes that an open file takes in the kernel and here.
+/// Memory of an open file in the kernel and in the process, in bytes.
 pub(crate) const FILE_BYTES: usize = 1024;
 
-/// Most bytes of a file that are kept beside it, in bytes: what an answer has room for anyway.
+/// Maximum length of a file whose bytes are cached, in bytes. Every response has room for as much.
 pub(crate) const SMALL_BYTES: usize = 12 * 1024;
 
-/// Longest slice that the kernel takes pieces out of without a copy. On loopback a longer one is sent faster copied, since
-/// it is not in the processor's cache, where its reader then finds the copy.
-const LENT_BYTES: u64 = 4 * 1024 * 1024;
+/// Maximum length of a slice that is sent with `sendfile(2)`. On loopback a copy is faster for longer ones: they are
+/// not in the processor's cache, and the copy then is.
+const SENDFILE_MAX_BYTES: u64 = 4 * 1024 * 1024;
 
-/// An open file that a request holds, charged to it for as long.
+/// An open file of a request, charged to it.
 #[derive(Debug)]
 pub struct OpenFile {
     file: Arc<MediaFile>,
     _charge: Charge,
 }
 
-/// The bytes of an open file from an offset on, to an exact length. It holds the file open and no bytes.
+/// A range of an open file. It holds the file open, and no bytes.
 #[derive(Debug, Clone)]
 pub(crate) struct FileSlice {
     file: Arc<OpenFile>,
     cursor: Cursor,
-    /// Whether it is short enough to be lent.
+    /// Whether it is short enough for `sendfile(2)`.
     is_short: bool,
 }
 
-/// Bytes of an open file that a connection may have the kernel send (`sendfile(2)`).
+/// A range of an open file, for `sendfile(2)`.
 #[derive(Debug)]
 pub struct FileRange {
-    /// The file, held open and charged to its request.
+    /// The file, open and charged to its request.
     pub file: Arc<OpenFile>,
-    /// The first byte.
+    /// Offset of the first byte.
     pub offset: u64,
-    /// How many bytes.
+    /// Length, in bytes.
     pub length: usize,
 }
 
-/// What reading without waiting came to.
+/// Result of a read that does not block.
 #[derive(Debug)]
 pub(crate) enum TryRead {
-    /// Bytes were appended: one at least, unless none are left.
+    /// Bytes were appended: at least one, unless none remain.
     Read,
-    /// The bytes are not in memory: reading them would wait for the disk.
+    /// The bytes are not in memory, so the read would wait for the disk.
     WouldBlock,
 }
 
 impl MediaFile {
-    /// A file of that length in bytes, of which nothing is kept.
+    /// Returns a file of this length in bytes, without cached bytes.
     pub(crate) fn new(file: File, length: u64) -> Self {
         MediaFile {
             file: Some(file),
@@ -77,27 +77,28 @@ impl MediaFile {
         }
     }
 
-    /// The same file, which is read and closed on those threads.
+    /// Sets the threads that read and close the file.
     pub(super) fn on(self, threads: Option<ThreadPool>) -> Self {
         let mut file = self;
         file.threads = threads;
         file
     }
 
-    /// The same file with its bytes, where they are [`SMALL_BYTES`] at most and can be had without waiting.
+    /// Caches the file's bytes, if there are [`SMALL_BYTES`] at most and they can be read without blocking.
     pub(crate) fn with_bytes(mut self) -> Self {
         let length = usize::try_from(self.length).unwrap_or(usize::MAX);
         if length <= SMALL_BYTES && self.threads.is_none() {
             let mut buffer = BytesMut::zeroed(length);
-            if now::read_at(self.file(), &mut buffer, 0).is_ok_and(|count| count == length) {
+            if nonblocking::read_at(self.file(), &mut buffer, 0).is_ok_and(|count| count == length)
+            {
                 self.bytes = Some(buffer.freeze());
             }
         }
         self
     }
 
-    /// What it holds in memory while it is kept open, in bytes: the kernel's part and its own bytes.
-    pub(crate) fn kept_bytes(&self) -> usize {
+    /// Memory of the file while it is cached, in bytes.
+    pub(crate) fn cached_bytes(&self) -> usize {
         FILE_BYTES + self.bytes.as_ref().map_or(0, Bytes::len)
     }
 
@@ -109,7 +110,7 @@ impl MediaFile {
     }
 }
 
-/// Closing a file asks some file systems, which may not answer (`FUSE_FLUSH`).
+/// Closing a file calls its file system, which may not answer (`FUSE_FLUSH`).
 impl Drop for MediaFile {
     fn drop(&mut self) {
         if let (Some(threads), Some(file)) = (&self.threads, self.file.take()) {
@@ -126,7 +127,7 @@ impl OpenFile {
         }
     }
 
-    /// A file of that length in bytes, charged with that for as long as it is open.
+    /// Returns a file of this length in bytes. `charge` lasts as long as the file is open.
     #[must_use]
     pub fn from_file(file: File, length: u64, charge: Charge) -> Self {
         OpenFile::new(Arc::new(MediaFile::new(file, length)), charge)
@@ -144,33 +145,33 @@ impl FileSlice {
         Ok(FileSlice {
             cursor: Cursor::new(file.file.length, offset, length)?,
             file,
-            is_short: length <= LENT_BYTES,
+            is_short: length <= SENDFILE_MAX_BYTES,
         })
     }
 
-    /// Where in its object the next byte lies.
+    /// Offset of the next byte in its object.
     pub(crate) fn offset(&self) -> u64 {
         self.cursor.offset()
     }
 
-    /// Bytes not yet read.
+    /// Number of unread bytes.
     pub(crate) fn remaining(&self) -> u64 {
         self.cursor.remaining()
     }
 
-    /// The same slice, without what lies beyond its next `length` bytes.
+    /// Returns the slice without the bytes beyond the next `length`.
     pub(crate) fn truncated(mut self, length: u64) -> Self {
         self.cursor.truncate(length);
         self
     }
 
-    /// Leaves out the next `count` bytes.
+    /// Skips the next `count` bytes.
     pub(crate) fn skip(&mut self, count: u64) {
         self.cursor.skip(count);
     }
 
-    /// At most `most` of the next bytes, where the file has them in memory.
-    pub(crate) fn take_kept(&mut self, most: usize) -> Option<Bytes> {
+    /// Returns the next bytes, `most` at most, if they are cached.
+    pub(crate) fn take_cached(&mut self, most: usize) -> Option<Bytes> {
         let bytes = self.file.file.bytes.as_ref()?;
         let start = usize::try_from(self.cursor.offset()).ok()?;
         let wanted = self.cursor.chunk_bytes(most);
@@ -179,14 +180,13 @@ impl FileSlice {
         Some(taken)
     }
 
-    /// Some of the next bytes, for the kernel to take out of the file when it sends them. `None` where they are to be had in
-    /// another way.
-    pub(crate) fn lend(&mut self, most: usize) -> Option<FileRange> {
+    /// Returns the next bytes as a range for `sendfile(2)`, `most` at most. `None` if they have to be read.
+    pub(crate) fn take_sendfile_range(&mut self, most: usize) -> Option<FileRange> {
         let length = self.cursor.chunk_bytes(most);
         if !self.is_short
             || self.file.file.threads.is_some()
             || length <= SMALL_BYTES
-            || !now::is_in_memory(self.file.file(), self.cursor.offset(), length)
+            || !nonblocking::is_in_memory(self.file.file(), self.cursor.offset(), length)
         {
             return None;
         }
@@ -199,18 +199,17 @@ impl FileSlice {
         Some(range)
     }
 
-    /// Appends at most `most` of the next bytes to the buffer, and moves on by as many; it waits for the disk
-    /// where it has to.
+    /// Appends the next bytes to the buffer, `most` at most. Waits for the disk.
     ///
     /// # Errors
-    /// As reading a file; [`io::ErrorKind::UnexpectedEof`] when the file has shrunk since it was opened.
+    /// Errors of reading a file, and [`io::ErrorKind::UnexpectedEof`] if the file has shrunk since it was opened.
     pub(crate) fn read(&mut self, buffer: &mut BytesMut, most: usize) -> io::Result<usize> {
         self.append(buffer, most, |file, into, offset| {
             read_at(file, into, offset)
         })
     }
 
-    /// The same, but without waiting for the disk.
+    /// Appends the next bytes to the buffer as [`FileSlice::read`] does, without waiting for the disk.
     ///
     /// # Errors
     /// As [`FileSlice::read`].
@@ -218,21 +217,21 @@ impl FileSlice {
         if self.file.file.threads.is_some() {
             return Ok(TryRead::WouldBlock);
         }
-        match self.append(buffer, most, now::read_at) {
+        match self.append(buffer, most, nonblocking::read_at) {
             Ok(_) => Ok(TryRead::Read),
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(TryRead::WouldBlock),
             Err(error) => Err(error),
         }
     }
 
-    /// Does what reads the slice, on a thread that may wait for it.
+    /// Runs `work`, which reads the slice, on a thread that may block.
     pub(crate) fn spawn<T: Send + 'static>(
         self,
         work: impl FnOnce(FileSlice) -> T + Send + 'static,
-    ) -> Blocking<T> {
+    ) -> BlockingTask<T> {
         match self.file.file.threads.clone() {
             Some(threads) => threads.spawn(move || work(self)),
-            None => Blocking::Runtime(tokio::task::spawn_blocking(move || work(self))),
+            None => BlockingTask::Runtime(tokio::task::spawn_blocking(move || work(self))),
         }
     }
 
@@ -267,7 +266,7 @@ impl FileSlice {
     }
 }
 
-/// A file has fewer bytes than it had when it was opened.
+/// Returns the error of a file that is shorter than when it was opened.
 #[must_use]
 pub fn has_shrunk() -> io::Error {
     io::Error::new(
@@ -276,7 +275,7 @@ pub fn has_shrunk() -> io::Error {
     )
 }
 
-/// Reads at a place, whatever the handle's own position is.
+/// Reads at an offset, and ignores the handle's position.
 pub(crate) fn read_at(file: &File, into: &mut [u8], offset: u64) -> io::Result<usize> {
     #[cfg(unix)]
     return std::os::unix::fs::FileExt::read_at(file, into, offset);
@@ -284,12 +283,11 @@ pub(crate) fn read_at(file: &File, into: &mut [u8], offset: u64) -> io::Result<u
     return std::os::windows::fs::FileExt::seek_read(file, into, offset);
 }
 
-pub(crate) use now::read_at as try_read_at;
+pub(crate) use nonblocking::read_at as try_read_at;
 
-/// Reads what the kernel has in memory and nothing else (`RWF_NOWAIT`): a media file that is asked for often
-/// is, and then no thread has to be changed for it.
+/// Reads of pages in memory (`RWF_NOWAIT`). A popular file is in memory, and needs no other thread.
 #[cfg(target_os = "linux")]
-mod now {
+mod nonblocking {
     use rustix::io::{ReadWriteFlags, preadv2};
     use std::fs::File;
     use std::io::{self, IoSliceMut};
@@ -297,7 +295,7 @@ mod now {
     pub(crate) fn read_at(file: &File, into: &mut [u8], offset: u64) -> io::Result<usize> {
         let mut into = [IoSliceMut::new(into)];
         preadv2(file, &mut into, offset, ReadWriteFlags::NOWAIT).map_err(|error| {
-            // File systems without it say so; the plain read serves them.
+            // The file system does not support it, so the blocking read is used.
             if error == rustix::io::Errno::OPNOTSUPP {
                 io::ErrorKind::WouldBlock.into()
             } else {
@@ -306,8 +304,8 @@ mod now {
         })
     }
 
-    /// Whether the kernel has all of that part of the file in memory (`cachestat`, Linux 6.5). Older systems, and those
-    /// that tell only who may write the file, do not say so.
+    /// Returns whether all pages of a range are in memory (`cachestat`, Linux 6.5). `false` if the kernel is older, or
+    /// allows the call to the file's writers only.
     pub(super) fn is_in_memory(file: &File, offset: u64, count: usize) -> bool {
         let page_bytes = rustix::param::page_size() as u64;
         let cached = crate::sys::cached_pages(file, offset, count as u64);
@@ -316,9 +314,9 @@ mod now {
     }
 }
 
-/// No other system tells whether a read would wait; so it always might.
+/// Other systems do not report whether a read would block, so it always may.
 #[cfg(not(target_os = "linux"))]
-mod now {
+mod nonblocking {
     use std::fs::File;
     use std::io;
 

@@ -1,15 +1,18 @@
-//! Opens what a key names, and never anything outside the folder.
+//! Media store in a folder.
 
-use super::digest_cache::Digests;
+use super::access_warning;
+use super::beneath_dir::{BeneathDir, FileSystem, LocalOpenError};
+use super::digest_cache::DigestCache;
 use super::file_slice::{self, MediaFile, SMALL_BYTES};
-use super::keeper::{self, Maintained};
+use super::maintenance;
 use super::media_store::{
-    CacheUsage, Key, MediaObject, MediaStore, ObjectInfo, ObjectVariant, ObjectVersion, OpenError,
+    CacheUsage, MediaObject, MediaStore, ObjectInfo, ObjectKey, ObjectVariant, ObjectVersion,
+    OpenError,
 };
-use super::open_file_cache::{CachedFile, KEPT_BYTES, MISSING_BYTES, OpenFileCache};
-use super::root::{FileSystem, NotHere, Root};
-use super::thread_pool::{Blocking, ThreadPool, ThreadPools};
-use super::unreadable;
+use super::open_file_cache::{
+    CachedFile, NEGATIVE_CACHE_BYTES, OPEN_FILE_CACHE_BYTES, OpenFileCache,
+};
+use super::thread_pool::{BlockingTask, ThreadPool, ThreadPools};
 use super::version::FileVersion;
 use arc_swap::ArcSwap;
 use millpond_format::charset::with_charset;
@@ -24,185 +27,192 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
-/// A folder of media, opened once: whatever is asked for is looked up beneath that handle and cannot leave
-/// it, be it by `..`, by an absolute path or through a symbolic link (`cap-std` and `openat2` resolve beneath the root).
+/// A folder of media.
 ///
-/// What was opened stays open for a while, up to 4 MiB and 1,024 files in all, and is given again as long as the folder
-/// holds the same. That is looked at again after [`RECHECK`], so for as long a change may go unseen, be it that there is
-/// something now where there was nothing. Elsewhere than on Linux no file is kept.
+/// Keys are resolved beneath the folder's handle. They cannot leave it through `..`, an absolute path or a symbolic
+/// link.
 ///
-/// A thread of its own looks each second where the folder's path leads, so that another folder which comes to lie there is
-/// served from then on, and closes files that were deleted or that nobody asks for.
+/// On Linux an open file cache holds up to 1,024 files and 4 MiB. A cached file is validated against the folder after
+/// [`OPEN_FILE_CACHE_VALID`]. Until then a change, such as a new file, may go unnoticed. A thread closes cached files
+/// that were deleted or are unused.
 ///
-/// On Linux a file system that may not answer (of a network, or of another process through FUSE) is asked on threads of its
-/// own only. There are 16 of them for each, and as many opens may wait; further ones are [`OpenError::Busy`].
+/// The same thread looks up the folder's path once a second. If another folder has taken its place, that one is served.
 ///
-/// Cloning is cheap and shares the handle.
+/// On Linux, file systems that may not answer (over a network, or FUSE) have threads of their own, 16 for each. As many
+/// opens may wait, and further ones are [`OpenError::Busy`].
+///
+/// Clones share the handle.
 #[derive(Debug, Clone)]
-pub struct Folder(Arc<Shared>);
+pub struct Folder(Arc<FolderState>);
 
-/// The state that clones of a folder share.
+/// State shared by the clones of a folder.
 #[derive(Debug)]
-struct Shared {
-    /// Where the folder was said to be: another one may come to lie there.
-    given: PathBuf,
-    /// Its real path at the start.
+struct FolderState {
+    /// Path that was passed to [`Folder::open`]. Another folder may take its place.
+    given_path: PathBuf,
+    /// Real path at the start.
     path: PathBuf,
-    root: ArcSwap<Root>,
+    root: ArcSwap<BeneathDir>,
     pools: ThreadPools,
-    digests: Digests,
-    kept: OpenFileCache,
-    lookup: Mutex<Lookup>,
+    digest_cache: DigestCache,
+    open_files: OpenFileCache,
+    lookup: Mutex<RootLookup>,
 }
 
-/// The outcome of looking up where the folder's path leads.
+/// State of looking up the folder's path.
 #[derive(Debug, Default)]
-struct Lookup {
-    /// When it was begun, if it has not ended.
-    begun: Option<Instant>,
-    /// Why there is no folder.
+struct RootLookup {
+    /// Start of the lookup in progress.
+    started: Option<Instant>,
+    /// Error of the last lookup.
     failed: Option<String>,
 }
 
-/// How long the folder may take to be looked up until it is said that it does not answer.
-const LOOKUP: Duration = Duration::from_secs(5);
+/// Time after which a lookup in progress counts as hanging.
+const LOOKUP_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// For how long a change in a folder may go unseen, unless told otherwise: less than anybody notices, and long enough that
-/// a file which is asked for thousands of times a second is not looked at as often.
-pub const RECHECK: Duration = Duration::from_millis(10);
+/// Default time for which a cached file is used without validation. No human notices it, and a popular file is
+/// validated a hundred times a second at most.
+pub const OPEN_FILE_CACHE_VALID: Duration = Duration::from_millis(10);
 
 impl Folder {
     /// Opens the folder.
     ///
     /// # Errors
-    /// When there is no such folder, or it cannot be read.
+    /// The folder does not exist or cannot be read.
     pub fn open(path: &Path) -> io::Result<Self> {
         let pools = ThreadPools::new();
-        let root = Root::open(path, &pools)?;
-        let shared = Arc::new(Shared {
-            given: std::path::absolute(path)?,
+        let root = BeneathDir::open(path, &pools)?;
+        let state = Arc::new(FolderState {
+            given_path: std::path::absolute(path)?,
             path: root.path().to_owned(),
             root: ArcSwap::from_pointee(root),
             pools,
-            digests: Digests::new(),
-            kept: OpenFileCache::new(RECHECK),
+            digest_cache: DigestCache::new(),
+            open_files: OpenFileCache::new(OPEN_FILE_CACHE_VALID),
             lookup: Mutex::default(),
         });
-        keeper::begin(&shared)?;
-        Ok(Folder(shared))
+        let tasks = maintenance::Tasks {
+            follow_path: FolderState::follow_path,
+            close_unneeded: FolderState::close_unneeded,
+        };
+        maintenance::start(&state, tasks)?;
+        Ok(Folder(state))
     }
 
-    /// The same folder, whose files are looked at again after that time; with zero, for each request.
+    /// Sets the time for which a cached file is used without validation. Zero validates for every request.
     #[must_use]
-    pub fn with_open_file_cache_valid(self, recheck: Duration) -> Self {
-        self.0.kept.set_recheck(recheck);
+    pub fn with_open_file_cache_valid(self, valid: Duration) -> Self {
+        self.0.open_files.set_valid(valid);
         self
     }
 
-    /// Opens an object for whoever has that ledger, which is charged for as long as it is open. It blocks on the file
-    /// system, so it is no call for an async thread; [`MediaStore::open`] is.
+    /// Opens an object, and charges it to `ledger` as long as it is open. Blocks on the file system;
+    /// [`MediaStore::open`] does not.
     ///
     /// # Errors
-    /// [`OpenError`].
-    pub fn open_object(&self, key: &Key, ledger: &LedgerHandle) -> Result<MediaObject, OpenError> {
+    /// As [`MediaStore::open`].
+    pub fn open_object(
+        &self,
+        key: &ObjectKey,
+        ledger: &LedgerHandle,
+    ) -> Result<MediaObject, OpenError> {
         let root = self.0.root.load_full();
-        self.0.look_for(&root, key, &Anywhere(&root), ledger)
+        self.0.look_up(&root, key, &BlockingOpener(&root), ledger)
     }
 
-    /// Opens an object on threads that may wait for whatever it lies on.
+    /// Opens an object on threads that may block on its file system.
     async fn open_on(
         &self,
         threads: &ThreadPool,
-        key: &Key,
+        key: &ObjectKey,
         ledger: &LedgerHandle,
     ) -> Result<MediaObject, OpenError> {
         let (folder, key, ledger) = (self.clone(), key.clone(), ledger.clone());
         let route = ledger.route().cloned();
         let open = move || folder.open_object(&key, &ledger);
-        let opened = threads.open(heap::counted(route, open));
+        let opened = threads.open(heap::attribute(route, open));
         let opened = opened.map_err(|full| OpenError::Busy(io::Error::other(full)))?;
         opened.await.map_err(OpenError::Failed)?
     }
 }
 
-impl Maintained for Shared {
-    /// Looks up where the folder's path leads, and takes what lies there from now on. It waits for whatever that is.
-    fn look_up_root(&self) {
-        self.lookup().begun = Some(Instant::now());
+impl FolderState {
+    /// Looks up the folder's path, and switches to another folder if it leads there. Blocks on any file system.
+    fn follow_path(&self) {
+        self.lookup().started = Some(Instant::now());
         let root = self.root.load_full();
-        let found = root.is_at(&self.given).and_then(|is_same| {
-            let new = (!is_same).then(|| Root::open(&self.given, &self.pools));
+        let found = root.is_at(&self.given_path).and_then(|is_same| {
+            let new = (!is_same).then(|| BeneathDir::open(&self.given_path, &self.pools));
             new.transpose()
         });
         let failed = match found {
             Ok(None) => None,
             Ok(Some(new)) => {
-                tracing::info!(folder = %self.given.display(), "the media folder was replaced by another one");
+                tracing::info!(folder = %self.given_path.display(), "the media folder was replaced by another one");
                 self.root.store(Arc::new(new));
-                self.kept.clear();
+                self.open_files.clear();
                 None
             }
             Err(error) => Some(format!("cannot open the media folder: {error}")),
         };
         let mut lookup = self.lookup();
-        lookup.begun = None;
+        lookup.started = None;
         if failed.is_some() && lookup.failed.is_none() {
             let error = failed.as_deref().unwrap_or_default();
-            tracing::error!(folder = %self.given.display(), "{error}");
+            tracing::error!(folder = %self.given_path.display(), "{error}");
         }
         lookup.failed = failed;
     }
 
-    /// Closes kept files that are no more what lay at their paths, and ones that nobody has asked for in so long.
+    /// Closes cached files that were deleted, replaced, or not used for this time.
     fn close_unneeded(&self, unused: Duration) {
-        self.kept.close_unneeded(&self.root.load(), unused);
+        self.open_files.close_unneeded(&self.root.load(), unused);
     }
-}
 
-impl Shared {
-    fn lookup(&self) -> MutexGuard<'_, Lookup> {
+    fn lookup(&self) -> MutexGuard<'_, RootLookup> {
         self.lookup.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn look_for(
+    fn look_up(
         &self,
-        root: &Root,
-        key: &Key,
+        root: &BeneathDir,
+        key: &ObjectKey,
         opener: &impl Opener,
         ledger: &LedgerHandle,
     ) -> Result<MediaObject, OpenError> {
-        let looked_ns = self.kept.now_ns();
+        let looked_up_ns = self.open_files.now_ns();
         match self.find(root, key, opener) {
-            Ok(found) => self.keep(key, found, ledger),
+            Ok(found) => self.cache_object(key, found, ledger),
             Err(error) => {
                 if matches!(error, OpenError::NotFound) {
-                    self.kept.missed(key, looked_ns);
+                    self.open_files.insert_negative(key, looked_up_ns);
                 }
                 Err(error)
             }
         }
     }
 
-    /// Gives what was found to a request, and keeps it for others.
-    fn keep(
+    /// Returns an object to a request, and caches its file.
+    fn cache_object(
         &self,
-        key: &Key,
-        found: Found,
+        key: &ObjectKey,
+        found: FoundObject,
         ledger: &LedgerHandle,
     ) -> Result<MediaObject, OpenError> {
-        let Found {
+        let FoundObject {
             file,
             threads,
             info,
-            seen,
+            versions,
         } = found;
         let info = Arc::new(info);
         let file = MediaFile::new(file, info.length).on(threads);
-        let file = match seen {
-            Some(seen) => {
+        let file = match versions {
+            Some(versions) => {
                 let file = Arc::new(file.with_bytes());
-                let object = CachedFile::new(Arc::clone(&file), Arc::clone(&info), seen);
-                self.kept.insert(key.clone(), object);
+                let object = CachedFile::new(Arc::clone(&file), Arc::clone(&info), versions);
+                self.open_files.insert(key.clone(), object);
                 file
             }
             None => Arc::new(file),
@@ -210,18 +220,23 @@ impl Shared {
         Ok(MediaObject::of_open_file(file, info, ledger)?)
     }
 
-    fn find(&self, root: &Root, key: &Key, opener: &impl Opener) -> Result<Found, OpenError> {
+    fn find(
+        &self,
+        root: &BeneathDir,
+        key: &ObjectKey,
+        opener: &impl Opener,
+    ) -> Result<FoundObject, OpenError> {
         match key {
-            Key::Content(id) => Self::find_content(id, opener),
-            Key::Named(name) => self.find_named(root, name, opener),
+            ObjectKey::Content(id) => Self::find_content(id, opener),
+            ObjectKey::Named(name) => self.find_named(root, name, opener),
         }
     }
 
-    fn find_content(id: &ContentId, opener: &impl Opener) -> Result<Found, OpenError> {
+    fn find_content(id: &ContentId, opener: &impl Opener) -> Result<FoundObject, OpenError> {
         let mut json = Vec::new();
         let record = open_file(&id.record_path(), opener)?;
         opener.read(&record, RECORD_BYTES, &mut json)?;
-        let of_record = record.to_be_kept();
+        let record_version = record.cacheable_version();
         let record = Record::parse(&json).ok_or(OpenError::NotFound)?;
         let content = open_file(&id.path(), opener)?;
         if content.length != record.size {
@@ -239,39 +254,45 @@ impl Shared {
                 .variants
                 .into_iter()
                 .map(|variant| ObjectVariant {
-                    key: Key::Content(variant.id),
+                    key: ObjectKey::Content(variant.id),
                     media_type: variant.media_type,
                     content_coding: variant.content_coding,
                 })
                 .collect(),
         };
-        let seen = of_record.zip(content.to_be_kept());
-        Ok(Found {
+        let versions = record_version.zip(content.cacheable_version());
+        Ok(FoundObject {
             file: content.file,
             threads: content.file_system.threads,
             info,
-            seen: seen.map(|(of_record, of_content)| {
-                vec![(id.record_path(), of_record), (id.path(), of_content)]
+            versions: versions.map(|(record_version, content_version)| {
+                vec![
+                    (id.record_path(), record_version),
+                    (id.path(), content_version),
+                ]
             }),
         })
     }
 
     fn find_named(
         &self,
-        root: &Root,
+        root: &BeneathDir,
         name: &str,
         opener: &impl Opener,
-    ) -> Result<Found, OpenError> {
+    ) -> Result<FoundObject, OpenError> {
         if !names::is_served(name) {
             return Err(OpenError::NotFound);
         }
         let path = Path::new(name);
         let media_type = names::media_type(name);
-        // That no other form of it lies beside it is seen by the folder being the same, so that is looked at first.
+        // The version of the parent is read first. An unchanged parent proves that no variant was added or removed.
         let parent = path.parent().unwrap_or(Path::new(""));
         let has_siblings = names::siblings(name, media_type).next().is_some();
-        let of_parent = || root.look(parent).filter(FileVersion::is_settled);
-        let of_parent = has_siblings.then(of_parent);
+        let parent_version = || {
+            root.try_version(parent)
+                .filter(|version| !version.is_racy())
+        };
+        let parent_version = has_siblings.then(parent_version);
         let named = open_file(path, opener)?;
         let read = |offset, into: &mut [u8]| opener.read_at(&named.file, into, offset);
         let media_type = with_charset(media_type, named.length, read)?;
@@ -279,20 +300,20 @@ impl Shared {
         for sibling in names::siblings(name, &media_type) {
             if opener.has_file(Path::new(&sibling.name))? {
                 variants.push(ObjectVariant {
-                    key: Key::Named(sibling.name),
+                    key: ObjectKey::Named(sibling.name),
                     media_type: sibling.media_type,
                     content_coding: sibling.content_coding.map(str::to_owned),
                 });
             }
         }
         let digest = self.digest(&named, opener)?;
-        let seen = match (named.to_be_kept(), of_parent) {
-            // The digest will be known soon; then it is part of what is told.
-            _ if digest.is_none() && self.digests.will_know(named.length) => None,
+        let versions = match (named.cacheable_version(), parent_version) {
+            // Not cached yet, because the digest will be part of the info.
+            _ if digest.is_none() && self.digest_cache.is_digestible(named.length) => None,
             (Some(version), None) => Some(vec![(path.to_owned(), version)]),
-            (Some(version), Some(Some(of_parent))) => Some(vec![
+            (Some(version), Some(Some(parent_version))) => Some(vec![
                 (path.to_owned(), version),
-                (parent.to_owned(), of_parent),
+                (parent.to_owned(), parent_version),
             ]),
             _ => None,
         };
@@ -306,97 +327,103 @@ impl Shared {
             access: Access::Public,
             variants,
         };
-        Ok(Found {
+        Ok(FoundObject {
             file: named.file,
             threads: named.file_system.threads,
             info,
-            seen,
+            versions,
         })
     }
 
-    /// The digest of a named file, where it is known. That of a small one always is, unless it changes just now.
-    fn digest(&self, named: &Opened, opener: &impl Opener) -> Result<Option<[u8; 32]>, OpenError> {
+    /// Returns the digest of a named file, if it is known. The digest of a small file always is, unless the file is
+    /// changing.
+    fn digest(
+        &self,
+        named: &RegularFile,
+        opener: &impl Opener,
+    ) -> Result<Option<[u8; 32]>, OpenError> {
         let Some(version) = named.version else {
             return Ok(None);
         };
-        if let Some(known) = self.digests.known(&version) {
+        if let Some(known) = self.digest_cache.get(&version) {
             return Ok(Some(known));
         }
         if named.is_small() {
             let mut bytes = Vec::new();
             opener.read(named, named.length, &mut bytes)?;
             let digest = || {
-                let digests = &self.digests;
-                digests.of_bytes(&bytes, &named.file, version, named.is_settled)
+                let digest_cache = &self.digest_cache;
+                digest_cache.insert_bytes(&bytes, &named.file, version, named.is_racy)
             };
             return Ok((bytes.len() as u64 == named.length).then(digest).flatten());
         }
-        if named.is_settled && self.digests.will_know(named.length) {
+        if !named.is_racy && self.digest_cache.is_digestible(named.length) {
             let threads = named.file_system.threads.as_ref();
-            self.digests.learn(version, &named.file, threads);
+            self.digest_cache
+                .spawn_digest(version, &named.file, threads);
         }
         Ok(None)
     }
 }
 
-/// An object that was found, and what has to stay as it is for the same one to be found again. `None` where the next state
-/// of something could not be told from this one.
-struct Found {
+/// An object that was found. `versions` are the files and folders that it depends on. `None` if one of them is racy.
+struct FoundObject {
     file: File,
     threads: Option<ThreadPool>,
     info: ObjectInfo,
-    seen: Option<Vec<(PathBuf, FileVersion)>>,
+    versions: Option<Vec<(PathBuf, FileVersion)>>,
 }
 
-/// A regular file that was opened.
-struct Opened {
+/// An open regular file.
+struct RegularFile {
     file: File,
     file_system: FileSystem,
     length: u64,
     modified: Option<SystemTime>,
     version: Option<FileVersion>,
-    /// Whether every later version will be another. It was asked before anything was read.
-    is_settled: bool,
+    /// Whether a later change may keep the version. Determined before anything is read.
+    is_racy: bool,
 }
 
-impl Opened {
-    /// Its version, where the file may stay open for others: whether it is the same still has to be told at once.
-    fn to_be_kept(&self) -> Option<FileVersion> {
-        let may_be_kept = self.is_settled && self.file_system.threads.is_none();
-        self.version.filter(|_| may_be_kept)
+impl RegularFile {
+    /// Version of the file, if it may be cached. A file system that may not answer could not validate it without
+    /// waiting.
+    fn cacheable_version(&self) -> Option<FileVersion> {
+        let is_cacheable = !self.is_racy && self.file_system.threads.is_none();
+        self.version.filter(|_| is_cacheable)
     }
 
-    /// Whether its digest is computed when it is opened.
+    /// Whether the digest is computed when the file is opened.
     fn is_small(&self) -> bool {
         const _: () = assert!(SMALL_BYTES as u64 == version::DIGEST_BYTES);
         self.length <= version::DIGEST_BYTES
     }
 
-    /// What tells its bytes from all others that had its name. A small file's digest does, which other machines with the
-    /// same file have too. A larger one's comes to be known while clients have its tag already, so that is never of it.
+    /// Version for the entity tag. For a small file it is the digest, which other machines compute alike. A larger
+    /// file's digest comes later, and would change the tag.
     fn object_version(&self, digest: Option<&[u8; 32]>) -> Option<ObjectVersion> {
         match digest.filter(|_| self.is_small()) {
             Some(digest) => Some(ObjectVersion::Strong(version::text(digest))),
             None => Some(
                 self.version?
-                    .to_object_version(self.is_settled && !self.is_small()),
+                    .to_object_version(self.is_racy || self.is_small()),
             ),
         }
     }
 }
 
 /// Opens a regular file.
-fn open_file(path: &Path, opener: &impl Opener) -> Result<Opened, OpenError> {
+fn open_file(path: &Path, opener: &impl Opener) -> Result<RegularFile, OpenError> {
     let (file, file_system) = opener.open(path)?;
     let metadata = file.metadata().map_err(open_error)?;
     if !metadata.is_file() {
         return Err(OpenError::NotFound);
     }
     let version = FileVersion::of(&metadata);
-    let is_settled = version.as_ref().is_some_and(FileVersion::is_settled);
-    Ok(Opened {
+    let is_racy = version.as_ref().is_none_or(FileVersion::is_racy);
+    Ok(RegularFile {
         version,
-        is_settled: is_settled && file_system.tells_changes,
+        is_racy: is_racy || !file_system.tells_changes,
         length: metadata.len(),
         modified: metadata.modified().ok(),
         file,
@@ -404,37 +431,43 @@ fn open_file(path: &Path, opener: &impl Opener) -> Result<Opened, OpenError> {
     })
 }
 
-/// A way of opening what lies beneath the root.
+/// A way to open files beneath the folder.
 trait Opener {
     fn open(&self, path: &Path) -> Result<(File, FileSystem), OpenError>;
 
-    /// Whether there is a regular file.
+    /// Returns whether there is a regular file.
     fn has_file(&self, path: &Path) -> Result<bool, OpenError>;
 
-    /// Reads a file from its beginning, `most_bytes` at most.
-    fn read(&self, file: &Opened, most_bytes: u64, into: &mut Vec<u8>) -> Result<(), OpenError>;
+    /// Reads a file from its start, `max_bytes` at most.
+    fn read(&self, file: &RegularFile, max_bytes: u64, into: &mut Vec<u8>)
+    -> Result<(), OpenError>;
 
-    /// Reads a file from an offset on, and returns how many bytes there were.
+    /// Reads a file from an offset on, and returns the number of bytes.
     fn read_at(&self, file: &File, into: &mut [u8], offset: u64) -> Result<usize, OpenError>;
 }
 
-/// Waits for whatever a file lies on.
-struct Anywhere<'a>(&'a Root);
+/// Opener that blocks on any file system.
+struct BlockingOpener<'a>(&'a BeneathDir);
 
-impl Opener for Anywhere<'_> {
+impl Opener for BlockingOpener<'_> {
     fn open(&self, path: &Path) -> Result<(File, FileSystem), OpenError> {
-        self.0.file_anywhere(path).map_err(|error| {
-            unreadable::tell(path, &error);
+        self.0.open_file(path).map_err(|error| {
+            access_warning::warn(path, &error);
             open_error(error)
         })
     }
 
     fn has_file(&self, path: &Path) -> Result<bool, OpenError> {
-        Ok(self.0.has_file_anywhere(path))
+        Ok(self.0.has_file(path))
     }
 
-    fn read(&self, file: &Opened, most_bytes: u64, into: &mut Vec<u8>) -> Result<(), OpenError> {
-        let read = (&file.file).take(most_bytes).read_to_end(into);
+    fn read(
+        &self,
+        file: &RegularFile,
+        max_bytes: u64,
+        into: &mut Vec<u8>,
+    ) -> Result<(), OpenError> {
+        let read = (&file.file).take(max_bytes).read_to_end(into);
         read.map_err(open_error)?;
         Ok(())
     }
@@ -444,69 +477,81 @@ impl Opener for Anywhere<'_> {
     }
 }
 
-/// Waits for a disk of this machine at most. Where a path leads to another file system, each function fails, and that file
-/// system's threads are remembered.
-struct Here<'a> {
-    root: &'a Root,
-    elsewhere: RefCell<Option<ThreadPool>>,
+/// Opener that waits for a local disk at most. If a path leads to another file system, each function fails, and
+/// `other_threads` are its threads.
+struct LocalOpener<'a> {
+    root: &'a BeneathDir,
+    other_threads: RefCell<Option<ThreadPool>>,
 }
 
-impl Here<'_> {
-    fn not_here(&self, error: NotHere) -> OpenError {
+impl LocalOpener<'_> {
+    fn local_open_error(&self, error: LocalOpenError) -> OpenError {
         match error {
-            NotHere::Failed(error) => open_error(error),
-            NotHere::Elsewhere(threads) => {
-                self.elsewhere.replace(Some(threads));
+            LocalOpenError::Failed(error) => open_error(error),
+            LocalOpenError::Elsewhere(threads) => {
+                self.other_threads.replace(Some(threads));
                 would_block()
             }
         }
     }
 }
 
-impl Opener for Here<'_> {
+impl Opener for LocalOpener<'_> {
     fn open(&self, path: &Path) -> Result<(File, FileSystem), OpenError> {
-        self.root.file_here(path).map_err(|error| {
-            if let NotHere::Failed(error) = &error {
-                unreadable::tell(path, error);
+        self.root.open_local_file(path).map_err(|error| {
+            if let LocalOpenError::Failed(error) = &error {
+                access_warning::warn(path, error);
             }
-            self.not_here(error)
+            self.local_open_error(error)
         })
     }
 
     fn has_file(&self, path: &Path) -> Result<bool, OpenError> {
         self.root
-            .has_file_here(path)
-            .map_err(|error| self.not_here(error))
+            .has_local_file(path)
+            .map_err(|error| self.local_open_error(error))
     }
 
-    fn read(&self, file: &Opened, most_bytes: u64, into: &mut Vec<u8>) -> Result<(), OpenError> {
-        Anywhere(self.root).read(file, most_bytes, into)
+    fn read(
+        &self,
+        file: &RegularFile,
+        max_bytes: u64,
+        into: &mut Vec<u8>,
+    ) -> Result<(), OpenError> {
+        BlockingOpener(self.root).read(file, max_bytes, into)
     }
 
     fn read_at(&self, file: &File, into: &mut [u8], offset: u64) -> Result<usize, OpenError> {
-        Anywhere(self.root).read_at(file, into, offset)
+        BlockingOpener(self.root).read_at(file, into, offset)
     }
 }
 
-/// Takes what the kernel has in memory, and does not wait: for what it has not, each function fails with
-/// [`io::ErrorKind::WouldBlock`], and for what it does not tell.
-struct Now<'a>(&'a Root);
+/// Opener that does not wait. Each function fails with [`io::ErrorKind::WouldBlock`] if the kernel does not have the
+/// file in memory.
+struct CachedOpener<'a>(&'a BeneathDir);
 
-impl Opener for Now<'_> {
+impl Opener for CachedOpener<'_> {
     fn open(&self, path: &Path) -> Result<(File, FileSystem), OpenError> {
-        self.0.file_now(path).map_err(|error| match error.kind() {
-            io::ErrorKind::NotFound => OpenError::NotFound,
-            // Whoever may wait finds out what it is.
-            _ => would_block(),
-        })
+        self.0
+            .try_open_file(path)
+            .map_err(|error| match error.kind() {
+                io::ErrorKind::NotFound => OpenError::NotFound,
+                // A blocking open returns the error.
+                _ => would_block(),
+            })
     }
 
     fn has_file(&self, path: &Path) -> Result<bool, OpenError> {
-        self.0.has_file_now(path).map_err(|_| would_block())
+        self.0.try_has_file(path).map_err(|_| would_block())
     }
 
-    fn read(&self, file: &Opened, most_bytes: u64, into: &mut Vec<u8>) -> Result<(), OpenError> {
-        let length = file.length.min(most_bytes);
+    fn read(
+        &self,
+        file: &RegularFile,
+        max_bytes: u64,
+        into: &mut Vec<u8>,
+    ) -> Result<(), OpenError> {
+        let length = file.length.min(max_bytes);
         into.resize(usize::try_from(length).unwrap_or(0), 0);
         match file_slice::try_read_at(&file.file, into, 0) {
             Ok(count) if count == into.len() => Ok(()),
@@ -524,54 +569,58 @@ fn would_block() -> OpenError {
 }
 
 impl MediaStore for Folder {
-    async fn open(&self, key: &Key, ledger: &LedgerHandle) -> Result<MediaObject, OpenError> {
+    async fn open(&self, key: &ObjectKey, ledger: &LedgerHandle) -> Result<MediaObject, OpenError> {
         let root = self.0.root.load_full();
         if let Some(threads) = root.threads() {
             return self.open_on(threads, key, ledger).await;
         }
-        let here = {
+        let local = {
             let (folder, key, ledger) = (self.clone(), key.clone(), ledger.clone());
             let route = ledger.route().cloned();
             let open = move || {
-                let here = Here {
+                let local = LocalOpener {
                     root: &root,
-                    elsewhere: RefCell::default(),
+                    other_threads: RefCell::default(),
                 };
-                let opened = folder.0.look_for(&root, &key, &here, &ledger);
-                match here.elsewhere.into_inner() {
+                let opened = folder.0.look_up(&root, &key, &local, &ledger);
+                match local.other_threads.into_inner() {
                     Some(threads) => Err(threads),
                     None => Ok(opened),
                 }
             };
-            Blocking::Runtime(tokio::task::spawn_blocking(heap::counted(route, open)))
+            BlockingTask::Runtime(tokio::task::spawn_blocking(heap::attribute(route, open)))
         };
-        match here.await.map_err(OpenError::Failed)? {
+        match local.await.map_err(OpenError::Failed)? {
             Ok(opened) => opened,
             Err(threads) => self.open_on(&threads, key, ledger).await,
         }
     }
 
-    fn try_open(&self, key: &Key, ledger: &LedgerHandle) -> Option<Result<MediaObject, OpenError>> {
-        let shared = &*self.0;
-        let root = shared.root.load();
-        if let Some(kept) = shared.kept.get(&root, key) {
-            let (file, info) = (Arc::clone(&kept.file), Arc::clone(&kept.info));
+    fn try_open(
+        &self,
+        key: &ObjectKey,
+        ledger: &LedgerHandle,
+    ) -> Option<Result<MediaObject, OpenError>> {
+        let state = &*self.0;
+        let root = state.root.load();
+        if let Some(open_files) = state.open_files.get(&root, key) {
+            let (file, info) = (Arc::clone(&open_files.file), Arc::clone(&open_files.info));
             return Some(MediaObject::of_open_file(file, info, ledger).map_err(OpenError::from));
         }
-        if shared.kept.is_missing(key) {
+        if state.open_files.is_known_missing(key) {
             return Some(Err(OpenError::NotFound));
         }
-        match shared.look_for(&root, key, &Now(&root), ledger) {
-            // Whoever may wait finds out what it is.
+        match state.look_up(&root, key, &CachedOpener(&root), ledger) {
+            // A blocking open returns the error.
             Err(OpenError::Busy(_) | OpenError::Failed(_)) => None,
-            looked_for => Some(looked_for),
+            result => Some(result),
         }
     }
 
-    fn kept_bytes(&self) -> CacheUsage {
+    fn cache_usage(&self) -> CacheUsage {
         CacheUsage {
-            now: self.0.kept.bytes(),
-            most: KEPT_BYTES + MISSING_BYTES,
+            used_bytes: self.0.open_files.bytes(),
+            max_bytes: OPEN_FILE_CACHE_BYTES + NEGATIVE_CACHE_BYTES,
         }
     }
 
@@ -581,7 +630,9 @@ impl MediaStore for Folder {
 
     fn unavailable(&self) -> Option<String> {
         let lookup = self.0.lookup();
-        let hangs = lookup.begun.is_some_and(|begun| begun.elapsed() > LOOKUP);
+        let hangs = lookup
+            .started
+            .is_some_and(|started| started.elapsed() > LOOKUP_TIMEOUT);
         let hangs = hangs.then(|| "the media folder does not answer".to_owned());
         hangs.or_else(|| lookup.failed.clone())
     }
@@ -600,18 +651,18 @@ fn open_error(error: io::Error) -> OpenError {
     if let Some(code) = error.raw_os_error() {
         use rustix::io::Errno;
         return match Errno::from_raw_os_error(code) {
-            // The last where a folder on the way was renamed again and again.
+            // `AGAIN`: a folder on the path was renamed repeatedly.
             Errno::MFILE | Errno::NFILE | Errno::NOMEM | Errno::AGAIN => OpenError::Busy(error),
             Errno::IO | Errno::STALE | Errno::TIMEDOUT => OpenError::Failed(error),
-            // No entry, no permission, a folder on the way that is none, too many links, a name too long:
-            // to a visitor there is no such object, and to tell which it was would be to tell too much.
+            // Missing, denied, not a folder on the path, too many links, name too long. The client learns only that
+            // there is no such object.
             _ => OpenError::NotFound,
         };
     }
     match error.kind() {
         io::ErrorKind::NotFound | io::ErrorKind::PermissionDenied => OpenError::NotFound,
         io::ErrorKind::OutOfMemory => OpenError::Busy(error),
-        // `cap-std` refuses an escape without an error of the system's.
+        // `cap-std` refuses to leave the folder with an error of its own.
         _ if error.raw_os_error().is_none() => OpenError::NotFound,
         _ => OpenError::Failed(error),
     }
@@ -621,7 +672,7 @@ fn open_error(error: io::Error) -> OpenError {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
-    use millpond_ledger::Accounts;
+    use millpond_ledger::LedgerRegistry;
     use millpond_ledger::{Ledger, Owner};
     use std::fs;
 
@@ -638,22 +689,22 @@ mod tests {
         (root, folder)
     }
 
-    fn ledger() -> (Arc<Accounts>, Ledger) {
-        let accounts: Arc<Accounts> = Arc::default();
-        let ledger = Ledger::new(accounts.ledgers(), Owner::Connection, usize::MAX);
-        (accounts, ledger)
+    fn ledger() -> (Arc<LedgerRegistry>, Ledger) {
+        let registry: Arc<LedgerRegistry> = Arc::default();
+        let ledger = Ledger::new(registry.live_ledgers(), Owner::Connection, usize::MAX);
+        (registry, ledger)
     }
 
     fn open(folder: &Folder, name: &str) -> Result<MediaObject, OpenError> {
-        folder.open_object(&Key::Named(name.into()), &ledger().1.handle())
+        folder.open_object(&ObjectKey::Named(name.into()), &ledger().1.handle())
     }
 
     #[test]
     fn files_by_name() {
         let (_root, folder) = folder();
-        let (accounts, ledger) = ledger();
+        let (registry, ledger) = ledger();
         let open = |name: &str| {
-            let key = Key::Named(name.into());
+            let key = ObjectKey::Named(name.into());
             folder.open_object(&key, &ledger.handle()).unwrap()
         };
         let gif = open("a.gif");
@@ -662,10 +713,10 @@ mod tests {
         let mp4 = open("b/c d.mp4");
         assert_eq!(mp4.info().length, 0);
         assert_eq!(mp4.info().media_type, "video/mp4");
-        assert_eq!(accounts.in_use().files(), 2);
+        assert_eq!(registry.in_use().files(), 2);
         drop((gif, mp4));
         assert_eq!(
-            (accounts.in_use().files(), ledger.balance().total()),
+            (registry.in_use().files(), ledger.balance().total()),
             (0, 0)
         );
     }
@@ -754,7 +805,7 @@ mod tests {
         let (_accounts, ledger) = ledger();
         let opens = || {
             folder
-                .open_object(&Key::Content(id), &ledger.handle())
+                .open_object(&ObjectKey::Content(id), &ledger.handle())
                 .is_ok()
         };
         assert!(!opens(), "no record");
@@ -770,7 +821,7 @@ mod tests {
             (record(6, "public"), false),
             (" ".repeat(20_000) + &record(5, "public"), false),
             (record(5, "public"), true),
-            // To whoever shows a right to it, which is the guest's to see.
+            // The guest checks the signature.
             (record(5, "private"), true),
         ] {
             fs::write(media.join(id.record_path()), &json).unwrap();

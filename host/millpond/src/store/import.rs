@@ -1,9 +1,9 @@
-//! Adds files to a store by their content: visible only when whole and described.
+//! Import of files into a store. Media becomes visible when its content and its record are complete.
 
 use super::file_slice::read_at;
-use super::incoming::{Incoming, StoreLock, Temporary, make_folder};
 use super::markup;
 use super::record::read_record;
+use super::temporary_files::{StoreLock, TemporaryFile, TemporaryFiles, make_folder};
 use file_format::FileFormat;
 use millpond_format::charset::with_charset;
 use millpond_format::{Access, ContentId, MAX_VARIANTS, Record, Variant};
@@ -14,80 +14,79 @@ use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
-pub use super::incoming::Abandoned;
+pub use super::temporary_files::AbandonGuard;
 
-/// Adds files to one store. Any number of threads and processes may add to the same store at the same time.
+/// Imports files into one store. Threads and processes may import into the same store at the same time.
 #[derive(Debug)]
 pub struct Importer {
     root: PathBuf,
-    incoming: Incoming,
+    temporary_files: TemporaryFiles,
     access: Access,
 }
 
-/// A file that is in the store now.
+/// Media that was imported.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
-pub struct Imported {
-    /// Its address.
+pub struct ImportedMedia {
+    /// Content id.
     pub id: ContentId,
-    /// Its record: the one that it had, where it was there before.
+    /// Record. Content that was in the store before keeps its first record.
     pub record: Record,
-    /// Whether the same content was in the store already.
+    /// Whether the content was in the store before.
     pub already_present: bool,
-    /// Access that its record had before; `None` where it had no record. Of a record that could not be understood nobody
-    /// can tell, so that counts as private.
+    /// Access in the record before the import. `None` if there was no record. An unreadable record counts as private.
     pub access_before: Option<Access>,
-    /// Variants of it that were public and are private now, because it is.
+    /// Variants that were public and became private, because the media is private.
     pub narrowed_variants: Vec<ContentId>,
 }
 
-/// Media that everybody may have now.
+/// Media that was made public.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
-pub struct Published {
-    /// Its record.
+pub struct PublishedMedia {
+    /// Record.
     pub record: Record,
-    /// Access that it had before.
+    /// Access before.
     pub access_before: Access,
-    /// Variants of it that are private still.
+    /// Variants that stay private.
     pub private_variants: Vec<ContentId>,
 }
 
-/// Why a file was not added.
+/// The error of an import.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ImportError {
     /// The file cannot be read.
     #[error("cannot read {}", path.display())]
     Read {
-        /// The file.
+        /// Path of the file.
         path: PathBuf,
-        /// Why.
+        /// The system's error.
         source: io::Error,
     },
-    /// It is no file that ends: a folder, a device, a socket.
+    /// The path is not a regular file, a pipe, or an open socket.
     #[error("cannot add {}: it is {kind}", path.display())]
     NotAFile {
-        /// The path that was given.
+        /// Path that was given.
         path: PathBuf,
-        /// What lies there, as in "a block device".
+        /// Kind of file at that path, as in "a block device".
         kind: &'static str,
     },
     /// The store cannot be written.
     #[error("cannot write to the store {}", path.display())]
     Write {
-        /// The store's root, or a file in it.
+        /// Root of the store, or a file in it.
         path: PathBuf,
-        /// Why.
+        /// The system's error.
         source: io::Error,
     },
-    /// A variant's original is not in the store.
+    /// The original of a variant is not in the store.
     #[error("there is no media {0} in the store; add it first")]
     NoOriginal(ContentId),
-    /// The media that was named is not in the store, or its record cannot be understood.
+    /// The media is not in the store, or its record is unreadable.
     #[error("there is no media {0} in the store")]
     NotFound(ContentId),
-    /// A media has as many variants as it may have.
+    /// The media has the maximum number of variants.
     #[error("the media {0} has {MAX_VARIANTS} variants already")]
     TooManyVariants(ContentId),
 }
@@ -96,38 +95,43 @@ pub enum ImportError {
 const COPY_BYTES: usize = 256 * 1024;
 
 impl Importer {
-    /// Opens a store to add to, making the folder where there is none. Temporary files that an interrupted process
-    /// left in it are removed.
+    /// Opens a store for imports. Creates the folder if it does not exist, and removes the temporary files of
+    /// interrupted imports.
     ///
     /// # Errors
     /// [`ImportError::Write`].
     pub fn open(root: &Path) -> Result<Self, ImportError> {
         let root = root.to_owned();
-        let incoming = Incoming::open(&root).map_err(write_error(&root))?;
+        let temporary_files = TemporaryFiles::open(&root).map_err(write_error(&root))?;
         Ok(Importer {
             root,
-            incoming,
+            temporary_files,
             access: Access::Public,
         })
     }
 
-    /// Adds for those only who show a signature. What is in the store already becomes private too, with its variants.
+    /// Makes the imported media private. Media that is in the store already becomes private too, with its variants.
     #[must_use]
     pub fn private(mut self) -> Self {
         self.access = Access::Private;
         self
     }
 
-    /// Adds a file, or all that comes through a named pipe. The content is copied under a temporary name, hashed on
-    /// the way, synced, and renamed to its address. Its record is written last, so that nobody is served what is
-    /// not described. Content that is there already stays as it is, with its first record; its access may become
-    /// narrower, and never wider. `progress` is told the bytes of each step.
+    /// Imports a file, or everything from a named pipe.
+    ///
+    /// The content is copied to a temporary file, hashed, synced, and renamed to its path. The record is written last,
+    /// so that no incomplete media is visible. Content that is in the store keeps its first record. Its access may
+    /// become private, but never public. `progress` receives the number of bytes of each step.
     ///
     /// # Errors
-    /// [`ImportError`].
-    pub fn add(&self, path: &Path, progress: impl FnMut(u64)) -> Result<Imported, ImportError> {
+    /// [`ImportError::Read`], [`ImportError::NotAFile`], [`ImportError::Write`].
+    pub fn add(
+        &self,
+        path: &Path,
+        progress: impl FnMut(u64),
+    ) -> Result<ImportedMedia, ImportError> {
         let metadata = fs::metadata(path).map_err(read_error(path))?;
-        // Before it is opened: a device may do something at that, and a socket cannot be opened at all.
+        // Checked before opening: opening a device may have an effect, and a socket cannot be opened.
         if let Some(kind) = kind_without_end(&metadata, IsOpen::No) {
             let path = path.to_owned();
             return Err(ImportError::NotAFile { path, kind });
@@ -136,17 +140,17 @@ impl Importer {
         self.add_open_file(source, path, progress)
     }
 
-    /// Adds what an open file, pipe or socket gives from where it stands to its end, as [`add`](Self::add) does.
-    /// `name` is what errors call it.
+    /// Imports an open file, pipe or socket from its current position to its end, as [`add`](Self::add) does. `name`
+    /// appears in errors.
     ///
     /// # Errors
-    /// [`ImportError`].
+    /// [`ImportError::Read`], [`ImportError::NotAFile`], [`ImportError::Write`].
     pub fn add_open_file(
         &self,
         mut source: File,
         name: &Path,
         mut progress: impl FnMut(u64),
-    ) -> Result<Imported, ImportError> {
+    ) -> Result<ImportedMedia, ImportError> {
         let metadata = source.metadata().map_err(read_error(name))?;
         if let Some(kind) = kind_without_end(&metadata, IsOpen::Yes) {
             let path = name.to_owned();
@@ -155,7 +159,7 @@ impl Importer {
         let not_written = write_error(&self.root);
         let content = {
             let lock = self.lock()?;
-            self.incoming.create(&lock).map_err(&not_written)?
+            self.temporary_files.create(&lock).map_err(&not_written)?
         };
         let mut hash = Sha256::new();
         let mut size = 0;
@@ -167,27 +171,27 @@ impl Importer {
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
                 Err(error) => return Err(read_error(name)(error)),
             };
-            let piece = &buffer[..count];
-            hash.update(piece);
-            content.as_file().write_all(piece).map_err(&not_written)?;
+            let chunk = &buffer[..count];
+            hash.update(chunk);
+            content.as_file().write_all(chunk).map_err(&not_written)?;
             size += count as u64;
             progress(count as u64);
         }
         let id = ContentId::from_digest(hash.finalize().into());
         if !self.has_content(&id, size) {
-            // Here, where nobody waits for it: a disk may take minutes.
+            // Synced without the lock, because a disk may take minutes.
             content.as_file().sync_all().map_err(&not_written)?;
         }
         let lock = self.lock()?;
         let found = self.find(&id)?;
         let access_before = match &found {
-            Found::Nothing => None,
-            Found::Damaged => Some(Access::Private),
-            Found::Record(record) => Some(record.access),
+            StoredRecord::Missing => None,
+            StoredRecord::Corrupt => Some(Access::Private),
+            StoredRecord::Record(record) => Some(record.access),
         };
-        let mut added = match found {
-            Found::Record(record) if record.size == size && self.has_content(&id, size) => {
-                Imported {
+        let mut imported = match found {
+            StoredRecord::Record(record) if record.size == size && self.has_content(&id, size) => {
+                ImportedMedia {
                     id,
                     record,
                     already_present: true,
@@ -200,14 +204,14 @@ impl Importer {
                     media_type: sniff(content.path()).map_err(read_error(content.path()))?,
                     size,
                     created: SystemTime::now(),
-                    // What was private stays so: this is no word to make it public.
+                    // Private media stays private; only `publish` makes it public.
                     access: match (self.access, access_before) {
                         (Access::Private, _) | (_, Some(Access::Private)) => Access::Private,
                         (Access::Public, _) => Access::Public,
                     },
                     variants: match found {
-                        Found::Record(record) => record.variants,
-                        Found::Nothing | Found::Damaged => Vec::new(),
+                        StoredRecord::Record(record) => record.variants,
+                        StoredRecord::Missing | StoredRecord::Corrupt => Vec::new(),
                     },
                 };
                 let path = self.root.join(id.path());
@@ -215,7 +219,7 @@ impl Importer {
                     .and_then(|()| content.as_file().sync_all())
                     .and_then(|()| self.write(&lock, &id, &record, Some(content)))
                     .map_err(write_error(&path))?;
-                Imported {
+                ImportedMedia {
                     id,
                     record,
                     already_present: false,
@@ -225,26 +229,29 @@ impl Importer {
             }
         };
         if self.access == Access::Private {
-            added.narrowed_variants = self.narrow(&lock, id)?;
-            added.narrowed_variants.retain(|narrowed| *narrowed != id);
-            added.record.access = Access::Private;
+            imported.narrowed_variants = self.narrow(&lock, id)?;
+            imported
+                .narrowed_variants
+                .retain(|narrowed| *narrowed != id);
+            imported.record.access = Access::Private;
         }
-        Ok(added)
+        Ok(imported)
     }
 
-    /// Records that one media is another one's variant: the same in another format, or compressed. A variant of private
-    /// media becomes private, with its own variants; returns all that was public before.
+    /// Records that `variant` is a variant of `original`: the same media in another format, or compressed.
+    ///
+    /// A variant of private media becomes private, with its own variants. Returns the media that was public before.
     ///
     /// # Errors
     /// [`ImportError::NoOriginal`], [`ImportError::TooManyVariants`], [`ImportError::Read`], [`ImportError::Write`].
     pub fn add_variant(
         &self,
         original: &ContentId,
-        variant: &Imported,
+        variant: &ImportedMedia,
         content_coding: Option<String>,
     ) -> Result<Vec<ContentId>, ImportError> {
         let lock = self.lock()?;
-        let Found::Record(mut record) = self.find(original)? else {
+        let StoredRecord::Record(mut record) = self.find(original)? else {
             return Err(ImportError::NoOriginal(*original));
         };
         record.variants.retain(|other| other.id != variant.id);
@@ -253,7 +260,7 @@ impl Importer {
         }
         record.variants.push(Variant {
             id: variant.id,
-            // Compressed, it is what the original is; the coding says how.
+            // A compressed variant has the media type of the original.
             media_type: match content_coding {
                 Some(_) => record.media_type.clone(),
                 None => variant.record.media_type.clone(),
@@ -268,25 +275,25 @@ impl Importer {
         Ok(narrowed)
     }
 
-    /// Access of an original to which a variant is to be added.
+    /// Returns the access of an original, before a variant is added.
     ///
     /// # Errors
     /// [`ImportError::NoOriginal`], [`ImportError::Read`].
     pub fn access_of_original(&self, id: &ContentId) -> Result<Access, ImportError> {
         match self.find(id)? {
-            Found::Record(record) => Ok(record.access),
-            Found::Nothing | Found::Damaged => Err(ImportError::NoOriginal(*id)),
+            StoredRecord::Record(record) => Ok(record.access),
+            StoredRecord::Missing | StoredRecord::Corrupt => Err(ImportError::NoOriginal(*id)),
         }
     }
 
-    /// Makes media public. Its variants keep their access, and each needs this call for itself.
+    /// Makes media public. Its variants keep their access, and need a call each.
     ///
     /// # Errors
     /// [`ImportError::NotFound`], [`ImportError::Read`], [`ImportError::Write`].
-    pub fn publish(&self, id: &ContentId) -> Result<Published, ImportError> {
+    pub fn publish(&self, id: &ContentId) -> Result<PublishedMedia, ImportError> {
         let lock = self.lock()?;
         let mut record = match self.find(id)? {
-            Found::Record(record) if self.has_content(id, record.size) => record,
+            StoredRecord::Record(record) if self.has_content(id, record.size) => record,
             _ => return Err(ImportError::NotFound(*id)),
         };
         let access_before = record.access;
@@ -296,38 +303,38 @@ impl Importer {
         }
         let mut private_variants = Vec::new();
         for variant in &record.variants {
-            if let Found::Record(found) = self.find(&variant.id)?
+            if let StoredRecord::Record(found) = self.find(&variant.id)?
                 && found.access == Access::Private
             {
                 private_variants.push(variant.id);
             }
         }
-        Ok(Published {
+        Ok(PublishedMedia {
             record,
             access_before,
             private_variants,
         })
     }
 
-    /// Removes the temporary files of all that is being added just now: for a program that is about to end because of a
-    /// signal. While the returned value is held nothing is added.
-    pub fn abandon(&self) -> Abandoned<'_> {
-        self.incoming.abandon()
+    /// Removes the temporary files of the imports in progress, before the program exits on a signal. No import
+    /// continues while the guard is held.
+    pub fn abandon(&self) -> AbandonGuard<'_> {
+        self.temporary_files.abandon()
     }
 
-    /// Makes media private, with its variants and theirs; returns what was public before.
+    /// Makes media private, with its variants and theirs. Returns the media that was public before.
     fn narrow(&self, lock: &StoreLock, id: ContentId) -> Result<Vec<ContentId>, ImportError> {
         let mut narrowed = Vec::new();
-        // Variants may name each other.
+        // Variants may refer to each other.
         let mut reached = HashSet::from([id]);
-        let mut left = vec![id];
-        while let Some(id) = left.pop() {
-            // What has no sound record is served to nobody.
-            let Found::Record(mut record) = self.find(&id)? else {
+        let mut stale = vec![id];
+        while let Some(id) = stale.pop() {
+            // Media without a valid record is not served.
+            let StoredRecord::Record(mut record) = self.find(&id)? else {
                 continue;
             };
             let variants = record.variants.iter().map(|variant| variant.id);
-            left.extend(variants.filter(|variant| reached.insert(*variant)));
+            stale.extend(variants.filter(|variant| reached.insert(*variant)));
             if record.access == Access::Public {
                 record.access = Access::Private;
                 self.change(lock, &id, &record)?;
@@ -338,20 +345,20 @@ impl Importer {
     }
 
     fn lock(&self) -> Result<StoreLock, ImportError> {
-        self.incoming.lock().map_err(write_error(&self.root))
+        self.temporary_files.lock().map_err(write_error(&self.root))
     }
 
-    /// Whether the content is there, as far as its length tells.
+    /// Returns whether the content exists with this length.
     fn has_content(&self, id: &ContentId, size: u64) -> bool {
         let metadata = fs::metadata(self.root.join(id.path()));
         metadata.is_ok_and(|metadata| metadata.is_file() && metadata.len() == size)
     }
 
-    fn find(&self, id: &ContentId) -> Result<Found, ImportError> {
+    fn find(&self, id: &ContentId) -> Result<StoredRecord, ImportError> {
         match read_record(&self.root, id) {
-            Ok(Some(record)) => Ok(Found::Record(record)),
-            Ok(None) => Ok(Found::Damaged),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Found::Nothing),
+            Ok(Some(record)) => Ok(StoredRecord::Record(record)),
+            Ok(None) => Ok(StoredRecord::Corrupt),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(StoredRecord::Missing),
             Err(error) => Err(read_error(&self.root.join(id.record_path()))(error)),
         }
     }
@@ -362,45 +369,47 @@ impl Importer {
         changed.map_err(write_error(&self.root.join(id.record_path())))
     }
 
-    /// Puts a record into its place, after the content where there is some to be placed.
+    /// Writes a record, after its content if there is any.
     fn write(
         &self,
         lock: &StoreLock,
         id: &ContentId,
         record: &Record,
-        content: Option<Temporary<'_>>,
+        content: Option<TemporaryFile<'_>>,
     ) -> io::Result<()> {
         let (path, record_path) = (self.root.join(id.path()), self.root.join(id.record_path()));
-        let description = self.incoming.create(lock)?;
-        serde_json::to_writer(description.as_file(), record)?;
-        description.as_file().sync_all()?;
+        let record_file = self.temporary_files.create(lock)?;
+        serde_json::to_writer(record_file.as_file(), record)?;
+        record_file.as_file().sync_all()?;
         match content {
             Some(content) => {
-                let files = [(content, &*path), (description, &*record_path)];
-                self.incoming.place(lock, files)?;
+                let files = [(content, &*path), (record_file, &*record_path)];
+                self.temporary_files.place(lock, files)?;
             }
-            None => self.incoming.place(lock, [(description, &*record_path)])?,
+            None => self
+                .temporary_files
+                .place(lock, [(record_file, &*record_path)])?,
         }
         sync_folder(path.parent().unwrap_or(&self.root))
     }
 }
 
-/// Record of an id, as it lies in the store.
-enum Found {
-    Nothing,
-    /// A record that cannot be understood.
-    Damaged,
+/// Record of an id in the store.
+enum StoredRecord {
+    Missing,
+    /// A record that is unreadable.
+    Corrupt,
     Record(Record),
 }
 
-/// Whether a file is open already.
+/// Whether a file is open.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum IsOpen {
     Yes,
     No,
 }
 
-/// What it is that has no end, or cannot be opened; `None` for files, pipes, and sockets that are open.
+/// Returns the kind of a file that has no end or cannot be opened. `None` for regular files, pipes, and open sockets.
 fn kind_without_end(metadata: &fs::Metadata, is_open: IsOpen) -> Option<&'static str> {
     let file_type = metadata.file_type();
     if file_type.is_dir() {
@@ -424,7 +433,7 @@ fn kind_without_end(metadata: &fs::Metadata, is_open: IsOpen) -> Option<&'static
     None
 }
 
-/// Media type by what the content is, never by what it is called.
+/// Returns the media type, by the content and not by the name.
 fn sniff(path: &Path) -> io::Result<String> {
     let file = File::open(path)?;
     let mut beginning = Vec::new();
@@ -439,7 +448,7 @@ fn sniff(path: &Path) -> io::Result<String> {
     })
 }
 
-/// Makes a rename outlast a power cut.
+/// Makes a rename durable.
 fn sync_folder(folder: &Path) -> io::Result<()> {
     #[cfg(unix)]
     File::open(folder)?.sync_all()?;
@@ -468,7 +477,7 @@ fn write_error(path: &Path) -> impl Fn(io::Error) -> ImportError {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
-    use crate::store::{Folder, Key};
+    use crate::store::{Folder, ObjectKey};
     use millpond_ledger::{Ledger, Owner};
     use std::sync::Arc;
 
@@ -480,70 +489,76 @@ mod tests {
         let root = tempfile::tempdir().unwrap();
         let source = root.path().join(name);
         fs::write(&source, content).unwrap();
-        let adder = Importer::open(&root.path().join("store")).unwrap();
-        (root, source, adder)
+        let importer = Importer::open(&root.path().join("store")).unwrap();
+        (root, source, importer)
     }
 
-    fn left_behind(adder: &Importer) -> Vec<std::ffi::OsString> {
-        let entries = fs::read_dir(adder.root.join(".incoming")).unwrap();
+    fn stale_files(importer: &Importer) -> Vec<std::ffi::OsString> {
+        let entries = fs::read_dir(importer.root.join(".incoming")).unwrap();
         let names = entries.map(|entry| entry.unwrap().file_name());
         names.filter(|name| name != "lock").collect()
     }
 
     #[test]
     fn what_is_added_is_served_under_its_digest() {
-        let (_root, source, adder) = store_with(b"GIF89a\x01\x00\x01\x00\x00\x00\x00;", "x.bin");
-        let mut told = 0;
-        let added = adder.add(&source, |bytes| told += bytes).unwrap();
+        let (_root, source, importer) = store_with(b"GIF89a\x01\x00\x01\x00\x00\x00\x00;", "x.bin");
+        let mut progress_bytes = 0;
+        let imported = importer
+            .add(&source, |bytes| progress_bytes += bytes)
+            .unwrap();
         assert_eq!(
-            (told, added.record.size, added.already_present),
+            (
+                progress_bytes,
+                imported.record.size,
+                imported.already_present
+            ),
             (14, 14, false)
         );
-        assert_eq!(added.record.media_type, "image/gif");
-        let folder = Folder::open(&adder.root).unwrap();
+        assert_eq!(imported.record.media_type, "image/gif");
+        let folder = Folder::open(&importer.root).unwrap();
         let object = folder
-            .open_object(&Key::Content(added.id), &ledger().handle())
+            .open_object(&ObjectKey::Content(imported.id), &ledger().handle())
             .unwrap();
         assert_eq!(object.info().media_type, "image/gif");
-        let left = left_behind(&adder);
-        assert!(left.is_empty(), "{left:?}");
+        let stale = stale_files(&importer);
+        assert!(stale.is_empty(), "{stale:?}");
     }
 
     #[test]
     fn the_type_is_sniffed_not_taken_from_the_name() {
-        let (_root, source, adder) = store_with(b"<!DOCTYPE html><html></html>", "cat.gif");
-        let added = adder.add(&source, |_| ()).unwrap();
-        assert_eq!(added.record.media_type, "text/html; charset=utf-8");
+        let (_root, source, importer) = store_with(b"<!DOCTYPE html><html></html>", "cat.gif");
+        let imported = importer.add(&source, |_| ()).unwrap();
+        assert_eq!(imported.record.media_type, "text/html; charset=utf-8");
     }
 
     #[test]
     fn svg_behind_a_comment_was_stored_as_text() {
         let svg = b"\n<!-- by hand -->\n<svg xmlns='http://www.w3.org/2000/svg'/>";
-        let (_root, source, adder) = store_with(svg, "x.bin");
-        let added = adder.add(&source, |_| ()).unwrap();
-        assert_eq!(added.record.media_type, "image/svg+xml");
+        let (_root, source, importer) = store_with(svg, "x.bin");
+        let imported = importer.add(&source, |_| ()).unwrap();
+        assert_eq!(imported.record.media_type, "image/svg+xml");
     }
 
     #[test]
     fn seed_r4_the_same_content_again_keeps_its_first_record() {
-        let (_root, source, adder) = store_with(b"\x89PNG\r\n\x1a\n", "x.png");
-        let first = adder.add(&source, |_| ()).unwrap();
-        let second = adder.add(&source, |_| ()).unwrap();
+        let (_root, source, importer) = store_with(b"\x89PNG\r\n\x1a\n", "x.png");
+        let first = importer.add(&source, |_| ()).unwrap();
+        let second = importer.add(&source, |_| ()).unwrap();
         assert!(second.already_present);
         assert_eq!(second.record, first.record);
     }
 
     #[test]
     fn damaged_content_is_put_right_by_adding_it_again() {
-        let (_root, source, adder) = store_with(b"\x89PNG\r\n\x1a\n", "x.png");
-        let added = adder.add(&source, |_| ()).unwrap();
-        for path in [added.id.path(), added.id.record_path()] {
-            fs::write(adder.root.join(path), "").unwrap();
-            assert!(!adder.add(&source, |_| ()).unwrap().already_present);
-            let folder = Folder::open(&adder.root).unwrap();
+        let (_root, source, importer) = store_with(b"\x89PNG\r\n\x1a\n", "x.png");
+        let imported = importer.add(&source, |_| ()).unwrap();
+        for path in [imported.id.path(), imported.id.record_path()] {
+            fs::write(importer.root.join(path), "").unwrap();
+            assert!(!importer.add(&source, |_| ()).unwrap().already_present);
+            let folder = Folder::open(&importer.root).unwrap();
             assert!(
                 folder
-                    .open_object(&Key::Content(added.id), &ledger().handle())
+                    .open_object(&ObjectKey::Content(imported.id), &ledger().handle())
                     .is_ok()
             );
         }
@@ -556,15 +571,15 @@ mod tests {
         for round in 0..50 {
             let source = root.path().join("source");
             fs::write(&source, format!("round {round}")).unwrap();
-            let adders = [
+            let importers = [
                 Importer::open(&store).unwrap(),
                 Importer::open(&store).unwrap().private(),
             ];
             let ids = std::thread::scope(|scope| {
-                let add = |adder: &Importer| adder.add(&source, |_| ()).unwrap().id;
-                let threads = adders
+                let add = |importer: &Importer| importer.add(&source, |_| ()).unwrap().id;
+                let threads = importers
                     .each_ref()
-                    .map(|adder| scope.spawn(move || add(adder)));
+                    .map(|importer| scope.spawn(move || add(importer)));
                 threads.map(|thread| thread.join().unwrap())
             });
             let record = read_record(&store, &ids[0]).unwrap().unwrap();
@@ -574,15 +589,15 @@ mod tests {
 
     #[test]
     fn media_that_are_variants_of_each_other_become_private_together() {
-        let (_root, source, adder) = store_with(b"first", "x");
-        let first = adder.add(&source, |_| ()).unwrap();
+        let (_root, source, importer) = store_with(b"first", "x");
+        let first = importer.add(&source, |_| ()).unwrap();
         fs::write(&source, "second").unwrap();
-        let second = adder.add(&source, |_| ()).unwrap();
+        let second = importer.add(&source, |_| ()).unwrap();
         for (original, variant) in [(&first, &second), (&second, &first)] {
-            let narrowed = adder.add_variant(&original.id, variant, None).unwrap();
+            let narrowed = importer.add_variant(&original.id, variant, None).unwrap();
             assert_eq!(narrowed, []);
         }
-        let narrowed = adder.private().add(&source, |_| ()).unwrap();
+        let narrowed = importer.private().add(&source, |_| ()).unwrap();
         assert_eq!(narrowed.access_before, Some(Access::Public));
         assert_eq!(narrowed.record.access, Access::Private);
         assert_eq!(narrowed.narrowed_variants, [first.id]);
@@ -590,9 +605,9 @@ mod tests {
 
     #[test]
     fn a_file_that_cannot_be_read_leaves_nothing() {
-        let (root, _source, adder) = store_with(b"", "x");
-        let error = adder.add(&root.path().join("none"), |_| ()).unwrap_err();
+        let (root, _source, importer) = store_with(b"", "x");
+        let error = importer.add(&root.path().join("none"), |_| ()).unwrap_err();
         assert!(matches!(error, ImportError::Read { .. }));
-        assert!(left_behind(&adder).is_empty());
+        assert!(stale_files(&importer).is_empty());
     }
 }

@@ -1,13 +1,13 @@
-//! SVG and HTML, told by their root element: before it there may be comments, blank lines and declarations, which a table
-//! of first bytes does not know.
+//! Detection of SVG and HTML by the root element. Comments, blank lines and declarations may come first, so a table of
+//! magic numbers does not suffice.
 
-/// Most bytes of a file in which the root element is looked for.
+/// Maximum bytes of a file that are searched for the root element.
 pub(super) const LOOKED_AT_BYTES: u64 = 64 * 1024;
 
-/// Returns the media type of a document in SVG or HTML by its beginning; `None` for everything else.
+/// Returns the media type of an SVG or HTML document, by its first bytes. `None` for other files.
 ///
-/// Nothing but space, comments, processing instructions and a document type declaration is before a root element (XML 1.0
-/// section 2.8). In HTML that declaration is enough, since the tags of the root may be left out.
+/// Only space, comments, processing instructions and a document type declaration precede a root element (XML 1.0
+/// section 2.8). In HTML the declaration suffices, because the root's tags may be omitted.
 pub(super) fn media_type(beginning: &[u8]) -> Option<&'static str> {
     let mut rest = beginning.strip_prefix(b"\xef\xbb\xbf").unwrap_or(beginning);
     let is_xml = rest.trim_ascii_start().starts_with(b"<?xml");
@@ -26,12 +26,12 @@ pub(super) fn media_type(beginning: &[u8]) -> Option<&'static str> {
     }
 }
 
-/// The type of a document whose root element begins with that name.
+/// Returns the type of a document whose root element has this tag.
 fn of_root(tag: &[u8], is_xml: bool) -> Option<&'static str> {
     let ends_name = |byte: &u8| byte.is_ascii_whitespace() || b"/>".contains(byte);
-    // A name that goes on beyond what is looked at is not known.
+    // A name that is cut off is unknown.
     let name = &tag[..tag.iter().position(ends_name)?];
-    // A prefix is a namespace's, and can be any (Namespaces in XML, section 6.1).
+    // The prefix of a namespace is arbitrary (Namespaces in XML, section 6.1).
     let local_name = name.rsplit(|byte| *byte == b':').next().unwrap_or(name);
     if local_name == b"svg" {
         return Some("image/svg+xml");
@@ -39,13 +39,14 @@ fn of_root(tag: &[u8], is_xml: bool) -> Option<&'static str> {
     (!is_xml && name.eq_ignore_ascii_case(b"html")).then_some("text/html")
 }
 
-/// What is after a word in any case.
+/// Returns the bytes after a word, in any case.
 fn after<'a>(bytes: &'a [u8], word: &[u8]) -> Option<&'a [u8]> {
     let (start, rest) = bytes.split_at_checked(word.len())?;
     start.eq_ignore_ascii_case(word).then_some(rest)
 }
 
-/// What is behind a comment or a processing instruction, nothing where it does not end; `None` where there is neither.
+/// Returns the bytes after a comment or processing instruction: `Some(None)` if it does not end, `None` if there is
+/// neither.
 fn misc(rest: &[u8]) -> Option<Option<&[u8]>> {
     let comment = rest
         .strip_prefix(b"<!--")
@@ -53,7 +54,7 @@ fn misc(rest: &[u8]) -> Option<Option<&[u8]>> {
     comment.or_else(|| rest.strip_prefix(b"<?").map(|inside| behind(inside, b"?>")))
 }
 
-/// What is behind a document type declaration, which may have declarations of its own within brackets.
+/// Returns the bytes after a document type declaration, which may contain others in brackets.
 fn behind_doctype(declaration: &[u8]) -> Option<&[u8]> {
     let mut rest = declaration;
     let mut is_inside = false;
@@ -124,11 +125,11 @@ mod tests {
 
     proptest! {
         #[test]
-        fn no_beginning_panics(pieces in prop::collection::vec(
+        fn no_beginning_panics(chunks in prop::collection::vec(
             prop::sample::select(vec!["<", "!", "<!--", "-->", "<?", "?>", "<!DOCTYPE", "[", "]", ">", "'", "\"", "svg", " ", "é"]),
             0..20,
         )) {
-            media_type(pieces.concat().as_bytes());
+            media_type(chunks.concat().as_bytes());
         }
     }
 }

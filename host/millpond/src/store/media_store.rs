@@ -1,10 +1,10 @@
-//! A store of media, and what it opens: `media-store` of the interface, for those who implement it.
+//! The media store, and the objects that it opens, for implementors.
 
 use super::chunks::{ChunkStream, DynReadAt, OpenBytes, ReadAt};
 use super::cursor::OutOfBounds;
 use super::file_slice::{FILE_BYTES, FileSlice, MediaFile, OpenFile};
 use millpond_format::{Access, ContentId};
-use millpond_ledger::{Exceeded, Kind, LedgerHandle, heap};
+use millpond_ledger::{Kind, LedgerHandle, LimitExceeded, heap};
 use std::fmt;
 use std::fs::File;
 use std::future::Future;
@@ -15,25 +15,25 @@ use std::sync::Arc;
 use std::time::SystemTime;
 use tokio_util::task::AbortOnDropHandle;
 
-/// Where media lies: interface `media-store` of `wit/media-store.wit`. [`Folder`](super::Folder) is one; a program
-/// gives media from memory, a database or an object store by another.
+/// A store of media: interface `media-store` of `wit/media-store.wit`.
 ///
-/// It decides what there is and where its bytes lie; routes, ranges, conditions and access are the component's. What it
-/// opens for a request is held for as long as the answer lasts, so it keeps to limits of its own and says
-/// [`OpenError::Busy`] when it is at one.
+/// [`Folder`](super::Folder) is a store in a folder. A program implements this trait for media in memory, in a
+/// database, or in an object store. The store opens objects by key. The component handles routes, ranges, conditional
+/// requests and access. An object stays open until the end of its response, so the store should have limits of its own.
+/// At a limit it returns [`OpenError::Busy`].
 ///
 /// ```
 /// use bytes::Bytes;
 /// use millpond::ledger::LedgerHandle;
-/// use millpond::store::{Access, Key, MediaObject, MediaStore, ObjectInfo, OpenError};
+/// use millpond::store::{Access, MediaObject, MediaStore, ObjectInfo, ObjectKey, OpenError};
 /// use millpond::{Config, Limits, Millpond, Source};
 ///
 /// /// One greeting, by its name.
 /// struct Greeting;
 ///
 /// impl MediaStore for Greeting {
-///     async fn open(&self, key: &Key, ledger: &LedgerHandle) -> Result<MediaObject, OpenError> {
-///         let Key::Named(name) = key else {
+///     async fn open(&self, key: &ObjectKey, ledger: &LedgerHandle) -> Result<MediaObject, OpenError> {
+///         let ObjectKey::Named(name) = key else {
 ///             return Err(OpenError::NotFound);
 ///         };
 ///         if name != "greeting.txt" {
@@ -59,77 +59,83 @@ use tokio_util::task::AbortOnDropHandle;
 /// # }
 /// ```
 pub trait MediaStore: Send + Sync + 'static {
-    /// Opens the object of that key, for the request that has that ledger.
+    /// Opens the object of a key, for the request with that ledger.
     ///
-    /// The request's instance waits meanwhile, so it counts among
-    /// [`Limits::concurrent_instances`](crate::Limits::concurrent_instances), and the whole takes
-    /// [`Limits::wall`](crate::Limits::wall) at most; then, or when the client goes away, the future is dropped. It runs as
-    /// a task of its own, whose panic is the request's failure. What blocks is no call for an async thread. What the store holds for the request beside what a [`MediaObject`] charges
-    /// itself, it charges to the ledger, and keeps the [`Charge`](millpond_ledger::Charge) in its [`ReadAt`].
+    /// The request's instance waits, and counts among
+    /// [`Limits::concurrent_instances`](crate::Limits::concurrent_instances). After
+    /// [`Limits::wall`](crate::Limits::wall), or when the client leaves, the host drops the future. It runs in a task
+    /// of its own; a panic fails the request. Do not block.
     ///
-    /// The name of a [`Key::Named`] comes from whoever asks.
+    /// [`MediaObject`] charges itself. If the store holds more memory for the request, charge it to `ledger`, and keep
+    /// the [`Charge`](millpond_ledger::Charge) in your [`ReadAt`].
+    ///
+    /// A client chooses the name of an [`ObjectKey::Named`], so do not trust it.
     ///
     /// # Errors
-    /// [`OpenError`].
+    /// [`OpenError::NotFound`] if there is no such object, and [`OpenError::Busy`] at a limit of the store.
+    /// [`OpenError::Exceeded`] if the request's memory does not suffice. [`OpenError::Failed`] for other errors.
     fn open(
         &self,
-        key: &Key,
+        key: &ObjectKey,
         ledger: &LedgerHandle,
     ) -> impl Future<Output = Result<MediaObject, OpenError>> + Send;
 
-    /// The same for what can be opened at once, without waiting for anything; `None` for what cannot. It runs on the
-    /// guest's stack, which is small, and on a thread that others wait for.
+    /// Opens an object if that needs no waiting, and returns `None` otherwise. It runs on the guest's small stack, on a
+    /// thread that serves other requests.
     ///
     /// # Errors
-    /// [`OpenError`].
+    /// As [`MediaStore::open`].
     fn try_open(
         &self,
-        _key: &Key,
+        _key: &ObjectKey,
         _ledger: &LedgerHandle,
     ) -> Option<Result<MediaObject, OpenError>> {
         None
     }
 
-    /// What the store keeps in memory between requests, in bytes: now, and at most. Part of the process's bound.
-    fn kept_bytes(&self) -> CacheUsage {
+    /// Returns the memory of the store's own caches. It is part of the [`MemoryPlan`](crate::MemoryPlan).
+    fn cache_usage(&self) -> CacheUsage {
         CacheUsage::default()
     }
 
-    /// The folder that the store lies in, if it does. A component for `wasi:http` is given that, and knows of no other
-    /// store.
+    /// Returns the folder of the store, if it is one. A component of `wasi:http` has access to that folder, and to no
+    /// other store.
     fn folder(&self) -> Option<&Path> {
         None
     }
 
-    /// Why nothing can be opened just now, if that is so: the program is not ready then (`/readyz`). It does not wait for
-    /// anything.
+    /// Returns the reason for which the store cannot open anything now. `/readyz` reports it. Do not block.
     fn unavailable(&self) -> Option<String> {
         None
     }
 
-    /// Whether [`MediaStore::open`] leaves its work to other threads, and takes next to nothing of the stack itself.
+    /// Whether [`MediaStore::open`] runs on other threads, and needs little stack.
     #[doc(hidden)]
     fn runs_on_fiber_stack(&self) -> bool {
         false
     }
 
-    /// Sets how many opens may wait for one thing that does not answer. Each of them keeps an instance.
+    /// Sets the maximum number of opens that wait for one file system. Each occupies an instance.
     #[doc(hidden)]
     fn limit_waiting(&self, _opens: usize) {}
 }
 
-/// A store that others have a hand on too.
+/// A shared store.
 impl<S: MediaStore> MediaStore for Arc<S> {
-    async fn open(&self, key: &Key, ledger: &LedgerHandle) -> Result<MediaObject, OpenError> {
+    async fn open(&self, key: &ObjectKey, ledger: &LedgerHandle) -> Result<MediaObject, OpenError> {
         S::open(self, key, ledger).await
     }
 
-    fn try_open(&self, key: &Key, ledger: &LedgerHandle) -> Option<Result<MediaObject, OpenError>> {
+    fn try_open(
+        &self,
+        key: &ObjectKey,
+        ledger: &LedgerHandle,
+    ) -> Option<Result<MediaObject, OpenError>> {
         S::try_open(self, key, ledger)
     }
 
-    fn kept_bytes(&self) -> CacheUsage {
-        S::kept_bytes(self)
+    fn cache_usage(&self) -> CacheUsage {
+        S::cache_usage(self)
     }
 
     fn folder(&self) -> Option<&Path> {
@@ -149,30 +155,34 @@ impl<S: MediaStore> MediaStore for Arc<S> {
     }
 }
 
-/// What a store keeps between requests, in bytes.
+/// Memory of a store's caches, in bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct CacheUsage {
-    /// Now.
-    pub now: usize,
-    /// Whatever is asked of it.
-    pub most: usize,
+    /// Current memory.
+    pub used_bytes: usize,
+    /// Maximum memory.
+    pub max_bytes: usize,
 }
 
-/// [`MediaStore`] without its type, so that hosts have the same one whatever they serve from.
+/// [`MediaStore`] as a trait object.
 pub(crate) trait DynMediaStore: Send + Sync {
-    fn open(self: Arc<Self>, key: Key, ledger: LedgerHandle) -> Opening;
+    fn open(self: Arc<Self>, key: ObjectKey, ledger: LedgerHandle) -> OpenFuture;
 
-    fn try_open(&self, key: &Key, ledger: &LedgerHandle) -> Option<Result<MediaObject, OpenError>>;
+    fn try_open(
+        &self,
+        key: &ObjectKey,
+        ledger: &LedgerHandle,
+    ) -> Option<Result<MediaObject, OpenError>>;
 
-    fn kept_bytes(&self) -> CacheUsage;
+    fn cache_usage(&self) -> CacheUsage;
 
     fn unavailable(&self) -> Option<String>;
 }
 
-/// Opens an object: at once where the store can, and else when it has.
+/// Opens an object, without waiting if the store can.
 pub(crate) async fn open(
     media: &Arc<dyn DynMediaStore>,
-    key: &Key,
+    key: &ObjectKey,
     ledger: &LedgerHandle,
 ) -> Result<MediaObject, OpenError> {
     match media.try_open(key, ledger) {
@@ -181,29 +191,33 @@ pub(crate) async fn open(
     }
 }
 
-type Opening = Pin<Box<dyn Future<Output = Result<MediaObject, OpenError>> + Send>>;
+type OpenFuture = Pin<Box<dyn Future<Output = Result<MediaObject, OpenError>> + Send>>;
 
 impl<S: MediaStore> DynMediaStore for S {
-    fn try_open(&self, key: &Key, ledger: &LedgerHandle) -> Option<Result<MediaObject, OpenError>> {
+    fn try_open(
+        &self,
+        key: &ObjectKey,
+        ledger: &LedgerHandle,
+    ) -> Option<Result<MediaObject, OpenError>> {
         MediaStore::try_open(self, key, ledger)
     }
 
-    fn kept_bytes(&self) -> CacheUsage {
-        MediaStore::kept_bytes(self)
+    fn cache_usage(&self) -> CacheUsage {
+        MediaStore::cache_usage(self)
     }
 
     fn unavailable(&self) -> Option<String> {
         MediaStore::unavailable(self)
     }
 
-    fn open(self: Arc<Self>, key: Key, ledger: LedgerHandle) -> Opening {
+    fn open(self: Arc<Self>, key: ObjectKey, ledger: LedgerHandle) -> OpenFuture {
         let runs_on_fiber_stack = self.runs_on_fiber_stack();
         let route = ledger.route().cloned();
         let open = async move { MediaStore::open(&*self, &key, &ledger).await };
         if runs_on_fiber_stack {
             return Box::pin(open);
         }
-        let opened = spawn_off_fiber(heap::counted_future(route, open));
+        let opened = spawn_off_fiber(heap::attribute_future(route, open));
         Box::pin(async move {
             let failed = |error| OpenError::Failed(io::Error::other(error));
             opened.await.map_err(failed)?
@@ -211,53 +225,53 @@ impl<S: MediaStore> DynMediaStore for S {
     }
 }
 
-/// Runs what a program does for a guest as a task. Polled by the guest's own future it would run on the guest's stack,
-/// which is small, and whose overflow is the end of the process. Dropped, the task ends.
+/// Runs a program's future as a task of its own. On the guest's fiber stack it could overflow, which would abort the
+/// process. Dropping the handle aborts the task.
 pub(crate) fn spawn_off_fiber<T: Send + 'static>(
     work: impl Future<Output = T> + Send + 'static,
 ) -> AbortOnDropHandle<T> {
     AbortOnDropHandle::new(tokio::spawn(work))
 }
 
-/// What names one object: `variant key` of `wit/media-store.wit`.
+/// Key of an object: `variant key` of `wit/media-store.wit`.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub enum Key {
-    /// Media by its content.
+pub enum ObjectKey {
+    /// Media by content id.
     Content(ContentId),
-    /// Media by its name: a path of segments with `/` between them. From a guest, none of them is empty, `.` or `..`,
-    /// and none holds U+0000. Whatever else means something to the store's system, the store refuses.
+    /// Media by name: a path with segments separated by `/`. From a guest, no segment is empty, `.` or `..`, or
+    /// contains U+0000. The store rejects other names that are special on its system.
     Named(String),
 }
 
-impl Key {
-    /// What it takes on the heap, in bytes.
+impl ObjectKey {
+    /// Heap memory, in bytes.
     pub(crate) fn held_bytes(&self) -> usize {
         match self {
-            Key::Content(_) => 0,
-            Key::Named(name) => name.capacity(),
+            ObjectKey::Content(_) => 0,
+            ObjectKey::Named(name) => name.capacity(),
         }
     }
 
-    /// The key of a name that a guest gave; `None` where it is no name as the interface has them.
+    /// Returns the key of a guest's name. `None` if the name is invalid.
     pub(crate) fn named(name: String) -> Option<Self> {
         let fits = |segment: &str| !matches!(segment, "" | "." | "..") && !segment.contains('\0');
-        name.split('/').all(fits).then_some(Key::Named(name))
+        name.split('/').all(fits).then_some(ObjectKey::Named(name))
     }
 }
 
-/// Why an object was not opened: `enum error` of `wit/media-store.wit`.
+/// The error of opening an object: `variant error-code` of `wit/media-store.wit`.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum OpenError {
-    /// There is none, it is no regular file, or its record is missing or damaged.
+    /// The object does not exist, is not a regular file, or has no valid record.
     #[error("object not found")]
     NotFound,
-    /// The store is at a limit of its own, as of open files or memory; the same may go well later.
+    /// The store is at a limit of its own, such as open files or memory. A retry may succeed.
     #[error("the store is at its limit: {0}")]
     Busy(#[source] io::Error),
-    /// The request has no room for it.
+    /// The request's memory does not suffice.
     #[error(transparent)]
-    Exceeded(#[from] Exceeded),
+    Exceeded(#[from] LimitExceeded),
     /// The store failed.
     #[error("the store failed: {0}")]
     Failed(#[source] io::Error),
@@ -270,41 +284,41 @@ pub struct MediaObject {
     info: Arc<ObjectInfo>,
 }
 
-/// Where an object's bytes come from.
+/// Source of an object's bytes.
 enum ObjectSource {
     File(Arc<OpenFile>),
     Bytes(Arc<dyn DynReadAt>),
 }
 
-/// What is known of an object without reading it: `record info` of `wit/media-store.wit`.
+/// Information about an object: `record info` of `wit/media-store.wit`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ObjectInfo {
     /// Length when it was opened, in bytes.
     pub length: u64,
-    /// Media type, as it stands in a `Content-Type` field (RFC 9110 section 8.3).
+    /// Media type, as in `Content-Type` (RFC 9110 section 8.3).
     pub media_type: String,
-    /// When its bytes were last modified, where that is known.
+    /// Time of the last modification, if it is known.
     pub modified: Option<SystemTime>,
-    /// When the media was added; none for named files.
+    /// Time of the import. `None` for named files.
     pub created: Option<SystemTime>,
-    /// The SHA-256 of all of its bytes, where that is known.
+    /// SHA-256 of the content, if it is known.
     pub digest: Option<ContentId>,
-    /// Tells this state of the object's bytes from every other. Of a named object it becomes the entity tag
-    /// (RFC 9110 section 8.8.3); without it that is the digest where there is one, and else weak.
+    /// Version of the content. For a named object it becomes the entity tag (RFC 9110 section 8.8.3). Without it, the
+    /// tag is the digest, or weak if there is no digest.
     pub version: Option<ObjectVersion>,
-    /// Who may have it. Private media is had by its content only: opened by a name, it is not found.
+    /// Access to the object. A private object can be opened by content id only.
     pub access: Access,
-    /// Other representations that the store has of it, in no order.
+    /// Other representations of the object, in no order.
     pub variants: Vec<ObjectVariant>,
 }
 
-/// A state of an object's bytes: `variant version` of `wit/media-store.wit`. Text of visible ASCII without `"`.
+/// Version of an object's content: `variant version` of `wit/media-store.wit`. The text is visible ASCII without `"`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ObjectVersion {
-    /// No two contents that a key has ever had share it. Length and modification time alone do not make it.
+    /// Every content of the key has another version. Length and modification time alone are not enough.
     Strong(String),
-    /// Two contents may share it, but seldom do.
+    /// Two contents may share the version, though they seldom do.
     Weak(String),
 }
 
@@ -312,53 +326,54 @@ pub enum ObjectVersion {
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ObjectVariant {
-    /// Its key.
-    pub key: Key,
-    /// Its media type.
+    /// Key of the variant.
+    pub key: ObjectKey,
+    /// Media type.
     pub media_type: String,
-    /// Its content coding, where it has one.
+    /// Content coding, if it has one.
     pub content_coding: Option<String>,
 }
 
 impl MediaObject {
-    /// An object whose bytes are those of an open file, read without a copy of the program's own. The file and its
-    /// type are charged to the ledger for as long as the object or a stream of it lives.
+    /// Returns an object with the bytes of an open file. The file is charged to the ledger as long as the object or a
+    /// stream of it lives.
     ///
-    /// A file that is shorter than [`ObjectInfo::length`] when it is read ends the answer with an abort.
+    /// If the file is shorter than [`ObjectInfo::length`] when it is read, the host aborts the response.
     ///
     /// # Errors
-    /// [`Exceeded`], when the request has no room for an open file.
+    /// [`LimitExceeded`], if the request's memory does not suffice.
     pub fn from_file(
         file: File,
         info: ObjectInfo,
         ledger: &LedgerHandle,
-    ) -> Result<Self, Exceeded> {
+    ) -> Result<Self, LimitExceeded> {
         let file = Arc::new(MediaFile::new(file, info.length));
         MediaObject::of_open_file(file, Arc::new(info), ledger)
     }
 
-    /// The same of a file that others may have open too.
+    /// Returns an object with the bytes of a file that other objects may share.
     pub(super) fn of_open_file(
         file: Arc<MediaFile>,
         info: Arc<ObjectInfo>,
         ledger: &LedgerHandle,
-    ) -> Result<Self, Exceeded> {
+    ) -> Result<Self, LimitExceeded> {
         let charge = ledger.charge(Kind::Files, FILE_BYTES + info.media_type.len())?;
         let source = ObjectSource::File(Arc::new(OpenFile::new(file, charge)));
         Ok(MediaObject { source, info })
     }
 
-    /// An object whose bytes the program gives, of which there are [`ObjectInfo::length`]. What is known of it, and
-    /// the size of `R` itself, are charged to the ledger for as long as the object or a stream of it lives; what `R`
-    /// holds beside, the store charges.
+    /// Returns an object with bytes of the program, [`ObjectInfo::length`] of them.
+    ///
+    /// `info` and the size of `R` are charged to the ledger as long as the object or a stream of it lives. The store
+    /// charges the other memory of `R`.
     ///
     /// # Errors
-    /// [`Exceeded`], when the request has no room for it.
+    /// [`LimitExceeded`], if the request's memory does not suffice.
     pub fn from_bytes<R: ReadAt>(
         bytes: R,
         info: ObjectInfo,
         ledger: &LedgerHandle,
-    ) -> Result<Self, Exceeded> {
+    ) -> Result<Self, LimitExceeded> {
         let held_bytes = size_of::<OpenBytes<R>>() + info.held_bytes();
         let open = OpenBytes {
             bytes,
@@ -370,18 +385,18 @@ impl MediaObject {
         Ok(MediaObject { source, info })
     }
 
-    /// What was known of the object when it was opened.
+    /// Information about the object when it was opened.
     #[must_use]
     pub fn info(&self) -> &ObjectInfo {
         &self.info
     }
 
-    /// The same, for whoever remembers it longer than the object.
+    /// Information about the object, shared.
     pub(crate) fn shared_info(&self) -> &Arc<ObjectInfo> {
         &self.info
     }
 
-    /// A stream of exactly so many of the object's bytes. Nothing is read yet.
+    /// Returns a stream of exactly these bytes. Nothing is read yet.
     pub(crate) fn read(&self, offset: u64, length: u64) -> Result<MediaStream, OutOfBounds> {
         match &self.source {
             ObjectSource::File(file) => {
@@ -404,7 +419,8 @@ impl fmt::Debug for ObjectSource {
 }
 
 impl ObjectInfo {
-    /// What is known of an object of that length, in bytes, and type, that they may have; nothing else is known.
+    /// Returns the information about an object with this length in bytes, media type and access. Everything else is
+    /// unknown.
     #[must_use]
     pub fn new(length: u64, media_type: impl Into<String>, access: Access) -> Self {
         ObjectInfo {
@@ -419,7 +435,7 @@ impl ObjectInfo {
         }
     }
 
-    /// What it takes on the heap, and itself, in bytes.
+    /// Memory of the information, in bytes.
     pub(crate) fn held_bytes(&self) -> usize {
         let variants = self.variants.iter().map(|variant| {
             let name = variant.key.held_bytes();
@@ -439,9 +455,9 @@ impl ObjectInfo {
 }
 
 impl ObjectVariant {
-    /// A representation of that key and media type, without a content coding.
+    /// Returns a variant without a content coding.
     #[must_use]
-    pub fn new(key: Key, media_type: impl Into<String>) -> Self {
+    pub fn new(key: ObjectKey, media_type: impl Into<String>) -> Self {
         ObjectVariant {
             key,
             media_type: media_type.into(),
@@ -450,45 +466,45 @@ impl ObjectVariant {
     }
 }
 
-/// Bytes of an object on their way to the client, not yet read: `input-stream` as the interface's `read` gives it.
+/// Unread bytes of an object: the `input-stream` that the interface's `read` returns.
 #[derive(Debug, Clone)]
 pub(crate) enum MediaStream {
-    /// Those of a file, which is read without a dynamic call.
+    /// Bytes of a file, read without a dynamic call.
     File(FileSlice),
-    /// Those that the program gives.
+    /// Bytes of the program.
     ChunkStream(ChunkStream),
 }
 
 impl MediaStream {
-    /// Bytes not yet read.
+    /// Number of unread bytes.
     pub(crate) fn remaining(&self) -> u64 {
         match self {
             MediaStream::File(slice) => slice.remaining(),
-            MediaStream::ChunkStream(pieces) => pieces.remaining(),
+            MediaStream::ChunkStream(chunks) => chunks.remaining(),
         }
     }
 
-    /// Where in its object the next byte lies.
+    /// Offset of the next byte in its object.
     pub(crate) fn offset(&self) -> u64 {
         match self {
             MediaStream::File(slice) => slice.offset(),
-            MediaStream::ChunkStream(pieces) => pieces.offset(),
+            MediaStream::ChunkStream(chunks) => chunks.offset(),
         }
     }
 
-    /// The same, without what lies beyond its next `length` bytes.
+    /// Returns the stream without the bytes beyond the next `length`.
     pub(crate) fn truncated(self, length: u64) -> Self {
         match self {
             MediaStream::File(slice) => MediaStream::File(slice.truncated(length)),
-            MediaStream::ChunkStream(pieces) => MediaStream::ChunkStream(pieces.truncated(length)),
+            MediaStream::ChunkStream(chunks) => MediaStream::ChunkStream(chunks.truncated(length)),
         }
     }
 
-    /// Leaves out the next `count` bytes.
+    /// Skips the next `count` bytes.
     pub(crate) fn skip(&mut self, count: u64) {
         match self {
             MediaStream::File(slice) => slice.skip(count),
-            MediaStream::ChunkStream(pieces) => pieces.skip(count),
+            MediaStream::ChunkStream(chunks) => chunks.skip(count),
         }
     }
 }
@@ -500,10 +516,13 @@ mod tests {
     #[test]
     fn a_name_of_a_guest_climbs_nowhere() {
         for name in ["a", "a/b c.mp4", "...", "ä/.b", "a: b\\c\n"] {
-            assert_eq!(Key::named(name.into()), Some(Key::Named(name.into())));
+            assert_eq!(
+                ObjectKey::named(name.into()),
+                Some(ObjectKey::Named(name.into()))
+            );
         }
         for name in ["", "/a", "a/", "a//b", ".", "..", "a/../b", "a/.", "a\0"] {
-            assert_eq!(Key::named(name.into()), None, "{name:?}");
+            assert_eq!(ObjectKey::named(name.into()), None, "{name:?}");
         }
     }
 }

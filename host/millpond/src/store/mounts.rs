@@ -1,4 +1,4 @@
-//! Which file systems are mounted, as the kernel tells without asking any of them (`/proc/self/mountinfo`, proc(5)).
+//! Table of mounts (`/proc/self/mountinfo`, proc(5)). The kernel returns it without calling any file system.
 
 use std::ffi::OsString;
 use std::fs::File;
@@ -11,65 +11,66 @@ use std::sync::{Arc, Mutex, PoisonError};
 use arc_swap::ArcSwap;
 use rustix::fs::{AtFlags, StatxFlags, statx};
 
-/// What lies beneath one folder, and is looked at anew when something was mounted or unmounted.
+/// Mounts beneath a folder. The table is read again after each mount and unmount.
 #[derive(Debug)]
 pub(super) struct Mounts {
-    /// The folder's real path.
+    /// Real path of the folder.
     folder: PathBuf,
-    /// None where the system does not tell.
-    told: Option<Mutex<File>>,
+    /// `None` if the system has no such file.
+    mountinfo: Option<Mutex<File>>,
     table: ArcSwap<Vec<Mount>>,
 }
 
-/// One mount.
+/// A mount.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Mount {
     id: u64,
-    /// The device number of the file system.
+    /// Device number of the file system.
     pub(super) device: u64,
-    /// Where it is mounted.
+    /// Mount point.
     path: PathBuf,
-    pub(super) kind: Kind,
+    pub(super) kind: FileSystemKind,
 }
 
-/// How a file system behaves, by its type.
+/// Properties of a file system, by its type.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Kind {
-    /// Whether it asks devices of this machine at most. Others ask a network or another process, and may not answer.
+pub(super) struct FileSystemKind {
+    /// Whether it waits for devices of this machine only. Others wait for a network or another process, and may not
+    /// answer.
     pub(super) is_local: bool,
-    /// Whether each change of a file sets a time that nobody else sets (`st_ctime`).
+    /// Whether every change of a file sets its change time (`st_ctime`).
     pub(super) tells_changes: bool,
 }
 
-/// File systems of this machine's own devices and memory which keep a change time.
+/// Local file systems with a change time.
 const LOCAL: [&str; 17] = [
     "bcachefs", "btrfs", "ext2", "ext3", "ext4", "f2fs", "jffs2", "jfs", "nilfs2", "ntfs3",
     "overlay", "ramfs", "reiserfs", "rootfs", "tmpfs", "ubifs", "xfs",
 ];
 
-/// The same, in modules of others.
+/// Local file systems with a change time, in modules outside of the kernel.
 const LOCAL_OF_OTHERS: [&str; 1] = ["zfs"];
 
-/// File systems of this machine's devices whose change time is another one, or none.
+/// Local file systems without a change time, or with a different one.
 const LOCAL_WITHOUT_CHANGES: [&str; 10] = [
     "cramfs", "erofs", "exfat", "hfs", "hfsplus", "iso9660", "msdos", "romfs", "squashfs", "vfat",
 ];
 
-/// File systems that pass on the change time of the machine on which the files lie.
+/// Remote file systems that report the change time of the server.
 const REMOTE_WITH_CHANGES: [&str; 8] = [
     "9p", "ceph", "gfs2", "lustre", "nfs", "nfs4", "ocfs2", "virtiofs",
 ];
 
-impl Kind {
-    /// What is known of nothing.
-    pub(super) const UNKNOWN: Kind = Kind {
+impl FileSystemKind {
+    /// An unknown file system.
+    pub(super) const UNKNOWN: FileSystemKind = FileSystemKind {
         is_local: false,
         tells_changes: false,
     };
 
     fn of_type(name: &str) -> Self {
         let is_local = LOCAL.contains(&name) || LOCAL_OF_OTHERS.contains(&name);
-        Kind {
+        FileSystemKind {
             is_local: is_local || LOCAL_WITHOUT_CHANGES.contains(&name),
             tells_changes: is_local || REMOTE_WITH_CHANGES.contains(&name),
         }
@@ -77,75 +78,77 @@ impl Kind {
 }
 
 impl Mounts {
-    /// The mounts beneath a folder, by its real path.
+    /// Returns the mounts beneath a folder, by its real path.
     pub(super) fn beneath(folder: PathBuf) -> Self {
-        let told = File::open("/proc/self/mountinfo").ok();
+        let mountinfo = File::open("/proc/self/mountinfo").ok();
         let mounts = Mounts {
             folder,
-            told: told.map(Mutex::new),
+            mountinfo: mountinfo.map(Mutex::new),
             table: ArcSwap::default(),
         };
-        if let Some(told) = &mounts.told {
-            let mut told = told.lock().unwrap_or_else(PoisonError::into_inner);
-            mounts.read(&mut told);
+        if let Some(mountinfo) = &mounts.mountinfo {
+            let mut mountinfo = mountinfo.lock().unwrap_or_else(PoisonError::into_inner);
+            mounts.read(&mut mountinfo);
         }
         mounts
     }
 
-    /// Whether all that can be reached from the folder lies on file systems of this machine.
+    /// Returns whether every mount beneath the folder is local.
     pub(super) fn are_local(&self) -> bool {
         let table = self.table();
         !table.is_empty() && table.iter().all(|mount| mount.kind.is_local)
     }
 
-    /// The mount that an open file lies on. The file system is not asked.
+    /// Returns the mount of an open file, without calling its file system.
     pub(super) fn of_file(&self, file: &impl AsFd) -> Option<Mount> {
         let (flags, wanted) = (
             AtFlags::EMPTY_PATH | AtFlags::STATX_DONT_SYNC,
             StatxFlags::MNT_ID,
         );
-        let told = statx(file, "", flags, wanted).ok()?;
-        if told.stx_mask & StatxFlags::MNT_ID.bits() == 0 {
+        let mountinfo = statx(file, "", flags, wanted).ok()?;
+        if mountinfo.stx_mask & StatxFlags::MNT_ID.bits() == 0 {
             return None;
         }
         let table = self.table();
         table
             .iter()
-            .find(|mount| mount.id == told.stx_mnt_id)
+            .find(|mount| mount.id == mountinfo.stx_mnt_id)
             .cloned()
     }
 
-    /// The mount that a real path lies on, by the path alone.
+    /// Returns the mount of a real path, by the path alone.
     pub(super) fn of_path(&self, path: &Path) -> Option<Mount> {
         let table = self.table();
         let above = table.iter().filter(|mount| path.starts_with(&mount.path));
-        // Of several at one place the last one is seen.
+        // Of several mounts at one place, the last one is visible.
         above
             .max_by_key(|mount| mount.path.as_os_str().len())
             .cloned()
     }
 
-    /// The mounts of this moment: the one that the folder lies on, and those beneath it.
+    /// Returns the current mounts: the folder's own, and those beneath it.
     fn table(&self) -> Arc<Vec<Mount>> {
-        if let Some(told) = &self.told {
-            let mut told = told.lock().unwrap_or_else(PoisonError::into_inner);
-            if crate::sys::is_priority_pending(&told) {
-                self.read(&mut told);
+        if let Some(mountinfo) = &self.mountinfo {
+            let mut mountinfo = mountinfo.lock().unwrap_or_else(PoisonError::into_inner);
+            if crate::sys::is_priority_pending(&mountinfo) {
+                self.read(&mut mountinfo);
             }
         }
         self.table.load_full()
     }
 
-    fn read(&self, told: &mut File) {
+    fn read(&self, mountinfo: &mut File) {
         let mut text = Vec::new();
-        let read = told.rewind().and_then(|()| told.read_to_end(&mut text));
+        let read = mountinfo
+            .rewind()
+            .and_then(|()| mountinfo.read_to_end(&mut text));
         let mut table = Vec::new();
         if read.is_ok() {
             let all = text.split(|byte| *byte == b'\n').filter_map(Mount::parse);
             table.extend(all.filter(|mount| {
                 mount.path.starts_with(&self.folder) || self.folder.starts_with(&mount.path)
             }));
-            // Of those above the folder only the lowest one matters.
+            // Of the mounts above the folder, only the lowest one matters.
             let lowest = table
                 .iter()
                 .filter(|mount| self.folder.starts_with(&mount.path));
@@ -160,7 +163,7 @@ impl Mounts {
 }
 
 impl Mount {
-    /// Reads a line of `/proc/self/mountinfo`: `36 35 98:0 /mnt1 /mnt2 rw,noatime master:1 - ext3 /dev/root rw`.
+    /// Parses a line of `/proc/self/mountinfo`: `36 35 98:0 /mnt1 /mnt2 rw,noatime master:1 - ext3 /dev/root rw`.
     fn parse(line: &[u8]) -> Option<Self> {
         let mut words = line.split(|byte| *byte == b' ');
         let id = number(words.next()?)?;
@@ -172,7 +175,7 @@ impl Mount {
             id,
             device: (number(major)? << 32) | number(minor.get(1..)?)?,
             path: OsString::from_vec(path).into(),
-            kind: Kind::of_type(str::from_utf8(rest.next()?).ok()?),
+            kind: FileSystemKind::of_type(str::from_utf8(rest.next()?).ok()?),
         })
     }
 }
@@ -181,7 +184,7 @@ fn number(text: &[u8]) -> Option<u64> {
     str::from_utf8(text).ok()?.parse().ok()
 }
 
-/// Spaces, tabs, line ends and backslashes stand there as three octal digits behind a backslash.
+/// Decodes spaces, tabs, line ends and backslashes, which are a backslash and three octal digits.
 fn unescape(text: &[u8]) -> Vec<u8> {
     let mut path = Vec::with_capacity(text.len());
     let mut rest = text;
@@ -214,7 +217,7 @@ mod tests {
         assert_eq!(mount.id, 36);
         assert_eq!(mount.device, (98 << 32) | 3);
         assert_eq!(mount.path, Path::new(r"/srv/my films\x"));
-        assert_eq!(mount.kind, Kind::UNKNOWN);
+        assert_eq!(mount.kind, FileSystemKind::UNKNOWN);
         for line in [
             &b""[..],
             b"36",
@@ -237,11 +240,11 @@ mod tests {
             ("fuseblk", false, false),
             ("of next year", false, false),
         ] {
-            let kind = Kind {
+            let kind = FileSystemKind {
                 is_local,
                 tells_changes,
             };
-            assert_eq!(Kind::of_type(name), kind, "{name}");
+            assert_eq!(FileSystemKind::of_type(name), kind, "{name}");
         }
     }
 

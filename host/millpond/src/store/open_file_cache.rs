@@ -1,12 +1,12 @@
-//! Objects of a folder that stay open between requests, each looked at again before it is given.
+//! Open file cache: objects of a folder that stay open between requests.
 //!
-//! A look asks the file system what lies at the paths that the object was made of, and compares. It is made anew
-//! when the last one is older than the folder's recheck time, so for that long a change may go unseen. For
-//! as long it is remembered that there was nothing.
+//! A cached object is validated before use: the versions of its files and folders must be the same as when it was
+//! opened. A validation is valid for a configured time, in which a change may go unnoticed. Keys of missing objects are
+//! cached for the same time.
 
+use super::beneath_dir::BeneathDir;
 use super::file_slice::MediaFile;
-use super::media_store::{Key, ObjectInfo};
-use super::root::Root;
+use super::media_store::{ObjectInfo, ObjectKey};
 use super::version::FileVersion;
 use millpond_ledger::process;
 use quick_cache::Weighter;
@@ -16,36 +16,36 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-/// Most that kept objects take together, in bytes.
-pub(super) const KEPT_BYTES: usize = 4 * 1024 * 1024;
+/// Maximum memory of the cached objects, in bytes.
+pub(super) const OPEN_FILE_CACHE_BYTES: usize = 4 * 1024 * 1024;
 
-/// Most that is remembered of keys that name nothing, in bytes.
-pub(super) const MISSING_BYTES: usize = 64 * 1024;
+/// Maximum memory of the cached keys of missing objects, in bytes.
+pub(super) const NEGATIVE_CACHE_BYTES: usize = 64 * 1024;
 
-/// Most objects that are kept, since each has a file open; fewer where the process may not open many.
-const KEPT_OBJECTS: usize = 1024;
+/// Maximum number of cached objects, each with an open file. A low limit of open files lowers it.
+const OPEN_FILE_CACHE_FILES: usize = 1024;
 
-/// The part of the files that a process may have open which kept ones may take.
-pub(crate) const KEPT_FILES_PART: usize = 8;
+/// Reciprocal of the share of the process's open files that the cache may take.
+pub(crate) const OPEN_FILE_CACHE_SHARE: usize = 8;
 
-/// The objects of one folder that are kept.
+/// Open file cache of one folder.
 pub(super) struct OpenFileCache {
-    objects: Cache<Key, Arc<CachedFile>, ByBytes>,
-    /// Keys that named nothing, and when that was, in nanoseconds of `since`.
-    missing: Cache<Key, u64, OfMissing>,
-    /// For how long a change may go unseen, in nanoseconds.
-    recheck_ns: AtomicU64,
+    objects: Cache<ObjectKey, Arc<CachedFile>, FileWeighter>,
+    /// Keys of missing objects, with the time of the lookup in nanoseconds since `since`.
+    missing: Cache<ObjectKey, u64, NegativeWeighter>,
+    /// Time for which a validation is valid, in nanoseconds.
+    valid_ns: AtomicU64,
     since: Instant,
 }
 
-/// An open object, and what it was made of.
+/// A cached object, with the versions that it depends on.
 #[derive(Debug)]
 pub(super) struct CachedFile {
     pub(super) file: Arc<MediaFile>,
     pub(super) info: Arc<ObjectInfo>,
-    /// What lay at which path when it was opened.
-    pub(super) seen: Vec<(PathBuf, FileVersion)>,
-    /// When that was compared last, in nanoseconds of [`OpenFileCache::since`].
+    /// Paths and their versions when the object was opened.
+    pub(super) versions: Vec<(PathBuf, FileVersion)>,
+    /// Time of the last validation, in nanoseconds since [`OpenFileCache::since`].
     checked_ns: AtomicU64,
 }
 
@@ -53,51 +53,52 @@ impl CachedFile {
     pub(super) fn new(
         file: Arc<MediaFile>,
         info: Arc<ObjectInfo>,
-        seen: Vec<(PathBuf, FileVersion)>,
+        versions: Vec<(PathBuf, FileVersion)>,
     ) -> Self {
         CachedFile {
             file,
             info,
-            seen,
+            versions,
             checked_ns: AtomicU64::new(0),
         }
     }
 
-    /// Whether the same lies at its paths still.
-    fn is_as_seen(&self, root: &Root) -> bool {
-        let mut seen = self.seen.iter();
-        seen.all(|(path, version)| root.look(path).as_ref() == Some(version))
+    /// Returns whether every path still has its version.
+    fn is_unchanged(&self, root: &BeneathDir) -> bool {
+        let mut versions = self.versions.iter();
+        versions.all(|(path, version)| root.try_version(path).as_ref() == Some(version))
     }
 
     fn bytes(&self) -> usize {
-        let paths = self.seen.iter().map(|(path, _)| path.capacity());
-        let seen =
-            self.seen.capacity() * size_of::<(PathBuf, FileVersion)>() + paths.sum::<usize>();
-        size_of::<Self>() + self.file.kept_bytes() + self.info.held_bytes() + seen
+        let paths = self.versions.iter().map(|(path, _)| path.capacity());
+        let versions =
+            self.versions.capacity() * size_of::<(PathBuf, FileVersion)>() + paths.sum::<usize>();
+        size_of::<Self>() + self.file.cached_bytes() + self.info.held_bytes() + versions
     }
 }
 
-/// An object weighs what it takes, and at least its part of the whole, so that the bound by weight is one by count too.
+/// Weigher of cached files. Each weighs at least its part of the cache, so that the limit by memory is also one by
+/// number.
 #[derive(Clone)]
-struct ByBytes {
+struct FileWeighter {
     least: u64,
 }
 
-impl Weighter<Key, Arc<CachedFile>> for ByBytes {
-    fn weight(&self, key: &Key, object: &Arc<CachedFile>) -> u64 {
-        // With the cache's own entry.
-        let bytes = 2 * size_of::<Key>() + key.held_bytes() + object.bytes();
+impl Weighter<ObjectKey, Arc<CachedFile>> for FileWeighter {
+    fn weight(&self, key: &ObjectKey, object: &Arc<CachedFile>) -> u64 {
+        // Includes the entry of the cache.
+        let bytes = 2 * size_of::<ObjectKey>() + key.held_bytes() + object.bytes();
         self.least.max(bytes as u64)
     }
 }
 
 #[derive(Clone)]
-struct OfMissing;
+struct NegativeWeighter;
 
-impl Weighter<Key, u64> for OfMissing {
-    fn weight(&self, key: &Key, _looked_ns: &u64) -> u64 {
-        // With the cache's own entry.
-        (3 * size_of::<Key>() + key.held_bytes()) as u64
+impl Weighter<ObjectKey, u64> for NegativeWeighter {
+    fn weight(&self, key: &ObjectKey, _looked_ns: &u64) -> u64 {
+        // Includes the entry of the cache.
+        (3 * size_of::<ObjectKey>() + key.held_bytes()) as u64
     }
 }
 
@@ -105,70 +106,71 @@ impl std::fmt::Debug for OpenFileCache {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("OpenFileCache")
             .field("objects", &self.objects.len())
-            .field("recheck_ns", &self.recheck_ns)
+            .field("recheck_ns", &self.valid_ns)
             .finish_non_exhaustive()
     }
 }
 
 impl OpenFileCache {
-    pub(super) fn new(recheck: Duration) -> Self {
-        /// A usual key takes so many bytes.
-        const MISSING: usize = MISSING_BYTES / 128;
-        let objects = KEPT_OBJECTS.min(process::open_files_limit() / KEPT_FILES_PART);
+    pub(super) fn new(valid: Duration) -> Self {
+        /// Expected number of keys, at 128 bytes each.
+        const MISSING: usize = NEGATIVE_CACHE_BYTES / 128;
+        let objects =
+            OPEN_FILE_CACHE_FILES.min(process::open_files_limit() / OPEN_FILE_CACHE_SHARE);
         let objects = objects.max(1);
-        let by_bytes = ByBytes {
-            least: (KEPT_BYTES / objects) as u64,
+        let weighter = FileWeighter {
+            least: (OPEN_FILE_CACHE_BYTES / objects) as u64,
         };
         OpenFileCache {
-            objects: Cache::with_weighter(objects, KEPT_BYTES as u64, by_bytes),
-            missing: Cache::with_weighter(MISSING, MISSING_BYTES as u64, OfMissing),
-            recheck_ns: AtomicU64::new(nanoseconds(recheck)),
+            objects: Cache::with_weighter(objects, OPEN_FILE_CACHE_BYTES as u64, weighter),
+            missing: Cache::with_weighter(MISSING, NEGATIVE_CACHE_BYTES as u64, NegativeWeighter),
+            valid_ns: AtomicU64::new(nanoseconds(valid)),
             since: Instant::now(),
         }
     }
 
-    /// From now on what is kept is looked at again after that time.
-    pub(super) fn set_recheck(&self, recheck: Duration) {
-        let recheck_ns = nanoseconds(recheck);
-        self.recheck_ns.store(recheck_ns, Ordering::Relaxed);
+    /// Sets the time for which a validation is valid.
+    pub(super) fn set_valid(&self, valid: Duration) {
+        let valid_ns = nanoseconds(valid);
+        self.valid_ns.store(valid_ns, Ordering::Relaxed);
     }
 
-    /// What is kept now, in bytes.
+    /// Memory of the cache, in bytes.
     pub(super) fn bytes(&self) -> usize {
         let bytes = self.objects.weight() + self.missing.weight();
         usize::try_from(bytes).unwrap_or(usize::MAX)
     }
 
-    /// The time in this folder's own nanoseconds.
+    /// Time on the cache's own clock, in nanoseconds.
     pub(super) fn now_ns(&self) -> u64 {
         nanoseconds(self.since.elapsed())
     }
 
-    /// Whether a look that was made then need not be made anew.
-    fn is_recent(&self, looked_ns: u64) -> bool {
-        let age_ns = self.now_ns().saturating_sub(looked_ns);
-        age_ns < self.recheck_ns.load(Ordering::Relaxed)
+    /// Returns whether a validation of that time is still valid.
+    fn is_recent(&self, looked_up_ns: u64) -> bool {
+        let age_ns = self.now_ns().saturating_sub(looked_up_ns);
+        age_ns < self.valid_ns.load(Ordering::Relaxed)
     }
 
-    /// Whether that key named nothing a moment ago.
-    pub(super) fn is_missing(&self, key: &Key) -> bool {
-        let looked_ns = self.missing.get(key);
-        looked_ns.is_some_and(|looked_ns| self.is_recent(looked_ns))
+    /// Returns whether the key is known to be missing.
+    pub(super) fn is_known_missing(&self, key: &ObjectKey) -> bool {
+        let looked_up_ns = self.missing.get(key);
+        looked_up_ns.is_some_and(|looked_up_ns| self.is_recent(looked_up_ns))
     }
 
-    /// The key named nothing when it was looked for then.
-    pub(super) fn missed(&self, key: &Key, looked_ns: u64) {
-        self.missing.insert(key.clone(), looked_ns);
+    /// Records that the key was missing at that time.
+    pub(super) fn insert_negative(&self, key: &ObjectKey, looked_up_ns: u64) {
+        self.missing.insert(key.clone(), looked_up_ns);
     }
 
-    /// The object of that key, if it is kept and still what it was. It does not wait for the disk.
-    pub(super) fn get(&self, root: &Root, key: &Key) -> Option<Arc<CachedFile>> {
+    /// Returns the object of a key, if it is cached and valid. Does not wait for the disk.
+    pub(super) fn get(&self, root: &BeneathDir, key: &ObjectKey) -> Option<Arc<CachedFile>> {
         let object = self.objects.get(key)?;
         if self.is_recent(object.checked_ns.load(Ordering::Relaxed)) {
             return Some(object);
         }
         let now_ns = self.now_ns();
-        if object.is_as_seen(root) {
+        if object.is_unchanged(root) {
             object.checked_ns.store(now_ns, Ordering::Relaxed);
             return Some(object);
         }
@@ -176,30 +178,30 @@ impl OpenFileCache {
         None
     }
 
-    /// Closes what is no more what lay at its paths, and what nobody has asked for in so long.
-    pub(super) fn close_unneeded(&self, root: &Root, unused: Duration) {
-        // Until then a look that was made need not be made anew, so that one who asks leaves no trace.
-        let recheck_ns = self.recheck_ns.load(Ordering::Relaxed);
-        let longest_ns = nanoseconds(unused).saturating_add(recheck_ns);
+    /// Closes objects that have changed, or were not used for this time.
+    pub(super) fn close_unneeded(&self, root: &BeneathDir, unused: Duration) {
+        // A use within the valid time leaves no trace, so the time is added.
+        let valid_ns = self.valid_ns.load(Ordering::Relaxed);
+        let longest_ns = nanoseconds(unused).saturating_add(valid_ns);
         let now_ns = self.now_ns();
         for (key, object) in self.objects.iter() {
             let checked_ns = object.checked_ns.load(Ordering::Relaxed);
             let is_unused = now_ns.saturating_sub(checked_ns) > longest_ns;
-            if is_unused || !object.is_as_seen(root) {
-                let is_it = |kept: &Arc<CachedFile>| Arc::ptr_eq(kept, &object);
+            if is_unused || !object.is_unchanged(root) {
+                let is_it = |cache: &Arc<CachedFile>| Arc::ptr_eq(cache, &object);
                 self.objects.remove_if(&key, is_it);
             }
         }
     }
 
-    /// Closes all, and forgets what there was not.
+    /// Removes all entries.
     pub(super) fn clear(&self) {
         self.objects.clear();
         self.missing.clear();
     }
 
-    /// Keeps an object that was opened just now.
-    pub(super) fn insert(&self, key: Key, object: CachedFile) {
+    /// Adds an object that was just opened.
+    pub(super) fn insert(&self, key: ObjectKey, object: CachedFile) {
         let now_ns = self.now_ns();
         object.checked_ns.store(now_ns, Ordering::Relaxed);
         self.objects.insert(key, Arc::new(object));
@@ -232,7 +234,7 @@ mod tests {
     #[test]
     fn an_object_is_given_for_as_long_as_the_same_lies_at_its_path() {
         let folder = tempfile::tempdir().unwrap();
-        let root = Root::open(folder.path(), &ThreadPools::new()).unwrap();
+        let root = BeneathDir::open(folder.path(), &ThreadPools::new()).unwrap();
         for change in [
             (|path| fs::write(path, "longer").unwrap()) as fn(&Path),
             |path| fs::remove_file(path).unwrap(),
@@ -241,39 +243,39 @@ mod tests {
             let path = folder.path().join("a.gif");
             fs::write(&path, "1").unwrap();
             fs::write(path.with_extension("other"), "1").unwrap();
-            let key = Key::Named("a.gif".into());
-            let (each_time, seldom) = (
+            let key = ObjectKey::Named("a.gif".into());
+            let (always_checked, rarely_checked) = (
                 OpenFileCache::new(Duration::ZERO),
                 OpenFileCache::new(Duration::from_secs(3600)),
             );
-            for kept in [&each_time, &seldom] {
-                kept.insert(key.clone(), object(folder.path(), "a.gif"));
-                assert!(kept.get(&root, &key).is_some());
+            for cache in [&always_checked, &rarely_checked] {
+                cache.insert(key.clone(), object(folder.path(), "a.gif"));
+                assert!(cache.get(&root, &key).is_some());
             }
             change(&path);
-            assert!(each_time.get(&root, &key).is_none());
-            assert_eq!(each_time.bytes(), 0);
-            assert!(seldom.get(&root, &key).is_some());
+            assert!(always_checked.get(&root, &key).is_none());
+            assert_eq!(always_checked.bytes(), 0);
+            assert!(rarely_checked.get(&root, &key).is_some());
         }
     }
 
-    /// Space of deleted files was not free, and what they lay on was busy, until somebody asked for them again.
+    /// Deleted files took space, and their file systems stayed busy, until the next request.
     #[test]
     fn deleted_files_and_ones_that_nobody_asked_for_stayed_open() {
         const LONG: Duration = Duration::from_secs(3600);
         let folder = tempfile::tempdir().unwrap();
-        let root = Root::open(folder.path(), &ThreadPools::new()).unwrap();
-        let kept = OpenFileCache::new(Duration::ZERO);
+        let root = BeneathDir::open(folder.path(), &ThreadPools::new()).unwrap();
+        let cache = OpenFileCache::new(Duration::ZERO);
         let files = ["stays.gif", "deleted.gif", "replaced.gif"];
         let files = files.map(|name| {
             fs::write(folder.path().join(name), "1").unwrap();
             let object = object(folder.path(), name);
             let file = Arc::downgrade(&object.file);
-            kept.insert(Key::Named(name.into()), object);
+            cache.insert(ObjectKey::Named(name.into()), object);
             file
         });
         let is_open = || files.each_ref().map(|file| file.strong_count() > 0);
-        kept.close_unneeded(&root, LONG);
+        cache.close_unneeded(&root, LONG);
         assert_eq!(is_open(), [true, true, true]);
         fs::remove_file(folder.path().join("deleted.gif")).unwrap();
         fs::write(folder.path().join("new"), "1").unwrap();
@@ -282,46 +284,52 @@ mod tests {
             folder.path().join("replaced.gif"),
         )
         .unwrap();
-        kept.close_unneeded(&root, LONG);
+        cache.close_unneeded(&root, LONG);
         assert_eq!(is_open(), [true, false, false]);
-        kept.close_unneeded(&root, Duration::ZERO);
+        cache.close_unneeded(&root, Duration::ZERO);
         assert_eq!(is_open(), [false, false, false]);
     }
 
     #[test]
     fn that_there_is_nothing_is_remembered_for_as_long_as_a_change_may_go_unseen() {
-        let (each_time, seldom) = (
+        let (always_checked, rarely_checked) = (
             OpenFileCache::new(Duration::ZERO),
             OpenFileCache::new(Duration::from_secs(3600)),
         );
-        let key = |turn: usize| Key::Named(format!("{turn}.gif"));
-        for kept in [&each_time, &seldom] {
-            assert!(!kept.is_missing(&key(0)));
-            kept.missed(&key(0), kept.now_ns());
+        let key = |turn: usize| ObjectKey::Named(format!("{turn}.gif"));
+        for cache in [&always_checked, &rarely_checked] {
+            assert!(!cache.is_known_missing(&key(0)));
+            cache.insert_negative(&key(0), cache.now_ns());
         }
-        assert!(!each_time.is_missing(&key(0)));
-        assert!(seldom.is_missing(&key(0)) && !seldom.is_missing(&key(1)));
+        assert!(!always_checked.is_known_missing(&key(0)));
+        assert!(
+            rarely_checked.is_known_missing(&key(0)) && !rarely_checked.is_known_missing(&key(1))
+        );
         for turn in 0..10_000 {
-            seldom.missed(&key(turn), seldom.now_ns());
+            rarely_checked.insert_negative(&key(turn), rarely_checked.now_ns());
         }
-        assert!(seldom.bytes() <= MISSING_BYTES, "{}", seldom.bytes());
+        assert!(
+            rarely_checked.bytes() <= NEGATIVE_CACHE_BYTES,
+            "{}",
+            rarely_checked.bytes()
+        );
     }
 
     #[test]
     fn what_is_kept_has_a_bound_by_count_and_by_bytes() {
         let folder = tempfile::tempdir().unwrap();
         fs::write(folder.path().join("a.gif"), "1").unwrap();
-        let kept = OpenFileCache::new(Duration::ZERO);
-        let most = KEPT_OBJECTS.min(process::open_files_limit() / KEPT_FILES_PART);
+        let cache = OpenFileCache::new(Duration::ZERO);
+        let most = OPEN_FILE_CACHE_FILES.min(process::open_files_limit() / OPEN_FILE_CACHE_SHARE);
         for turn in 0..most + 100 {
-            let key = Key::Named(turn.to_string());
-            kept.insert(key, object(folder.path(), "a.gif"));
+            let key = ObjectKey::Named(turn.to_string());
+            cache.insert(key, object(folder.path(), "a.gif"));
         }
         assert!(
-            kept.objects.len() <= most,
+            cache.objects.len() <= most,
             "{} of {most}",
-            kept.objects.len()
+            cache.objects.len()
         );
-        assert!(kept.bytes() <= KEPT_BYTES);
+        assert!(cache.bytes() <= OPEN_FILE_CACHE_BYTES);
     }
 }

@@ -1,4 +1,4 @@
-//! Threads that wait for a file system, in a pool of its own for each: whichever of them hangs, the others go on.
+//! Thread pools for blocking file system calls, one for each file system. If one hangs, the others continue.
 
 use std::collections::{HashMap, VecDeque};
 use std::fmt;
@@ -14,75 +14,75 @@ use std::time::Duration;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
-/// The pools of one folder, by the device number of the file system. Clones share them.
+/// Pools of one folder, by the device number of the file system. Clones share them.
 #[derive(Debug, Clone)]
 pub(super) struct ThreadPools(Arc<Pools>);
 
-/// Threads for one file system. Clones share them. They begin as they are needed, and end when nothing is left to do.
+/// Threads for one file system. Clones share them. They start on demand, and end when they are idle.
 #[derive(Clone)]
 pub(crate) struct ThreadPool(Arc<Pool>);
 
-/// As many opens of one file system are under way as may be.
+/// The error of an open beyond the maximum.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("the file system does not answer: {0} files are being opened")]
-pub(crate) struct Full(usize);
+pub(crate) struct PoolFull(usize);
 
-/// Most threads of one pool. A file system that is asked over a network answers so many at a time in good time.
+/// Maximum number of threads of one pool. A network file system answers that many at a time.
 const THREADS: usize = 16;
 
-/// Most opens of one file system that are under way, unless told otherwise: those on threads, and as many that wait.
+/// Default maximum number of opens of one file system: one for each thread, and as many waiting.
 const OPENS: usize = 2 * THREADS;
 
-/// Most pools of one folder. File systems beyond share the last one.
+/// Maximum number of pools of one folder. Further file systems share the last one.
 const POOLS: usize = 16;
 
-/// Stack of a thread, in bytes: paths and one buffer.
+/// Stack of a thread, in bytes. It holds paths and one buffer.
 const STACK_BYTES: usize = 256 * 1024;
 
-/// How long a thread waits for something to do.
+/// Time after which an idle thread ends.
 const IDLE: Duration = Duration::from_secs(10);
 
 #[derive(Debug)]
 struct Pools {
     by_device: Mutex<HashMap<u64, ThreadPool>>,
-    most_opens: Arc<AtomicUsize>,
+    max_opens: Arc<AtomicUsize>,
 }
 
 struct Pool {
-    state: Mutex<State>,
-    came: Condvar,
-    most_opens: Arc<AtomicUsize>,
-    /// Whether a file is being read for its digest.
+    state: Mutex<PoolState>,
+    job_queued: Condvar,
+    max_opens: Arc<AtomicUsize>,
+    /// Whether a thread computes a digest.
     is_digesting: Arc<AtomicBool>,
 }
 
 #[derive(Default)]
-struct State {
-    waiting: VecDeque<Work>,
+struct PoolState {
+    jobs: VecDeque<Job>,
     threads: usize,
     idle_threads: usize,
     opens: usize,
 }
 
-type Work = Box<dyn FnOnce() + Send>;
+type Job = Box<dyn FnOnce() + Send>;
 
 impl ThreadPools {
     pub(super) fn new() -> Self {
         ThreadPools(Arc::new(Pools {
             by_device: Mutex::default(),
-            most_opens: Arc::new(AtomicUsize::new(OPENS)),
+            max_opens: Arc::new(AtomicUsize::new(OPENS)),
         }))
     }
 
-    /// Sets how many opens of one file system may be under way. Each of them keeps its request's instance waiting.
+    /// Sets the maximum number of opens of one file system. Each occupies an instance.
     pub(super) fn limit_opens(&self, most: usize) {
         let most = most.clamp(1, OPENS);
-        self.0.most_opens.store(most, Ordering::Relaxed);
+        self.0.max_opens.store(most, Ordering::Relaxed);
     }
 
-    /// The pool of a file system.
+    /// Returns the pool of a file system.
     pub(super) fn of(&self, device: u64) -> ThreadPool {
-        /// No file system's.
+        /// A device number that no file system has.
         const OTHERS: u64 = u64::MAX;
         let by_device = self.0.by_device.lock();
         let mut by_device = by_device.unwrap_or_else(PoisonError::into_inner);
@@ -92,84 +92,82 @@ impl ThreadPools {
         by_device.retain(|_, pool| pool.is_used());
         let is_last = by_device.len() + 1 >= POOLS;
         let device = if is_last { OTHERS } else { device };
-        let new = || ThreadPool::new(Arc::clone(&self.0.most_opens));
+        let new = || ThreadPool::new(Arc::clone(&self.0.max_opens));
         by_device.entry(device).or_insert_with(new).clone()
     }
 }
 
 impl ThreadPool {
-    fn new(most_opens: Arc<AtomicUsize>) -> Self {
+    fn new(max_opens: Arc<AtomicUsize>) -> Self {
         ThreadPool(Arc::new(Pool {
             state: Mutex::default(),
-            came: Condvar::new(),
-            most_opens,
+            job_queued: Condvar::new(),
+            max_opens,
             is_digesting: Arc::default(),
         }))
     }
 
-    /// Whether anybody holds it, or it has something to do.
+    /// Returns whether another handle exists, or a thread is alive.
     fn is_used(&self) -> bool {
-        // One is the map's; a thread has one too, until it has been idle for long.
+        // One reference is the map's. A live thread has another.
         Arc::strong_count(&self.0) > 1
     }
 
-    /// Opens something on a thread of the pool. Whoever does not wait for the end any more leaves the work undone, where it
-    /// has not begun.
+    /// Runs an open on a thread of the pool. If the returned task is dropped first, it does not run.
     ///
     /// # Errors
-    /// [`Full`].
+    /// [`PoolFull`].
     pub(super) fn open<T: Send + 'static>(
         &self,
-        work: impl FnOnce() -> T + Send + 'static,
-    ) -> Result<Blocking<T>, Full> {
+        job: impl FnOnce() -> T + Send + 'static,
+    ) -> Result<BlockingTask<T>, PoolFull> {
         let mut state = self.0.state();
-        let most = self.0.most_opens.load(Ordering::Relaxed);
+        let most = self.0.max_opens.load(Ordering::Relaxed);
         if state.opens >= most {
-            return Err(Full(state.opens));
+            return Err(PoolFull(state.opens));
         }
         state.opens += 1;
-        let under_way = OpenUnderWay(Arc::clone(&self.0));
-        let (tell, told) = oneshot::channel();
-        let work = move || {
+        let under_way = OpenCount(Arc::clone(&self.0));
+        let (result_tx, result_rx) = oneshot::channel();
+        let job = move || {
             let _under_way = under_way;
-            if !tell.is_closed() {
-                let _ = tell.send(work());
+            if !result_tx.is_closed() {
+                let _ = result_tx.send(job());
             }
         };
-        self.run(state, Box::new(work));
-        Ok(Blocking::Pool(told))
+        self.run(state, Box::new(job));
+        Ok(BlockingTask::Pool(result_rx))
     }
 
-    /// Does something for a file that is open, on a thread of the pool. Each open file has one thing to do at a time, so
-    /// that these have no bound of their own.
+    /// Runs a job for an open file on a thread of the pool. An open file has one job at a time, so there is no limit.
     pub(super) fn spawn<T: Send + 'static>(
         &self,
-        work: impl FnOnce() -> T + Send + 'static,
-    ) -> Blocking<T> {
-        let (tell, told) = oneshot::channel();
-        let work = move || {
-            if !tell.is_closed() {
-                let _ = tell.send(work());
+        job: impl FnOnce() -> T + Send + 'static,
+    ) -> BlockingTask<T> {
+        let (result_tx, result_rx) = oneshot::channel();
+        let job = move || {
+            if !result_tx.is_closed() {
+                let _ = result_tx.send(job());
             }
         };
-        self.run(self.0.state(), Box::new(work));
-        Blocking::Pool(told)
+        self.run(self.0.state(), Box::new(job));
+        BlockingTask::Pool(result_rx)
     }
 
-    /// Does something that nobody waits for, as closing a file is.
-    pub(super) fn detach(&self, work: impl FnOnce() + Send + 'static) {
-        self.run(self.0.state(), Box::new(work));
+    /// Runs a job without a result, such as closing a file.
+    pub(super) fn detach(&self, job: impl FnOnce() + Send + 'static) {
+        self.run(self.0.state(), Box::new(job));
     }
 
-    /// Whether a file of that file system is being read for its digest.
+    /// Whether a file of the file system is being read for its digest.
     pub(super) fn is_digesting(&self) -> &Arc<AtomicBool> {
         &self.0.is_digesting
     }
 
-    fn run(&self, mut state: MutexGuard<'_, State>, work: Work) {
-        state.waiting.push_back(work);
-        if state.idle_threads >= state.waiting.len() {
-            self.0.came.notify_one();
+    fn run(&self, mut state: MutexGuard<'_, PoolState>, job: Job) {
+        state.jobs.push_back(job);
+        if state.idle_threads >= state.jobs.len() {
+            self.0.job_queued.notify_one();
             return;
         }
         if state.threads >= THREADS {
@@ -180,13 +178,13 @@ impl ThreadPool {
         drop(state);
         let pool = Arc::clone(&self.0);
         let thread = thread::Builder::new().name("millpond-files".into());
-        let begun = thread.stack_size(STACK_BYTES).spawn(move || pool.serve());
-        if let Err(error) = begun {
+        let started = thread.stack_size(STACK_BYTES).spawn(move || pool.serve());
+        if let Err(error) = started {
             let mut state = self.0.state();
             state.threads -= 1;
-            // Another thread will come to it; without one nobody would, and dropping the work tells so.
+            // Without another thread, nobody would run the jobs. Dropping them fails their tasks.
             if !has_others {
-                let undone = std::mem::take(&mut state.waiting);
+                let undone = std::mem::take(&mut state.jobs);
                 drop(state);
                 drop(undone);
             }
@@ -196,27 +194,27 @@ impl ThreadPool {
 }
 
 impl Pool {
-    fn state(&self) -> MutexGuard<'_, State> {
+    fn state(&self) -> MutexGuard<'_, PoolState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Does what there is to do, on the thread that calls it, until nothing comes for a while.
+    /// Runs jobs on the current thread, until none arrives for a while.
     fn serve(&self) {
         let mut state = self.state();
         loop {
-            if let Some(work) = state.waiting.pop_front() {
+            if let Some(job) = state.jobs.pop_front() {
                 drop(state);
-                // Dropped by a panic, the work tells whoever waits for it.
-                let _ = catch_unwind(AssertUnwindSafe(work));
+                // A panic drops the job, which fails its task.
+                let _ = catch_unwind(AssertUnwindSafe(job));
                 state = self.state();
                 continue;
             }
             state.idle_threads += 1;
-            let waited = self.came.wait_timeout(state, IDLE);
+            let waited = self.job_queued.wait_timeout(state, IDLE);
             let (woken, timeout) = waited.unwrap_or_else(PoisonError::into_inner);
             state = woken;
             state.idle_threads -= 1;
-            if timeout.timed_out() && state.waiting.is_empty() {
+            if timeout.timed_out() && state.jobs.is_empty() {
                 state.threads -= 1;
                 return;
             }
@@ -229,38 +227,40 @@ impl fmt::Debug for ThreadPool {
         let state = self.0.state();
         f.debug_struct("ThreadPool")
             .field("threads", &state.threads)
-            .field("waiting", &state.waiting.len())
+            .field("waiting", &state.jobs.len())
             .field("opens", &state.opens)
             .finish()
     }
 }
 
-/// An open that is counted, be it on a thread or waiting for one.
-struct OpenUnderWay(Arc<Pool>);
+/// Counts an open, running or waiting, until it is dropped.
+struct OpenCount(Arc<Pool>);
 
-impl Drop for OpenUnderWay {
+impl Drop for OpenCount {
     fn drop(&mut self) {
         self.0.state().opens -= 1;
     }
 }
 
-/// Work on a thread that may wait, and what comes of it.
+/// Work on a blocking thread, as a future of its result.
 #[derive(Debug)]
-pub(crate) enum Blocking<T> {
-    /// On one of the runtime's, for what has a disk of this machine at most to wait for.
+pub(crate) enum BlockingTask<T> {
+    /// On a thread of the runtime, for work that waits for a local disk at most.
     Runtime(JoinHandle<T>),
-    /// On one of a file system's own.
+    /// On a thread of a file system's pool.
     Pool(oneshot::Receiver<T>),
 }
 
-impl<T> Future for Blocking<T> {
-    /// An error where the work panicked, or no thread could be had.
+impl<T> Future for BlockingTask<T> {
+    /// An error if the work panicked, or no thread could be started.
     type Output = io::Result<T>;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<T>> {
         Poll::Ready(match self.get_mut() {
-            Blocking::Runtime(task) => ready!(Pin::new(task).poll(cx)).map_err(io::Error::other),
-            Blocking::Pool(told) => ready!(Pin::new(told).poll(cx))
+            BlockingTask::Runtime(task) => {
+                ready!(Pin::new(task).poll(cx)).map_err(io::Error::other)
+            }
+            BlockingTask::Pool(result_rx) => ready!(Pin::new(result_rx).poll(cx))
                 .map_err(|_| io::Error::other("the thread ended without a result")),
         })
     }
@@ -272,19 +272,19 @@ mod tests {
     use super::*;
     use std::sync::mpsc;
 
-    /// Work that ends when it is told to, and says when it has begun.
+    /// Work that signals its start, and ends on a signal.
     fn hanging() -> (
         impl FnOnce() + Send + 'static,
         mpsc::Receiver<()>,
         mpsc::Sender<()>,
     ) {
-        let (begin, begun) = mpsc::channel();
+        let (begin, started) = mpsc::channel();
         let (release, released) = mpsc::channel::<()>();
-        let work = move || {
+        let job = move || {
             begin.send(()).unwrap();
             let _ = released.recv();
         };
-        (work, begun, release)
+        (job, started, release)
     }
 
     #[tokio::test]
@@ -292,18 +292,18 @@ mod tests {
         let pools = ThreadPools::new();
         let mut hanging_opens = Vec::new();
         for _ in 0..OPENS {
-            let (work, begun, release) = hanging();
-            let open = pools.of(1).open(work).unwrap();
-            hanging_opens.push((open, begun, release));
+            let (job, started, release) = hanging();
+            let open = pools.of(1).open(job).unwrap();
+            hanging_opens.push((open, started, release));
         }
-        // As many have begun as there are threads; the others wait, and no further one may.
-        for (_, begun, _) in &hanging_opens[..THREADS] {
-            begun.recv().unwrap();
+        // One open for each thread has started. The others wait, and a further one is rejected.
+        for (_, started, _) in &hanging_opens[..THREADS] {
+            started.recv().unwrap();
         }
         assert!(hanging_opens[THREADS].1.try_recv().is_err());
-        assert_eq!(pools.of(1).open(|| ()).unwrap_err(), Full(OPENS));
+        assert_eq!(pools.of(1).open(|| ()).unwrap_err(), PoolFull(OPENS));
         assert_eq!(pools.of(2).open(|| 7).unwrap().await.unwrap(), 7);
-        // What its open files have to do waits too, without a bound.
+        // Jobs of open files wait without a limit.
         let read = pools.of(1).spawn(|| 8);
         for (open, _, release) in hanging_opens {
             drop(release);
@@ -320,19 +320,19 @@ mod tests {
         let pool = pools.of(1);
         let mut releases = Vec::new();
         for _ in 0..THREADS {
-            let (work, begun, release) = hanging();
-            pool.detach(work);
-            begun.recv().unwrap();
+            let (job, started, release) = hanging();
+            pool.detach(job);
+            started.recv().unwrap();
             releases.push(release);
         }
-        let (begin, begun) = mpsc::channel();
+        let (begin, started) = mpsc::channel();
         let given_up = pool.open(move || begin.send(())).unwrap();
-        assert_eq!(pool.open(|| ()).unwrap_err(), Full(1));
+        assert_eq!(pool.open(|| ()).unwrap_err(), PoolFull(1));
         drop(given_up);
         let after = pool.spawn(|| ());
         drop(releases);
         after.await.unwrap();
-        assert!(begun.recv().is_err());
+        assert!(started.recv().is_err());
     }
 
     #[tokio::test]

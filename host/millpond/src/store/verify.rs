@@ -1,75 +1,79 @@
-//! Verifies a store: every file against its id, every record against its file.
+//! Verification of a store: every content against its id, and every record against its content.
 
-use super::incoming::left_behind;
 use super::record::{open_regular, read_record};
+use super::temporary_files::stale_files;
 use millpond_format::ContentId;
 use sha2::{Digest, Sha256};
 use std::fs;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
-/// What one entry of a store turned out to be.
+/// Result of verifying one entry of a store.
 #[derive(Debug)]
 #[non_exhaustive]
-pub struct Finding {
-    /// Its path, from the store's root.
+pub struct VerifiedEntry {
+    /// Path of the entry, relative to the root of the store.
     pub path: PathBuf,
-    /// Its length, in bytes.
+    /// Length, in bytes.
     pub size: u64,
-    /// What is wrong with it; none when it is sound.
-    pub damage: Option<Corruption>,
+    /// Corruption of the entry. `None` if it is valid.
+    pub corruption: Option<Corruption>,
 }
 
-/// What is wrong with an entry of a store.
+/// Corruption of an entry in a store.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Corruption {
-    /// The content is not what its id says.
+    /// The content has another digest than its id.
     #[error("the content has another digest: {0}")]
     Digest(ContentId),
-    /// Its record is missing.
+    /// The record is missing.
     #[error("the record is missing")]
     NoRecord,
-    /// Its record cannot be understood, or tells another size.
+    /// The record is unreadable, or has another size.
     #[error("the record is damaged")]
     Record,
-    /// A record describes content that is not there.
+    /// The content of a record is missing.
     #[error("the content of the record is missing")]
     NoContent,
-    /// A variant that a record names is not there.
+    /// A variant of a record is missing.
     #[error("the variant {0} is not in the store")]
     NoVariant(ContentId),
-    /// A temporary file of an interrupted process. It is served to nobody, and takes space.
+    /// A temporary file of an interrupted import. It is not served, and takes space.
     #[error("left behind by an interrupted add; the next add removes it")]
     LeftBehind,
-    /// It cannot be read, so a server of the same user cannot serve it.
+    /// The entry cannot be read, so a server of the same user cannot serve it.
     #[error("cannot be read: {0}")]
     Read(#[from] io::Error),
 }
 
-/// Goes through a store and tells each finding, with what the user who runs it may not read. Named files, and hidden
-/// ones but for temporary files of an interrupted process, are passed over. `progress` is told the bytes of each step.
+/// Verifies a store, and passes each entry to `found`. Skips named files and hidden files, except temporary files of
+/// interrupted imports. `progress` receives the number of bytes of each step.
 ///
 /// # Errors
-/// When the store's root cannot be listed.
-pub fn check(
+/// The root of the store cannot be listed.
+pub fn verify(
     root: &Path,
     mut progress: impl FnMut(u64),
-    mut found: impl FnMut(Finding),
+    mut found: impl FnMut(VerifiedEntry),
 ) -> io::Result<()> {
-    let mut tell = |path: &Path, size: u64, damage: Option<Corruption>| {
+    let mut report = |path: &Path, size: u64, corruption: Option<Corruption>| {
         let path = path.to_owned();
-        found(Finding { path, size, damage });
+        found(VerifiedEntry {
+            path,
+            size,
+            corruption,
+        });
     };
-    match left_behind(root) {
-        Ok(left) => {
-            // An empty one may have been made just now.
-            for (path, size) in left.into_iter().filter(|(_, size)| *size > 0) {
+    match stale_files(root) {
+        Ok(stale) => {
+            // An empty file may be in use.
+            for (path, size) in stale.into_iter().filter(|(_, size)| *size > 0) {
                 let path = path.strip_prefix(root).unwrap_or(&path);
-                tell(path, size, Some(Corruption::LeftBehind));
+                report(path, size, Some(Corruption::LeftBehind));
             }
         }
-        // It is no part of what is served.
+        // Temporary files are not served.
         Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {}
         Err(error) => return Err(error),
     }
@@ -80,10 +84,10 @@ pub fn check(
         let folder = Path::new(&folder);
         let names = match sorted_entries(&root.join(folder)) {
             Ok(names) => names,
-            // A named file that is called as a folder may be.
+            // A named file with the name of a content folder.
             Err(error) if error.kind() == io::ErrorKind::NotADirectory => continue,
             Err(error) => {
-                tell(folder, 0, Some(Corruption::Read(error)));
+                report(folder, 0, Some(Corruption::Read(error)));
                 continue;
             }
         };
@@ -94,34 +98,34 @@ pub fn check(
                 continue;
             };
             if record_of.is_some() {
-                for damage in check_record(root, &id) {
-                    tell(&path, 0, Some(damage));
+                for corruption in check_record(root, &id) {
+                    report(&path, 0, Some(corruption));
                 }
             } else {
-                let (size, damage) = check_content(root, &id, &mut progress);
-                tell(&path, size, damage);
+                let (size, corruption) = check_content(root, &id, &mut progress);
+                report(&path, size, corruption);
             }
         }
     }
     Ok(())
 }
 
-/// What of a record cannot be told by looking at its content: that this is missing, or variants of it.
+/// Returns corruptions that are not visible from the content: missing content, and missing variants.
 fn check_record(root: &Path, id: &ContentId) -> Vec<Corruption> {
-    let is_missing = |id: &ContentId| {
+    let is_known_missing = |id: &ContentId| {
         let metadata = fs::metadata(root.join(id.path()));
         metadata.is_err_and(|error| error.kind() == io::ErrorKind::NotFound)
     };
-    if is_missing(id) {
+    if is_known_missing(id) {
         return vec![Corruption::NoContent];
     }
-    // One that cannot be read or understood is told with its content.
+    // An unreadable record is reported with its content.
     let Ok(Some(record)) = read_record(root, id) else {
         return Vec::new();
     };
     let variants = record.variants.iter().map(|variant| variant.id);
     variants
-        .filter(is_missing)
+        .filter(is_known_missing)
         .map(Corruption::NoVariant)
         .collect()
 }
@@ -138,13 +142,13 @@ fn check_content(
     if digest != *id {
         return (size, Some(Corruption::Digest(digest)));
     }
-    let damage = match read_record(root, id) {
+    let corruption = match read_record(root, id) {
         Ok(Some(record)) if record.size == size => None,
         Ok(_) => Some(Corruption::Record),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Some(Corruption::NoRecord),
         Err(error) => Some(Corruption::Read(error)),
     };
-    (size, damage)
+    (size, corruption)
 }
 
 fn digest(path: &Path, progress: &mut impl FnMut(u64)) -> io::Result<(u64, ContentId)> {
@@ -166,7 +170,7 @@ fn digest(path: &Path, progress: &mut impl FnMut(u64)) -> io::Result<(u64, Conte
     }
 }
 
-/// The names in a folder that are text, in order.
+/// Returns the UTF-8 names in a folder, sorted.
 fn sorted_entries(folder: &Path) -> io::Result<Vec<String>> {
     let mut names = Vec::new();
     for entry in fs::read_dir(folder)? {
@@ -188,32 +192,32 @@ mod tests {
     use super::*;
     use crate::store::Importer;
 
-    fn findings(root: &Path) -> Vec<(PathBuf, Option<String>)> {
-        let mut findings = Vec::new();
-        let found = |finding: Finding| {
-            findings.push((
-                finding.path,
-                finding.damage.map(|damage| damage.to_string()),
+    fn entries(root: &Path) -> Vec<(PathBuf, Option<String>)> {
+        let mut entries = Vec::new();
+        let found = |entry: VerifiedEntry| {
+            entries.push((
+                entry.path,
+                entry.corruption.map(|corruption| corruption.to_string()),
             ));
         };
-        check(root, |_| (), found).unwrap();
-        findings
+        verify(root, |_| (), found).unwrap();
+        entries
     }
 
     #[test]
     fn every_kind_of_damage_is_found() {
         let root = tempfile::tempdir().unwrap();
         let store = root.path().join("store");
-        let adder = Importer::open(&store).unwrap();
+        let importer = Importer::open(&store).unwrap();
         let source = root.path().join("source");
         let add = |content: &str| {
             fs::write(&source, content).unwrap();
-            adder.add(&source, |_| ()).unwrap().id
+            importer.add(&source, |_| ()).unwrap().id
         };
         let sound = add("sound");
         fs::write(store.join("named.gif"), "").unwrap();
         fs::create_dir_all(store.join("zz")).unwrap();
-        assert_eq!(findings(&store), [(sound.path(), None)]);
+        assert_eq!(entries(&store), [(sound.path(), None)]);
 
         let changed = add("changed");
         fs::write(store.join(changed.path()), "Changed").unwrap();
@@ -225,16 +229,16 @@ mod tests {
         fs::remove_file(store.join(lost.path())).unwrap();
         let original = add("original");
         fs::write(&source, "variant").unwrap();
-        let variant = adder.add(&source, |_| ()).unwrap();
-        adder.add_variant(&original, &variant, None).unwrap();
+        let variant = importer.add(&source, |_| ()).unwrap();
+        importer.add_variant(&original, &variant, None).unwrap();
         fs::remove_file(store.join(variant.id.path())).unwrap();
         fs::remove_file(store.join(variant.id.record_path())).unwrap();
         let endless = add("endless");
         fs::write(store.join(endless.record_path()), [b' '; 20_000]).unwrap();
         fs::write(store.join("ad"), "a named file").unwrap();
 
-        let mut damages: Vec<_> = findings(&store);
-        damages.retain(|(_, damage)| damage.is_some());
+        let mut corruptions: Vec<_> = entries(&store);
+        corruptions.retain(|(_, corruption)| corruption.is_some());
         for (path, message) in [
             (changed.path(), "another digest"),
             (unrecorded.path(), "record is missing"),
@@ -243,12 +247,12 @@ mod tests {
             (original.record_path(), "the variant"),
             (endless.path(), "record is damaged"),
         ] {
-            let position = damages.iter().position(|(found, damage)| {
-                *found == path && damage.as_deref().unwrap().contains(message)
+            let position = corruptions.iter().position(|(found, corruption)| {
+                *found == path && corruption.as_deref().unwrap().contains(message)
             });
             assert!(position.is_some(), "{message}");
-            damages.remove(position.unwrap());
+            corruptions.remove(position.unwrap());
         }
-        assert!(damages.is_empty(), "{damages:?}");
+        assert!(corruptions.is_empty(), "{corruptions:?}");
     }
 }

@@ -1,4 +1,4 @@
-//! What tells one state of a file from another.
+//! Versions of files.
 
 use super::media_store::ObjectVersion;
 use millpond_format::version;
@@ -6,23 +6,23 @@ use sha2::{Digest, Sha256};
 use std::fs::Metadata;
 use std::time::{Duration, SystemTime};
 
-/// What the file system tells of a file or folder: if that is the same, so is what it holds.
+/// Version of a file or folder, from the file system. The same version means the same content.
 ///
-/// The change time is part of it, since a modification time can be set back by whoever writes the file.
+/// It includes the change time, because the modification time can be set by the file's writer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) struct FileVersion {
     device: u64,
     inode: u64,
     length: u64,
-    modified: Timestamp,
-    changed: Timestamp,
+    modified: FileTime,
+    changed: FileTime,
 }
 
 /// Seconds since 1970, and nanoseconds.
-type Timestamp = (i64, i64);
+type FileTime = (i64, i64);
 
 impl FileVersion {
-    /// The version of what was looked at; `None` where the system does not tell enough.
+    /// Returns the version. `None` if the system does not report enough.
     #[cfg(unix)]
     #[allow(
         clippy::unnecessary_wraps,
@@ -44,28 +44,29 @@ impl FileVersion {
         None
     }
 
-    /// Length in bytes.
+    /// Length, in bytes.
     pub(super) fn length(&self) -> u64 {
         self.length
     }
 
-    /// Whether every later change would be told from this one. File systems have the time of a clock that ticks, so two
-    /// changes within a tick look alike. What is read after this was asked is of this version, or the next look differs.
-    pub(super) fn is_settled(&self) -> bool {
-        /// The longest tick in use is of 10 ms.
+    /// Returns whether a later change could have the same version (git: *racily clean*). Timestamps have the resolution
+    /// of a clock tick, so two changes within a tick look alike. If a version is not racy, everything read from now on
+    /// belongs to it, or the next version differs.
+    pub(super) fn is_racy(&self) -> bool {
+        /// The longest tick in use has 10 ms.
         const TICKS: Duration = Duration::from_millis(20);
         let seconds = u64::try_from(self.changed.0).unwrap_or(0);
         let nanos = u32::try_from(self.changed.1).unwrap_or(0);
         let changed = SystemTime::UNIX_EPOCH.checked_add(Duration::new(seconds, nanos));
         let age = changed.and_then(|changed| changed.elapsed().ok());
-        age.is_some_and(|age| age > TICKS)
+        age.is_none_or(|age| age <= TICKS)
     }
 
-    /// The version as the interface has it: strong where it is settled. The device is left out, since its number may be
-    /// another one when the file system is mounted again. A weak one is never the text of a strong one.
-    pub(super) fn to_object_version(self, is_settled: bool) -> ObjectVersion {
+    /// Returns the version for the interface. The device number is not part of it, because it may change with the next
+    /// mount. A weak text never equals a strong one.
+    pub(super) fn to_object_version(self, is_weak: bool) -> ObjectVersion {
         let mut hash = Sha256::new();
-        hash.update([u8::from(is_settled)]);
+        hash.update([u8::from(!is_weak)]);
         hash.update(self.inode.to_be_bytes());
         hash.update(self.length.to_be_bytes());
         for (seconds, nanos) in [self.modified, self.changed] {
@@ -73,9 +74,9 @@ impl FileVersion {
             hash.update(nanos.to_be_bytes());
         }
         let text = version::text(&hash.finalize().into());
-        match is_settled {
-            true => ObjectVersion::Strong(text),
-            false => ObjectVersion::Weak(text),
+        match is_weak {
+            true => ObjectVersion::Weak(text),
+            false => ObjectVersion::Strong(text),
         }
     }
 }
@@ -104,14 +105,14 @@ mod tests {
     fn settled(path: &Path) -> FileVersion {
         loop {
             let version = FileVersion::of(&fs::metadata(path).unwrap()).unwrap();
-            if version.is_settled() {
+            if !version.is_racy() {
                 return version;
             }
             std::thread::yield_now();
         }
     }
 
-    /// What editors of tags do, and deploys by rename of files with one modification time for all.
+    /// Tag editors do this, and so do deployments by rename that set one modification time for all files.
     #[test]
     fn contents_of_one_length_and_modification_time_were_one_version() {
         let folder = tempfile::tempdir().unwrap();
@@ -133,7 +134,10 @@ mod tests {
         assert_eq!(first.modified, renamed.modified);
         for (one, another) in [(first, edited), (edited, renamed), (first, renamed)] {
             assert_ne!(one, another);
-            assert_ne!(one.to_object_version(true), another.to_object_version(true));
+            assert_ne!(
+                one.to_object_version(false),
+                another.to_object_version(false)
+            );
         }
         assert_eq!(renamed, settled(&path));
     }

@@ -65,14 +65,14 @@ struct InUse {
 
 impl Memory {
     pub(super) fn of(millpond: &Millpond, seen: &Sample) -> Self {
-        let accounts = millpond.accounts();
-        let total = seen.survey.total();
+        let registry = millpond.registry();
+        let total = seen.snapshot.total();
         let outcomes: BTreeMap<&'static str, u64> = Outcome::ALL
-            .map(|outcome| (outcome.name(), accounts.ended(outcome)))
+            .map(|outcome| (outcome.name(), registry.ended_requests(outcome)))
             .into();
         Memory {
-            memory_limit_bytes: millpond.bound().bound_bytes,
-            memory_limit: *millpond.bound(),
+            memory_limit_bytes: millpond.memory_plan().limit_bytes,
+            memory_limit: *millpond.memory_plan(),
             process: Process {
                 anonymous_bytes: seen.process.anonymous_bytes,
                 file_bytes: seen.process.file_bytes,
@@ -85,28 +85,28 @@ impl Memory {
                 socket_bytes: seen.socket_bytes,
             },
             ledger: LedgerSum {
-                requests: seen.survey.live_requests,
-                connections: seen.survey.live_connections,
-                leaked_bytes: seen.survey.unreturned.total(),
+                requests: seen.snapshot.live_requests,
+                connections: seen.snapshot.live_connections,
+                leaked_bytes: seen.snapshot.leaked.total(),
                 total_bytes: total.total(),
                 by_kind: by_kind(&total),
             },
             budget: BudgetUse {
                 reserved_bytes: millpond.budget().reserved_bytes(),
                 total_bytes: millpond.budget().total_bytes(),
-                waiting: millpond.budget().waiting(),
+                waiting: millpond.budget().queue_length(),
             },
             cache_bytes: millpond.cache_bytes(),
-            heap_unattributed_bytes: seen.unexplained_bytes,
+            heap_unattributed_bytes: seen.unattributed_bytes,
             trend: seen.trend,
-            requests_total: outcomes.values().sum::<u64>() + seen.survey.live_requests as u64,
-            response_cache_hits: accounts.response_cache_hits(),
-            response_body_bytes: accounts.response_body_bytes(),
+            requests_total: outcomes.values().sum::<u64>() + seen.snapshot.live_requests as u64,
+            response_cache_hits: registry.response_cache_hits(),
+            response_body_bytes: registry.response_body_bytes(),
             outcomes,
             in_use: InUse {
-                instances: accounts.in_use().stores(),
-                response_bodies: accounts.in_use().bodies(),
-                files: accounts.in_use().files(),
+                instances: registry.in_use().stores(),
+                response_bodies: registry.in_use().bodies(),
+                files: registry.in_use().files(),
             },
         }
     }
@@ -118,7 +118,7 @@ fn by_kind(balance: &Balance) -> BTreeMap<&'static str, usize> {
 
 /// One live request.
 #[derive(Debug, Serialize)]
-pub(super) struct LiveRequest {
+pub(super) struct RequestReport {
     id: u64,
     method: String,
     route: String,
@@ -130,9 +130,9 @@ pub(super) struct LiveRequest {
 }
 
 /// The requests that hold something, oldest first, at most so many.
-pub(super) fn requests(millpond: &Millpond, most: usize) -> Vec<LiveRequest> {
-    let live = millpond.accounts().live_requests(most).into_iter();
-    live.map(|request| LiveRequest {
+pub(super) fn requests(millpond: &Millpond, most: usize) -> Vec<RequestReport> {
+    let live = millpond.registry().live_requests(most).into_iter();
+    live.map(|request| RequestReport {
         id: request.id,
         method: request.method.to_string(),
         route: request.route.pattern.to_string(),

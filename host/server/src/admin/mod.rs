@@ -128,7 +128,7 @@ impl Admin {
         }
         let seen = self.watch.last();
         let held = seen.process.resident_bytes() as usize + seen.socket_bytes;
-        (held > self.millpond.bound().bound_bytes).then(|| "over the memory limit\n".into())
+        (held > self.millpond.memory_plan().limit_bytes).then(|| "over the memory limit\n".into())
     }
 }
 

@@ -12,7 +12,7 @@ use http::uri::{Authority, Scheme};
 use http::{Method, Request, StatusCode, Uri, Version};
 use memchr::memchr_iter;
 use millpond::downstream::SimpleHead;
-use millpond::head_size::{FIELD_LINES, held_by_head};
+use millpond::head_size::{FIELD_LINES, head_memory_bytes};
 use std::mem::MaybeUninit;
 use std::ops::Range;
 
@@ -209,7 +209,7 @@ impl<'head> SimpleHead for Head<'head> {
     fn held_bytes(&self) -> usize {
         let fields = self.fields.iter();
         let fields = fields.map(|field| field.name.len() + field.value.len());
-        held_by_head(self.target, self.fields.len(), fields.sum())
+        head_memory_bytes(self.target, self.fields.len(), fields.sum())
     }
 }
 

@@ -261,24 +261,27 @@ impl<S: MediaService> Driver<'_, S> {
         let CachedResponse {
             head,
             content,
-            mut record,
+            mut log_entry,
             ..
         } = response;
-        self.connection.tally().serve(record.route());
+        self.connection.tracker().begin_request(log_entry.route());
         self.io
             .socket()
-            .begin_response(Some(record.ledger().handle()));
+            .begin_response(Some(log_entry.ledger().handle()));
         let connection = persistence_line(Version::HTTP_11, persistence);
         let parts = send::Parts {
             before: &[&head, connection, self.date.now()],
             body: &content,
             after: &[],
         };
-        let sent = send::write_all(&mut self.io, parts, false, |bytes| record.sent(bytes)).await;
+        let sent = send::write_all(&mut self.io, parts, false, |bytes| {
+            log_entry.add_body_bytes(bytes)
+        })
+        .await;
         if sent.is_ok() {
-            record.finish(Outcome::Completed);
+            log_entry.finish(Outcome::Completed);
         }
-        drop(record);
+        drop(log_entry);
         self.io.socket().end_response();
         sent
     }
@@ -329,7 +332,7 @@ impl<S: MediaService> Driver<'_, S> {
         let mut record = AccessLogEntry::new(
             &method,
             &target,
-            Arc::clone(millpond.accounts()),
+            Arc::clone(millpond.registry()),
             millpond.limits().request_memory_bytes,
         );
         record.finish_with(Outcome::Rejected, error.to_string());
@@ -361,13 +364,16 @@ impl<S: MediaService> Driver<'_, S> {
             Persistence::Close,
             &mut self.date,
         );
-        record.answered(status);
+        record.set_status(status);
         let parts = send::Parts {
             before: &[&head],
             body: body.as_bytes(),
             after: &[],
         };
-        send::write_all(&mut self.io, parts, false, |bytes| record.sent(bytes)).await
+        send::write_all(&mut self.io, parts, false, |bytes| {
+            record.add_body_bytes(bytes)
+        })
+        .await
     }
 }
 

@@ -133,10 +133,10 @@ struct Streams {
 struct Begun {
     /// The clock of the stream whose request is being handed over.
     clock: Option<Arc<Clock>>,
-    streams: Vec<StreamingInstance>,
+    streams: Vec<StreamFuture>,
 }
 
-type StreamingInstance = Pin<Box<dyn Future<Output = ()> + Send>>;
+type StreamFuture = Pin<Box<dyn Future<Output = ()> + Send>>;
 
 impl Streams {
     fn new(limits: &Arc<ConnectionLimits>, begun: &Arc<Mutex<Begun>>) -> Self {

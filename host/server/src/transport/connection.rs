@@ -10,7 +10,7 @@ use crate::transport::wanted::SlotWaiters;
 use http::HeaderMap;
 use millpond::downstream::CHUNK_BYTES;
 use millpond::ledger::heap::AllocTracker;
-use millpond::ledger::{Accounts, Budget, Charge, Kind, Ledger, Owner, Reservation};
+use millpond::ledger::{Budget, Charge, Kind, Ledger, LedgerRegistry, Owner, Reservation};
 use millpond::memory_plan::{CONNECTION_BYTES, RECEIVE_BYTES, SEND_WINDOW_BYTES};
 use std::io;
 use std::net::IpAddr;
@@ -44,7 +44,7 @@ pub(crate) struct Connection {
     client: IpAddr,
     clients: Arc<Clients>,
     clock: Arc<Clock>,
-    tally: Arc<AllocTracker>,
+    tracker: Arc<AllocTracker>,
     pub(crate) budget: Arc<Budget>,
     /// While it is open: the connection's own ledger, which ends with it.
     pub(crate) ledger: Ledger,
@@ -68,7 +68,7 @@ impl Connection {
     pub(crate) fn open(
         incoming: Incoming,
         clients: &Arc<Clients>,
-        accounts: &Arc<Accounts>,
+        registry: &Arc<LedgerRegistry>,
         budget: &Arc<Budget>,
         wanted: &Arc<SlotWaiters>,
     ) -> io::Result<Arc<Self>> {
@@ -76,14 +76,14 @@ impl Connection {
         // Responses are written whole; waiting to fill a packet would only delay the last one.
         sockopt::of_tcp(stream.set_nodelay(true))?;
         sockopt::set_send_window(&stream, MIN_WINDOW.kernel_bytes)?;
-        let ledger = Ledger::new(accounts.ledgers(), Owner::Connection, usize::MAX);
+        let ledger = Ledger::new(registry.live_ledgers(), Owner::Connection, usize::MAX);
         let state = ledger.charge(Kind::Connection, CONNECTION_STATE_BYTES);
         Ok(Arc::new(Connection {
             stream,
             client: peer,
             clients: Arc::clone(clients),
             clock: Arc::new(Clock::new(wanted)),
-            tally: Arc::default(),
+            tracker: Arc::default(),
             budget: Arc::clone(budget),
             _state: state.map_err(io::Error::other)?,
             ledger,
@@ -152,8 +152,8 @@ impl Connection {
         &self.clock
     }
 
-    pub(crate) fn tally(&self) -> &Arc<AllocTracker> {
-        &self.tally
+    pub(crate) fn tracker(&self) -> &Arc<AllocTracker> {
+        &self.tracker
     }
 
     /// Memory that the kernel holds for the connection now, in bytes.

@@ -50,7 +50,7 @@ impl BeginResponse for Http1Request {
         route: &Arc<Route>,
         ledger: &LedgerHandle,
     ) -> Box<dyn Downstream> {
-        self.connection.tally().serve(route);
+        self.connection.tracker().begin_request(route);
         // A request has one response.
         let _ = self.ledger.set(ledger.clone());
         let mut admission = self
@@ -71,7 +71,7 @@ impl BeginResponse for Stream {
         route: &Arc<Route>,
         _ledger: &LedgerHandle,
     ) -> Box<dyn Downstream> {
-        self.connection.tally().serve(route);
+        self.connection.tracker().begin_request(route);
         Box::new(Http2Response {
             in_flight: None,
             stream: self,

@@ -1,10 +1,10 @@
-//! What an instance is given while it answers one request: its imports and its limits.
+//! State of an instance of `media-serve`: its imports and its limits.
 
 pub(crate) mod response;
 
-use crate::config::Settings;
-use crate::engine::limited::{self, CpuBudget, Limited};
+use crate::config::GuestSettings;
 use crate::engine::resource_limiter::{FixedCost, InstanceLimiter};
+use crate::engine::store_limits::{self, CpuBudget, LimitedStore};
 use crate::limits::{Limit, Limits};
 use crate::store::{
     self, Access, ContentId, DynMediaStore, MediaObject, MediaStream, ObjectInfo, ObjectVersion,
@@ -12,7 +12,7 @@ use crate::store::{
 };
 use bytes::{Bytes, BytesMut};
 use millpond_format::timestamp_ns;
-use millpond_ledger::{Charge, Exceeded, Kind, Ledger, LedgerHandle};
+use millpond_ledger::{Charge, Kind, Ledger, LedgerHandle, LimitExceeded};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use wasmtime::component::{HasSelf, Linker, Resource, ResourceTable};
 use wasmtime::{Engine, Store};
@@ -42,123 +42,126 @@ mod bindings {
     });
 }
 
-/// The state of one request's store.
+/// State of the store of one request.
 pub(crate) struct StoreData {
-    meter: InstanceLimiter,
+    limiter: InstanceLimiter,
     table: ResourceTable,
     media: Arc<dyn DynMediaStore>,
-    settings: Arc<Settings>,
+    settings: Arc<GuestSettings>,
     streams: Vec<IssuedStream>,
-    /// What the guest asked the store for, and what it was told; `None` where that is not known, or is too much.
-    opened: Option<Vec<Dependency>>,
+    /// Objects that the guest opened, in order. `None` if the list is incomplete, so that the response cannot be
+    /// stored.
+    dependencies: Option<Vec<Dependency>>,
     cpu: CpuBudget,
     ledger: LedgerHandle,
 }
 
-/// What a guest asked the store for, and what there was: the answer is made of it, and holds as long as that does.
+/// A lookup in the media store that a response depends on.
 #[derive(Debug, Clone)]
 pub(crate) struct Dependency {
-    pub(crate) key: store::Key,
-    /// `None` where there was no such object.
+    pub(crate) key: store::ObjectKey,
+    /// Info of the object. `None` if there was none.
     pub(crate) info: Option<Arc<ObjectInfo>>,
 }
 
-/// Most that is remembered of what one guest opened: media and its variants are a few.
+/// Maximum number of dependencies of a response. An object and its variants are a few.
 const MAX_DEPENDENCIES: usize = 8;
 
-/// An object as a guest has it: `resource object` of `wit/media-store.wit`.
+/// An object of the guest: `resource object` of `wit/media-store.wit`.
 #[allow(
     unreachable_pub,
     reason = "the bindings give it out under another name"
 )]
 pub struct ObjectResource {
     object: MediaObject,
-    /// Its place among what was opened.
-    opened: usize,
+    /// Index of its dependency.
+    dependency: Option<usize>,
 }
 
-/// A stream that was given to the guest.
+/// A stream that the guest has received.
 struct IssuedStream {
     rep: u32,
-    /// Weak, since the guest may drop a stream and its handle then be another's.
+    /// Weak, because the guest may drop the stream, and its handle may then be reused.
     unread: Weak<Mutex<MediaStream>>,
-    opened: usize,
+    dependency: Option<usize>,
 }
 
 impl StoreData {
-    /// Defines everything that the world `media-guest` imports, and nothing else.
+    /// Defines the imports of the world `media-guest`, and nothing else.
     pub(crate) fn add_to_linker(linker: &mut Linker<Self>) -> wasmtime::Result<()> {
         wasmtime_wasi_io::add_to_linker_async(linker)?;
         settings::add_to_linker::<_, HasSelf<_>>(linker, |state| state)?;
         media_store::add_to_linker::<_, HasSelf<_>>(linker, |state| state)
     }
 
-    /// A store for one request, with every limit set.
+    /// Returns a store for one request, with every limit set.
     ///
     /// # Errors
-    /// [`Exceeded`], when the request's ledger has no room for one.
+    /// [`LimitExceeded`], if the request's memory does not suffice.
     pub(crate) fn store(
         engine: &Engine,
-        constant: FixedCost,
+        fixed_cost: FixedCost,
         limits: &Limits,
         media: &Arc<dyn DynMediaStore>,
-        settings: &Arc<Settings>,
+        settings: &Arc<GuestSettings>,
         ledger: &Ledger,
-    ) -> Result<Store<Self>, Exceeded> {
+    ) -> Result<Store<Self>, LimitExceeded> {
         let state = StoreData {
-            meter: InstanceLimiter::new(ledger, limits, constant)?,
-            table: limited::table(limits),
+            limiter: InstanceLimiter::new(ledger, limits, fixed_cost)?,
+            table: store_limits::table(limits),
             media: Arc::clone(media),
             settings: Arc::clone(settings),
             streams: Vec::new(),
-            opened: Some(Vec::new()),
+            dependencies: Some(Vec::new()),
             cpu: CpuBudget::new(limits),
             ledger: ledger.handle(),
         };
-        Ok(limited::store(engine, limits, state))
+        Ok(store_limits::store(engine, limits, state))
     }
 
-    /// What the guest asked the store for, in order; `None` where that is not all that its answer may depend on.
+    /// Returns the guest's lookups, in order. `None` if the list is incomplete.
     pub(crate) fn take_dependencies(&mut self) -> Option<Vec<Dependency>> {
-        self.opened.take()
+        self.dependencies.take()
     }
 
-    /// Remembers what the guest was told, and says at which place.
-    fn record_dependency(&mut self, key: store::Key, info: Option<Arc<ObjectInfo>>) -> usize {
-        let Some(opened) = &mut self.opened else {
-            return usize::MAX;
-        };
-        let place = opened.len();
-        if place == MAX_DEPENDENCIES {
-            self.opened = None;
-            return usize::MAX;
+    /// Records a lookup, and returns its index.
+    fn record_dependency(
+        &mut self,
+        key: store::ObjectKey,
+        info: Option<Arc<ObjectInfo>>,
+    ) -> Option<usize> {
+        let dependencies = self.dependencies.as_mut()?;
+        let index = dependencies.len();
+        if index == MAX_DEPENDENCIES {
+            self.dependencies = None;
+            return None;
         }
-        opened.push(Dependency { key, info });
-        place
+        dependencies.push(Dependency { key, info });
+        Some(index)
     }
 
-    /// Takes out of the table what a handle stands for: the bytes that the guest has not read, and which of the opened
-    /// objects they are of. `None` when it is no stream of the store's.
+    /// Removes a stream from the table. Returns its unread bytes and the index of its dependency. `None` if it is not a
+    /// stream of the media store.
     pub(crate) fn take_stream(
         &mut self,
         handle: Resource<DynInputStream>,
-    ) -> Option<(MediaStream, usize)> {
+    ) -> Option<(MediaStream, Option<usize>)> {
         let rep = handle.rep();
-        let given = self.streams.iter().rev().find(|given| given.rep == rep)?;
-        let (stream, opened) = (given.unread.upgrade()?, given.opened);
+        let issued = self.streams.iter().rev().find(|issued| issued.rep == rep)?;
+        let (stream, dependency) = (issued.unread.upgrade()?, issued.dependency);
         self.table.delete(handle).ok()?;
         let stream = stream.lock().unwrap_or_else(PoisonError::into_inner);
-        Some((stream.clone(), opened))
+        Some((stream.clone(), dependency))
     }
 }
 
-impl Limited for StoreData {
-    fn meter(&self) -> &InstanceLimiter {
-        &self.meter
+impl LimitedStore for StoreData {
+    fn limiter(&self) -> &InstanceLimiter {
+        &self.limiter
     }
 
-    fn meter_mut(&mut self) -> &mut InstanceLimiter {
-        &mut self.meter
+    fn limiter_mut(&mut self) -> &mut InstanceLimiter {
+        &mut self.limiter
     }
 
     fn cpu(&self) -> &CpuBudget {
@@ -205,28 +208,31 @@ impl media_store::Host for StoreData {
     ) -> wasmtime::Result<Result<Resource<ObjectResource>, media_store::ErrorCode>> {
         let key = match key {
             media_store::Key::Content(id) => {
-                self.meter.lift(id.len())?;
+                self.limiter.lift(id.len())?;
                 match id.parse::<ContentId>() {
-                    Ok(id) => store::Key::Content(id),
+                    Ok(id) => store::ObjectKey::Content(id),
                     Err(_) => return Ok(Err(media_store::ErrorCode::NotFound)),
                 }
             }
             media_store::Key::Named(name) => {
-                self.meter.lift(name.len())?;
-                match store::Key::named(name) {
+                self.limiter.lift(name.len())?;
+                match store::ObjectKey::named(name) {
                     Some(key) => key,
                     None => return Ok(Err(media_store::ErrorCode::NotFound)),
                 }
             }
         };
-        let opened = store::open(&self.media, &key, &self.ledger).await;
-        match opened.and_then(|object| visible(object, &key)) {
+        let found = store::open(&self.media, &key, &self.ledger).await;
+        match found.and_then(|object| hide_private_by_name(object, &key)) {
             Ok(object) => {
                 if object.info().access == Access::Private {
-                    self.settings.asked_for_private();
+                    self.settings.warn_of_private_without_key();
                 }
-                let opened = self.record_dependency(key, Some(Arc::clone(object.shared_info())));
-                Ok(Ok(self.table.push(ObjectResource { object, opened })?))
+                let dependency =
+                    self.record_dependency(key, Some(Arc::clone(object.shared_info())));
+                Ok(Ok(self
+                    .table
+                    .push(ObjectResource { object, dependency })?))
             }
             Err(OpenError::NotFound) => {
                 self.record_dependency(key, None);
@@ -234,23 +240,26 @@ impl media_store::Host for StoreData {
             }
             Err(error @ OpenError::Busy(_)) => {
                 tracing::warn!(%error, "cannot open media");
-                self.opened = None;
+                self.dependencies = None;
                 Ok(Err(media_store::ErrorCode::Busy))
             }
             Err(OpenError::Exceeded(exceeded)) => Err(Limit::from(exceeded).into()),
             Err(error @ OpenError::Failed(_)) => {
                 tracing::error!(%error, "cannot open media");
-                self.opened = None;
+                self.dependencies = None;
                 Ok(Err(media_store::ErrorCode::Io(None)))
             }
         }
     }
 }
 
-/// The object, where a guest may have it by that key. It asks for a signature where media is had by its content, and
-/// serves to everybody what is had by its name.
-pub(crate) fn visible(object: MediaObject, key: &store::Key) -> Result<MediaObject, OpenError> {
-    let is_name = matches!(key, store::Key::Named(_));
+/// Returns the object, unless it is private and was opened by name. A guest verifies signatures for content ids only,
+/// and serves names to everyone.
+pub(crate) fn hide_private_by_name(
+    object: MediaObject,
+    key: &store::ObjectKey,
+) -> Result<MediaObject, OpenError> {
+    let is_name = matches!(key, store::ObjectKey::Named(_));
     if is_name && object.info().access == Access::Private {
         tracing::warn!("private media was requested by name and is hidden");
         return Err(OpenError::NotFound);
@@ -286,8 +295,8 @@ impl media_store::HostObject for StoreData {
         Ok(variants
             .map(|variant| media_store::VariantInfo {
                 key: match &variant.key {
-                    store::Key::Content(id) => media_store::Key::Content(id.to_string()),
-                    store::Key::Named(name) => media_store::Key::Named(name.clone()),
+                    store::ObjectKey::Content(id) => media_store::Key::Content(id.to_string()),
+                    store::ObjectKey::Named(name) => media_store::Key::Named(name.clone()),
                 },
                 media_type: variant.media_type.clone(),
                 content_coding: variant.content_coding.clone(),
@@ -302,12 +311,12 @@ impl media_store::HostObject for StoreData {
         length: u64,
     ) -> wasmtime::Result<Result<Resource<DynInputStream>, media_store::ReadError>> {
         let object = self.table.get(&object)?;
-        let opened = object.opened;
+        let dependency = object.dependency;
         let Ok(stream) = object.object.read(offset, length) else {
             return Ok(Err(media_store::ReadError::OutOfBounds));
         };
         let unread = Arc::new(Mutex::new(stream));
-        let given = Arc::downgrade(&unread);
+        let issued = Arc::downgrade(&unread);
         let stream: DynInputStream = Box::new(GuestStream {
             unread,
             ahead: Bytes::new(),
@@ -315,11 +324,12 @@ impl media_store::HostObject for StoreData {
             failed: None,
         });
         let stream = self.table.push(stream)?;
-        self.streams.retain(|given| given.unread.strong_count() > 0);
+        self.streams
+            .retain(|issued| issued.unread.strong_count() > 0);
         self.streams.push(IssuedStream {
             rep: stream.rep(),
-            unread: given,
-            opened,
+            unread: issued,
+            dependency,
         });
         Ok(Ok(stream))
     }
@@ -330,16 +340,16 @@ impl media_store::HostObject for StoreData {
     }
 }
 
-/// A stream of the store's as a guest sees it that reads it: most never do, and give it to the host as it is.
+/// A stream of the media store for a guest that reads it. Most guests pass it to the host unread.
 struct GuestStream {
     unread: Arc<Mutex<MediaStream>>,
-    /// What was read for the guest and not yet taken by it.
+    /// Bytes that were read for the guest, and that it has not taken yet.
     ahead: Bytes,
     ahead_charge: Charge,
     failed: Option<std::io::Error>,
 }
 
-/// Most bytes that a guest reads at a time.
+/// Maximum bytes that a guest reads at a time.
 const GUEST_READ_BYTES: usize = 16 * 1024;
 
 impl GuestStream {
@@ -368,10 +378,10 @@ impl Pollable for GuestStream {
                 });
                 read.await.flatten()
             }
-            MediaStream::ChunkStream(pieces) => {
-                let read = spawn_off_fiber(pieces.read(GUEST_READ_BYTES));
+            MediaStream::ChunkStream(chunks) => {
+                let read = spawn_off_fiber(chunks.read(GUEST_READ_BYTES));
                 let read = read.await.map_err(std::io::Error::other).flatten();
-                read.map(|(_, piece)| piece)
+                read.map(|(_, chunk)| chunk)
             }
         };
         match read {

@@ -1,72 +1,72 @@
-//! From what the guest answered to a response head, checked: the guest's word is not taken for any of it.
+//! Validation of a guest's response. The host does not trust any part of it.
 
 use super::{Dependency, StoreData, serve};
-use crate::body::Part;
+use crate::body::BodyPart;
 use crate::error::InvalidResponse;
 use bytes::Bytes;
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use http::{Method, Response, StatusCode};
 
-/// A response, and what it takes to make it anew where the guest allows that.
-pub(crate) struct Checked {
-    pub(crate) response: Response<Vec<Part>>,
+/// A valid response, with the recipe to make it again if the guest allows that.
+pub(crate) struct CheckedResponse {
+    pub(crate) response: Response<Vec<BodyPart>>,
     pub(crate) recipe: Option<Recipe>,
 }
 
-/// How a response is made anew without its guest, and on which terms.
+/// Recipe to make a response again without its guest.
 pub(crate) struct Recipe {
-    /// The guest's terms.
-    pub(crate) terms: serve::Cacheability,
-    /// The source of each part.
+    /// Terms of the guest.
+    pub(crate) cacheability: serve::Cacheability,
+    /// Recipe of each part.
     pub(crate) parts: Vec<PartRecipe>,
-    /// The objects that the guest opened for it.
-    pub(crate) opened: Vec<Dependency>,
+    /// Lookups of the guest.
+    pub(crate) dependencies: Vec<Dependency>,
 }
 
-/// The source of a part of a response.
+/// Recipe of a part of a response.
 pub(crate) enum PartRecipe {
     /// Bytes that the guest made.
     Bytes(Bytes),
     /// Bytes of an object.
     Object {
-        /// Its place among what was opened.
-        opened: usize,
-        /// The first byte.
+        /// Index of the object's dependency.
+        dependency: Option<usize>,
+        /// Offset of the first byte.
         offset: u64,
-        /// How many.
+        /// Length, in bytes.
         length: u64,
     },
 }
 
 impl PartRecipe {
-    /// Bytes that a part made of it takes, beside its file.
+    /// Memory of a part made from the recipe, without its file, in bytes.
     pub(crate) fn made_bytes(&self) -> usize {
         match self {
-            PartRecipe::Bytes(bytes) => size_of::<Part>() + bytes.len(),
-            PartRecipe::Object { .. } => size_of::<Part>(),
+            PartRecipe::Bytes(bytes) => size_of::<BodyPart>() + bytes.len(),
+            PartRecipe::Object { .. } => size_of::<BodyPart>(),
         }
     }
 }
 
-/// Makes a response of a guest's answer, taking the streams out of its instance; and one that can be given again, where
-/// that is wanted and allowed.
+/// Validates a guest's response, and takes its streams out of the instance. With `is_cacheable`, the result has a
+/// recipe if the guest allows that.
 ///
 /// # Errors
-/// [`InvalidResponse`]: the answer is not sent, not even in part.
+/// [`InvalidResponse`]. No part of the response is sent then.
 pub(crate) fn check(
-    answer: serve::Response,
+    guest_response: serve::Response,
     method: &Method,
-    is_wanted_again: bool,
+    is_cacheable: bool,
     state: &mut StoreData,
-) -> Result<Checked, InvalidResponse> {
-    let status = StatusCode::from_u16(answer.status_code)
+) -> Result<CheckedResponse, InvalidResponse> {
+    let status = StatusCode::from_u16(guest_response.status_code)
         .ok()
         .filter(|status| (200..600).contains(&status.as_u16()))
-        .ok_or(InvalidResponse::Status(answer.status_code))?;
-    let mut fields = check_fields(answer.headers)?;
-    let mut parts = Vec::with_capacity(answer.body.len());
-    let mut sources = Vec::with_capacity(answer.body.len());
-    for part in answer.body {
+        .ok_or(InvalidResponse::Status(guest_response.status_code))?;
+    let mut fields = check_fields(guest_response.headers)?;
+    let mut parts = Vec::with_capacity(guest_response.body.len());
+    let mut sources = Vec::with_capacity(guest_response.body.len());
+    for part in guest_response.body {
         let (part, source) = take_part(part, state)?;
         parts.push(part);
         sources.push(source);
@@ -75,17 +75,19 @@ pub(crate) fn check(
     let mut response = Response::new(parts);
     *response.status_mut() = status;
     *response.headers_mut() = fields;
-    let opened = state.take_dependencies();
-    let terms = answer.cacheability.filter(|_| is_wanted_again);
-    let recipe = terms.zip(opened).map(|(terms, opened)| Recipe {
-        terms,
-        parts: sources,
-        opened,
-    });
-    Ok(Checked { response, recipe })
+    let dependencies = state.take_dependencies();
+    let cacheability = guest_response.cacheability.filter(|_| is_cacheable);
+    let recipe = cacheability
+        .zip(dependencies)
+        .map(|(cacheability, dependencies)| Recipe {
+            cacheability,
+            parts: sources,
+            dependencies,
+        });
+    Ok(CheckedResponse { response, recipe })
 }
 
-/// Fields that belong to one connection (RFC 9110 section 7.6.1), which the host alone writes.
+/// Fields of the connection (RFC 9110 section 7.6.1), which only the host writes.
 const CONNECTION_FIELDS: [HeaderName; 7] = [
     header::CONNECTION,
     HeaderName::from_static("keep-alive"),
@@ -115,7 +117,7 @@ fn check_fields(lines: Vec<(String, Vec<u8>)>) -> Result<HeaderMap, InvalidRespo
     Ok(fields)
 }
 
-/// Sees to it that fields which a component for `wasi:http` gave are not the connection's.
+/// Checks that a component of `wasi:http` sets no fields of the connection.
 ///
 /// # Errors
 /// [`InvalidResponse::ConnectionField`].
@@ -127,8 +129,8 @@ pub(crate) fn check_http(fields: &HeaderMap) -> Result<(), InvalidResponse> {
     }
 }
 
-/// How long a component for `wasi:http` says that its answer is; `None` where it does not. What does not have any
-/// content, is of no length.
+/// Returns the length of a response of `wasi:http`. `None` if it has no `Content-Length`. Zero if the response has no
+/// content.
 pub(crate) fn promised_length(head: &http::response::Parts, method: &Method) -> Option<u64> {
     let without_content = matches!(
         head.status,
@@ -144,14 +146,14 @@ pub(crate) fn promised_length(head: &http::response::Parts, method: &Method) -> 
 fn take_part(
     part: serve::Part,
     state: &mut StoreData,
-) -> Result<(Part, PartRecipe), InvalidResponse> {
+) -> Result<(BodyPart, PartRecipe), InvalidResponse> {
     match part {
         serve::Part::Bytes(bytes) => {
             let bytes = Bytes::from(bytes);
-            Ok((Part::Bytes(bytes.clone()), PartRecipe::Bytes(bytes)))
+            Ok((BodyPart::Bytes(bytes.clone()), PartRecipe::Bytes(bytes)))
         }
         serve::Part::Stream(part) => {
-            let (stream, opened) = state
+            let (stream, dependency) = state
                 .take_stream(part.source)
                 .ok_or(InvalidResponse::ForeignStream)?;
             if stream.remaining() < part.length {
@@ -161,25 +163,25 @@ fn take_part(
                 });
             }
             let source = PartRecipe::Object {
-                opened,
+                dependency,
                 offset: stream.offset(),
                 length: part.length,
             };
-            Ok((Part::Stream(stream.truncated(part.length)), source))
+            Ok((BodyPart::Stream(stream.truncated(part.length)), source))
         }
     }
 }
 
-/// Sees to it that `Content-Length` is there and true, wherever the status and the method allow content
-/// (RFC 9110 section 8.6).
+/// Checks `Content-Length`, and adds it if it is missing, unless the status or the method exclude content (RFC 9110
+/// section 8.6).
 fn check_length(
     fields: &mut HeaderMap,
-    parts: &[Part],
+    parts: &[BodyPart],
     status: StatusCode,
     method: &Method,
 ) -> Result<(), InvalidResponse> {
-    // Parts of the interface's have a length, all of them.
-    let has: u64 = parts.iter().filter_map(Part::length).sum();
+    // Every part of a guest of `media-serve` has a length.
+    let has: u64 = parts.iter().filter_map(BodyPart::length).sum();
     let without_content = matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
     if without_content && has > 0 {
         return Err(InvalidResponse::ContentNotAllowed(status));
@@ -232,8 +234,8 @@ mod tests {
     #[test]
     fn the_promised_length_is_the_length() {
         let parts = [
-            Part::Bytes(Bytes::from_static(b"ab")),
-            Part::Bytes(Bytes::from_static(b"c")),
+            BodyPart::Bytes(Bytes::from_static(b"ab")),
+            BodyPart::Bytes(Bytes::from_static(b"c")),
         ];
         let check = |promised: &[&str], status: StatusCode| {
             let mut fields = HeaderMap::new();

@@ -1,9 +1,10 @@
-//! Files as a component for `wasi:http` reads them: what the kernel has in memory is read at once, as the host does for
-//! its own component. WASI's usual implementation changes threads for each piece, or else lets a slow disk hold
-//! up every connection of a thread.
+//! Input streams of files for components of `wasi:http`. Pages in memory are read at once.
+//!
+//! wasmtime's own implementation either changes threads for each chunk, or lets a slow disk block every connection of a
+//! thread.
 
-use super::state::{HTTP_PIECE_BYTES, HttpState};
-use crate::engine::resource_limiter::Told;
+use super::state::{HTTP_CHUNK_BYTES, HttpState};
+use crate::engine::resource_limiter::LimiterStatus;
 use crate::store::{read_at, try_read_at};
 use bytes::{Bytes, BytesMut};
 use millpond_ledger::{Charge, Kind};
@@ -18,7 +19,7 @@ use wasmtime_wasi::runtime::{AbortOnDropJoinHandle, spawn_blocking};
 use wasmtime_wasi_io::poll::Pollable;
 use wasmtime_wasi_io::streams::{DynInputStream, InputStream, StreamError, StreamResult};
 
-/// Replaces how a file is read as a stream; everything else stays as it is linked already.
+/// Replaces `read-via-stream`. Everything else stays as it is linked.
 pub(super) fn add_to_linker(linker: &mut Linker<HttpState>) -> wasmtime::Result<()> {
     linker.allow_shadowing(true);
     linker
@@ -28,12 +29,12 @@ pub(super) fn add_to_linker(linker: &mut Linker<HttpState>) -> wasmtime::Result<
     Ok(())
 }
 
-type Opened = Result<Resource<DynInputStream>, ErrorCode>;
+type ReadViaStreamResult = Result<Resource<DynInputStream>, ErrorCode>;
 
 fn read_via_stream(
     mut store: StoreContextMut<'_, HttpState>,
     (descriptor, offset): (Resource<Descriptor>, u64),
-) -> wasmtime::Result<(Opened,)> {
+) -> wasmtime::Result<(ReadViaStreamResult,)> {
     let state = store.data_mut();
     let file = match state.table.get(&descriptor)? {
         Descriptor::File(file) => Arc::clone(&file.file),
@@ -43,79 +44,79 @@ fn read_via_stream(
     let stream: DynInputStream = Box::new(FileStream {
         file,
         offset,
-        ahead: Ahead::Nothing,
+        read_ahead_buffer: ReadAhead::Nothing,
         ahead_charge,
-        told: state.meter.tell(),
+        status: state.limiter.shared_status(),
     });
     Ok((Ok(state.table.push(stream)?),))
 }
 
-/// The bytes of a file from an offset on.
+/// Bytes of a file from an offset on.
 struct FileStream {
     file: Arc<File>,
     offset: u64,
-    ahead: Ahead,
+    read_ahead_buffer: ReadAhead,
     ahead_charge: Charge,
-    /// Is told where there is no room to read in: what the component makes of that says nothing of it.
-    told: Arc<Told>,
+    /// Records a read without memory. The component's error would not name the limit.
+    status: Arc<LimiterStatus>,
 }
 
-/// What was read and not yet taken.
-enum Ahead {
+/// Result of reading ahead.
+enum ReadAhead {
     Nothing,
     /// A thread waits for the disk.
-    ReadChunk(AbortOnDropJoinHandle<io::Result<Bytes>>),
+    Pending(AbortOnDropJoinHandle<io::Result<Bytes>>),
     Bytes(Bytes),
     Failed(io::Error),
     End,
 }
 
-impl From<io::Result<Bytes>> for Ahead {
+impl From<io::Result<Bytes>> for ReadAhead {
     fn from(read: io::Result<Bytes>) -> Self {
         match read {
-            Ok(bytes) if bytes.is_empty() => Ahead::End,
-            Ok(bytes) => Ahead::Bytes(bytes),
-            Err(error) => Ahead::Failed(error),
+            Ok(bytes) if bytes.is_empty() => ReadAhead::End,
+            Ok(bytes) => ReadAhead::Bytes(bytes),
+            Err(error) => ReadAhead::Failed(error),
         }
     }
 }
 
 impl FileStream {
-    /// Reads what is in memory of the next bytes, or has a thread wait for the disk.
-    fn begin(&mut self, most: usize) {
+    /// Reads the next bytes if they are in memory. If not, a thread waits for the disk.
+    fn start_read(&mut self, max_bytes: usize) {
         let offset = self.offset;
-        let most = most.min(HTTP_PIECE_BYTES);
-        if let Err(exceeded) = self.ahead_charge.resize(most) {
-            self.told.meet(exceeded.into());
-            self.ahead = Ahead::Failed(io::Error::other(exceeded));
+        let max_bytes = max_bytes.min(HTTP_CHUNK_BYTES);
+        if let Err(exceeded) = self.ahead_charge.resize(max_bytes) {
+            self.status.set_limit_hit(exceeded.into());
+            self.read_ahead_buffer = ReadAhead::Failed(io::Error::other(exceeded));
             return;
         }
-        // Asked for zeros, the allocator has the kernel make new pages, which takes longer than the read.
+        // For zeroed memory the allocator would ask the kernel for new pages, which takes longer than the read.
         let mut buffer = BytesMut::new();
-        buffer.resize(most, 0);
-        self.ahead = match try_read_at(&self.file, &mut buffer, offset) {
+        buffer.resize(max_bytes, 0);
+        self.read_ahead_buffer = match try_read_at(&self.file, &mut buffer, offset) {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                 let file = Arc::clone(&self.file);
-                Ahead::ReadChunk(spawn_blocking(move || {
+                ReadAhead::Pending(spawn_blocking(move || {
                     let count = read_at(&file, &mut buffer, offset)?;
                     buffer.truncate(count);
                     Ok(buffer.freeze())
                 }))
             }
-            read => Ahead::from(read.map(|count| {
+            read => ReadAhead::from(read.map(|count| {
                 buffer.truncate(count);
                 buffer.freeze()
             })),
         };
     }
 
-    /// Returns once there is something to take.
-    async fn read_ahead(&mut self, most: usize) {
-        if let Ahead::Nothing = self.ahead {
-            self.begin(most);
+    /// Waits until there are bytes, an error, or the end.
+    async fn read_ahead(&mut self, max_bytes: usize) {
+        if let ReadAhead::Nothing = self.read_ahead_buffer {
+            self.start_read(max_bytes);
         }
-        if let Ahead::ReadChunk(reading) = &mut self.ahead {
-            self.ahead = reading.await.into();
+        if let ReadAhead::Pending(reading) = &mut self.read_ahead_buffer {
+            self.read_ahead_buffer = reading.await.into();
         }
     }
 }
@@ -123,7 +124,7 @@ impl FileStream {
 #[async_trait::async_trait]
 impl Pollable for FileStream {
     async fn ready(&mut self) {
-        self.read_ahead(HTTP_PIECE_BYTES).await;
+        self.read_ahead(HTTP_CHUNK_BYTES).await;
     }
 }
 
@@ -133,26 +134,28 @@ impl InputStream for FileStream {
         if size == 0 {
             return Ok(Bytes::new());
         }
-        if let Ahead::Nothing = self.ahead {
-            self.begin(size);
+        if let ReadAhead::Nothing = self.read_ahead_buffer {
+            self.start_read(size);
         }
-        match &mut self.ahead {
-            Ahead::Nothing | Ahead::ReadChunk(_) => Ok(Bytes::new()),
-            Ahead::Bytes(bytes) => {
+        match &mut self.read_ahead_buffer {
+            ReadAhead::Nothing | ReadAhead::Pending(_) => Ok(Bytes::new()),
+            ReadAhead::Bytes(bytes) => {
                 let taken = bytes.split_to(size.min(bytes.len()));
                 self.offset += taken.len() as u64;
                 if bytes.is_empty() {
-                    self.ahead = Ahead::Nothing;
-                    // Less is never too much.
+                    self.read_ahead_buffer = ReadAhead::Nothing;
+                    // Shrinking a charge never fails.
                     let _ = self.ahead_charge.resize(0);
                 }
                 Ok(taken)
             }
-            Ahead::Failed(_) => match std::mem::replace(&mut self.ahead, Ahead::End) {
-                Ahead::Failed(error) => Err(StreamError::LastOperationFailed(error.into())),
-                _ => Err(StreamError::Closed),
-            },
-            Ahead::End => Err(StreamError::Closed),
+            ReadAhead::Failed(_) => {
+                match std::mem::replace(&mut self.read_ahead_buffer, ReadAhead::End) {
+                    ReadAhead::Failed(error) => Err(StreamError::LastOperationFailed(error.into())),
+                    _ => Err(StreamError::Closed),
+                }
+            }
+            ReadAhead::End => Err(StreamError::Closed),
         }
     }
 
@@ -163,10 +166,12 @@ impl InputStream for FileStream {
         self.read(size)
     }
 
-    /// A read that has begun cannot be stopped, so it is waited for: a component that drops streams in the middle of
-    /// reads would otherwise pile them up.
+    /// Waits for a read that has started, because it cannot be stopped. A component that drops streams would accumulate
+    /// them.
     async fn cancel(&mut self) {
-        if let Ahead::ReadChunk(reading) = std::mem::replace(&mut self.ahead, Ahead::End) {
+        if let ReadAhead::Pending(reading) =
+            std::mem::replace(&mut self.read_ahead_buffer, ReadAhead::End)
+        {
             reading.cancel().await;
         }
     }
@@ -192,19 +197,19 @@ mod tests {
         FileStream {
             file: Arc::new(file),
             offset,
-            ahead: Ahead::Nothing,
+            read_ahead_buffer: ReadAhead::Nothing,
             ahead_charge: ledger.empty_charge(Kind::Buffers),
-            told: Arc::default(),
+            status: Arc::default(),
         }
     }
 
-    /// All that there is, taken by reads of that size.
+    /// Reads the whole stream, `size` bytes at a time.
     async fn take(stream: &mut FileStream, size: usize) -> Vec<u8> {
         let mut taken = Vec::new();
         loop {
             match stream.blocking_read(size).await {
                 Ok(bytes) => {
-                    assert!(!bytes.is_empty() && bytes.len() <= size.min(HTTP_PIECE_BYTES));
+                    assert!(!bytes.is_empty() && bytes.len() <= size.min(HTTP_CHUNK_BYTES));
                     taken.extend_from_slice(&bytes);
                 }
                 Err(StreamError::Closed) => return taken,
@@ -243,14 +248,14 @@ mod tests {
         assert_eq!(take(&mut stream, 100).await, b" bytes");
     }
 
-    /// The files of `/proc` are of those that cannot be read without waiting.
+    /// Files of `/proc` cannot be read without blocking.
     #[cfg(target_os = "linux")]
     #[tokio::test]
     async fn what_cannot_be_read_at_once_is_read_by_another_thread() {
         let whole = fs::read("/proc/version").unwrap();
         let mut polled = stream(File::open("/proc/version").unwrap(), 0);
         assert_eq!(polled.read(1000).unwrap(), "");
-        assert!(matches!(polled.ahead, Ahead::ReadChunk(_)));
+        assert!(matches!(polled.read_ahead_buffer, ReadAhead::Pending(_)));
         polled.ready().await;
         assert_eq!(polled.read(1000).unwrap(), whole);
         let mut blocking = stream(File::open("/proc/version").unwrap(), 0);
@@ -271,7 +276,10 @@ mod tests {
         first.read_ahead(2000).await;
         let refused = second.blocking_read(2000).await;
         assert!(matches!(refused, Err(StreamError::LastOperationFailed(_))));
-        assert_eq!(second.told.met(), Some(Limit::Memory(Kind::Buffers)));
+        assert_eq!(
+            second.status.limit_hit(),
+            Some(Limit::Memory(Kind::Buffers))
+        );
         assert_eq!(first.read(2000).unwrap().len(), 2000);
         let mut third = stream_of(&ledger, file.reopen().unwrap(), 0);
         assert_eq!(third.blocking_read(2000).await.unwrap().len(), 2000);

@@ -1,19 +1,19 @@
-//! Components for `wasi:http`: the same limits as a guest of the interface, but an instance that lives as long as
-//! its answer, since it moves the body itself.
+//! Components of `wasi:http`. They have the same limits as guests of `media-serve`. An instance lives until the end of
+//! its response, because it writes the body itself.
 //!
-//! Such a component is given the folder, read-only, as its one preopened directory; the settings in its environment
-//! and by `wasi:config/store`; clocks and random numbers; and no network. Its body is taken one piece at a time, and
-//! while the client takes none, the instance does not run.
+//! The component has access to the folder, read-only, as its one preopened directory. It has the settings in its
+//! environment and in `wasi:config/store`, clocks, and random numbers, but no network. The host takes one chunk of the
+//! body at a time. While the client takes none, the instance does not run.
 
 mod files;
 mod state;
 
 use crate::body::ChunkSource;
-use crate::config::Settings;
+use crate::config::GuestSettings;
 use crate::engine::component::HttpVersion;
-use crate::engine::limited::limit_of;
-use crate::engine::limited::{self, CpuBudget};
-use crate::engine::resource_limiter::{FixedCost, InstanceLimiter, Told};
+use crate::engine::resource_limiter::{FixedCost, InstanceLimiter, LimiterStatus};
+use crate::engine::store_limits::limit_of;
+use crate::engine::store_limits::{self, CpuBudget};
 use crate::error::RequestError;
 use crate::head_size::FIELDS_BYTES;
 use crate::limits::{Limit, Limits};
@@ -22,9 +22,9 @@ use http::{Request, Response, Uri};
 use http_body::{Body, Frame};
 use http_body_util::Empty;
 use millpond_format::settings::{SIGNING_KEYS, variable};
-use millpond_ledger::{Exceeded, Kind, Ledger};
+use millpond_ledger::{Kind, Ledger, LimitExceeded};
 pub(crate) use state::HttpState;
-use state::{HTTP_PIECE_BYTES, Hooks, config};
+use state::{HTTP_CHUNK_BYTES, Hooks, config};
 use std::fmt;
 use std::future::Future;
 use std::path::Path;
@@ -43,36 +43,39 @@ use wasmtime_wasi_http::handler::{Proxy, ProxyPre};
 use wasmtime_wasi_http::p2::bindings::http::types::{ErrorCode, Scheme};
 use wasmtime_wasi_http::{WasiBody, WasiHttpCtx, WasiHttpView};
 
-/// Bytes between component and connection while a component for `wasi:http` moves a body: two pieces that were written and
-/// one on its way. Bytes that it reads of files are charged as they are read, a piece at most for each stream.
-pub(crate) const HTTP_BUFFERS_BYTES: usize = 3 * HTTP_PIECE_BYTES;
+/// Bytes between component and connection: two chunks that were written, and one in flight. Reads of files are charged
+/// separately, one chunk for each stream.
+pub(crate) const HTTP_BUFFERS_BYTES: usize = 3 * HTTP_CHUNK_BYTES;
 
-/// A component for `wasi:http`, linked.
+/// A linked component of `wasi:http`.
 pub(crate) struct HttpGuest {
     proxy: Arc<ProxyPre<HttpState>>,
-    given: Given,
+    host_context: HostContext,
 }
 
-/// What every instance is given, made ready once.
-pub(crate) struct Given {
-    /// The folder, open.
+/// Context that every instance of a host shares.
+pub(crate) struct HostContext {
+    /// The open folder.
     folder: WasiFilesystemCtx,
     environment: Vec<(String, String)>,
-    settings: Arc<Settings>,
+    settings: Arc<GuestSettings>,
 }
 
-impl Given {
-    /// The folder as the one preopened directory, read-only, and the settings.
+impl HostContext {
+    /// Returns a context with the folder as the one preopened directory, read-only, and with the settings.
     ///
     /// # Errors
-    /// When the folder cannot be opened.
-    pub(crate) fn new(folder: Option<&Path>, settings: &Arc<Settings>) -> wasmtime::Result<Self> {
+    /// The folder cannot be opened.
+    pub(crate) fn new(
+        folder: Option<&Path>,
+        settings: &Arc<GuestSettings>,
+    ) -> wasmtime::Result<Self> {
         let mut wasi = WasiCtx::builder();
         if let Some(folder) = folder {
             wasi.preopened_dir(folder, "/media", FsPerms::ReadOnly)
                 .with_context(|| format!("cannot open {}", folder.display()))?;
         }
-        Ok(Given {
+        Ok(HostContext {
             folder: wasi.build().filesystem().clone(),
             environment: environment(settings),
             settings: Arc::clone(settings),
@@ -85,7 +88,7 @@ impl HttpGuest {
         engine: &Engine,
         component: &Component,
         version: HttpVersion,
-        given: Given,
+        host_context: HostContext,
     ) -> wasmtime::Result<Self> {
         let mut linker = Linker::<HttpState>::new(engine);
         config::add_to_linker::<_, HasSelf<_>>(&mut linker, |state| state)?;
@@ -107,58 +110,58 @@ impl HttpGuest {
         };
         Ok(HttpGuest {
             proxy: Arc::new(proxy),
-            given,
+            host_context,
         })
     }
 
-    /// Whether an instance can be made.
+    /// Makes an instance, and drops it.
     pub(crate) async fn probe(&self, store: &mut Store<HttpState>) -> wasmtime::Result<()> {
         self.proxy.instantiate_async(store).await.map(drop)
     }
 
-    /// Asks a fresh instance, and returns once it has given the head of its answer.
+    /// Calls a fresh instance. Returns when the instance has set the head of its response.
     ///
     /// # Errors
-    /// [`RequestError`], when it gives none.
-    pub(crate) async fn ask(
+    /// [`RequestError`], if it sets none.
+    pub(crate) async fn call(
         &self,
         mut store: Store<HttpState>,
         head: &http::request::Parts,
-        place: OwnedSemaphorePermit,
+        permit: OwnedSemaphorePermit,
         wall: Duration,
     ) -> Result<Response<StreamingInstance>, RequestError> {
         let cpu = Arc::clone(&store.data().cpu);
-        let told = store.data_mut().meter.tell();
-        let (say_head, mut head_said) = oneshot::channel();
-        let (over, is_over) = oneshot::channel();
-        let mut run = self.run(store, request(head), say_head, is_over);
+        let status = store.data_mut().limiter.shared_status();
+        let (head_tx, mut head_rx) = oneshot::channel();
+        let (done_tx, done_rx) = oneshot::channel();
+        let mut run = self.run(store, request(head), head_tx, done_rx);
         let first = async {
             tokio::select! {
                 biased;
                 ended = &mut run => Err(ended),
-                head = &mut head_said => Ok(head),
+                head = &mut head_rx => Ok(head),
             }
         };
         let first = tokio::time::timeout(wall, first).await;
         let (response, run) = match first {
             Err(_) => return Err(RequestError::Limited(Limit::Wall)),
-            // The instance may be done with a small answer by the time that its head is looked at.
+            // An instance with a short response may have ended before its head is read.
             Ok(Err(ended)) => {
                 ended?;
-                (head_said.try_recv().ok(), None)
+                (head_rx.try_recv().ok(), None)
             }
             Ok(Ok(head)) => (head.ok(), Some(run)),
         };
-        let response = response.ok_or_else(|| failed(&told, RequestError::NoAnswer))?;
-        let response = response.map_err(|code| failed(&told, RequestError::OfHttp(code)))?;
+        let response = response.ok_or_else(|| failed(&status, RequestError::NoResponse))?;
+        let response = response.map_err(|code| failed(&status, RequestError::WasiHttp(code)))?;
         Ok(response.map(|body| StreamingInstance {
             run,
-            told,
+            status,
             body,
-            over: Some(over),
+            done_tx: Some(done_tx),
             cpu,
-            patience: ChunkTimeout::new(wall),
-            _place: place,
+            chunk_timeout: ChunkTimeout::new(wall),
+            _permit: permit,
         }))
     }
 
@@ -167,76 +170,76 @@ impl HttpGuest {
         &self,
         mut store: Store<HttpState>,
         request: Request<WasiBody>,
-        say_head: oneshot::Sender<HeadOrNot>,
-        is_over: oneshot::Receiver<()>,
-    ) -> Run {
+        head_tx: oneshot::Sender<HeadResult>,
+        done_rx: oneshot::Receiver<()>,
+    ) -> RunFuture {
         let proxy = Arc::clone(&self.proxy);
         Box::pin(async move {
             let ran = async {
                 match proxy.instantiate_async(&mut store).await? {
-                    Proxy::P2(proxy) => run_p2(&mut store, &proxy, request, say_head).await,
+                    Proxy::P2(proxy) => run_p2(&mut store, &proxy, request, head_tx).await,
                     Proxy::P3(service) => {
-                        run_p3(&mut store, service, request, say_head, is_over).await
+                        run_p3(&mut store, service, request, head_tx, done_rx).await
                     }
                 }
             };
             let ran: wasmtime::Result<()> = ran.await;
-            let meter = &store.data().meter;
-            ran.map_err(|error| RequestError::of_trap(&error, limit_of(&error, meter)))
+            let limiter = &store.data().limiter;
+            ran.map_err(|error| RequestError::from_trap(&error, limit_of(&error, limiter)))
         })
     }
 
-    /// A store for one request, with every limit set.
+    /// Returns a store for one request, with every limit set.
     ///
     /// # Errors
-    /// [`Exceeded`], when the request has no room for one.
+    /// [`LimitExceeded`], if the request's memory does not suffice.
     pub(crate) fn store(
         &self,
         engine: &Engine,
-        constant: FixedCost,
+        fixed_cost: FixedCost,
         limits: &Limits,
         ledger: &Ledger,
-    ) -> Result<Store<HttpState>, Exceeded> {
-        let given = &self.given;
-        let mut wasi = WasiCtx::builder().envs(&given.environment).build();
-        wasi.filesystem().clone_from(&given.folder);
+    ) -> Result<Store<HttpState>, LimitExceeded> {
+        let host_context = &self.host_context;
+        let mut wasi = WasiCtx::builder().envs(&host_context.environment).build();
+        wasi.filesystem().clone_from(&host_context.folder);
         let mut http = WasiHttpCtx::new();
         http.set_field_size_limit(FIELDS_BYTES);
         let state = HttpState {
-            meter: InstanceLimiter::new(ledger, limits, constant)?,
-            table: limited::table(limits),
+            limiter: InstanceLimiter::new(ledger, limits, fixed_cost)?,
+            table: store_limits::table(limits),
             wasi,
             http,
             hooks: Hooks,
-            settings: Arc::clone(&given.settings),
+            settings: Arc::clone(&host_context.settings),
             cpu: Arc::new(CpuBudget::new(limits)),
             ledger: ledger.handle(),
             _buffers: ledger.charge(Kind::Buffers, HTTP_BUFFERS_BYTES)?,
         };
-        Ok(limited::store(engine, limits, state))
+        Ok(store_limits::store(engine, limits, state))
     }
 }
 
-/// The settings as the store component reads them.
-fn environment(settings: &Settings) -> Vec<(String, String)> {
+/// Returns the settings as the environment of the component `store`.
+fn environment(settings: &GuestSettings) -> Vec<(String, String)> {
     let keys = settings.get(SIGNING_KEYS).filter(|keys| !keys.is_empty());
     let keys = keys.map(|keys| (SIGNING_KEYS.to_owned(), keys));
     let all = settings.pairs().iter().cloned().chain(keys);
     all.map(|(key, value)| (variable(&key), value)).collect()
 }
 
-type HeadOrNot = Result<Response<WasiBody>, String>;
+type HeadResult = Result<Response<WasiBody>, String>;
 
-type Run = Pin<Box<dyn Future<Output = Result<(), RequestError>> + Send>>;
+type RunFuture = Pin<Box<dyn Future<Output = Result<(), RequestError>> + Send>>;
 
-/// A request as the component is given it: its content is not.
+/// Returns the request for the component, without content.
 fn request(head: &http::request::Parts) -> Request<WasiBody> {
     use http_body_util::BodyExt;
     let mut request = Request::new(Empty::new().map_err(|never| match never {}).boxed_unsync());
     *request.method_mut() = head.method.clone();
     *request.headers_mut() = head.headers.clone();
     *request.uri_mut() = head.uri.clone();
-    // Every request of `wasi:http` has an authority, and one of HTTP/1.0 may have none.
+    // A request of `wasi:http` has an authority. A request of HTTP/1.0 may have none.
     let has_host = head.headers.contains_key(http::header::HOST);
     if head.uri.authority().is_none() && !has_host {
         let mut parts = head.uri.clone().into_parts();
@@ -253,13 +256,13 @@ async fn run_p2(
     store: &mut Store<HttpState>,
     proxy: &wasmtime_wasi_http::p2::bindings::Proxy,
     request: Request<WasiBody>,
-    say_head: oneshot::Sender<HeadOrNot>,
+    head_tx: oneshot::Sender<HeadResult>,
 ) -> wasmtime::Result<()> {
     let mut http = store.data_mut().http();
     let request = http.new_incoming_request(Scheme::Http, request)?;
     let out = http.new_response_outparam_from_callback(move |head| {
-        // Nobody waits for it once the client has gone.
-        let _ = say_head.send(head.map_err(|code: ErrorCode| format!("{code:?}")));
+        // If the client has gone, nobody receives it.
+        let _ = head_tx.send(head.map_err(|code: ErrorCode| format!("{code:?}")));
     })?;
     proxy
         .wasi_http_incoming_handler()
@@ -271,8 +274,8 @@ async fn run_p3(
     store: &mut Store<HttpState>,
     service: wasmtime_wasi_http::p3::bindings::Service,
     request: Request<WasiBody>,
-    say_head: oneshot::Sender<HeadOrNot>,
-    is_over: oneshot::Receiver<()>,
+    head_tx: oneshot::Sender<HeadResult>,
+    done_rx: oneshot::Receiver<()>,
 ) -> wasmtime::Result<()> {
     let (request, _read) = wasmtime_wasi_http::p3::Request::from_http(&mut Hooks, request);
     store
@@ -280,42 +283,42 @@ async fn run_p3(
             let response = match service.handle(store, request).await? {
                 Ok(response) => response,
                 Err(code) => {
-                    let _ = say_head.send(Err(format!("{code:?}")));
+                    let _ = head_tx.send(Err(format!("{code:?}")));
                     return Ok(());
                 }
             };
             let (transmitted, is_transmitted) = oneshot::channel::<()>();
             let response = store.with(|store| {
                 response.into_http(store, async {
-                    // Whether it was sent or given up: either way the component need wait no longer.
+                    // Sent or aborted: in both cases the component need not wait any longer.
                     let _ = is_transmitted.await;
                     Ok(())
                 })
             })?;
-            let _ = say_head.send(Ok(response));
-            let _ = is_over.await;
+            let _ = head_tx.send(Ok(response));
+            let _ = done_rx.await;
             drop(transmitted);
             Ok(())
         })
         .await?
 }
 
-/// An instance that has given the head of its answer and goes on to give the body. It runs as the body is polled, and
-/// dropped, it is gone at once with all that it held.
+/// An instance that has set the head of its response, and writes the body. It runs while the body is polled. Dropping
+/// it frees its memory at once.
 pub(crate) struct StreamingInstance {
-    /// None once the instance has ended well.
-    run: Option<Run>,
-    told: Arc<Told>,
+    /// `None` once the instance has ended without an error.
+    run: Option<RunFuture>,
+    status: Arc<LimiterStatus>,
     body: WasiBody,
-    over: Option<oneshot::Sender<()>>,
+    done_tx: Option<oneshot::Sender<()>>,
     cpu: Arc<CpuBudget>,
-    patience: ChunkTimeout,
-    _place: OwnedSemaphorePermit,
+    chunk_timeout: ChunkTimeout,
+    _permit: OwnedSemaphorePermit,
 }
 
 impl ChunkSource for StreamingInstance {
     fn peak_guest_bytes(&self) -> usize {
-        self.told.peak_guest_bytes()
+        self.status.peak_guest_bytes()
     }
 
     fn poll_chunk(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, RequestError>>> {
@@ -329,26 +332,26 @@ impl ChunkSource for StreamingInstance {
             let frame = match Pin::new(&mut self.body).poll_frame(cx) {
                 Poll::Ready(frame) => frame,
                 Poll::Pending => {
-                    ready!(self.patience.poll(cx));
+                    ready!(self.chunk_timeout.poll(cx));
                     return Poll::Ready(Some(Err(RequestError::Limited(Limit::Wall))));
                 }
             };
             match frame.map(|frame| frame.map(Frame::into_data)) {
-                Some(Ok(Ok(piece))) => {
-                    self.cpu.renew();
-                    // Counted from when the next one is waited for: until then the client may take its time.
-                    self.patience.sleep = None;
-                    return Poll::Ready(Some(Ok(piece)));
+                Some(Ok(Ok(chunk))) => {
+                    self.cpu.reset();
+                    // The timeout starts with the next poll. Until then the client may take its time.
+                    self.chunk_timeout.sleep = None;
+                    return Poll::Ready(Some(Ok(chunk)));
                 }
-                // Trailers: media has none.
+                // Trailers. Media has none.
                 Some(Ok(Err(_))) => {}
                 Some(Err(error)) => {
-                    let error = RequestError::OfHttp(error.to_string());
-                    return Poll::Ready(Some(Err(failed(&self.told, error))));
+                    let error = RequestError::WasiHttp(error.to_string());
+                    return Poll::Ready(Some(Err(failed(&self.status, error))));
                 }
                 None => {
-                    if let Some(over) = self.over.take() {
-                        let _ = over.send(());
+                    if let Some(done_tx) = self.done_tx.take() {
+                        let _ = done_tx.send(());
                     }
                     return Poll::Ready(None);
                 }
@@ -357,10 +360,10 @@ impl ChunkSource for StreamingInstance {
     }
 }
 
-/// Why an instance gave no answer, or not all of it. One that is refused memory seldom says so: it gives up in a way of its
-/// own, which tells less than the limit that it met.
-fn failed(told: &Told, error: RequestError) -> RequestError {
-    told.met().map_or(error, RequestError::Limited)
+/// Error of an instance without a complete response. An instance that is denied memory fails in some way of its own, so
+/// the limit it hit is the better error.
+fn failed(status: &LimiterStatus, error: RequestError) -> RequestError {
+    status.limit_hit().map_or(error, RequestError::Limited)
 }
 
 impl fmt::Debug for StreamingInstance {
@@ -371,7 +374,7 @@ impl fmt::Debug for StreamingInstance {
     }
 }
 
-/// How long an instance may take to the next piece.
+/// Maximum time until the next chunk of an instance.
 struct ChunkTimeout {
     time: Duration,
     sleep: Option<Pin<Box<Sleep>>>,
@@ -396,10 +399,10 @@ mod tests {
     use http_body_util::BodyExt;
     use tokio::sync::Semaphore;
 
-    /// A body of one piece that never ends.
-    struct OnePiece(Option<Bytes>);
+    /// A body of one chunk that never ends.
+    struct OneChunk(Option<Bytes>);
 
-    impl Body for OnePiece {
+    impl Body for OneChunk {
         type Data = Bytes;
         type Error = wasmtime_wasi_http::Error;
 
@@ -408,13 +411,13 @@ mod tests {
             _cx: &mut Context<'_>,
         ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
             match self.0.take() {
-                Some(piece) => Poll::Ready(Some(Ok(Frame::data(piece)))),
+                Some(chunk) => Poll::Ready(Some(Ok(Frame::data(chunk)))),
                 None => Poll::Pending,
             }
         }
     }
 
-    /// Once, the log had `HTTP protocol error` for it.
+    /// The log once had `HTTP protocol error` for it.
     #[tokio::test]
     async fn an_instance_that_had_no_room_ends_by_its_limit_whatever_it_says() {
         struct Broken;
@@ -429,39 +432,39 @@ mod tests {
                 Poll::Ready(Some(Err(Self::Error::HttpProtocolError)))
             }
         }
-        let mut running = StreamingInstance {
+        let mut instance = StreamingInstance {
             body: Broken.boxed_unsync(),
-            ..one_piece(Duration::from_secs(10))
+            ..one_chunk(Duration::from_secs(10))
         };
-        let ended = std::future::poll_fn(|cx| running.poll_chunk(cx)).await;
-        assert!(matches!(ended, Some(Err(RequestError::OfHttp(_)))));
+        let ended = std::future::poll_fn(|cx| instance.poll_chunk(cx)).await;
+        assert!(matches!(ended, Some(Err(RequestError::WasiHttp(_)))));
         let limit = Limit::Memory(Kind::Buffers);
-        running.told.meet(limit);
-        let ended = std::future::poll_fn(|cx| running.poll_chunk(cx)).await;
-        assert!(matches!(ended, Some(Err(RequestError::Limited(met))) if met == limit));
+        instance.status.set_limit_hit(limit);
+        let ended = std::future::poll_fn(|cx| instance.poll_chunk(cx)).await;
+        assert!(matches!(ended, Some(Err(RequestError::Limited(limit_hit))) if limit_hit == limit));
     }
 
-    /// An instance that runs for ever and gives one piece.
-    fn one_piece(wall: Duration) -> StreamingInstance {
-        let body = OnePiece(Some(Bytes::from_static(b"piece")));
+    /// An instance that runs forever and writes one chunk.
+    fn one_chunk(wall: Duration) -> StreamingInstance {
+        let body = OneChunk(Some(Bytes::from_static(b"piece")));
         StreamingInstance {
             run: Some(Box::pin(std::future::pending())),
-            told: Arc::default(),
+            status: Arc::default(),
             body: body.boxed_unsync(),
-            over: None,
+            done_tx: None,
             cpu: Arc::new(CpuBudget::new(&Limits::default())),
-            patience: ChunkTimeout::new(wall),
-            _place: Arc::new(Semaphore::new(1)).try_acquire_owned().unwrap(),
+            chunk_timeout: ChunkTimeout::new(wall),
+            _permit: Arc::new(Semaphore::new(1)).try_acquire_owned().unwrap(),
         }
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_component_that_gives_nothing_for_too_long_is_ended() {
         let wall = Duration::from_secs(10);
-        let mut running = one_piece(wall);
-        let mut next = async || std::future::poll_fn(|cx| running.poll_chunk(cx)).await;
+        let mut instance = one_chunk(wall);
+        let mut next = async || std::future::poll_fn(|cx| instance.poll_chunk(cx)).await;
         assert_eq!(next().await.unwrap().unwrap(), "piece");
-        // The client took its time: that is not the component's.
+        // Time that the client takes does not count.
         tokio::time::advance(10 * wall).await;
         let waited = tokio::time::Instant::now();
         let ended = next().await.unwrap();

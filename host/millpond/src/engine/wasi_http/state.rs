@@ -1,8 +1,8 @@
-//! The state of the store of an instance for `wasi:http`.
+//! State of the store of a `wasi:http` instance.
 
-use crate::config::Settings;
-use crate::engine::limited::{CpuBudget, Limited};
+use crate::config::GuestSettings;
 use crate::engine::resource_limiter::InstanceLimiter;
+use crate::engine::store_limits::{CpuBudget, LimitedStore};
 use http::{Request, Response};
 use millpond_ledger::{Charge, LedgerHandle};
 use std::future::Future;
@@ -24,32 +24,32 @@ mod bindings {
     });
 }
 
-/// Most bytes that a component for `wasi:http` writes to its body at a time: half as much makes a large file take half as
-/// long again.
-pub(crate) const HTTP_PIECE_BYTES: usize = 64 * 1024;
+/// Maximum bytes that a component of `wasi:http` writes to its body at a time. With half as much, a large file takes
+/// half as long again.
+pub(crate) const HTTP_CHUNK_BYTES: usize = 64 * 1024;
 
-/// The state of one request's store.
+/// State of the store of one request.
 pub(crate) struct HttpState {
-    pub(super) meter: InstanceLimiter,
+    pub(super) limiter: InstanceLimiter,
     pub(super) table: ResourceTable,
     pub(super) wasi: WasiCtx,
     pub(super) http: WasiHttpCtx,
     pub(super) hooks: Hooks,
-    pub(super) settings: Arc<Settings>,
-    /// Until the next piece of the body is due.
+    pub(super) settings: Arc<GuestSettings>,
+    /// CPU time until the next chunk of the body.
     pub(super) cpu: Arc<CpuBudget>,
     pub(super) ledger: LedgerHandle,
     /// Charge of the bytes between the component and the connection.
     pub(super) _buffers: Charge,
 }
 
-impl Limited for HttpState {
-    fn meter(&self) -> &InstanceLimiter {
-        &self.meter
+impl LimitedStore for HttpState {
+    fn limiter(&self) -> &InstanceLimiter {
+        &self.limiter
     }
 
-    fn meter_mut(&mut self) -> &mut InstanceLimiter {
-        &mut self.meter
+    fn limiter_mut(&mut self) -> &mut InstanceLimiter {
+        &mut self.limiter
     }
 
     fn cpu(&self) -> &CpuBudget {
@@ -86,7 +86,7 @@ impl config::Host for HttpState {
     }
 }
 
-/// Nothing is sent anywhere, and pieces are small.
+/// Hooks that deny outgoing requests, and keep chunks small.
 pub(super) struct Hooks;
 
 impl WasiHttpHooks for Hooks {
@@ -95,22 +95,22 @@ impl WasiHttpHooks for Hooks {
         _request: Request<WasiBody>,
         _options: Option<RequestOptions>,
         _sent: Box<dyn Future<Output = Result<(), wasmtime_wasi_http::Error>> + Send>,
-    ) -> Sending {
+    ) -> SendFuture {
         Box::new(async { Err(wasmtime_wasi_http::Error::HttpRequestDenied) })
     }
 
     fn p2_outgoing_body_chunk_size(&mut self) -> usize {
-        HTTP_PIECE_BYTES
+        HTTP_CHUNK_BYTES
     }
 
     fn p3_outgoing_body_chunk_size(&mut self) -> usize {
-        HTTP_PIECE_BYTES
+        HTTP_CHUNK_BYTES
     }
 }
 
-type Sent = (
+type SentRequest = (
     Response<WasiBody>,
     Box<dyn Future<Output = Result<(), wasmtime_wasi_http::Error>> + Send>,
 );
 
-type Sending = Box<dyn Future<Output = Result<Sent, wasmtime_wasi_http::Error>> + Send>;
+type SendFuture = Box<dyn Future<Output = Result<SentRequest, wasmtime_wasi_http::Error>> + Send>;

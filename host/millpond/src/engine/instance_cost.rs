@@ -1,9 +1,11 @@
-//! What an instance of a component takes on the host's side: told from the component, before it is compiled.
+//! Host memory of a component's instance, computed from the component before it is compiled.
 //!
-//! wasmtime keeps a record of each core instance on the heap, with a place for all that it imports and defines, and for
-//! each function that a table or another instance may have. A component with a language runtime in it has dozens of core
-//! instances and thousands of such functions. The engine refuses a component whose records are larger than what is told
-//! here ([`InstanceCost::records_bytes`]), so that what is charged is never less than what they are.
+//! wasmtime keeps a `VMContext` for each core instance on the heap. It has an entry for each import, each definition,
+//! and each function that a table or another instance refers to. A component with a language runtime has dozens of core
+//! instances and thousands of such functions.
+//!
+//! The engine rejects a component whose contexts are larger than [`InstanceCost::vmctx_bytes`]. So the charge is never
+//! less than the memory.
 
 use crate::engine::resource_limiter::{CORE_INSTANCES, TABLE_ELEMENT_BYTES};
 use std::collections::HashSet;
@@ -14,165 +16,167 @@ use wasmparser::{
     Instance, Operator, Parser, Payload, TableInit, TypeRef,
 };
 
-/// Bytes that a wasmtime store takes on the host's side before there is an instance in it. The instance's own depend on
-/// the component ([`InstanceCost`]). Tests measure that both together are less.
+/// Host memory of a wasmtime store without an instance, in bytes. [`InstanceCost`] adds the instance. Tests measure
+/// that the sum suffices.
 const STORE_BYTES: usize = 12 * 1024;
 
-/// The allocator gives as much as was asked for and a part of that, at most: its sizes are that far apart.
+/// Reciprocal of the maximum part that the allocator adds to a size. Its size classes are that far apart.
 const ALLOCATOR_SHARE: usize = 4;
 
-/// What an instance takes on the host's side.
+/// Host memory of an instance.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) struct InstanceCost {
-    /// wasmtime's records: what it counts for `max_component_instance_size`, at most.
-    pub(crate) records_bytes: usize,
-    /// What hangs on the records.
-    beside_bytes: usize,
-    /// What its memories and tables have at the start; this is no part of the host's side.
-    pub(crate) begins_bytes: usize,
+    /// Maximum size of wasmtime's contexts, as `max_component_instance_size` counts it, in bytes.
+    pub(crate) vmctx_bytes: usize,
+    /// Other heap memory of the instance, in bytes.
+    heap_bytes: usize,
+    /// Initial size of its memories and tables, in bytes. This is guest memory.
+    pub(crate) initial_bytes: usize,
 }
 
-// What wasmtime keeps on a machine of 64 bits: in its records, by its `vmoffsets.rs` and `vmcomponent_offsets.rs`, and
-// beside them, as it was measured.
+// Memory of wasmtime on a 64-bit machine. The first number follows `vmoffsets.rs` and `vmcomponent_offsets.rs`, and the
+// second one was measured.
 
-/// A core instance without what is counted below: its state, the fixed part of its context, a function that begins it; its
-/// place in the store, and in the store's list of modules.
+/// A core instance: its state, the fixed part of its context, its start function, and its entries in the store.
 const CORE_INSTANCE: InstanceCost = InstanceCost::host_side(288, 64);
-/// A function that is imported.
+/// An imported function.
 const IMPORTED_FUNCTION: InstanceCost = InstanceCost::host_side(32, 0);
-/// A memory, table, global or tag that is imported.
+/// An imported memory, table, global or tag.
 const IMPORT: InstanceCost = InstanceCost::host_side(24, 0);
-/// A global or tag that is defined.
+/// A defined global or tag.
 const DEFINITION: InstanceCost = InstanceCost::host_side(16, 0);
-/// A memory that is defined: two pointers to it, and how it is mapped.
+/// A defined memory: two pointers to it, and its mapping.
 const MEMORY: InstanceCost = InstanceCost::host_side(24, 1024);
-/// A table that is defined.
+/// A defined table.
 const TABLE: InstanceCost = InstanceCost::host_side(16, 512);
-/// A function that is more than called.
-const REFERRED_FUNCTION: InstanceCost = InstanceCost::host_side(32, 0);
-/// An element that waits for `table.init`.
+/// A function that is referenced, and not only called.
+const REFERENCED_FUNCTION: InstanceCost = InstanceCost::host_side(32, 0);
+/// An element of a passive segment, for `table.init`.
 const PASSIVE_ELEMENT: InstanceCost = InstanceCost::host_side(0, 16);
-/// A segment of data.
+/// A data segment.
 const DATA_SEGMENT: InstanceCost = InstanceCost::host_side(12, 0);
-/// The component without its parts.
+/// A component without its parts.
 const COMPONENT: InstanceCost = InstanceCost::host_side(512, 512);
-/// A component instance: its flags, its tables of handles.
+/// A component instance: its flags, and its tables of handles.
 const COMPONENT_INSTANCE: InstanceCost = InstanceCost::host_side(32, 512);
 /// A resource type: its destructor.
 const RESOURCE_TYPE: InstanceCost = InstanceCost::host_side(16, 0);
-/// A function of the canonical ABI: its trampoline, its lowering, what its options name.
+/// A function of the canonical ABI: its trampoline, its lowering, and its options.
 const CANONICAL: InstanceCost = InstanceCost::host_side(112, 0);
-/// A function by which components inside of a component may call each other: wasmtime makes a core instance for it, or
-/// for several of them, with some ten imports for each.
+/// An adapter between components inside of a component. wasmtime makes a core instance for one or several of them, with
+/// about ten imports for each.
 const ADAPTER: InstanceCost = InstanceCost::host_side(288 + 10 * 32, 256);
 
-/// A memory's page is of 64 KiB, unless it says otherwise.
+/// Default page size of a memory: 64 KiB.
 const PAGE_LOG2: u32 = 16;
 
 impl InstanceCost {
-    /// Reads a component's sections, and adds up what its instances take.
+    /// Reads the sections of a component, and adds up the cost of its instances.
     ///
     /// # Errors
-    /// Where it is no component that can be read.
+    /// The bytes are not a valid component.
     pub(crate) fn of(component: &[u8]) -> wasmparser::Result<Self> {
-        let mut reader = Reader::default();
+        let mut reader = ComponentReader::default();
         for payload in Parser::new(0).parse_all(component) {
             reader.read(payload?)?;
         }
-        Ok(reader.whole())
+        Ok(reader.total())
     }
 
-    /// All of it, with the store and what the allocator rounds up, in bytes.
+    /// Host memory of an instance with its store and the allocator's rounding, in bytes.
     pub(crate) fn total_bytes(self) -> usize {
-        let sum = self.records_bytes.saturating_add(self.beside_bytes);
+        let sum = self.vmctx_bytes.saturating_add(self.heap_bytes);
         STORE_BYTES.saturating_add(sum.saturating_add(sum / ALLOCATOR_SHARE))
     }
 
-    const fn host_side(records_bytes: usize, beside_bytes: usize) -> Self {
+    const fn host_side(vmctx_bytes: usize, heap_bytes: usize) -> Self {
         InstanceCost {
-            records_bytes,
-            beside_bytes,
-            begins_bytes: 0,
+            vmctx_bytes,
+            heap_bytes,
+            initial_bytes: 0,
         }
     }
 
     fn times(self, count: usize) -> Self {
         InstanceCost {
-            records_bytes: self.records_bytes.saturating_mul(count),
-            beside_bytes: self.beside_bytes.saturating_mul(count),
-            begins_bytes: self.begins_bytes.saturating_mul(count),
+            vmctx_bytes: self.vmctx_bytes.saturating_mul(count),
+            heap_bytes: self.heap_bytes.saturating_mul(count),
+            initial_bytes: self.initial_bytes.saturating_mul(count),
         }
     }
 
     fn max(self, other: Self) -> Self {
         InstanceCost {
-            records_bytes: self.records_bytes.max(other.records_bytes),
-            beside_bytes: self.beside_bytes.max(other.beside_bytes),
-            begins_bytes: self.begins_bytes.max(other.begins_bytes),
+            vmctx_bytes: self.vmctx_bytes.max(other.vmctx_bytes),
+            heap_bytes: self.heap_bytes.max(other.heap_bytes),
+            initial_bytes: self.initial_bytes.max(other.initial_bytes),
         }
     }
 }
 
 impl AddAssign for InstanceCost {
     fn add_assign(&mut self, other: Self) {
-        self.records_bytes = self.records_bytes.saturating_add(other.records_bytes);
-        self.beside_bytes = self.beside_bytes.saturating_add(other.beside_bytes);
-        self.begins_bytes = self.begins_bytes.saturating_add(other.begins_bytes);
+        self.vmctx_bytes = self.vmctx_bytes.saturating_add(other.vmctx_bytes);
+        self.heap_bytes = self.heap_bytes.saturating_add(other.heap_bytes);
+        self.initial_bytes = self.initial_bytes.saturating_add(other.initial_bytes);
     }
 }
 
-/// A component as far as it was read.
+/// State of reading a component.
 #[derive(Default)]
-struct Reader {
-    /// The component or module that is being read, and those that it lies in.
-    open: Vec<Definition>,
-    /// What the outermost one comes to.
-    whole: InstanceCost,
-    /// The largest module that was found.
+struct ComponentReader {
+    /// The definition that is being read, and the ones around it, outermost first.
+    open: Vec<OpenDefinition>,
+    /// Cost of the outermost component.
+    total: InstanceCost,
+    /// Cost of the largest module.
     largest: InstanceCost,
-    /// Something is instantiated that is not told here, as a module that is an argument.
+    /// Whether a module is instantiated that is not known here, such as an argument.
     is_partly_unknown: bool,
 }
 
-enum Definition {
-    Module(Module),
-    Component(Component),
+enum OpenDefinition {
+    Module(ModuleCost),
+    Component(ComponentCost),
 }
 
-/// A component, and what each instance of it takes.
+/// A component, with the cost of each instance.
 #[derive(Default)]
-struct Component {
-    footprint: InstanceCost,
-    /// By index; `None` for one that is not defined in this component or around it.
+struct ComponentCost {
+    instance_cost: InstanceCost,
+    /// Modules by index. `None` for a module that is defined elsewhere.
     modules: Vec<Option<InstanceCost>>,
     components: Vec<Option<InstanceCost>>,
 }
 
-/// A module, and what each instance of it takes.
+/// A module, with the cost of each instance.
 #[derive(Default)]
-struct Module {
-    footprint: InstanceCost,
-    /// Functions that are more than called: exported, in tables, in globals.
-    referred: HashSet<u32>,
+struct ModuleCost {
+    instance_cost: InstanceCost,
+    /// Functions that are referenced: exported, in tables, in globals.
+    referenced: HashSet<u32>,
 }
 
-impl Reader {
-    fn whole(self) -> InstanceCost {
-        let mut whole = self.whole;
+impl ComponentReader {
+    fn total(self) -> InstanceCost {
+        let mut total = self.total;
         if self.is_partly_unknown {
-            // No more than so many are allowed, whichever they are. What they begin with is seen when they do.
+            // The number of core instances is limited, whichever modules they are of. Their initial memory is charged
+            // when they start.
             let mut unknown = self.largest.times(CORE_INSTANCES);
-            unknown.begins_bytes = 0;
-            whole += unknown;
+            unknown.initial_bytes = 0;
+            total += unknown;
         }
-        whole
+        total
     }
 
     fn read(&mut self, payload: Payload<'_>) -> wasmparser::Result<()> {
         if let Payload::Version { encoding, .. } = payload {
             self.open.push(match encoding {
-                wasmparser::Encoding::Module => Definition::Module(Module::default()),
-                wasmparser::Encoding::Component => Definition::Component(Component::default()),
+                wasmparser::Encoding::Module => OpenDefinition::Module(ModuleCost::default()),
+                wasmparser::Encoding::Component => {
+                    OpenDefinition::Component(ComponentCost::default())
+                }
             });
             return Ok(());
         }
@@ -182,30 +186,32 @@ impl Reader {
         }
         let is_inner = self.open.len() > 1;
         match self.open.last_mut() {
-            Some(Definition::Module(module)) => module.read(payload),
-            Some(Definition::Component(_)) => self.read_in_component(payload, is_inner),
+            Some(OpenDefinition::Module(module)) => module.read(payload),
+            Some(OpenDefinition::Component(_)) => self.read_in_component(payload, is_inner),
             None => Ok(()),
         }
     }
 
-    /// The definition that is being read is whole: those around it may instantiate it.
+    /// Ends the current definition. The definitions around it can instantiate it.
     fn close(&mut self) {
         match self.open.pop() {
-            Some(Definition::Module(module)) => {
-                let footprint = module.whole();
-                self.largest = self.largest.max(footprint);
-                if let Some(Definition::Component(outer)) = self.open.last_mut() {
-                    outer.modules.push(Some(footprint));
+            Some(OpenDefinition::Module(module)) => {
+                let instance_cost = module.total();
+                self.largest = self.largest.max(instance_cost);
+                if let Some(OpenDefinition::Component(outer)) = self.open.last_mut() {
+                    outer.modules.push(Some(instance_cost));
                 }
             }
-            Some(Definition::Component(component)) => {
-                let mut footprint = component.footprint;
-                footprint += COMPONENT_INSTANCE;
+            Some(OpenDefinition::Component(component)) => {
+                let mut instance_cost = component.instance_cost;
+                instance_cost += COMPONENT_INSTANCE;
                 match self.open.last_mut() {
-                    Some(Definition::Component(outer)) => outer.components.push(Some(footprint)),
+                    Some(OpenDefinition::Component(outer)) => {
+                        outer.components.push(Some(instance_cost))
+                    }
                     _ => {
-                        self.whole = footprint;
-                        self.whole += COMPONENT;
+                        self.total = instance_cost;
+                        self.total += COMPONENT;
                     }
                 }
             }
@@ -290,32 +296,32 @@ impl Reader {
         Ok(())
     }
 
-    /// The component that is being read, or one around it.
-    fn component(&mut self, outward: u32) -> Option<&mut Component> {
+    /// Returns the current component, or one around it.
+    fn component(&mut self, outward: u32) -> Option<&mut ComponentCost> {
         let index = self
             .open
             .len()
             .checked_sub(1)?
             .checked_sub(usize::try_from(outward).ok()?)?;
         match self.open.get_mut(index)? {
-            Definition::Component(component) => Some(component),
-            Definition::Module(_) => None,
+            OpenDefinition::Component(component) => Some(component),
+            OpenDefinition::Module(_) => None,
         }
     }
 
-    fn add(&mut self, footprint: InstanceCost) {
+    fn add(&mut self, instance_cost: InstanceCost) {
         if let Some(component) = self.component(0) {
-            component.footprint += footprint;
+            component.instance_cost += instance_cost;
         }
     }
 
-    fn instantiate(&mut self, of: fn(&Component) -> &Vec<Option<InstanceCost>>, index: u32) {
+    fn instantiate(&mut self, of: fn(&ComponentCost) -> &Vec<Option<InstanceCost>>, index: u32) {
         let known = usize::try_from(index).ok().and_then(|index| {
             let component = self.component(0)?;
             *of(component).get(index)?
         });
         match known {
-            Some(footprint) => self.add(footprint),
+            Some(instance_cost) => self.add(instance_cost),
             None => self.is_partly_unknown = true,
         }
     }
@@ -335,30 +341,30 @@ impl Reader {
         *defined.get(usize::try_from(index).ok()?)?
     }
 
-    fn define(&mut self, kind: ComponentExternalKind, footprint: Option<InstanceCost>) {
+    fn define(&mut self, kind: ComponentExternalKind, instance_cost: Option<InstanceCost>) {
         let Some(component) = self.component(0) else {
             return;
         };
         match kind {
-            ComponentExternalKind::Module => component.modules.push(footprint),
-            ComponentExternalKind::Component => component.components.push(footprint),
+            ComponentExternalKind::Module => component.modules.push(instance_cost),
+            ComponentExternalKind::Component => component.components.push(instance_cost),
             _ => {}
         }
     }
 }
 
-impl Module {
-    fn whole(mut self) -> InstanceCost {
-        self.footprint += CORE_INSTANCE;
-        self.footprint += REFERRED_FUNCTION.times(self.referred.len());
-        self.footprint
+impl ModuleCost {
+    fn total(mut self) -> InstanceCost {
+        self.instance_cost += CORE_INSTANCE;
+        self.instance_cost += REFERENCED_FUNCTION.times(self.referenced.len());
+        self.instance_cost
     }
 
     fn read(&mut self, payload: Payload<'_>) -> wasmparser::Result<()> {
         match payload {
             Payload::ImportSection(imports) => {
                 for import in imports.into_imports() {
-                    self.footprint += match import?.ty {
+                    self.instance_cost += match import?.ty {
                         TypeRef::Func(_) | TypeRef::FuncExact(_) => IMPORTED_FUNCTION,
                         _ => IMPORT,
                     };
@@ -368,10 +374,10 @@ impl Module {
                 for table in tables {
                     let table = table?;
                     let elements = usize::try_from(table.ty.initial).unwrap_or(usize::MAX);
-                    self.footprint += TABLE;
-                    self.begin_with(elements.saturating_mul(TABLE_ELEMENT_BYTES));
+                    self.instance_cost += TABLE;
+                    self.add_initial(elements.saturating_mul(TABLE_ELEMENT_BYTES));
                     if let TableInit::Expr(value) = table.init {
-                        self.refer(&value)?;
+                        self.reference(&value)?;
                     }
                 }
             }
@@ -381,24 +387,24 @@ impl Module {
                     let page_bytes = 1_u64.checked_shl(memory.page_size_log2.unwrap_or(PAGE_LOG2));
                     let page_bytes = page_bytes.unwrap_or(u64::MAX);
                     let bytes = memory.initial.saturating_mul(page_bytes);
-                    self.footprint += MEMORY;
-                    self.begin_with(usize::try_from(bytes).unwrap_or(usize::MAX));
+                    self.instance_cost += MEMORY;
+                    self.add_initial(usize::try_from(bytes).unwrap_or(usize::MAX));
                 }
             }
             Payload::TagSection(tags) => {
-                self.footprint += DEFINITION.times(count(tags.count()));
+                self.instance_cost += DEFINITION.times(count(tags.count()));
             }
             Payload::GlobalSection(globals) => {
                 for global in globals {
-                    self.footprint += DEFINITION;
-                    self.refer(&global?.init_expr)?;
+                    self.instance_cost += DEFINITION;
+                    self.reference(&global?.init_expr)?;
                 }
             }
             Payload::ExportSection(exports) => {
                 for export in exports {
                     let export = export?;
                     if matches!(export.kind, ExternalKind::Func | ExternalKind::FuncExact) {
-                        self.referred.insert(export.index);
+                        self.referenced.insert(export.index);
                     }
                 }
             }
@@ -409,40 +415,40 @@ impl Module {
                         ElementItems::Functions(functions) => {
                             let elements = functions.count();
                             for function in functions {
-                                self.referred.insert(function?);
+                                self.referenced.insert(function?);
                             }
                             elements
                         }
                         ElementItems::Expressions(_, values) => {
                             let elements = values.count();
                             for value in values {
-                                self.refer(&value?)?;
+                                self.reference(&value?)?;
                             }
                             elements
                         }
                     };
                     if let ElementKind::Passive = segment.kind {
-                        self.footprint += PASSIVE_ELEMENT.times(count(elements));
+                        self.instance_cost += PASSIVE_ELEMENT.times(count(elements));
                     }
                 }
             }
             Payload::DataSection(segments) => {
-                self.footprint += DATA_SEGMENT.times(count(segments.count()));
+                self.instance_cost += DATA_SEGMENT.times(count(segments.count()));
             }
             _ => {}
         }
         Ok(())
     }
 
-    fn begin_with(&mut self, bytes: usize) {
-        self.footprint.begins_bytes = self.footprint.begins_bytes.saturating_add(bytes);
+    fn add_initial(&mut self, bytes: usize) {
+        self.instance_cost.initial_bytes = self.instance_cost.initial_bytes.saturating_add(bytes);
     }
 
-    /// Takes down the functions that a constant refers to.
-    fn refer(&mut self, constant: &ConstExpr<'_>) -> wasmparser::Result<()> {
+    /// Records the functions that a constant expression refers to.
+    fn reference(&mut self, constant: &ConstExpr<'_>) -> wasmparser::Result<()> {
         for operator in constant.get_operators_reader() {
             if let Operator::RefFunc { function_index } = operator? {
-                self.referred.insert(function_index);
+                self.referenced.insert(function_index);
             }
         }
         Ok(())
@@ -458,7 +464,7 @@ mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
 
-    fn footprint(component: &str) -> InstanceCost {
+    fn instance_cost(component: &str) -> InstanceCost {
         InstanceCost::of(&wat::parse_str(component).unwrap()).unwrap()
     }
 
@@ -471,32 +477,32 @@ mod tests {
         (elem (i32.const 0) $a $c)
         (global funcref (ref.func $c)))"#;
 
-    /// What one instance of [`MODULE`] takes.
+    /// Cost of one instance of [`MODULE`].
     fn instance() -> InstanceCost {
         let mut instance = CORE_INSTANCE;
         instance += MEMORY;
         instance += TABLE;
         instance += DEFINITION;
-        instance += REFERRED_FUNCTION.times(2);
-        instance.begins_bytes = 2 * 64 * 1024 + 3 * TABLE_ELEMENT_BYTES;
+        instance += REFERENCED_FUNCTION.times(2);
+        instance.initial_bytes = 2 * 64 * 1024 + 3 * TABLE_ELEMENT_BYTES;
         instance
     }
 
-    fn whole(component_instances: usize, core_instances: usize) -> InstanceCost {
-        let mut whole = COMPONENT;
-        whole += COMPONENT_INSTANCE.times(component_instances);
-        whole += instance().times(core_instances);
-        whole
+    fn total(component_instances: usize, core_instances: usize) -> InstanceCost {
+        let mut total = COMPONENT;
+        total += COMPONENT_INSTANCE.times(component_instances);
+        total += instance().times(core_instances);
+        total
     }
 
     #[test]
     fn a_module_counts_as_often_as_it_is_instantiated() {
         let none = format!("(component {MODULE})");
-        assert_eq!(footprint(&none), whole(1, 0));
+        assert_eq!(instance_cost(&none), total(1, 0));
         let two = format!(
             "(component {MODULE} (core instance (instantiate $m)) (core instance (instantiate $m)))"
         );
-        assert_eq!(footprint(&two), whole(1, 2));
+        assert_eq!(instance_cost(&two), total(1, 2));
         let inner = format!(
             "(component {MODULE}
                 (component $c
@@ -506,7 +512,7 @@ mod tests {
                 (instance (instantiate $c))
                 (instance (instantiate $c)))"
         );
-        assert_eq!(footprint(&inner), whole(3, 4));
+        assert_eq!(instance_cost(&inner), total(3, 4));
     }
 
     #[test]
@@ -516,12 +522,12 @@ mod tests {
                 (component $c (import \"m\" (core module $given)) (core instance (instantiate $given)))
                 (instance (instantiate $c (with \"m\" (core module $m)))))"
         );
-        let mut expected = whole(2, 0);
+        let mut expected = total(2, 0);
         expected += InstanceCost {
-            begins_bytes: 0,
+            initial_bytes: 0,
             ..instance().times(CORE_INSTANCES)
         };
-        assert_eq!(footprint(&component), expected);
+        assert_eq!(instance_cost(&component), expected);
     }
 
     #[test]
@@ -531,9 +537,9 @@ mod tests {
             let instances = format!("(instance (instantiate $c{}))", depth - 1).repeat(8);
             component = format!("(component $c{depth} {component} {instances})");
         }
-        assert_eq!(footprint(&component).total_bytes(), usize::MAX);
+        assert_eq!(instance_cost(&component).total_bytes(), usize::MAX);
         assert!(InstanceCost::of(b"no component").is_err());
         let pages = r#"(component (core module $m (memory i64 0xffffffffffff)) (core instance (instantiate $m)))"#;
-        assert_eq!(footprint(pages).begins_bytes, usize::MAX - 0xffff);
+        assert_eq!(instance_cost(pages).initial_bytes, usize::MAX - 0xffff);
     }
 }

@@ -1,5 +1,4 @@
-//! The folder's handle, and what is opened beneath it: never anything outside, and on no thread that others need anything
-//! of a file system that may not answer.
+//! Handle of a folder. Opens files beneath it only, and uses separate threads for file systems that may not answer.
 
 use super::thread_pool::{ThreadPool, ThreadPools};
 use super::version::FileVersion;
@@ -9,34 +8,33 @@ use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
 
-pub(super) use platform::Root;
+pub(super) use platform::BeneathDir;
 
-/// How a file's file system may be asked.
+/// Properties of a file's file system.
 #[derive(Debug, Clone)]
 pub(super) struct FileSystem {
-    /// The threads on which it is asked; `None` where any thread may ask it, since it has a disk of this machine to wait for
-    /// at most.
+    /// Threads for its calls. `None` if any thread may call it, because it waits for a local disk at most.
     pub(super) threads: Option<ThreadPool>,
-    /// Whether a file's version tells each change of it.
+    /// Whether every change of a file changes its version.
     pub(super) tells_changes: bool,
 }
 
-/// What may not be opened here.
+/// The error of an open that may only wait for a local disk.
 #[derive(Debug)]
-pub(super) enum NotHere {
-    /// The path leads to another file system, which these threads ask.
+pub(super) enum LocalOpenError {
+    /// The path leads to another file system, with these threads.
     Elsewhere(ThreadPool),
     /// The system's error.
     Failed(io::Error),
 }
 
-impl From<io::Error> for NotHere {
+impl From<io::Error> for LocalOpenError {
     fn from(error: io::Error) -> Self {
-        NotHere::Failed(error)
+        LocalOpenError::Failed(error)
     }
 }
 
-/// Whether the folder is the one at that path. It waits for whatever that lies on.
+/// Returns whether the path leads to this folder. Blocks on any file system.
 fn is_at(dir: &Dir, path: &Path) -> io::Result<bool> {
     let there = std::fs::metadata(path)?;
     if !there.is_dir() {
@@ -49,7 +47,7 @@ fn is_at(dir: &Dir, path: &Path) -> io::Result<bool> {
         let own = dir.dir_metadata()?;
         Ok((own.dev(), own.ino()) == (there.dev(), there.ino()))
     }
-    // No other system tells at once, and a folder that is open cannot be taken away there.
+    // Other systems do not report the identity of a folder at once. There an open folder cannot be replaced.
     #[cfg(not(unix))]
     {
         let _ = dir;
@@ -57,18 +55,18 @@ fn is_at(dir: &Dir, path: &Path) -> io::Result<bool> {
     }
 }
 
-/// Opens the folder, and tells whoever may not read it: a handle is had without that right.
+/// Opens the folder. Lists it once, because a handle can be opened without the permission to read.
 fn open_readable(path: &Path) -> io::Result<Dir> {
     let dir = Dir::open_ambient_dir(path, ambient_authority())?;
     drop(dir.entries()?);
     Ok(dir)
 }
 
-/// Opens a file beneath the folder for reading, waiting for whatever file system it lies on.
-fn open_anywhere(dir: &Dir, path: &Path) -> io::Result<File> {
+/// Opens a file beneath the folder for reading. Blocks on any file system.
+fn open_in(dir: &Dir, path: &Path) -> io::Result<File> {
     let mut options = OpenOptions::new();
     options.read(true);
-    // Opening a named pipe would else wait for a writer, for ever.
+    // Without it, opening a named pipe would wait for a writer.
     #[cfg(unix)]
     {
         use cap_std::fs::OpenOptionsExt;
@@ -77,14 +75,14 @@ fn open_anywhere(dir: &Dir, path: &Path) -> io::Result<File> {
     Ok(dir.open_with(path, &options)?.into_std())
 }
 
-fn has_file_anywhere(dir: &Dir, path: &Path) -> bool {
+fn has_file(dir: &Dir, path: &Path) -> bool {
     dir.metadata(path).is_ok_and(|found| found.is_file())
 }
 
 #[cfg(target_os = "linux")]
 mod platform {
     use super::*;
-    use crate::store::mounts::{Kind, Mount, Mounts};
+    use crate::store::mounts::{FileSystemKind, Mount, Mounts};
     use rustix::fs::{FileType, Mode, OFlags, ResolveFlags, fstat, fstatfs, openat2, readlinkat};
     use rustix::io::Errno;
     use std::ffi::OsString;
@@ -92,29 +90,29 @@ mod platform {
     use std::os::unix::ffi::OsStringExt;
     use std::path::Component;
 
-    /// A folder, open.
+    /// An open folder.
     #[derive(Debug)]
-    pub(in crate::store) struct Root {
+    pub(in crate::store) struct BeneathDir {
         dir: Dir,
-        /// Its real path when it was opened.
+        /// Real path of the folder when it was opened.
         path: PathBuf,
         mounts: Mounts,
         pools: ThreadPools,
-        /// The file system that the folder itself lies on.
+        /// File system of the folder itself.
         own: FileSystem,
     }
 
-    /// Symbolic links on the way to one file, as in the kernel.
+    /// Maximum number of symbolic links on a path, as in the kernel.
     const LINKS: usize = 40;
 
-    /// Stands for the file system of which nothing is known.
+    /// Device number of an unknown file system.
     const UNKNOWN_DEVICE: u64 = u64::MAX - 1;
 
-    impl Root {
-        /// Opens a folder. It waits for whatever the folder lies on.
+    impl BeneathDir {
+        /// Opens a folder. Blocks on any file system.
         ///
         /// # Errors
-        /// When there is no such folder, or it cannot be read.
+        /// The folder does not exist or cannot be read.
         pub(in crate::store) fn open(path: &Path, pools: &ThreadPools) -> io::Result<Self> {
             let dir = open_readable(path)?;
             let path = path.canonicalize()?;
@@ -122,16 +120,16 @@ mod platform {
             let own = mounts.of_file(&dir).or_else(|| mounts.of_path(&path));
             let own = match own {
                 Some(mount) => file_system(pools, Some(&mount)),
-                // Without `/proc` the file system itself is asked, this once.
+                // Without `/proc`, only the file system itself can tell its type.
                 None => match kind_by_number(&dir) {
-                    kind @ Kind { is_local: true, .. } => FileSystem {
+                    kind @ FileSystemKind { is_local: true, .. } => FileSystem {
                         threads: None,
                         tells_changes: kind.tells_changes,
                     },
                     _ => file_system(pools, None),
                 },
             };
-            Ok(Root {
+            Ok(BeneathDir {
                 dir,
                 path,
                 mounts,
@@ -140,102 +138,104 @@ mod platform {
             })
         }
 
-        /// The threads on which everything has to be asked, where the folder's own file system may not answer.
+        /// Threads for all calls, if the folder's own file system may not answer.
         pub(in crate::store) fn threads(&self) -> Option<&ThreadPool> {
             self.own.threads.as_ref()
         }
 
-        /// The folder's real path when it was opened.
+        /// Real path of the folder when it was opened.
         pub(in crate::store) fn path(&self) -> &Path {
             &self.path
         }
 
-        /// Whether it is the folder at that path. It waits for whatever that lies on.
+        /// Returns whether the path leads to this folder. Blocks on any file system.
         ///
         /// # Errors
-        /// When there is no folder there.
+        /// There is no folder at the path.
         pub(in crate::store) fn is_at(&self, path: &Path) -> io::Result<bool> {
             is_at(&self.dir, path)
         }
 
-        /// What lies at a path beneath the root, where the kernel knows without asking any disk.
-        pub(in crate::store) fn look(&self, path: &Path) -> Option<FileVersion> {
+        /// Returns the version of a file or folder, if the kernel has it in memory.
+        pub(in crate::store) fn try_version(&self, path: &Path) -> Option<FileVersion> {
             let is_root = path.as_os_str().is_empty();
             let path = if is_root { Path::new(".") } else { path };
-            let (found, _) = self.open_beneath(path, OFlags::PATH, Waits::Never).ok()?;
+            let (found, _) = self
+                .open_beneath(path, OFlags::PATH, WaitMode::Never)
+                .ok()?;
             fstat(found).ok().as_ref().map(FileVersion::from)
         }
 
-        /// Opens a file for reading, where the kernel knows it without asking any disk.
+        /// Opens a file for reading, if the kernel has it in memory.
         ///
         /// # Errors
-        /// As the system's; some of them say only that it would have to wait.
-        pub(in crate::store) fn file_now(&self, path: &Path) -> io::Result<(File, FileSystem)> {
-            self.file_beneath(path, Waits::Never)
-        }
-
-        /// Whether there is a regular file, where the kernel knows without asking any disk.
-        ///
-        /// # Errors
-        /// As [`Root::file_now`].
-        pub(in crate::store) fn has_file_now(&self, path: &Path) -> io::Result<bool> {
-            self.has_file_beneath(path, Waits::Never)
-        }
-
-        /// Opens a file for reading, waiting for a disk of this machine at most.
-        ///
-        /// # Errors
-        /// [`NotHere`].
-        pub(in crate::store) fn file_here(
+        /// Errors of `openat2`. Some say only that the call would block.
+        pub(in crate::store) fn try_open_file(
             &self,
             path: &Path,
-        ) -> Result<(File, FileSystem), NotHere> {
-            let opened = self.file_beneath(path, Waits::ForDisk);
+        ) -> io::Result<(File, FileSystem)> {
+            self.file_beneath(path, WaitMode::Never)
+        }
+
+        /// Returns whether there is a regular file, if the kernel knows it without a disk.
+        ///
+        /// # Errors
+        /// As [`BeneathDir::try_open_file`].
+        pub(in crate::store) fn try_has_file(&self, path: &Path) -> io::Result<bool> {
+            self.has_file_beneath(path, WaitMode::Never)
+        }
+
+        /// Opens a file for reading. Waits for a local disk at most.
+        ///
+        /// # Errors
+        /// [`LocalOpenError`].
+        pub(in crate::store) fn open_local_file(
+            &self,
+            path: &Path,
+        ) -> Result<(File, FileSystem), LocalOpenError> {
+            let opened = self.file_beneath(path, WaitMode::ForDisk);
             opened.or_else(|error| {
-                if is_not_known(&error) {
-                    return Ok(self.file_anywhere(path)?);
+                if is_unknown_syscall(&error) {
+                    return Ok(self.open_file(path)?);
                 }
-                Err(self.not_here(path, error))
+                Err(self.local_open_error(path, error))
             })
         }
 
-        /// Whether there is a regular file, waiting for a disk of this machine at most.
+        /// Returns whether there is a regular file. Waits for a local disk at most.
         ///
         /// # Errors
-        /// [`NotHere::Elsewhere`].
-        pub(in crate::store) fn has_file_here(&self, path: &Path) -> Result<bool, NotHere> {
-            match self.has_file_beneath(path, Waits::ForDisk) {
+        /// [`LocalOpenError::Elsewhere`].
+        pub(in crate::store) fn has_local_file(&self, path: &Path) -> Result<bool, LocalOpenError> {
+            match self.has_file_beneath(path, WaitMode::ForDisk) {
                 Ok(has_file) => Ok(has_file),
-                Err(error) if is_not_known(&error) => Ok(has_file_anywhere(&self.dir, path)),
-                Err(error) => match self.not_here(path, error) {
-                    elsewhere @ NotHere::Elsewhere(_) => Err(elsewhere),
-                    NotHere::Failed(_) => Ok(false),
+                Err(error) if is_unknown_syscall(&error) => Ok(has_file(&self.dir, path)),
+                Err(error) => match self.local_open_error(path, error) {
+                    elsewhere @ LocalOpenError::Elsewhere(_) => Err(elsewhere),
+                    LocalOpenError::Failed(_) => Ok(false),
                 },
             }
         }
 
-        /// Opens a file for reading, waiting for whatever it lies on.
+        /// Opens a file for reading. Blocks on any file system.
         ///
         /// # Errors
-        /// As the system's.
-        pub(in crate::store) fn file_anywhere(
-            &self,
-            path: &Path,
-        ) -> io::Result<(File, FileSystem)> {
-            let file = open_anywhere(&self.dir, path)?;
+        /// The system's.
+        pub(in crate::store) fn open_file(&self, path: &Path) -> io::Result<(File, FileSystem)> {
+            let file = open_in(&self.dir, path)?;
             let file_system = file_system(&self.pools, self.mounts.of_file(&file).as_ref());
             Ok((file, file_system))
         }
 
-        /// Whether there is a regular file, waiting for whatever it lies on.
-        pub(in crate::store) fn has_file_anywhere(&self, path: &Path) -> bool {
-            has_file_anywhere(&self.dir, path)
+        /// Returns whether there is a regular file. Blocks on any file system.
+        pub(in crate::store) fn has_file(&self, path: &Path) -> bool {
+            has_file(&self.dir, path)
         }
 
-        fn file_beneath(&self, path: &Path, waits: Waits) -> io::Result<(File, FileSystem)> {
-            // Opening a named pipe would else wait for a writer, for ever.
+        fn file_beneath(&self, path: &Path, wait: WaitMode) -> io::Result<(File, FileSystem)> {
+            // Without `NONBLOCK`, opening a named pipe would wait for a writer.
             let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY;
-            let (file, is_elsewhere) = self.open_beneath(path, flags, waits)?;
+            let (file, is_elsewhere) = self.open_beneath(path, flags, wait)?;
             let file_system = if is_elsewhere {
                 file_system(&self.pools, self.mounts.of_file(&file).as_ref())
             } else {
@@ -244,8 +244,8 @@ mod platform {
             Ok((file.into(), file_system))
         }
 
-        fn has_file_beneath(&self, path: &Path, waits: Waits) -> io::Result<bool> {
-            match self.open_beneath(path, OFlags::PATH, waits) {
+        fn has_file_beneath(&self, path: &Path, wait: WaitMode) -> io::Result<bool> {
+            match self.open_beneath(path, OFlags::PATH, wait) {
                 Ok((found, _)) => {
                     let mode = fstat(found)?.st_mode;
                     Ok(FileType::from_raw_mode(mode) == FileType::RegularFile)
@@ -255,49 +255,49 @@ mod platform {
             }
         }
 
-        /// Opens a path, unless that could ask a file system that may not answer: `EXDEV` then. Says whether it lies on
-        /// another file system than the folder.
+        /// Opens a path without calling a file system that may not answer; `EXDEV` if that is impossible. Returns
+        /// whether the path is on another file system than the folder.
         fn open_beneath(
             &self,
             path: &Path,
             flags: OFlags,
-            waits: Waits,
+            wait: WaitMode,
         ) -> Result<(OwnedFd, bool), Errno> {
             if self.own.threads.is_some() {
                 return Err(Errno::XDEV);
             }
             let flags = flags | OFlags::CLOEXEC;
-            let beneath = ResolveFlags::BENEATH | ResolveFlags::NO_MAGICLINKS | waits.flags();
+            let beneath = ResolveFlags::BENEATH | ResolveFlags::NO_MAGICLINKS | wait.flags();
             let open = |resolve| openat2(&self.dir, path, flags, Mode::empty(), resolve);
-            match waits.again(|| open(beneath | ResolveFlags::NO_XDEV)) {
+            match wait.retry(|| open(beneath | ResolveFlags::NO_XDEV)) {
                 Ok(found) => Ok((found, false)),
                 Err(Errno::XDEV) if self.mounts.are_local() => {
-                    waits.again(|| open(beneath)).map(|found| (found, true))
+                    wait.retry(|| open(beneath)).map(|found| (found, true))
                 }
                 Err(error) => Err(error),
             }
         }
 
-        fn not_here(&self, path: &Path, error: io::Error) -> NotHere {
+        fn local_open_error(&self, path: &Path, error: io::Error) -> LocalOpenError {
             if Errno::from_io_error(&error) != Some(Errno::XDEV) {
-                return NotHere::Failed(error);
+                return LocalOpenError::Failed(error);
             }
             match self.device_on_the_way(path) {
-                Ok(device) => NotHere::Elsewhere(self.pools.of(device)),
-                Err(Errno::XDEV) => NotHere::Failed(io::Error::new(
+                Ok(device) => LocalOpenError::Elsewhere(self.pools.of(device)),
+                Err(Errno::XDEV) => LocalOpenError::Failed(io::Error::new(
                     io::ErrorKind::PermissionDenied,
-                    "a link on the way leads out of the folder",
+                    "a symbolic link on the path leads out of the folder",
                 )),
-                Err(errno) => NotHere::Failed(errno.into()),
+                Err(errno) => LocalOpenError::Failed(errno.into()),
             }
         }
 
-        /// The device of the file system that a path leads to, found without asking it: segment by segment up to where it is
-        /// mounted, and from there by the path's text.
+        /// Returns the device of the file system that a path leads to, without calling it. Resolves the path up to the
+        /// mount point, and looks up the rest by its text.
         ///
         /// # Errors
-        /// [`Errno::XDEV`] where the path leads out of the folder, [`Errno::AGAIN`] where it leads to no other file system
-        /// any more.
+        /// [`Errno::XDEV`] if the path leaves the folder, and [`Errno::AGAIN`] if it no longer leads to another file
+        /// system.
         fn device_on_the_way(&self, path: &Path) -> Result<u64, Errno> {
             let mut ahead: Vec<OsString> = segments(path);
             let mut here = PathBuf::new();
@@ -342,26 +342,26 @@ mod platform {
         }
     }
 
-    /// Whether opening may wait for a disk.
+    /// Whether an open may wait for a disk.
     #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-    enum Waits {
+    enum WaitMode {
         Never,
         ForDisk,
     }
 
-    impl Waits {
+    impl WaitMode {
         fn flags(self) -> ResolveFlags {
             match self {
-                Waits::Never => ResolveFlags::CACHED,
-                Waits::ForDisk => ResolveFlags::empty(),
+                WaitMode::Never => ResolveFlags::CACHED,
+                WaitMode::ForDisk => ResolveFlags::empty(),
             }
         }
 
-        /// Somebody renamed a folder on the way, so the kernel asks to begin again; some times, as it says in openat2(2).
-        fn again<T>(self, open: impl Fn() -> Result<T, Errno>) -> Result<T, Errno> {
+        /// Repeats the open if the kernel asks for it, because a folder on the path was renamed (openat2(2)).
+        fn retry<T>(self, open: impl Fn() -> Result<T, Errno>) -> Result<T, Errno> {
             const TIMES: usize = 32;
             let is_again = |result: &Result<T, Errno>| {
-                self == Waits::ForDisk && matches!(result, Err(Errno::AGAIN | Errno::INTR))
+                self == WaitMode::ForDisk && matches!(result, Err(Errno::AGAIN | Errno::INTR))
             };
             let mut result = open();
             for _ in 1..TIMES {
@@ -375,7 +375,7 @@ mod platform {
     }
 
     fn file_system(pools: &ThreadPools, mount: Option<&Mount>) -> FileSystem {
-        let (device, kind) = mount.map_or((UNKNOWN_DEVICE, Kind::UNKNOWN), |mount| {
+        let (device, kind) = mount.map_or((UNKNOWN_DEVICE, FileSystemKind::UNKNOWN), |mount| {
             (mount.device, mount.kind)
         });
         FileSystem {
@@ -384,9 +384,9 @@ mod platform {
         }
     }
 
-    /// The kind of the most usual file systems, by what `statfs` tells of them.
-    fn kind_by_number(dir: &impl AsFd) -> Kind {
-        /// ext2 to ext4, XFS, Btrfs, tmpfs, overlay, ZFS: numbers of `linux/magic.h` and ZFS's own.
+    /// Returns the kind of a common file system, by the magic number of `statfs`.
+    fn kind_by_number(dir: &impl AsFd) -> FileSystemKind {
+        /// ext2 to ext4, XFS, Btrfs, tmpfs, overlay, ZFS: from `linux/magic.h` and ZFS's sources.
         const LOCAL: [u64; 6] = [
             0xef53,
             0x5846_5342,
@@ -400,14 +400,15 @@ mod platform {
             clippy::cast_sign_loss,
             reason = "the type differs by architecture"
         )]
-        let is_local = fstatfs(dir).is_ok_and(|told| LOCAL.contains(&(told.f_type as u64)));
-        Kind {
+        let is_local =
+            fstatfs(dir).is_ok_and(|mountinfo| LOCAL.contains(&(mountinfo.f_type as u64)));
+        FileSystemKind {
             is_local,
             tells_changes: is_local,
         }
     }
 
-    /// Segments of a path, the last one first.
+    /// Returns the segments of a path, last one first.
     fn segments(path: &Path) -> Vec<OsString> {
         let segments = path
             .components()
@@ -420,8 +421,8 @@ mod platform {
         segments.collect()
     }
 
-    /// Whether the system does not know the call: it is older than Linux 5.6, or a sandbox keeps it away.
-    fn is_not_known(error: &io::Error) -> bool {
+    /// Returns whether the system call is missing: before Linux 5.6, or denied by a sandbox.
+    fn is_unknown_syscall(error: &io::Error) -> bool {
         matches!(
             Errno::from_io_error(error),
             Some(Errno::NOSYS | Errno::PERM)
@@ -429,13 +430,13 @@ mod platform {
     }
 }
 
-/// No other system tells what it knows without waiting, nor what file systems there are on the way.
+/// Other systems report neither cached files nor mounts without blocking.
 #[cfg(not(target_os = "linux"))]
 mod platform {
     use super::*;
 
     #[derive(Debug)]
-    pub(in crate::store) struct Root {
+    pub(in crate::store) struct BeneathDir {
         dir: Dir,
         path: PathBuf,
     }
@@ -445,9 +446,9 @@ mod platform {
         tells_changes: true,
     };
 
-    impl Root {
+    impl BeneathDir {
         pub(in crate::store) fn open(path: &Path, _pools: &ThreadPools) -> io::Result<Self> {
-            Ok(Root {
+            Ok(BeneathDir {
                 dir: open_readable(path)?,
                 path: path.canonicalize()?,
             })
@@ -465,38 +466,38 @@ mod platform {
             is_at(&self.dir, path)
         }
 
-        pub(in crate::store) fn look(&self, _path: &Path) -> Option<FileVersion> {
+        pub(in crate::store) fn try_version(&self, _path: &Path) -> Option<FileVersion> {
             None
         }
 
-        pub(in crate::store) fn file_now(&self, _path: &Path) -> io::Result<(File, FileSystem)> {
-            Err(io::ErrorKind::WouldBlock.into())
-        }
-
-        pub(in crate::store) fn has_file_now(&self, _path: &Path) -> io::Result<bool> {
-            Err(io::ErrorKind::WouldBlock.into())
-        }
-
-        pub(in crate::store) fn file_here(
+        pub(in crate::store) fn try_open_file(
             &self,
-            path: &Path,
-        ) -> Result<(File, FileSystem), NotHere> {
-            Ok(self.file_anywhere(path)?)
-        }
-
-        pub(in crate::store) fn has_file_here(&self, path: &Path) -> Result<bool, NotHere> {
-            Ok(self.has_file_anywhere(path))
-        }
-
-        pub(in crate::store) fn file_anywhere(
-            &self,
-            path: &Path,
+            _path: &Path,
         ) -> io::Result<(File, FileSystem)> {
-            Ok((open_anywhere(&self.dir, path)?, ANY))
+            Err(io::ErrorKind::WouldBlock.into())
         }
 
-        pub(in crate::store) fn has_file_anywhere(&self, path: &Path) -> bool {
-            has_file_anywhere(&self.dir, path)
+        pub(in crate::store) fn try_has_file(&self, _path: &Path) -> io::Result<bool> {
+            Err(io::ErrorKind::WouldBlock.into())
+        }
+
+        pub(in crate::store) fn open_local_file(
+            &self,
+            path: &Path,
+        ) -> Result<(File, FileSystem), LocalOpenError> {
+            Ok(self.open_file(path)?)
+        }
+
+        pub(in crate::store) fn has_local_file(&self, path: &Path) -> Result<bool, LocalOpenError> {
+            Ok(self.has_file(path))
+        }
+
+        pub(in crate::store) fn open_file(&self, path: &Path) -> io::Result<(File, FileSystem)> {
+            Ok((open_in(&self.dir, path)?, ANY))
+        }
+
+        pub(in crate::store) fn has_file(&self, path: &Path) -> bool {
+            has_file(&self.dir, path)
         }
     }
 }

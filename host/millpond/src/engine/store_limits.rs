@@ -1,5 +1,4 @@
-//! Stores whose instance cannot pass what its request may take, whatever component it is of: memory, handles, what the
-//! host copies out of it, CPU time.
+//! wasmtime stores with every limit of a request set: memory, handles, lifted bytes, CPU time.
 
 use crate::engine::pool::TICK;
 use crate::engine::resource_limiter::InstanceLimiter;
@@ -9,38 +8,38 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use wasmtime::component::{ResourceTable, ResourceTableError};
 use wasmtime::{Engine, Store, UpdateDeadline};
 
-/// The state of such a store.
-pub(crate) trait Limited: 'static {
-    fn meter(&self) -> &InstanceLimiter;
+/// State of a store with limits.
+pub(crate) trait LimitedStore: 'static {
+    fn limiter(&self) -> &InstanceLimiter;
 
-    fn meter_mut(&mut self) -> &mut InstanceLimiter;
+    fn limiter_mut(&mut self) -> &mut InstanceLimiter;
 
     fn cpu(&self) -> &CpuBudget;
 }
 
-/// A store with every limit set.
-pub(crate) fn store<T: Limited>(engine: &Engine, limits: &Limits, state: T) -> Store<T> {
+/// Returns a store with every limit set.
+pub(crate) fn store<T: LimitedStore>(engine: &Engine, limits: &Limits, state: T) -> Store<T> {
     let mut store = Store::new(engine, state);
-    store.limiter(|state| state.meter_mut());
+    store.limiter(|state| state.limiter_mut());
     store.set_hostcall_fuel(limits.lifted_bytes);
-    // An instance's own handles beside those of the table: one of each for every entry is plenty.
+    // Limit of an instance's own handles, beyond those of the table. One of each for every entry is plenty.
     store.set_max_component_handles(2 * limits.handles);
     store.set_epoch_deadline(1);
-    store.epoch_deadline_callback(|store| match store.data().cpu().spend_tick() {
+    store.epoch_deadline_callback(|store| match store.data().cpu().consume_tick() {
         true => Ok(UpdateDeadline::Yield(1)),
         false => Err(Limit::Cpu.into()),
     });
     store
 }
 
-/// A table for the handles of such a store.
+/// Returns a resource table with the limit of handles.
 pub(crate) fn table(limits: &Limits) -> ResourceTable {
     let mut table = ResourceTable::new();
     table.set_max_capacity(limits.handles);
     table
 }
 
-/// CPU time that an instance has left, counted in the engine's ticks.
+/// CPU time of an instance, counted in the engine's ticks.
 pub(crate) struct CpuBudget {
     ticks_left: AtomicU32,
     ticks: u32,
@@ -59,13 +58,13 @@ impl CpuBudget {
         }
     }
 
-    /// Gives all of it again: what is asked of the instance next is another piece of work.
-    pub(crate) fn renew(&self) {
+    /// Restores the whole CPU time, for the next chunk of work.
+    pub(crate) fn reset(&self) {
         self.ticks_left.store(self.ticks, Ordering::Relaxed);
     }
 
-    /// Takes one tick off, and says whether any is left.
-    fn spend_tick(&self) -> bool {
+    /// Consumes one tick, and returns whether any is left.
+    fn consume_tick(&self) -> bool {
         let spent = |ticks: u32| Some(ticks.saturating_sub(1));
         let before = self
             .ticks_left
@@ -74,8 +73,8 @@ impl CpuBudget {
     }
 }
 
-/// Which limit, if any, a trap was the end of.
-pub(crate) fn limit_of(error: &wasmtime::Error, meter: &InstanceLimiter) -> Option<Limit> {
+/// Returns the limit that caused a trap, if one did.
+pub(crate) fn limit_of(error: &wasmtime::Error, limiter: &InstanceLimiter) -> Option<Limit> {
     if let Some(limit) = error.downcast_ref::<Limit>() {
         return Some(*limit);
     }
@@ -87,8 +86,7 @@ pub(crate) fn limit_of(error: &wasmtime::Error, meter: &InstanceLimiter) -> Opti
         Some(wasmtime::Trap::Interrupt) => return Some(Limit::Cpu),
         _ => {}
     }
-    // wasmtime keeps these kinds of error to itself; the tests of the hostile guests tell when it words
-    // them anew.
+    // wasmtime has no public types for these errors. Tests of hostile guests fail if their texts change.
     let said = error.root_cause().to_string();
     if said.contains("fuel allocated for hostcalls") {
         Some(Limit::Memory(Kind::Lifted))
@@ -97,7 +95,7 @@ pub(crate) fn limit_of(error: &wasmtime::Error, meter: &InstanceLimiter) -> Opti
     } else if said.contains("resource limit exceeded") {
         Some(Limit::Instances)
     } else {
-        meter.met()
+        limiter.limit_hit()
     }
 }
 
@@ -108,9 +106,9 @@ mod tests {
     #[test]
     fn cpu_time_is_spent_tick_by_tick_and_can_be_had_again() {
         let cpu = CpuBudget::of_ticks(3);
-        let spent = || [(); 4].map(|()| cpu.spend_tick());
+        let spent = || [(); 4].map(|()| cpu.consume_tick());
         assert_eq!(spent(), [true, true, false, false]);
-        cpu.renew();
+        cpu.reset();
         assert_eq!(spent(), [true, true, false, false]);
     }
 }

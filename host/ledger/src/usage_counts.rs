@@ -1,52 +1,52 @@
-//! Counts of what is in use now, by the charges that there are for it.
+//! Counts of the things in use, derived from their charges.
 
 use crate::kind::Kind;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use tokio::sync::Notify;
 
-/// Counts of the things that requests use now.
+/// Numbers of requests, wasmtime stores, response bodies and open files in use.
 #[derive(Debug, Default)]
-pub struct InUse {
+pub struct UsageCounts {
     requests: AtomicUsize,
     stores: AtomicUsize,
     bodies: AtomicUsize,
     files: AtomicUsize,
-    given_back: Notify,
+    released: Notify,
 }
 
-impl InUse {
-    /// Requests that hold something, be it after their end.
+impl UsageCounts {
+    /// Number of requests that hold memory, including ended ones.
     #[must_use]
     pub fn requests(&self) -> usize {
         self.requests.load(Ordering::Acquire)
     }
 
-    /// Stores alive now, each with the instance of one request.
+    /// Number of wasmtime stores, each with the instance of one request.
     #[must_use]
     pub fn stores(&self) -> usize {
         self.stores.load(Ordering::Acquire)
     }
 
-    /// Response bodies alive now.
+    /// Number of response bodies.
     #[must_use]
     pub fn bodies(&self) -> usize {
         self.bodies.load(Ordering::Acquire)
     }
 
-    /// Files open now for requests.
+    /// Number of files open for requests.
     #[must_use]
     pub fn files(&self) -> usize {
         self.files.load(Ordering::Acquire)
     }
 
-    /// Waits until no request holds anything.
+    /// Waits until no request holds any memory.
     pub async fn idle(&self) {
         loop {
-            let given_back = self.given_back.notified();
+            let released = self.released.notified();
             if self.requests() + self.stores() + self.bodies() + self.files() == 0 {
                 return;
             }
-            given_back.await;
+            released.await;
         }
     }
 
@@ -55,10 +55,10 @@ impl InUse {
     }
 
     pub(crate) fn uncount_request(&self) {
-        self.give_back(&self.requests);
+        self.release(&self.requests);
     }
 
-    /// Counts a charge of a kind of which there is one for each thing in use.
+    /// Counts a charge, if its kind has exactly one charge for each thing in use.
     pub(crate) fn count(&self, kind: Kind) {
         if let Some(count) = self.count_of(kind) {
             count.fetch_add(1, Ordering::AcqRel);
@@ -67,14 +67,14 @@ impl InUse {
 
     pub(crate) fn uncount(&self, kind: Kind) {
         if let Some(count) = self.count_of(kind) {
-            self.give_back(count);
+            self.release(count);
         }
     }
 
-    /// Counts one less. The last one wakes those who wait for there to be none.
-    fn give_back(&self, count: &AtomicUsize) {
+    /// Decrements a count. The last decrement wakes the tasks that wait for zero.
+    fn release(&self, count: &AtomicUsize) {
         if count.fetch_sub(1, Ordering::AcqRel) == 1 {
-            self.given_back.notify_waiters();
+            self.released.notify_waiters();
         }
     }
 

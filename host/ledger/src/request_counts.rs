@@ -14,23 +14,23 @@ const CODES: [&str; 5] = ["none", "2xx", "3xx", "4xx", "5xx"];
 
 /// One counter for each combination. Counting a request adds to one atomic number and takes no lock.
 #[derive(Debug, Default)]
-pub(crate) struct Counts([[[AtomicU64; CODES.len()]; METHODS.len()]; Outcome::ALL.len()]);
+pub(crate) struct RequestCounts([[[AtomicU64; CODES.len()]; METHODS.len()]; Outcome::ALL.len()]);
 
-/// Number of ended requests with one outcome, method and status class.
+/// Number of ended requests with one outcome, method and class of status code.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct RequestCount {
-    /// How the requests ended.
+    /// Outcome of the requests.
     pub outcome: Outcome,
-    /// Their method, or `other`.
+    /// Method of the requests, or `other`.
     pub method: &'static str,
-    /// The class of their status code as in `2xx`, or `none` if there was no response.
+    /// Class of the status code, as in `2xx`. `none` if there was no response.
     pub code: &'static str,
-    /// How many there were.
+    /// Number of requests.
     pub count: u64,
 }
 
-impl Counts {
+impl RequestCounts {
     pub(crate) fn add(&self, outcome: Outcome, method: &Method, status: Option<StatusCode>) {
         let method = METHODS.iter().position(|name| *name == method.as_str());
         let method = method.unwrap_or(METHODS.len() - 1);
@@ -38,7 +38,7 @@ impl Counts {
         self.0[outcome as usize][method][code].fetch_add(1, Ordering::AcqRel);
     }
 
-    /// All counts, those of zero too.
+    /// All counts, including zeros.
     pub(crate) fn all(&self) -> impl Iterator<Item = RequestCount> + '_ {
         Outcome::ALL.into_iter().flat_map(move |outcome| {
             let of_outcome = METHODS.iter().zip(&self.0[outcome as usize]);
@@ -76,7 +76,7 @@ mod tests {
 
     #[test]
     fn requests_are_counted_by_outcome_method_and_class() {
-        let counts = Counts::default();
+        let counts = RequestCounts::default();
         for (method, status, of_method, of_code) in [
             ("GET", Some(206), "GET", "2xx"),
             ("HEAD", Some(304), "HEAD", "3xx"),

@@ -1,4 +1,4 @@
-//! Temporary files of a store that is added to, and the lock under which its records change.
+//! Temporary files of imports, and the lock of the store.
 
 use std::collections::HashSet;
 use std::fs::{self, File, OpenOptions};
@@ -7,80 +7,78 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use tempfile::NamedTempFile;
 
-/// Folder beneath the root where files lie until they are whole; its leading dot keeps it from being served.
+/// Folder of temporary files in the store. Hidden files are not served.
 const FOLDER: &str = ".incoming";
 
-/// File in that folder that is locked while records change.
+/// Lock file in that folder.
 const LOCK: &str = "lock";
 
-/// First characters of the name of each temporary file.
+/// Prefix of the names of temporary files.
 const PREFIX: &str = ".tmp";
 
-/// The temporary files of one store, as one process uses them.
+/// Temporary files of one store and one process.
 #[derive(Debug)]
-pub(super) struct Incoming {
+pub(super) struct TemporaryFiles {
     folder: PathBuf,
-    /// Temporary files that this process has made and not yet moved or removed.
+    /// Temporary files that this process has created, and not yet moved or removed.
     present: Mutex<HashSet<PathBuf>>,
 }
 
-/// The lock under which records of a store change, among all threads and processes that add to it. It is given back
-/// when this is dropped, and by the kernel when the process ends.
+/// Lock of a store's records, across threads and processes. Dropping it or the end of the process releases it.
 #[derive(Debug)]
 pub(super) struct StoreLock {
     _file: File,
 }
 
-/// A temporary file. It is removed when this is dropped, and locked until then, so that no other process takes it for
-/// one that was left behind.
+/// A temporary file. It is locked, so that no other process removes it. Dropping it removes it.
 #[derive(Debug)]
-pub(super) struct Temporary<'a> {
+pub(super) struct TemporaryFile<'a> {
     file: NamedTempFile,
-    _entry: Entry<'a>,
+    _present: PresentFile<'a>,
 }
 
-/// Keeps a path among those that are present.
+/// Entry of a temporary file in the set. Dropping it removes the entry.
 #[derive(Debug)]
-struct Entry<'a> {
-    incoming: &'a Incoming,
+struct PresentFile<'a> {
+    temporary_files: &'a TemporaryFiles,
     path: PathBuf,
 }
 
-/// The temporary files of an [`Importer`](super::Importer) are removed, and while this is held it makes no new ones and moves
-/// none to its place.
+/// Guard after the temporary files of an [`Importer`](super::Importer) were removed. While it is held, no import
+/// continues.
 #[derive(Debug)]
 #[must_use = "adding goes on as soon as this is dropped"]
-pub struct Abandoned<'a> {
+pub struct AbandonGuard<'a> {
     _present: MutexGuard<'a, HashSet<PathBuf>>,
 }
 
-impl Incoming {
-    /// Opens the folder, makes it where there is none, and removes files that an interrupted process left in it.
+impl TemporaryFiles {
+    /// Opens the folder, or creates it. Removes the temporary files of interrupted processes.
     pub(super) fn open(root: &Path) -> io::Result<Self> {
-        let incoming = Incoming {
+        let temporary_files = TemporaryFiles {
             folder: root.join(FOLDER),
             present: Mutex::default(),
         };
-        make_folder(&incoming.folder)?;
-        // Whoever makes a temporary file holds the lock until that file is locked, so none is taken for an old one.
-        let _lock = incoming.lock()?;
-        for (path, _) in left_behind(root)? {
-            // Another user's cannot be removed, and is no reason to add nothing; `check` tells it.
+        make_folder(&temporary_files.folder)?;
+        // The lock is held from the creation of a temporary file until that is locked, so no file in use is removed.
+        let _lock = temporary_files.lock()?;
+        for (path, _) in stale_files(root)? {
+            // Files of other users cannot be removed. `verify` reports them.
             let _ = fs::remove_file(path);
         }
-        Ok(incoming)
+        Ok(temporary_files)
     }
 
-    /// Waits until no other thread or process changes records.
+    /// Waits for the lock of the store.
     pub(super) fn lock(&self) -> io::Result<StoreLock> {
         let path = self.folder.join(LOCK);
         let mut options = OpenOptions::new();
         options.write(true).create(true);
-        // Whoever may open it can hold up all others, so only those may who could add.
+        // Opening the file allows to hold the lock, so only users who may import can open it.
         #[cfg(unix)]
         std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o660);
         let file = match options.open(&path) {
-            // It may be another's who is of the same group; local file systems lock for readers too.
+            // The file may belong to another user of the group. Local file systems allow readers to lock.
             Err(error) if error.kind() == io::ErrorKind::PermissionDenied => File::open(&path)?,
             opened => opened?,
         };
@@ -88,38 +86,38 @@ impl Incoming {
         Ok(StoreLock { _file: file })
     }
 
-    /// Makes a temporary file.
-    pub(super) fn create(&self, _lock: &StoreLock) -> io::Result<Temporary<'_>> {
+    /// Creates a temporary file.
+    pub(super) fn create(&self, _lock: &StoreLock) -> io::Result<TemporaryFile<'_>> {
         let mut present = self.present();
         let file = tempfile::Builder::new()
             .prefix(PREFIX)
             .tempfile_in(&self.folder)?;
         readable_by_the_server(file.as_file())?;
-        // Where locks keep others from reading, the file could not be read by its name; nothing is removed there either.
+        // On systems with mandatory locks, a locked file could not be read by its name. No files are removed there.
         #[cfg(unix)]
         file.as_file().lock()?;
         let path = file.path().to_owned();
         present.insert(path.clone());
         drop(present);
-        Ok(Temporary {
+        Ok(TemporaryFile {
             file,
-            _entry: Entry {
-                incoming: self,
+            _present: PresentFile {
+                temporary_files: self,
                 path,
             },
         })
     }
 
-    /// Moves whole files to their places, one after the other: all of them, or none where the process is interrupted.
+    /// Moves complete files to their places, in order. An interruption moves all of them or none.
     pub(super) fn place<const FILES: usize>(
         &self,
         _lock: &StoreLock,
-        files: [(Temporary<'_>, &Path); FILES],
+        files: [(TemporaryFile<'_>, &Path); FILES],
     ) -> io::Result<()> {
-        // Entries are dropped after the guard, for which they wait.
+        // The entries are dropped after the guard, because dropping them takes the same lock.
         let mut entries = Vec::with_capacity(FILES);
-        let files = files.map(|(Temporary { file, _entry }, path)| {
-            entries.push(_entry);
+        let files = files.map(|(TemporaryFile { file, _present }, path)| {
+            entries.push(_present);
             (file, path)
         });
         let _present = self.present();
@@ -130,22 +128,22 @@ impl Incoming {
     }
 
     /// Removes the temporary files of this process.
-    pub(super) fn abandon(&self) -> Abandoned<'_> {
+    pub(super) fn abandon(&self) -> AbandonGuard<'_> {
         let present = self.present();
         for path in present.iter() {
-            // The next process that adds removes what cannot be removed now.
+            // The next import removes the files that cannot be removed now.
             let _ = fs::remove_file(path);
         }
-        Abandoned { _present: present }
+        AbandonGuard { _present: present }
     }
 
     fn present(&self) -> MutexGuard<'_, HashSet<PathBuf>> {
-        // A set of paths is whole whoever panicked.
+        // The set is consistent after a panic.
         self.present.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Temporary<'_> {
+impl TemporaryFile<'_> {
     pub(super) fn path(&self) -> &Path {
         self.file.path()
     }
@@ -155,37 +153,36 @@ impl Temporary<'_> {
     }
 }
 
-impl Drop for Entry<'_> {
+impl Drop for PresentFile<'_> {
     fn drop(&mut self) {
-        self.incoming.present().remove(&self.path);
+        self.temporary_files.present().remove(&self.path);
     }
 }
 
-/// Temporary files of a store that no process writes any more, and their lengths in bytes. One that cannot be opened
-/// is passed over, because nobody can tell then whether it is in use. Without the store's lock, an empty one may be in
-/// use: it is locked as soon as it is made.
-pub(super) fn left_behind(root: &Path) -> io::Result<Vec<(PathBuf, u64)>> {
-    let mut left = Vec::new();
+/// Returns the temporary files that no process uses, with their lengths in bytes. A file that cannot be opened is
+/// skipped, because it may be in use. Without the lock of the store, an empty file may be in use.
+pub(super) fn stale_files(root: &Path) -> io::Result<Vec<(PathBuf, u64)>> {
+    let mut stale = Vec::new();
     let entries = match fs::read_dir(root.join(FOLDER)) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(left),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(stale),
         entries => entries?,
     };
     for entry in entries {
         let entry = entry?;
         let is_temporary = entry.file_name().to_string_lossy().starts_with(PREFIX);
-        // It may have been moved to its place since the folder was read.
+        // The file may have been moved meanwhile.
         let Ok(metadata) = entry.metadata() else {
             continue;
         };
         if is_temporary && metadata.is_file() && is_unused(&entry.path()) {
-            left.push((entry.path(), metadata.len()));
+            stale.push((entry.path(), metadata.len()));
         }
     }
-    left.sort_unstable();
-    Ok(left)
+    stale.sort_unstable();
+    Ok(stale)
 }
 
-/// Whether a temporary file is locked by nobody.
+/// Returns whether no process holds the lock of a temporary file.
 #[cfg(unix)]
 fn is_unused(path: &Path) -> bool {
     File::open(path).is_ok_and(|file| file.try_lock_shared().is_ok())
@@ -196,21 +193,20 @@ fn is_unused(_path: &Path) -> bool {
     false
 }
 
-/// Makes a folder, and those above it that are missing. Each can be read by whoever runs the server, as stored files
-/// can: a umask may allow a group more, and takes nothing from others.
+/// Creates a folder, and the missing ones above it. The server's user can read them, whatever the umask.
 pub(super) fn make_folder(path: &Path) -> io::Result<()> {
-    let made = match (fs::create_dir(path), path.parent()) {
+    let created = match (fs::create_dir(path), path.parent()) {
         (Err(_), _) if path.is_dir() => return Ok(()),
         (Err(error), Some(parent)) if error.kind() == io::ErrorKind::NotFound => {
             make_folder(parent)?;
             fs::create_dir(path)
         }
-        (made, _) => made,
+        (created, _) => created,
     };
-    match made {
-        // Another process has made it meanwhile.
+    match created {
+        // Another process created it meanwhile.
         Err(_) if path.is_dir() => return Ok(()),
-        made => made?,
+        created => created?,
     }
     #[cfg(unix)]
     {
@@ -221,7 +217,7 @@ pub(super) fn make_folder(path: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// Temporary files are the owner's alone as the system makes them; stored ones are for whoever runs the server.
+/// Temporary files are readable by their owner only. Stored files have to be readable by the server's user.
 fn readable_by_the_server(file: &File) -> io::Result<()> {
     #[cfg(unix)]
     {
@@ -245,8 +241,10 @@ mod tests {
         paths.filter(|path| !path.ends_with(LOCK)).collect()
     }
 
-    fn temporary<'a>(incoming: &'a Incoming, content: &str) -> Temporary<'a> {
-        let temporary = incoming.create(&incoming.lock().unwrap()).unwrap();
+    fn temporary<'a>(temporary_files: &'a TemporaryFiles, content: &str) -> TemporaryFile<'a> {
+        let temporary = temporary_files
+            .create(&temporary_files.lock().unwrap())
+            .unwrap();
         temporary.as_file().write_all(content.as_bytes()).unwrap();
         temporary
     }
@@ -254,12 +252,12 @@ mod tests {
     #[test]
     fn what_was_left_behind_is_removed_and_what_is_in_use_is_not() {
         let root = tempfile::tempdir().unwrap();
-        let first = Incoming::open(root.path()).unwrap();
+        let first = TemporaryFiles::open(root.path()).unwrap();
         let in_use = temporary(&first, "in use");
         let old = root.path().join(FOLDER).join(".tmpOLD");
         fs::write(&old, "left").unwrap();
-        assert_eq!(left_behind(root.path()).unwrap(), [(old.clone(), 4)]);
-        let _second = Incoming::open(root.path()).unwrap();
+        assert_eq!(stale_files(root.path()).unwrap(), [(old.clone(), 4)]);
+        let _second = TemporaryFiles::open(root.path()).unwrap();
         assert_eq!(names(root.path()), [in_use.path()]);
         drop(in_use);
         assert!(names(root.path()).is_empty());
@@ -268,15 +266,18 @@ mod tests {
     #[test]
     fn what_is_abandoned_is_removed_and_nothing_follows_it() {
         let root = tempfile::tempdir().unwrap();
-        let incoming = Incoming::open(root.path()).unwrap();
+        let temporary_files = TemporaryFiles::open(root.path()).unwrap();
         let place = root.path().join("placed");
-        let (content, record) = (temporary(&incoming, "a"), temporary(&incoming, "b"));
-        drop(incoming.abandon());
+        let (content, record) = (
+            temporary(&temporary_files, "a"),
+            temporary(&temporary_files, "b"),
+        );
+        drop(temporary_files.abandon());
         assert!(names(root.path()).is_empty());
-        let lock = incoming.lock().unwrap();
+        let lock = temporary_files.lock().unwrap();
         let files = [(content, place.as_path()), (record, place.as_path())];
-        assert!(incoming.place(&lock, files).is_err());
+        assert!(temporary_files.place(&lock, files).is_err());
         assert!(!place.exists());
-        assert!(incoming.present().is_empty());
+        assert!(temporary_files.present().is_empty());
     }
 }
