@@ -70,7 +70,7 @@ pub(crate) struct Compare {
     #[arg(long, value_name = "CORES", default_value = "1", value_parser = cores)]
     load_cores: CoreList,
 
-    /// Where bench.json, bench.svg and README.md are put [default: bench/results of this workspace, with the project's README
+    /// Where bench.json, bench.svg and README.md are put [default: bench/results of this workspace, with docs/comparison.md
     /// renewed, after a whole run, and else target/bench/results].
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
@@ -111,7 +111,7 @@ impl Compare {
             unless_interrupted(&mut Builder::new_current_thread(), self.compare(&programs))?;
         report.write(&out)?;
         if is_kept {
-            report.renew(&workspace.join("README.md"))?;
+            report.renew(&workspace.join("docs/comparison.md"))?;
         }
         Ok(())
     }

@@ -25,7 +25,7 @@ pub use incoming::{Listener, Listeners};
 pub use limits::{ConnectionLimits, LimitRateTooLow};
 pub use listener::Server;
 
-/// The code in the README is compiled with the tests.
+/// The code in `docs/embed.md` is compiled with the tests.
 #[cfg(doctest)]
-#[doc = include_str!("../../../README.md")]
-struct Readme;
+#[doc = include_str!("../../../docs/embed.md")]
+struct EmbedPage;

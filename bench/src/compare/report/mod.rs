@@ -1,8 +1,8 @@
 //! What came out: every figure as JSON, and what is read of them as tables and a picture.
 
 mod goals;
+mod page;
 mod picture;
-mod readme;
 mod table;
 mod tables;
 
@@ -149,11 +149,11 @@ impl Report {
         Ok(())
     }
 
-    /// Puts what the run shows into the project's README.
-    pub(crate) fn renew(&self, readme: &Path) -> Result<()> {
-        let at = || format!("cannot renew {}", readme.display());
-        let text = fs::read_to_string(readme).with_context(at)?;
-        fs::write(readme, readme::renewed(&text, self)?).with_context(at)
+    /// Writes the run's picture and tables into the page of the comparison.
+    pub(crate) fn renew(&self, path: &Path) -> Result<()> {
+        let at = || format!("cannot renew {}", path.display());
+        let text = fs::read_to_string(path).with_context(at)?;
+        fs::write(path, page::renewed(&text, self)?).with_context(at)
     }
 }
 

@@ -1,4 +1,4 @@
-//! The part of the project's README that a whole run makes anew.
+//! The part of `docs/comparison.md` that a whole run makes anew.
 
 use super::Report;
 use super::table::Table;
@@ -8,20 +8,20 @@ use anyhow::{Context, Result};
 const BEGIN: &str = "<!-- Made by `cargo xtask bench`: change that. -->\n";
 const END: &str = "<!-- Made until here. -->\n";
 
-/// The README, with what this run shows in place of what the last one did.
+/// Returns the page with this run's picture and tables in place of those of the last run.
 ///
 /// # Errors
-/// When the README has no such part.
-pub(super) fn renewed(readme: &str, report: &Report) -> Result<String> {
-    let missing = "the README has no part that is made by this";
-    let (before, rest) = readme.split_once(BEGIN).context(missing)?;
+/// The page has no such part.
+pub(super) fn renewed(page: &str, report: &Report) -> Result<String> {
+    let missing = "the page has no part between the markers";
+    let (before, rest) = page.split_once(BEGIN).context(missing)?;
     let (_, after) = rest.split_once(END).context(missing)?;
     let tables = [tables::times_nginx(report), goals::table(report)];
     let tables = tables.iter().flatten().map(Table::rows_in_markdown);
     let tables: Vec<String> = tables.collect();
     let tables = tables.join("\n");
     Ok(format!(
-        "{before}{BEGIN}![Throughput in times nginx's](bench/results/bench.svg)\n\n{tables}{END}{after}"
+        "{before}{BEGIN}![Throughput in times nginx's](../bench/results/bench.svg)\n\n{tables}{END}{after}"
     ))
 }
 
@@ -33,8 +33,8 @@ mod tests {
     #[test]
     fn what_stands_around_it_stays() {
         let report = super::super::tests::report();
-        let readme = format!("before\n{BEGIN}old\n{END}after\n");
-        let renewed = super::renewed(&readme, &report).unwrap();
+        let page = format!("before\n{BEGIN}old\n{END}after\n");
+        let renewed = super::renewed(&page, &report).unwrap();
         assert!(renewed.starts_with(&format!("before\n{BEGIN}!")));
         assert!(renewed.ends_with(&format!("|\n{END}after\n")));
         assert!(renewed.contains("| 4 KB | 2.00") && !renewed.contains("old"));
