@@ -1,7 +1,7 @@
 //! millpond with hyper alone: `cargo run --example hyper -- DIR [ADDR]`.
 //!
 //! Here the program sees to its connections: how many, how long they idle, how slow a client may be.
-//! `millpond::listener` does that for a program that wants no more of hyper than this.
+//! `millpond_server` does that for a program that wants no more of hyper than this.
 
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
