@@ -122,6 +122,10 @@ impl Host {
         adder.add(source.path(), |_| ()).unwrap().id
     }
 
+    pub(crate) fn millpond(&self) -> &Millpond {
+        &self.millpond
+    }
+
     pub(crate) fn memory_plan(&self) -> &MemoryPlan {
         self.millpond.memory_plan()
     }

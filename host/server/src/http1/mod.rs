@@ -222,6 +222,7 @@ impl<S: MediaService> Driver<'_, S> {
         };
         let may_be_cached = is_simple
             && !is_last
+            && head.length <= SMALL_HEAD_BYTES
             && head.version == Version::HTTP_11
             && admission.is_ok()
             // Its bytes would be held back by a body, which a cached response has not.
