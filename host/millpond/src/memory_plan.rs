@@ -15,7 +15,7 @@ pub const CONNECTIONS: usize = 10_000;
 
 /// Memory reserved for a connection before it is accepted, in bytes: its own state, and [`RECEIVE_BYTES`]. A connection
 /// of the server never takes more.
-pub const CONNECTION_BYTES: usize = 24 * 1024 + RECEIVE_BYTES;
+pub const CONNECTION_BYTES: usize = 20 * 1024 + RECEIVE_BYTES;
 
 /// Receive buffer of a connection in the kernel (`SO_RCVBUF`), in bytes. Requests are small.
 pub const RECEIVE_BYTES: usize = 16 * 1024;

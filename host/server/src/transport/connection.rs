@@ -23,7 +23,7 @@ use tokio::time::timeout;
 
 /// Memory of a connection's own state, in bytes: its task, with the buffer for a head of 8 KiB and one for the response's.
 /// A test measures that it is less.
-const CONNECTION_STATE_BYTES: usize = 24 * 1024;
+const CONNECTION_STATE_BYTES: usize = 20 * 1024;
 
 /// Memory that HTTP/2 takes for a connection, in bytes: buffers for a frame each way, two tables of 4 KiB for fields, room
 /// for as many streams as there may be, with the heads of responses that wait to be sent. A test measures that it is less.
