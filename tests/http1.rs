@@ -1,15 +1,16 @@
 //! The HTTP/1.1 driver, with hyper as the oracle: the same bytes get the same responses, however they come.
 
-use crate::client::raw;
+use crate::client::{raw, reset};
 use crate::host::{Host, noise};
 use http::Request;
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
+use millpond::Outcome;
 use std::convert::Infallible;
 use std::net::SocketAddr;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
 
 /// A connection that is kept, and what has come on it.
 struct Client {
@@ -97,6 +98,18 @@ async fn hyper_beside(host: &Host) -> SocketAddr {
     address
 }
 
+/// Waits until the file's entity tag is a strong one: for a moment after a change, the clock cannot tell two versions apart.
+async fn has_strong_tag(host: &Host, name: &str) {
+    let target = format!("/media/{name}");
+    while host
+        .get(&target)
+        .await
+        .field("etag")
+        .unwrap()
+        .starts_with("W/")
+    {}
+}
+
 /// A response by which two servers are compared: its status line, its fields in any order, and its content. Whether the
 /// connection goes on is compared by the responses that follow. hyper leaves `connection: close` out in HTTP/1.0.
 fn comparable(answer: &[u8]) -> (String, Vec<String>, Vec<u8>) {
@@ -122,6 +135,9 @@ async fn every_response_is_as_hyper_sends_it() {
     // A named file that is larger has its digest later.
     let larger = format!("/api/media/{}", host.add(&noise(12 * 1024 + 1)));
     let etag = format!("if-none-match: \"{id}\"\r\n");
+    for name in ["small.gif", "largest.gif", "empty.txt", "page.html"] {
+        has_strong_tag(&host, name).await;
+    }
     let hyper = hyper_beside(&host).await;
     let mut client = Client::connect(host.address).await;
     let mut of_hyper = Client::connect(hyper).await;
@@ -180,8 +196,8 @@ async fn every_response_is_as_hyper_sends_it() {
 async fn pipelines_get_the_responses_that_hyper_sends_however_they_are_cut() {
     const PIPELINES: usize = 200;
     let host = Host::start().await;
-    host.write("a.gif", &noise(100));
-    host.write("b.gif", &noise(70_000));
+    // By their content, since the digest of a named file is known later.
+    let [a, b] = [100, 70_000].map(|length| format!("/api/media/{}", host.add(&noise(length))));
     let hyper = hyper_beside(&host).await;
     let random = noise(PIPELINES * 64);
     let mut random = random.into_iter().map(usize::from);
@@ -190,7 +206,7 @@ async fn pipelines_get_the_responses_that_hyper_sends_however_they_are_cut() {
         let mut sent = String::new();
         for _ in 0..=pick(5) {
             let method = ["GET", "HEAD", "OPTIONS"][pick(3)];
-            let target = ["/media/a.gif", "/media/b.gif", "/media/c.gif"][pick(3)];
+            let target = [a.as_str(), b.as_str(), "/media/c.gif"][pick(3)];
             let version = ["1.1", "1.1", "1.1", "1.0"][pick(4)];
             let fields = [
                 "",
@@ -321,4 +337,53 @@ async fn a_head_that_is_too_large_is_refused_though_its_response_is_stored() {
         assert_eq!(crate::client::status(&answer), Some(431));
     }
     host.registry().idle().await;
+}
+
+/// Once, a stored response was completed, and its bytes counted as sent, before the first was written.
+#[tokio::test]
+async fn a_response_is_completed_once_its_last_byte_is_written() {
+    const REQUESTS: usize = 300;
+    const LENGTH: usize = 1000;
+    let host = Host::start().await;
+    let target = format!("/api/media/{}", host.add(&noise(LENGTH)));
+    let head = format!("GET {target} HTTP/1.1\r\nhost: a\r\n\r\n");
+    let mut client = Client::connect(host.address).await;
+    while host.registry().response_cache_hits() == 0 {
+        client.ask(&head).await;
+    }
+    let registry = host.registry();
+    let (stored, before) = (
+        registry.response_body_bytes(),
+        registry.ended_requests(Outcome::Completed),
+    );
+    let socket = TcpSocket::new_v4().unwrap();
+    // As little as the system allows, so that a response is seldom written at once.
+    socket.set_recv_buffer_size(1).unwrap();
+    let mut slow = socket.connect(host.address).await.unwrap();
+    let all = head.repeat(REQUESTS);
+    // The server receives no more once it cannot send.
+    let sent = async {
+        let _ = slow.write_all(all.as_bytes()).await;
+        std::future::pending().await
+    };
+    let responded = async {
+        while registry.ended_requests(Outcome::Completed) == before {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::select! {
+        () = sent => {}
+        () = responded => {}
+    }
+    reset(slow);
+    registry.idle().await;
+    let completed = registry.ended_requests(Outcome::Completed) - before;
+    assert!((1..REQUESTS as u64).contains(&completed), "{completed}");
+    assert!(registry.ended_requests(Outcome::Aborted) <= 1);
+    let sent = registry.response_body_bytes() - stored;
+    let whole = completed * LENGTH as u64;
+    assert!(
+        (whole..whole + LENGTH as u64).contains(&sent),
+        "{sent} bytes of {completed}"
+    );
 }
