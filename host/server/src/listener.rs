@@ -67,7 +67,7 @@ impl<S: MediaService> Server<S> {
 
     /// As [`Server::serve`], with TLS on every connection: HTTP/2 for clients that offer it by ALPN, and else HTTP/1.1.
     ///
-    /// An encrypted connection takes more memory, so there are fewer places in the same [`MemoryPlan`](millpond::MemoryPlan).
+    /// An encrypted connection takes more memory, so there are fewer slots in the same [`MemoryPlan`](millpond::MemoryPlan).
     pub async fn serve_tls(
         &self,
         listeners: impl Into<Listeners>,
@@ -108,7 +108,7 @@ struct Listening<S> {
     certificate: Option<Certificate>,
     limits: Arc<ConnectionLimits>,
     clients: Arc<Clients>,
-    places: ConnectionSlots,
+    slots: ConnectionSlots,
     stop: CancellationToken,
 }
 
@@ -122,7 +122,7 @@ impl<S: MediaService> Listening<S> {
         let tls_bytes = certificate.as_ref().map_or(0, |_| TLS_BYTES);
         Arc::new(Listening {
             clients: Clients::new(&limits.clients),
-            places: ConnectionSlots::new(
+            slots: ConnectionSlots::new(
                 server.millpond().memory_plan(),
                 CONNECTION_BYTES + tls_bytes,
                 &server.connections,
@@ -143,14 +143,14 @@ impl<S: MediaService> Listening<S> {
         }
         let connections = TaskTracker::new();
         let cut = CancellationToken::new();
-        while let Some((incoming, mut place)) = self.accept(&listeners).await {
+        while let Some((incoming, mut slot)) = self.accept(&listeners).await {
             let millpond = self.server.millpond();
             let opened = Connection::open(
                 incoming,
                 &self.clients,
                 millpond.registry(),
                 millpond.budget(),
-                self.places.wanted(),
+                self.slots.slot_waiters(),
             );
             let connection = match opened {
                 Ok(connection) => connection,
@@ -165,7 +165,7 @@ impl<S: MediaService> Listening<S> {
             connections.spawn(async move {
                 let tracker = Arc::clone(connection.tracker());
                 let served =
-                    TrackAllocs::new(tracker, || listening.serve_one(&connection, &mut place));
+                    TrackAllocs::new(tracker, || listening.serve_one(&connection, &mut slot));
                 tokio::select! {
                     biased;
                     () = served => {}
@@ -190,9 +190,9 @@ impl<S: MediaService> Listening<S> {
         }
     }
 
-    /// The next connection, once there is a place for it; `None` when it is time to stop.
+    /// The next connection, once there is a slot for it; `None` when it is time to stop.
     async fn accept(&self, listeners: &Listeners) -> Option<(Incoming, Slot)> {
-        // Before there is a place, so that nobody makes way for nobody.
+        // Before there is a slot, so that nobody makes way for nobody.
         let accepted = async {
             loop {
                 match listeners.accept().await {
@@ -210,19 +210,19 @@ impl<S: MediaService> Listening<S> {
             () = self.stop.cancelled() => None,
             taken = async {
                 let stream = accepted.await;
-                self.places.take().await.map(|place| (stream, place))
+                self.slots.take().await.map(|slot| (stream, slot))
             } => taken,
         }
     }
 
     /// Serves one connection to its end.
-    async fn serve_one(&self, connection: &Arc<Connection>, place: &mut Slot) {
+    async fn serve_one(&self, connection: &Arc<Connection>, slot: &mut Slot) {
         let unacknowledged = || connection.unacknowledged_bytes();
-        let overdue = connection.clock().overdue(&self.limits, unacknowledged);
-        let mut overdue = pin!(overdue);
+        let timed_out = connection.clock().timed_out(&self.limits, unacknowledged);
+        let mut timed_out = pin!(timed_out);
         let opened = tokio::select! {
-            opened = self.open(connection, place) => opened,
-            reason = overdue.as_mut() => return say_closed(reason),
+            opened = self.open(connection, slot) => opened,
+            reason = timed_out.as_mut() => return say_closed(reason),
             () = self.stop.cancelled() => return,
         };
         let opened = match opened {
@@ -241,7 +241,7 @@ impl<S: MediaService> Listening<S> {
         let ended = tokio::select! {
             // First, since a stream that stands still ends at the same moment as a connection of such streams.
             biased;
-            reason = overdue => {
+            reason = timed_out => {
                 say_closed(reason);
                 if matches!(reason, TimeoutReason::Idle | TimeoutReason::Dismissed) {
                     // The client is told so that it loses no request that it sends at this moment.
@@ -261,7 +261,7 @@ impl<S: MediaService> Listening<S> {
     }
 
     /// Makes a connection ready for HTTP, with the memory for that set aside and charged.
-    async fn open(&self, connection: &Arc<Connection>, place: &mut Slot) -> io::Result<Opened> {
+    async fn open(&self, connection: &Arc<Connection>, slot: &mut Slot) -> io::Result<ReadyConnection> {
         let certificate = self.certificate.as_ref();
         let tls = certificate.map(|_| connection.charge_state(TLS_BYTES));
         let tls = tls.transpose()?;
@@ -269,11 +269,11 @@ impl<S: MediaService> Listening<S> {
         let http2 = match protocol {
             Protocol::Http1 | Protocol::PlaintextHttp1 => None,
             Protocol::Http2 => {
-                self.places.enlarge(place, HTTP2_BYTES).await;
+                self.slots.enlarge(slot, HTTP2_BYTES).await;
                 Some(connection.charge_state(HTTP2_BYTES)?)
             }
         };
-        Ok(Opened {
+        Ok(ReadyConnection {
             plaintext,
             protocol,
             _state: [tls, http2],
@@ -283,7 +283,7 @@ impl<S: MediaService> Listening<S> {
     async fn speak(
         &self,
         connection: &Arc<Connection>,
-        opened: Opened,
+        opened: ReadyConnection,
         stopping: &CancellationToken,
     ) -> Result<(), ConnectionError> {
         let (service, io) = (&self.server.service, opened.plaintext);
@@ -311,7 +311,7 @@ enum ConnectionError {
 }
 
 /// A connection that is ready for HTTP.
-struct Opened {
+struct ReadyConnection {
     plaintext: HttpIo,
     protocol: Protocol,
     /// What TLS and HTTP/2 hold until it ends.
@@ -343,7 +343,7 @@ mod tests {
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     use tokio::net::{TcpListener, TcpStream};
 
-    /// A listener with so many places.
+    /// A listener with so many slots.
     async fn listen(connections: usize) -> (std::net::SocketAddr, Millpond, tempfile::TempDir) {
         let folder = tempfile::tempdir().unwrap();
         std::fs::write(folder.path().join("big.bin"), vec![7; 16 << 20]).unwrap();
@@ -357,7 +357,7 @@ mod tests {
         let mut listening = Listening::new(server.clone(), None, limits, stop);
         let mut bound = *millpond.memory_plan();
         bound.connections = connections;
-        Arc::get_mut(&mut listening).unwrap().places =
+        Arc::get_mut(&mut listening).unwrap().slots =
             ConnectionSlots::new(&bound, CONNECTION_BYTES, &server.connections);
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();

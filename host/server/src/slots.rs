@@ -1,10 +1,10 @@
-//! The places that connections take of the process's bound: one more only when there are memory and a file for it.
+//! The slots that connections take of the process's bound: one more only when there are memory and a file for it.
 //!
-//! Where there is no place, connections that are idle make way, those first that have been so longest. Their clients are
+//! Where there is no slot, connections that are idle make way, those first that have been so longest. Their clients are
 //! told, as at the end of their time.
 
 use crate::transport::connection::{Connection, Connections};
-use crate::transport::wanted::{SlotWaiters, Waiting};
+use crate::transport::slot_waiters::{SlotWaiters, Waiting};
 use millpond::MemoryPlan;
 use millpond::ledger::{Budget, Reservation};
 use millpond::memory_plan::RECEIVE_BYTES;
@@ -21,16 +21,16 @@ pub(crate) struct ConnectionSlots {
     /// What each connection takes at its beginning.
     each_bytes: usize,
     connections: Arc<Connections>,
-    wanted: Arc<SlotWaiters>,
+    slot_waiters: Arc<SlotWaiters>,
 }
 
-/// A connection's place, given back when it is dropped.
+/// A connection's slot, given back when it is dropped.
 #[derive(Debug)]
 pub(crate) struct Slot {
     _one: OwnedSemaphorePermit,
     reserved: Reservation,
     /// The last field, so that what it tells of has happened.
-    _given_back: GivenBack,
+    _released: SlotReleased,
 }
 
 impl ConnectionSlots {
@@ -42,22 +42,22 @@ impl ConnectionSlots {
     ) -> Self {
         ConnectionSlots {
             count: Arc::new(Semaphore::new(bound.connections)),
-            // A client that waits for its place is a socket already.
+            // A client that waits for its slot is a socket already.
             memory: Arc::new(Budget::new(
                 bound.connections_bytes.saturating_sub(RECEIVE_BYTES),
             )),
             each_bytes,
             connections: Arc::clone(connections),
-            wanted: Arc::default(),
+            slot_waiters: Arc::default(),
         }
     }
 
     /// Who waits for one.
-    pub(crate) fn wanted(&self) -> &Arc<SlotWaiters> {
-        &self.wanted
+    pub(crate) fn slot_waiters(&self) -> &Arc<SlotWaiters> {
+        &self.slot_waiters
     }
 
-    /// A place, once there is one; `None` never comes as things are, since neither count is ever closed.
+    /// A slot, once there is one; `None` never comes as things are, since neither count is ever closed.
     pub(crate) async fn take(&self) -> Option<Slot> {
         let taken = async {
             let one = Arc::clone(&self.count).acquire_owned().await.ok()?;
@@ -67,15 +67,15 @@ impl ConnectionSlots {
         Some(Slot {
             _one: one,
             reserved,
-            _given_back: GivenBack(Arc::clone(&self.wanted)),
+            _released: SlotReleased(Arc::clone(&self.slot_waiters)),
         })
     }
 
-    /// Makes a place larger by so many bytes, once there is room. Whoever waits here has to be timed: those that have
-    /// places may wait for each other.
-    pub(crate) async fn enlarge(&self, place: &mut Slot, bytes: usize) {
+    /// Makes a slot larger by so many bytes, once there is room. Whoever waits here has to be timed: those that have
+    /// slots may wait for each other.
+    pub(crate) async fn enlarge(&self, slot: &mut Slot, bytes: usize) {
         if let Some(more) = self.make_way_for(self.memory.reserve_untimed(bytes)).await {
-            place.reserved.merge(more);
+            slot.reserved.merge(more);
         }
     }
 
@@ -87,21 +87,21 @@ impl ConnectionSlots {
             room = room.as_mut() => return room,
             () = ready(()) => {}
         }
-        let _waiting = Waiting::begin(&self.wanted);
+        let _waiting = Waiting::begin(&self.slot_waiters);
         let mut leaving: Vec<Weak<Connection>> = Vec::new();
         loop {
             // One that has a request again stays.
             leaving.retain(|connection| {
                 let connection = connection.upgrade();
-                connection.is_some_and(|connection| connection.clock().is_to_leave())
+                connection.is_some_and(|connection| connection.clock().is_dismissed())
             });
             if leaving.is_empty() {
-                leaving = self.connections.dismiss_idle(&self.wanted);
+                leaving = self.connections.dismiss_idle(&self.slot_waiters);
             }
             tokio::select! {
                 biased;
                 room = room.as_mut() => return room,
-                () = self.wanted.notified() => {}
+                () = self.slot_waiters.notified() => {}
             }
         }
     }
@@ -109,9 +109,9 @@ impl ConnectionSlots {
 
 /// Tells who waits that there is room.
 #[derive(Debug)]
-struct GivenBack(Arc<SlotWaiters>);
+struct SlotReleased(Arc<SlotWaiters>);
 
-impl Drop for GivenBack {
+impl Drop for SlotReleased {
     fn drop(&mut self) {
         self.0.changed();
     }
@@ -130,24 +130,24 @@ mod tests {
         let mut bound = MemoryPlan::partition(1 << 30, 0, 0, 1000, &limits).unwrap();
         bound.connections = 4;
         bound.connections_bytes = 8 * KIB + RECEIVE_BYTES;
-        let places = ConnectionSlots::new(&bound, 2 * KIB, &Arc::default());
-        let mut first = places.take().await.unwrap();
-        places.enlarge(&mut first, 3 * KIB).await;
-        let second = places.take().await.unwrap();
-        assert!(places.take().now_or_never().is_none(), "one KiB is left");
+        let slots = ConnectionSlots::new(&bound, 2 * KIB, &Arc::default());
+        let mut first = slots.take().await.unwrap();
+        slots.enlarge(&mut first, 3 * KIB).await;
+        let second = slots.take().await.unwrap();
+        assert!(slots.take().now_or_never().is_none(), "one KiB is left");
         drop(first);
-        let rest: Vec<_> = [places.take().await, places.take().await].into();
+        let rest: Vec<_> = [slots.take().await, slots.take().await].into();
         assert!(rest.iter().all(Option::is_some));
         let mut second = second;
         assert!(
-            places
+            slots
                 .enlarge(&mut second, 3 * KIB)
                 .now_or_never()
                 .is_none()
         );
         drop(rest);
         assert!(
-            places
+            slots
                 .enlarge(&mut second, 3 * KIB)
                 .now_or_never()
                 .is_some()

@@ -33,7 +33,7 @@ const TLS_SEND_BYTES: usize = 20 * 1024;
 pub struct Certificate {
     config: Arc<ServerConfig>,
     files: Arc<Files>,
-    shown: Arc<Shown>,
+    resolver: Arc<CertResolver>,
 }
 
 /// What is wrong with a certificate or its key.
@@ -99,12 +99,12 @@ impl Certificate {
             certificate: certificate.to_owned(),
             key: key.to_owned(),
         };
-        let shown = Arc::new(Shown(RwLock::new(files.read()?)));
-        let config = server_config(&shown).map_err(|source| files.unfit(source))?;
+        let resolver = Arc::new(CertResolver(RwLock::new(files.read()?)));
+        let config = server_config(&resolver).map_err(|source| files.unfit(source))?;
         Ok(Certificate {
             config: Arc::new(config),
             files: Arc::new(files),
-            shown,
+            resolver,
         })
     }
 
@@ -115,12 +115,12 @@ impl Certificate {
     /// [`CertificateError`], and clients are shown what they were shown before.
     pub fn reload(&self) -> Result<bool, CertificateError> {
         let digest = self.files.digest()?;
-        let is_shown = |shown: &Pair| shown.digest == digest;
-        if is_shown(&self.shown.0.read().unwrap_or_else(PoisonError::into_inner)) {
+        let is_shown = |shown: &KeyPair| shown.digest == digest;
+        if is_shown(&self.resolver.0.read().unwrap_or_else(PoisonError::into_inner)) {
             return Ok(false);
         }
         let pair = self.files.read()?;
-        *self.shown.0.write().unwrap_or_else(PoisonError::into_inner) = pair;
+        *self.resolver.0.write().unwrap_or_else(PoisonError::into_inner) = pair;
         Ok(true)
     }
 
@@ -144,10 +144,10 @@ impl fmt::Debug for Certificate {
     }
 }
 
-fn server_config(shown: &Arc<Shown>) -> Result<ServerConfig, rustls::Error> {
+fn server_config(resolver: &Arc<CertResolver>) -> Result<ServerConfig, rustls::Error> {
     let builder = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()));
     let builder = builder.with_safe_default_protocol_versions()?;
-    let resolver = Arc::clone(shown);
+    let resolver = Arc::clone(resolver);
     let mut config = builder
         .with_no_client_auth()
         .with_cert_resolver(resolver as Arc<dyn ResolvesServerCert>);
@@ -164,20 +164,20 @@ struct Files {
 }
 
 /// A certificate with its key, and a digest of the files that they were read from.
-struct Pair {
+struct KeyPair {
     digest: [u8; 32],
     key: Arc<CertifiedKey>,
 }
 
 impl Files {
-    fn read(&self) -> Result<Pair, CertificateError> {
+    fn read(&self) -> Result<KeyPair, CertificateError> {
         let (certificate, key) = (read_whole(&self.certificate)?, read_whole(&self.key)?);
         let certified = CertifiedKey::from_der(
             self.chain(&certificate)?,
             self.private_key(&key)?,
             &ring::default_provider(),
         );
-        Ok(Pair {
+        Ok(KeyPair {
             digest: digest(&certificate, &key),
             key: Arc::new(certified.map_err(|source| self.unfit(source))?),
         })
@@ -244,18 +244,18 @@ fn digest(certificate: &[u8], key: &[u8]) -> [u8; 32] {
 }
 
 /// What clients are shown now.
-struct Shown(RwLock<Pair>);
+struct CertResolver(RwLock<KeyPair>);
 
-impl ResolvesServerCert for Shown {
+impl ResolvesServerCert for CertResolver {
     fn resolve(&self, _hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
         let pair = self.0.read().unwrap_or_else(PoisonError::into_inner);
         Some(Arc::clone(&pair.key))
     }
 }
 
-impl fmt::Debug for Shown {
+impl fmt::Debug for CertResolver {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Shown")
+        f.write_str("CertResolver")
     }
 }
 
@@ -296,7 +296,7 @@ mod tests {
     }
 
     fn shown(certificate: &Certificate) -> CertificateDer<'static> {
-        certificate.shown.0.read().unwrap().key.cert[0].clone()
+        certificate.resolver.0.read().unwrap().key.cert[0].clone()
     }
 
     #[test]

@@ -67,9 +67,9 @@ impl Admin {
 
     /// Serves until the process ends.
     pub async fn serve(self, listener: TcpListener) {
-        let places = Arc::new(Semaphore::new(CONNECTIONS));
+        let permits = Arc::new(Semaphore::new(CONNECTIONS));
         loop {
-            let Ok(place) = Arc::clone(&places).acquire_owned().await else {
+            let Ok(permit) = Arc::clone(&permits).acquire_owned().await else {
                 return;
             };
             let Ok((stream, _)) = listener.accept().await else {
@@ -89,7 +89,7 @@ impl Admin {
                     .serve_connection(TokioIo::new(stream), service);
                 // Whoever asks too long, or goes away, may ask again.
                 let _ = timeout(CONNECTION_TIME, connection).await;
-                drop(place);
+                drop(permit);
             });
         }
     }

@@ -12,7 +12,7 @@ use crate::limits::ConnectionLimits;
 use crate::protocol::HttpIo;
 use crate::transport::connection::Connection;
 use crate::transport::timeouts::STREAMS;
-use crate::transport::timeouts::{Clock, TimeoutReason};
+use crate::transport::timeouts::{ConnectionTimer, TimeoutReason};
 use futures_util::stream::{FuturesUnordered, StreamExt};
 use http::header::{self, HeaderValue};
 use http::request::Parts;
@@ -49,13 +49,13 @@ pub(crate) async fn serve<S: MediaService>(
     limits: &Arc<ConnectionLimits>,
     stopping: impl Future<Output = ()>,
 ) -> hyper::Result<()> {
-    let begun: Arc<Mutex<Begun>> = Arc::default();
-    let streams = Streams::new(limits, &begun);
+    let pending: Arc<Mutex<PendingStreams>> = Arc::default();
+    let streams = Streams::new(limits, &pending);
     let on_stream = service_fn(|request: Request<Incoming>| {
         // No content is ever used; what has come of it is dropped here, and what comes is ignored.
         let (head, _) = request.into_parts();
         let stream = Stream::begin(connection, &head);
-        streams.hand_over(stream.as_deref());
+        streams.set_next_timer(stream.as_deref());
         let service = service.clone();
         async move {
             let stream = stream.ok_or_else(|| h2::Error::from(h2::Reason::REFUSED_STREAM))?;
@@ -83,7 +83,7 @@ pub(crate) async fn serve<S: MediaService>(
             if let Poll::Ready(ended) = served.as_mut().poll(cx) {
                 return Poll::Ready(ended);
             }
-            running.extend(std::mem::take(&mut lock(&begun).streams));
+            running.extend(std::mem::take(&mut lock(&pending).streams));
             match running.poll_next_unpin(cx) {
                 Poll::Ready(Some(())) => {}
                 Poll::Ready(None) | Poll::Pending => return Poll::Pending,
@@ -126,60 +126,60 @@ fn name_host(head: &mut Parts) {
 struct Streams {
     limits: Arc<ConnectionLimits>,
     /// Weak, since each stream has its executor: one that begins when its connection ends would keep itself for ever.
-    begun: Weak<Mutex<Begun>>,
+    pending: Weak<Mutex<PendingStreams>>,
 }
 
 #[derive(Default)]
-struct Begun {
-    /// The clock of the stream whose request is being handed over.
-    clock: Option<Arc<Clock>>,
+struct PendingStreams {
+    /// The timer of the stream whose request is being handed over.
+    timer: Option<Arc<ConnectionTimer>>,
     streams: Vec<StreamFuture>,
 }
 
 type StreamFuture = Pin<Box<dyn Future<Output = ()> + Send>>;
 
 impl Streams {
-    fn new(limits: &Arc<ConnectionLimits>, begun: &Arc<Mutex<Begun>>) -> Self {
+    fn new(limits: &Arc<ConnectionLimits>, pending: &Arc<Mutex<PendingStreams>>) -> Self {
         Streams {
             limits: Arc::clone(limits),
-            begun: Arc::downgrade(begun),
+            pending: Arc::downgrade(pending),
         }
     }
 
     /// What is executed next is that stream's. hyper calls its service and executes what comes of it one after the
     /// other.
-    fn hand_over(&self, stream: Option<&Stream>) {
-        if let Some(begun) = self.begun.upgrade() {
-            lock(&begun).clock = stream.map(|stream| Arc::clone(stream.clock()));
+    fn set_next_timer(&self, stream: Option<&Stream>) {
+        if let Some(pending) = self.pending.upgrade() {
+            lock(&pending).timer = stream.map(|stream| Arc::clone(stream.timer()));
         }
     }
 }
 
-fn lock(begun: &Mutex<Begun>) -> MutexGuard<'_, Begun> {
-    begun.lock().unwrap_or_else(PoisonError::into_inner)
+fn lock(pending: &Mutex<PendingStreams>) -> MutexGuard<'_, PendingStreams> {
+    pending.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl<F: Future<Output = ()> + Send + 'static> Executor<F> for Streams {
     fn execute(&self, stream: F) {
         // Where the connection has ended, its streams have.
-        let Some(begun) = self.begun.upgrade() else {
+        let Some(pending) = self.pending.upgrade() else {
             return;
         };
-        let mut begun = lock(&begun);
-        let Some(clock) = begun.clock.take() else {
+        let mut pending = lock(&pending);
+        let Some(timer) = pending.timer.take() else {
             // One that was refused ends at once.
-            begun.streams.push(Box::pin(stream));
+            pending.streams.push(Box::pin(stream));
             return;
         };
         let limits = Arc::clone(&self.limits);
-        begun.streams.push(Box::pin(async move {
-            let overdue: TimeoutReason = tokio::select! {
+        pending.streams.push(Box::pin(async move {
+            let timed_out: TimeoutReason = tokio::select! {
                 biased;
                 () = stream => return,
-                overdue = clock.stream_overdue(&limits) => overdue,
+                timed_out = timer.stream_timed_out(&limits) => timed_out,
             };
             // Dropped, it is reset.
-            tracing::info!(reason = %overdue, "stream reset");
+            tracing::info!(reason = %timed_out, "stream reset");
         }));
     }
 }
@@ -191,8 +191,8 @@ mod tests {
 
     #[test]
     fn a_stream_that_begins_as_its_connection_ends_leaves_nothing() {
-        let begun = Arc::default();
-        let streams = Streams::new(&Arc::default(), &begun);
+        let pending = Arc::default();
+        let streams = Streams::new(&Arc::default(), &pending);
         let held = Arc::new(());
         let is_held = Arc::downgrade(&held);
         let of_stream = (streams.clone(), held);
@@ -201,7 +201,7 @@ mod tests {
             std::future::pending().await
         });
         assert!(is_held.upgrade().is_some());
-        drop(begun);
+        drop(pending);
         assert!(is_held.upgrade().is_none());
     }
 

@@ -1,8 +1,8 @@
-//! One stream of an HTTP/2 connection: its room, its clock, and the bytes of its answer as they go.
+//! One stream of an HTTP/2 connection: its room, its timer, and the bytes of its answer as they go.
 
 use crate::transport::connection::Connection;
 use crate::transport::send_window::{MIN_WINDOW, Window};
-use crate::transport::timeouts::{Clock, StreamGuard};
+use crate::transport::timeouts::{ConnectionTimer, StreamGuard};
 use bytes::{Buf, Bytes};
 use http::request::Parts;
 use http_body::{Body, Frame, SizeHint};
@@ -27,7 +27,7 @@ const STREAM_CHUNK_BYTES: usize = 64 * 1024;
 #[derive(Debug)]
 pub(crate) struct Stream {
     pub(crate) connection: Arc<Connection>,
-    clock: Arc<Clock>,
+    timer: Arc<ConnectionTimer>,
     _streaming: StreamGuard,
     _state: Charge,
     _room: Reservation,
@@ -42,9 +42,9 @@ impl Stream {
         let room = connection.budget.try_reserve(bytes)?;
         Some(Arc::new(Stream {
             connection: Arc::clone(connection),
-            // The connection's clock before the stream's: when both are overdue, the connection is closed.
+            // The connection's timer before the stream's: when both are overdue, the connection is closed.
             _streaming: StreamGuard::begin(connection.clock(), connection.left_bytes()),
-            clock: Arc::new(Clock::of_stream()),
+            timer: Arc::new(ConnectionTimer::of_stream()),
             // A connection's ledger has no limit.
             _state: connection.ledger.charge(Kind::Connection, bytes).ok()?,
             _room: room,
@@ -53,8 +53,8 @@ impl Stream {
     }
 
     /// What ends the stream when its client takes too little of it, whatever the others do.
-    pub(crate) fn clock(&self) -> &Arc<Clock> {
-        &self.clock
+    pub(crate) fn timer(&self) -> &Arc<ConnectionTimer> {
+        &self.timer
     }
 
     /// How much may lie between the file and this stream. The connection has one reader for all its streams: what it
@@ -141,6 +141,6 @@ impl Buf for StreamBytes {
 
     fn advance(&mut self, count: usize) {
         self.bytes.advance(count);
-        self.stream.clock.sent(count);
+        self.stream.timer.sent(count);
     }
 }

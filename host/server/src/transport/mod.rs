@@ -7,4 +7,4 @@ pub(crate) mod send_window;
 pub(crate) mod socket;
 pub(crate) mod sockopt;
 pub(crate) mod timeouts;
-pub(crate) mod wanted;
+pub(crate) mod slot_waiters;

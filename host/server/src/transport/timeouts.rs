@@ -1,7 +1,7 @@
 //! Measures one connection's progress, so that what makes none is ended.
 
 use crate::limits::ConnectionLimits;
-use crate::transport::wanted::SlotWaiters;
+use crate::transport::slot_waiters::SlotWaiters;
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::Notify;
@@ -19,16 +19,16 @@ enum Phase {
     /// Reading a request's head. A connection that has brought none yet counts as one whose head is late.
     Head { since: Instant },
     /// Answering: since the request's head was complete.
-    Answer { since: Instant, stretch: Stretch },
-    /// Answering on so many streams of HTTP/2, each of which has a clock of its own.
-    Streams { count: usize, stretch: Stretch },
+    Response { since: Instant, interval: ProgressInterval },
+    /// Answering on so many streams of HTTP/2, each of which has a timer of its own.
+    Streams { count: usize, interval: ProgressInterval },
     /// Between streams. What comes here is no request yet: frames about the connection itself come at any time.
     NoStream { since: Instant },
 }
 
 /// A time over which a client's progress is judged.
 #[derive(Debug, Clone, Copy)]
-struct Stretch {
+struct ProgressInterval {
     since: Instant,
     /// What the client had taken by then, as [`State::sent_bytes`] counts.
     taken_bytes: u64,
@@ -56,15 +56,15 @@ impl fmt::Display for TimeoutReason {
     }
 }
 
-/// The clock of one connection, or of one stream.
+/// The timer of one connection, or of one stream.
 #[derive(Debug)]
-pub(crate) struct Clock {
+pub(crate) struct ConnectionTimer {
     state: Mutex<State>,
     /// It is time to look again: there are streams where there was none, which have less time than a connection
     /// without, or the connection is to leave.
     look_again: Notify,
-    /// Where the clock is a connection's: who waits for its place.
-    wanted: Option<Arc<SlotWaiters>>,
+    /// Where the timer is a connection's: who waits for its place.
+    slot_waiters: Option<Arc<SlotWaiters>>,
 }
 
 #[derive(Debug)]
@@ -73,7 +73,7 @@ struct State {
     /// All that was ever sent, in bytes.
     sent_bytes: u64,
     /// It is to end while it is idle, for another.
-    is_to_leave: bool,
+    is_dismissed: bool,
 }
 
 impl State {
@@ -81,7 +81,7 @@ impl State {
         State {
             phase,
             sent_bytes: 0,
-            is_to_leave: false,
+            is_dismissed: false,
         }
     }
 
@@ -89,87 +89,87 @@ impl State {
     fn idle_since(&self) -> Option<Instant> {
         match self.phase {
             Phase::Idle { since } | Phase::NoStream { since } => Some(since),
-            Phase::Head { .. } | Phase::Answer { .. } | Phase::Streams { .. } => None,
+            Phase::Head { .. } | Phase::Response { .. } | Phase::Streams { .. } => None,
         }
     }
 
-    /// A stretch that begins now, with so many bytes of what was sent before still on their way.
-    fn stretch(&self, waiting_bytes: u64) -> Stretch {
-        Stretch {
+    /// A interval that begins now, with so many bytes of what was sent before still on their way.
+    fn interval(&self, waiting_bytes: u64) -> ProgressInterval {
+        ProgressInterval {
             since: Instant::now(),
             taken_bytes: self.sent_bytes.saturating_sub(waiting_bytes),
         }
     }
 
-    fn answer(&self, waiting_bytes: u64) -> Phase {
-        let stretch = self.stretch(waiting_bytes);
-        Phase::Answer {
-            since: stretch.since,
-            stretch,
+    fn response(&self, waiting_bytes: u64) -> Phase {
+        let interval = self.interval(waiting_bytes);
+        Phase::Response {
+            since: interval.since,
+            interval,
         }
     }
 }
 
-impl Clock {
-    /// The clock of a connection, for whose place others may wait there.
-    pub(crate) fn new(wanted: &Arc<SlotWaiters>) -> Self {
+impl ConnectionTimer {
+    /// The timer of a connection, for whose place others may wait there.
+    pub(crate) fn new(slot_waiters: &Arc<SlotWaiters>) -> Self {
         let since = Instant::now();
-        Clock {
+        ConnectionTimer {
             state: Mutex::new(State::begin(Phase::Head { since })),
             look_again: Notify::new(),
-            wanted: Some(Arc::clone(wanted)),
+            slot_waiters: Some(Arc::clone(slot_waiters)),
         }
     }
 
-    /// The clock of a stream, whose request's head is complete.
+    /// The timer of a stream, whose request's head is complete.
     pub(crate) fn of_stream() -> Self {
         let since = Instant::now();
-        let stretch = Stretch {
+        let interval = ProgressInterval {
             since,
             taken_bytes: 0,
         };
-        Clock {
-            state: Mutex::new(State::begin(Phase::Answer { since, stretch })),
+        ConnectionTimer {
+            state: Mutex::new(State::begin(Phase::Response { since, interval })),
             look_again: Notify::new(),
-            wanted: None,
+            slot_waiters: None,
         }
     }
 
-    /// Whether it is the clock of a connection for whose place others wait there.
-    pub(crate) fn is_of(&self, wanted: &Arc<SlotWaiters>) -> bool {
-        self.wanted
+    /// Whether it is the timer of a connection for whose place others wait there.
+    pub(crate) fn is_of(&self, slot_waiters: &Arc<SlotWaiters>) -> bool {
+        self.slot_waiters
             .as_ref()
-            .is_some_and(|own| Arc::ptr_eq(own, wanted))
+            .is_some_and(|own| Arc::ptr_eq(own, slot_waiters))
     }
 
     /// Since when the connection has been idle, if it is, and is not to leave anyway.
     pub(crate) fn idle_since(&self) -> Option<Instant> {
         let state = self.state();
-        state.idle_since().filter(|_| !state.is_to_leave)
+        state.idle_since().filter(|_| !state.is_dismissed)
     }
 
     /// Has the connection end if it is idle.
     pub(crate) fn dismiss(&self) {
         let mut state = self.state();
-        state.is_to_leave = state.idle_since().is_some();
+        state.is_dismissed = state.idle_since().is_some();
         self.look_again.notify_one();
     }
 
     /// Whether the connection is to end if it is still idle.
-    pub(crate) fn is_to_leave(&self) -> bool {
-        self.state().is_to_leave
+    pub(crate) fn is_dismissed(&self) -> bool {
+        self.state().is_dismissed
     }
 
     /// The connection has ended, and leaves no more.
     pub(crate) fn close(&self) {
-        self.state().is_to_leave = false;
+        self.state().is_dismissed = false;
     }
 
     /// There is nothing to answer any more.
     fn rest(&self, next: impl FnOnce(&State) -> Phase) {
         self.update(next);
-        if let Some(wanted) = &self.wanted {
-            wanted.changed();
+        if let Some(slot_waiters) = &self.slot_waiters {
+            slot_waiters.changed();
         }
     }
 
@@ -208,29 +208,29 @@ impl Clock {
 
     /// Ends when the connection has taken too long, with the reason. Of what was sent, `waiting_bytes` tells how many bytes
     /// the client has not taken yet, where that can be known.
-    pub(crate) async fn overdue(
+    pub(crate) async fn timed_out(
         &self,
         limits: &ConnectionLimits,
         waiting_bytes: impl Fn() -> u64,
     ) -> TimeoutReason {
-        self.overdue_below(limits, limits.min_send_bytes_per_second, waiting_bytes)
+        self.timed_out_below(limits, limits.min_send_bytes_per_second, waiting_bytes)
             .await
     }
 
     /// The same for a stream, which shares what its connection's client takes with all the others.
-    pub(crate) async fn stream_overdue(&self, limits: &ConnectionLimits) -> TimeoutReason {
+    pub(crate) async fn stream_timed_out(&self, limits: &ConnectionLimits) -> TimeoutReason {
         // What lies in the kernel belongs to no one stream.
-        self.overdue_below(limits, limits.min_send_bytes_per_second / STREAMS, || 0)
+        self.timed_out_below(limits, limits.min_send_bytes_per_second / STREAMS, || 0)
             .await
     }
 
-    async fn overdue_below(
+    async fn timed_out_below(
         &self,
         limits: &ConnectionLimits,
         min_send_bytes_per_second: u32,
         waiting_bytes: impl Fn() -> u64,
     ) -> TimeoutReason {
-        // What a stretch has to bring, or the reader is a drip.
+        // What a interval has to bring, or the reader is a drip.
         let least_bytes = u64::from(min_send_bytes_per_second)
             .saturating_mul(limits.send_timeout.as_secs())
             .max(1);
@@ -259,19 +259,19 @@ impl Clock {
         let mut state = self.state();
         let now = Instant::now();
         // One that was asked for something meanwhile stays, and is told from those that are idle again.
-        if std::mem::take(&mut state.is_to_leave) && state.idle_since().is_some() {
-            state.is_to_leave = true;
+        if std::mem::take(&mut state.is_dismissed) && state.idle_since().is_some() {
+            state.is_dismissed = true;
             return (now, TimeoutReason::Dismissed);
         }
         let State {
             phase, sent_bytes, ..
         } = &mut *state;
-        if let Phase::Answer { stretch, .. } | Phase::Streams { stretch, .. } = phase
-            && now >= stretch.since + limits.send_timeout
+        if let Phase::Response { interval, .. } | Phase::Streams { interval, .. } = phase
+            && now >= interval.since + limits.send_timeout
         {
             let taken_bytes = sent_bytes.saturating_sub(waiting_bytes());
-            if taken_bytes.saturating_sub(stretch.taken_bytes) >= least_bytes {
-                *stretch = Stretch {
+            if taken_bytes.saturating_sub(interval.taken_bytes) >= least_bytes {
+                *interval = ProgressInterval {
                     since: now,
                     taken_bytes,
                 };
@@ -282,15 +282,15 @@ impl Clock {
                 (since + limits.keepalive_timeout, TimeoutReason::Idle)
             }
             Phase::Head { since } => (since + limits.header_timeout, TimeoutReason::Head),
-            Phase::Answer { since, stretch } => {
-                let stall = (stretch.since + limits.send_timeout, TimeoutReason::Stall);
+            Phase::Response { since, interval } => {
+                let stall = (interval.since + limits.send_timeout, TimeoutReason::Stall);
                 match limits.response_timeout.map(|total| since + total) {
                     Some(total) if total <= stall.0 => (total, TimeoutReason::Total),
                     _ => stall,
                 }
             }
-            Phase::Streams { stretch, .. } => {
-                (stretch.since + limits.send_timeout, TimeoutReason::Stall)
+            Phase::Streams { interval, .. } => {
+                (interval.since + limits.send_timeout, TimeoutReason::Stall)
             }
         }
     }
@@ -299,15 +299,15 @@ impl Clock {
 /// While it lives, an answer is made and sent.
 #[derive(Debug)]
 pub(crate) struct ResponseGuard {
-    clock: Arc<Clock>,
+    timer: Arc<ConnectionTimer>,
 }
 
 impl ResponseGuard {
     /// An answer begins, while so many bytes of those before it are still on their way.
-    pub(crate) fn begin(clock: &Arc<Clock>, waiting_bytes: u64) -> Self {
-        clock.update(|state| state.answer(waiting_bytes));
+    pub(crate) fn begin(timer: &Arc<ConnectionTimer>, waiting_bytes: u64) -> Self {
+        timer.update(|state| state.response(waiting_bytes));
         ResponseGuard {
-            clock: Arc::clone(clock),
+            timer: Arc::clone(timer),
         }
     }
 }
@@ -315,47 +315,47 @@ impl ResponseGuard {
 impl Drop for ResponseGuard {
     fn drop(&mut self) {
         let since = Instant::now();
-        self.clock.rest(|_| Phase::Idle { since });
+        self.timer.rest(|_| Phase::Idle { since });
     }
 }
 
 /// While it lives, a stream is answered.
 #[derive(Debug)]
 pub(crate) struct StreamGuard {
-    clock: Arc<Clock>,
+    timer: Arc<ConnectionTimer>,
 }
 
 impl StreamGuard {
-    /// One stream more, by its connection's clock, while so many bytes of others are still on their way.
-    pub(crate) fn begin(clock: &Arc<Clock>, waiting_bytes: u64) -> Self {
-        clock.update(|state| match state.phase {
-            Phase::Streams { count, stretch } => Phase::Streams {
+    /// One stream more, by its connection's timer, while so many bytes of others are still on their way.
+    pub(crate) fn begin(timer: &Arc<ConnectionTimer>, waiting_bytes: u64) -> Self {
+        timer.update(|state| match state.phase {
+            Phase::Streams { count, interval } => Phase::Streams {
                 count: count + 1,
-                stretch,
+                interval,
             },
             _ => {
-                clock.look_again.notify_one();
+                timer.look_again.notify_one();
                 Phase::Streams {
                     count: 1,
-                    stretch: state.stretch(waiting_bytes),
+                    interval: state.interval(waiting_bytes),
                 }
             }
         });
         StreamGuard {
-            clock: Arc::clone(clock),
+            timer: Arc::clone(timer),
         }
     }
 }
 
 impl Drop for StreamGuard {
     fn drop(&mut self) {
-        self.clock.rest(|state| match state.phase {
+        self.timer.rest(|state| match state.phase {
             Phase::Streams {
                 count: count @ 2..,
-                stretch,
+                interval,
             } => Phase::Streams {
                 count: count - 1,
-                stretch,
+                interval,
             },
             _ => Phase::NoStream {
                 since: Instant::now(),
@@ -385,26 +385,26 @@ mod tests {
     /// Why an answer ends whose client takes so many bytes each time that so many seconds have passed, and after how
     /// long; `None` if it does not end.
     async fn ended(
-        clock: &Clock,
-        overdue: impl Future<Output = TimeoutReason>,
+        timer: &ConnectionTimer,
+        timed_out: impl Future<Output = TimeoutReason>,
         bytes: usize,
         each_seconds: u64,
     ) -> Option<(TimeoutReason, Duration)> {
-        let begun = Instant::now();
+        let started = Instant::now();
         let takes = async {
             loop {
-                clock.sent(bytes);
+                timer.sent(bytes);
                 sleep(Duration::from_secs(each_seconds)).await;
             }
         };
         let reason = async {
             tokio::select! {
-                reason = overdue => reason,
+                reason = timed_out => reason,
                 () = takes => TimeoutReason::Idle,
             }
         };
         let reason = timeout(FOR_EVER, reason).await.ok()?;
-        Some((reason, begun.elapsed()))
+        Some((reason, started.elapsed()))
     }
 
     /// The same for the only answer of a connection.
@@ -413,10 +413,10 @@ mod tests {
         bytes: usize,
         each_seconds: u64,
     ) -> Option<(TimeoutReason, Duration)> {
-        let clock = Arc::new(Clock::new(&Arc::default()));
-        let _answering = ResponseGuard::begin(&clock, 0);
-        let overdue = clock.overdue(limits, || 0);
-        ended(&clock, overdue, bytes, each_seconds).await
+        let timer = Arc::new(ConnectionTimer::new(&Arc::default()));
+        let _answering = ResponseGuard::begin(&timer, 0);
+        let timed_out = timer.timed_out(limits, || 0);
+        ended(&timer, timed_out, bytes, each_seconds).await
     }
 
     #[tokio::test(start_paused = true)]
@@ -454,19 +454,19 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_head_that_comes_late_on_a_connection_has_no_more_time_than_the_first() {
         let limits = limits();
-        let clock = Arc::new(Clock::new(&Arc::default()));
-        drop(ResponseGuard::begin(&clock, 0));
+        let timer = Arc::new(ConnectionTimer::new(&Arc::default()));
+        drop(ResponseGuard::begin(&timer, 0));
         let begins = async {
             sleep(limits.keepalive_timeout / 2).await;
-            clock.received();
+            timer.received();
             Instant::now()
         };
-        let (reason, begun) = tokio::join!(clock.overdue(&limits, || 0), begins);
+        let (reason, started) = tokio::join!(timer.timed_out(&limits, || 0), begins);
         assert_eq!(reason, TimeoutReason::Head);
         assert!(
-            begun.elapsed() < 2 * limits.header_timeout,
+            started.elapsed() < 2 * limits.header_timeout,
             "{:?}",
-            begun.elapsed()
+            started.elapsed()
         );
     }
 
@@ -475,26 +475,26 @@ mod tests {
         const LEFT_BYTES: usize = 400_000;
         let waiting = Cell::new(0);
         for (taken_each_second, is_cut) in [(0, true), (1000, true), (1100, false)] {
-            let clock = Arc::new(Clock::new(&Arc::default()));
+            let timer = Arc::new(ConnectionTimer::new(&Arc::default()));
             // Of the answer before.
-            clock.sent(LEFT_BYTES);
+            timer.sent(LEFT_BYTES);
             waiting.set(LEFT_BYTES as u64);
-            let _answering = ResponseGuard::begin(&clock, waiting.get());
-            clock.sent(LEFT_BYTES);
+            let _answering = ResponseGuard::begin(&timer, waiting.get());
+            timer.sent(LEFT_BYTES);
             waiting.set(2 * LEFT_BYTES as u64);
             let limits = limits();
-            let overdue = clock.overdue(&limits, || waiting.get());
+            let timed_out = timer.timed_out(&limits, || waiting.get());
             let takes = async {
                 for _ in 0..500 {
                     sleep(Duration::from_secs(1)).await;
                     waiting.set(waiting.get() - taken_each_second);
                 }
             };
-            let begun = Instant::now();
+            let started = Instant::now();
             tokio::select! {
-                reason = overdue => {
+                reason = timed_out => {
                     assert!(is_cut, "{taken_each_second}");
-                    assert_eq!((reason, begun.elapsed()), (TimeoutReason::Stall, limits.send_timeout));
+                    assert_eq!((reason, started.elapsed()), (TimeoutReason::Stall, limits.send_timeout));
                 }
                 () = takes => assert!(!is_cut, "{taken_each_second}"),
             }
@@ -506,9 +506,9 @@ mod tests {
     async fn a_stream_has_to_take_its_part_only_and_something() {
         let part = 1024 / STREAMS as usize;
         for (bytes, is_cut) in [(0, true), (part - 1, true), (part + 1, false)] {
-            let clock = Clock::of_stream();
+            let timer = ConnectionTimer::of_stream();
             let limits = limits();
-            let ended = ended(&clock, clock.stream_overdue(&limits), bytes, 1).await;
+            let ended = ended(&timer, timer.stream_timed_out(&limits), bytes, 1).await;
             let expected = is_cut.then_some((TimeoutReason::Stall, limits.send_timeout));
             assert_eq!(ended, expected, "{bytes}");
         }
@@ -517,25 +517,25 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn between_streams_nothing_but_a_stream_makes_a_connection_busy() {
         let limits = limits();
-        let clock = Arc::new(Clock::new(&Arc::default()));
-        let streams = [StreamGuard::begin(&clock, 0), StreamGuard::begin(&clock, 0)];
-        assert!(clock.has_streams());
+        let timer = Arc::new(ConnectionTimer::new(&Arc::default()));
+        let streams = [StreamGuard::begin(&timer, 0), StreamGuard::begin(&timer, 0)];
+        assert!(timer.has_streams());
         let [first, second] = streams;
         drop(first);
-        assert!(clock.has_streams());
+        assert!(timer.has_streams());
         drop(second);
-        let begun = Instant::now();
+        let started = Instant::now();
         let frames = async {
             loop {
                 sleep(Duration::from_secs(1)).await;
-                clock.received();
-                clock.sent(17);
+                timer.received();
+                timer.sent(17);
             }
         };
         tokio::select! {
-            reason = clock.overdue(&limits, || 0) => assert_eq!(reason, TimeoutReason::Idle),
+            reason = timer.timed_out(&limits, || 0) => assert_eq!(reason, TimeoutReason::Idle),
             () = frames => {}
         }
-        assert_eq!(begun.elapsed(), limits.keepalive_timeout);
+        assert_eq!(started.elapsed(), limits.keepalive_timeout);
     }
 }

@@ -30,9 +30,9 @@ impl SlotWaiters {
 pub(crate) struct Waiting<'a>(&'a SlotWaiters);
 
 impl<'a> Waiting<'a> {
-    pub(crate) fn begin(wanted: &'a SlotWaiters) -> Self {
-        wanted.waiting.fetch_add(1, Ordering::Relaxed);
-        Waiting(wanted)
+    pub(crate) fn begin(slot_waiters: &'a SlotWaiters) -> Self {
+        slot_waiters.waiting.fetch_add(1, Ordering::Relaxed);
+        Waiting(slot_waiters)
     }
 }
 
