@@ -1,7 +1,7 @@
-//! The slots that connections take of the process's bound: one more only when there are memory and a file for it.
+//! Connection slots: a new connection needs a file descriptor and memory within the process's limits.
 //!
-//! Where there is no slot, connections that are idle make way, those first that have been so longest. Their clients are
-//! told, as at the end of their time.
+//! If no slot is free, idle connections are closed, the longest idle first. Their clients are notified as on a
+//! keep-alive timeout.
 
 use crate::transport::connection::{Connection, Connections};
 use crate::transport::slot_waiters::{SlotWaiters, Waiting};
@@ -13,28 +13,28 @@ use std::pin::pin;
 use std::sync::{Arc, Weak};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-/// What is set aside for a listener's connections.
+/// The slots of a listener's connections.
 #[derive(Debug, Clone)]
 pub(crate) struct ConnectionSlots {
     count: Arc<Semaphore>,
     memory: Arc<Budget>,
-    /// What each connection takes at its beginning.
+    /// Bytes that each connection reserves at its start.
     each_bytes: usize,
     connections: Arc<Connections>,
     slot_waiters: Arc<SlotWaiters>,
 }
 
-/// A connection's slot, given back when it is dropped.
+/// The slot of one connection, released on drop.
 #[derive(Debug)]
 pub(crate) struct Slot {
     _one: OwnedSemaphorePermit,
     reserved: Reservation,
-    /// The last field, so that what it tells of has happened.
+    /// The last field, so that the permit and the memory are released before waiters are woken.
     _released: SlotReleased,
 }
 
 impl ConnectionSlots {
-    /// Places for one listener's connections, which enter themselves there.
+    /// Creates the slots of a listener. `connections` lists its open connections, of which idle ones may be closed.
     pub(crate) fn new(
         bound: &MemoryPlan,
         each_bytes: usize,
@@ -42,7 +42,7 @@ impl ConnectionSlots {
     ) -> Self {
         ConnectionSlots {
             count: Arc::new(Semaphore::new(bound.connections)),
-            // A client that waits for its slot is a socket already.
+            // A client that waits for a slot has a socket already.
             memory: Arc::new(Budget::new(
                 bound.connections_bytes.saturating_sub(RECEIVE_BYTES),
             )),
@@ -52,18 +52,18 @@ impl ConnectionSlots {
         }
     }
 
-    /// Who waits for one.
+    /// The waiters for a slot.
     pub(crate) fn slot_waiters(&self) -> &Arc<SlotWaiters> {
         &self.slot_waiters
     }
 
-    /// A slot, once there is one; `None` never comes as things are, since neither count is ever closed.
+    /// Waits for a slot. Returns `None` only if the semaphore or the budget is closed, which never happens.
     pub(crate) async fn take(&self) -> Option<Slot> {
         let taken = async {
             let one = Arc::clone(&self.count).acquire_owned().await.ok()?;
             Some((one, self.memory.reserve_untimed(self.each_bytes).await?))
         };
-        let (one, reserved) = self.make_way_for(taken).await?;
+        let (one, reserved) = self.wait_for_room(taken).await?;
         Some(Slot {
             _one: one,
             reserved,
@@ -71,16 +71,16 @@ impl ConnectionSlots {
         })
     }
 
-    /// Makes a slot larger by so many bytes, once there is room. Whoever waits here has to be timed: those that have
-    /// slots may wait for each other.
+    /// Adds bytes to a slot, once there is room. The caller needs a timeout, since connections with slots may wait for
+    /// each other.
     pub(crate) async fn enlarge(&self, slot: &mut Slot, bytes: usize) {
-        if let Some(more) = self.make_way_for(self.memory.reserve_untimed(bytes)).await {
+        if let Some(more) = self.wait_for_room(self.memory.reserve_untimed(bytes)).await {
             slot.reserved.merge(more);
         }
     }
 
-    /// Waits for room. Where there is none at once, idle connections are closed for it.
-    async fn make_way_for<T>(&self, room: impl Future<Output = T>) -> T {
+    /// Waits for room. If there is none at once, idle connections are closed.
+    async fn wait_for_room<T>(&self, room: impl Future<Output = T>) -> T {
         let mut room = pin!(room);
         tokio::select! {
             biased;
@@ -90,7 +90,7 @@ impl ConnectionSlots {
         let _waiting = Waiting::begin(&self.slot_waiters);
         let mut leaving: Vec<Weak<Connection>> = Vec::new();
         loop {
-            // One that has a request again stays.
+            // A connection that received a request meanwhile stays open.
             leaving.retain(|connection| {
                 let connection = connection.upgrade();
                 connection.is_some_and(|connection| connection.clock().is_dismissed())
@@ -107,7 +107,7 @@ impl ConnectionSlots {
     }
 }
 
-/// Tells who waits that there is room.
+/// Wakes waiters on drop, when a slot is released.
 #[derive(Debug)]
 struct SlotReleased(Arc<SlotWaiters>);
 
@@ -139,18 +139,8 @@ mod tests {
         let rest: Vec<_> = [slots.take().await, slots.take().await].into();
         assert!(rest.iter().all(Option::is_some));
         let mut second = second;
-        assert!(
-            slots
-                .enlarge(&mut second, 3 * KIB)
-                .now_or_never()
-                .is_none()
-        );
+        assert!(slots.enlarge(&mut second, 3 * KIB).now_or_never().is_none());
         drop(rest);
-        assert!(
-            slots
-                .enlarge(&mut second, 3 * KIB)
-                .now_or_never()
-                .is_some()
-        );
+        assert!(slots.enlarge(&mut second, 3 * KIB).now_or_never().is_some());
     }
 }

@@ -1,9 +1,9 @@
-//! Waiting for a place among the connections.
+//! Wakes the accept loop and growing connections when a slot may be free.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use tokio::sync::Notify;
 
-/// The waiters for a place, who are woken when there may be one. The connections of one listener share it.
+/// The waiters for a slot. The connections of one listener share it.
 #[derive(Debug, Default)]
 pub(crate) struct SlotWaiters {
     waiting: AtomicUsize,
@@ -11,22 +11,23 @@ pub(crate) struct SlotWaiters {
 }
 
 impl SlotWaiters {
-    /// A connection has become idle, or has ended.
+    /// Notifies the waiters: a connection became idle, or ended.
     pub(crate) fn changed(&self) {
-        // One who begins to wait counts first, and then locks each connection's clock to look at it. The caller has
-        // locked its own before: either it sees the count here, or the other sees what has changed.
+        // No wake-up is lost. A new waiter increments the count, and then locks each connection's timer to read it. The
+        // caller has locked and released its own timer. So either it reads the count, or the waiter reads the new
+        // state.
         if self.waiting.load(Ordering::Relaxed) > 0 {
             self.changed.notify_one();
         }
     }
 
-    /// Waits until something has changed.
+    /// Waits for the next notification.
     pub(crate) async fn notified(&self) {
         self.changed.notified().await;
     }
 }
 
-/// One who waits.
+/// A registered waiter.
 pub(crate) struct Waiting<'a>(&'a SlotWaiters);
 
 impl<'a> Waiting<'a> {
@@ -39,7 +40,7 @@ impl<'a> Waiting<'a> {
 impl Drop for Waiting<'_> {
     fn drop(&mut self) {
         self.0.waiting.fetch_sub(1, Ordering::Relaxed);
-        // Its wake-up may be meant for the next waiter.
+        // Passes on a wake-up that this waiter may have consumed.
         self.0.changed();
     }
 }

@@ -1,4 +1,4 @@
-//! Measures one connection's progress, so that what makes none is ended.
+//! The timeouts of a connection or stream, by its phase and the bytes that its client has taken.
 
 use crate::limits::ConnectionLimits;
 use crate::transport::slot_waiters::SlotWaiters;
@@ -7,34 +7,41 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep_until};
 
-/// Requests that one connection of HTTP/2 may have in progress. A page has more images than that, and they share one way
-/// to the client all the same.
+/// Maximum concurrent streams of a connection of HTTP/2. A page may have more images, but they share one network path
+/// to the client.
 pub(crate) const STREAMS: u32 = 32;
 
-/// What a connection is doing, and since when.
+/// The phase of a connection, and its start.
 #[derive(Debug, Clone, Copy)]
 enum Phase {
     /// Waiting for a request.
     Idle { since: Instant },
-    /// Reading a request's head. A connection that has brought none yet counts as one whose head is late.
+    /// Reading a request's head. A new connection is in this phase before its first byte.
     Head { since: Instant },
-    /// Answering: since the request's head was complete.
-    Response { since: Instant, interval: ProgressInterval },
-    /// Answering on so many streams of HTTP/2, each of which has a timer of its own.
-    Streams { count: usize, interval: ProgressInterval },
-    /// Between streams. What comes here is no request yet: frames about the connection itself come at any time.
+    /// Sending a response, since the request's head was complete.
+    Response {
+        since: Instant,
+        interval: ProgressInterval,
+    },
+    /// Sending responses on a number of streams of HTTP/2. Each stream also has a timer of its own.
+    Streams {
+        count: usize,
+        interval: ProgressInterval,
+    },
+    /// Between streams of HTTP/2. Received bytes do not start a request here: frames about the connection may arrive at
+    /// any time.
     NoStream { since: Instant },
 }
 
-/// A time over which a client's progress is judged.
+/// An interval over which a client's send rate is measured.
 #[derive(Debug, Clone, Copy)]
 struct ProgressInterval {
     since: Instant,
-    /// What the client had taken by then, as [`State::sent_bytes`] counts.
+    /// Bytes that the client had taken at the start, as [`State::sent_bytes`] counts.
     taken_bytes: u64,
 }
 
-/// What a connection or a stream has taken too long for.
+/// The timeout that a connection or a stream has exceeded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum TimeoutReason {
     Idle,
@@ -56,23 +63,23 @@ impl fmt::Display for TimeoutReason {
     }
 }
 
-/// The timer of one connection, or of one stream.
+/// The timer of one connection or one stream.
 #[derive(Debug)]
 pub(crate) struct ConnectionTimer {
     state: Mutex<State>,
-    /// It is time to look again: there are streams where there was none, which have less time than a connection
-    /// without, or the connection is to leave.
+    /// Wakes the timer to read its state again. The first stream shortens the time that is left, and a dismissal ends
+    /// it.
     look_again: Notify,
-    /// Where the timer is a connection's: who waits for its place.
+    /// The waiters for the slot of the connection. A stream has none.
     slot_waiters: Option<Arc<SlotWaiters>>,
 }
 
 #[derive(Debug)]
 struct State {
     phase: Phase,
-    /// All that was ever sent, in bytes.
+    /// Bytes sent since the start.
     sent_bytes: u64,
-    /// It is to end while it is idle, for another.
+    /// Whether the connection is to close while it is idle, so that its slot is free for another.
     is_dismissed: bool,
 }
 
@@ -85,7 +92,7 @@ impl State {
         }
     }
 
-    /// Since when nothing was asked for, where nothing is.
+    /// The start of the idle time, if no request is in progress.
     fn idle_since(&self) -> Option<Instant> {
         match self.phase {
             Phase::Idle { since } | Phase::NoStream { since } => Some(since),
@@ -93,7 +100,7 @@ impl State {
         }
     }
 
-    /// A interval that begins now, with so many bytes of what was sent before still on their way.
+    /// Starts an interval. `waiting_bytes` of the sent bytes have not reached the client.
     fn interval(&self, waiting_bytes: u64) -> ProgressInterval {
         ProgressInterval {
             since: Instant::now(),
@@ -111,7 +118,7 @@ impl State {
 }
 
 impl ConnectionTimer {
-    /// The timer of a connection, for whose place others may wait there.
+    /// Creates the timer of a connection, whose slot these waiters may need.
     pub(crate) fn new(slot_waiters: &Arc<SlotWaiters>) -> Self {
         let since = Instant::now();
         ConnectionTimer {
@@ -121,7 +128,7 @@ impl ConnectionTimer {
         }
     }
 
-    /// The timer of a stream, whose request's head is complete.
+    /// Creates the timer of a stream whose request head is complete.
     pub(crate) fn of_stream() -> Self {
         let since = Instant::now();
         let interval = ProgressInterval {
@@ -135,37 +142,37 @@ impl ConnectionTimer {
         }
     }
 
-    /// Whether it is the timer of a connection for whose place others wait there.
+    /// Whether this is the timer of a connection whose slot these waiters may need.
     pub(crate) fn is_of(&self, slot_waiters: &Arc<SlotWaiters>) -> bool {
         self.slot_waiters
             .as_ref()
             .is_some_and(|own| Arc::ptr_eq(own, slot_waiters))
     }
 
-    /// Since when the connection has been idle, if it is, and is not to leave anyway.
+    /// The start of the idle time, unless the connection is busy or dismissed.
     pub(crate) fn idle_since(&self) -> Option<Instant> {
         let state = self.state();
         state.idle_since().filter(|_| !state.is_dismissed)
     }
 
-    /// Has the connection end if it is idle.
+    /// Closes the connection if it is idle.
     pub(crate) fn dismiss(&self) {
         let mut state = self.state();
         state.is_dismissed = state.idle_since().is_some();
         self.look_again.notify_one();
     }
 
-    /// Whether the connection is to end if it is still idle.
+    /// Whether the connection is to close if it is still idle.
     pub(crate) fn is_dismissed(&self) -> bool {
         self.state().is_dismissed
     }
 
-    /// The connection has ended, and leaves no more.
+    /// Records that the connection has ended. It is no longer dismissed.
     pub(crate) fn close(&self) {
         self.state().is_dismissed = false;
     }
 
-    /// There is nothing to answer any more.
+    /// Enters an idle phase, and wakes the waiters for a slot.
     fn rest(&self, next: impl FnOnce(&State) -> Phase) {
         self.update(next);
         if let Some(slot_waiters) = &self.slot_waiters {
@@ -173,7 +180,7 @@ impl ConnectionTimer {
         }
     }
 
-    /// Whether a stream is being answered.
+    /// Whether a stream is in progress.
     pub(crate) fn has_streams(&self) -> bool {
         matches!(self.state().phase, Phase::Streams { .. })
     }
@@ -187,7 +194,7 @@ impl ConnectionTimer {
         state.phase = next(&state);
     }
 
-    /// Bytes came.
+    /// Records received bytes, which start a request on an idle connection.
     pub(crate) fn received(&self) {
         self.update(|state| match state.phase {
             Phase::Idle { .. } => Phase::Head {
@@ -197,7 +204,7 @@ impl ConnectionTimer {
         });
     }
 
-    /// Bytes went.
+    /// Records sent bytes.
     pub(crate) fn sent(&self, bytes: usize) {
         let mut state = self.state();
         state.sent_bytes += bytes as u64;
@@ -206,8 +213,8 @@ impl ConnectionTimer {
         }
     }
 
-    /// Ends when the connection has taken too long, with the reason. Of what was sent, `waiting_bytes` tells how many bytes
-    /// the client has not taken yet, where that can be known.
+    /// Waits until the connection exceeds a timeout, and returns it. `waiting_bytes` returns how many sent bytes the
+    /// client has not taken yet, or zero if that is unknown.
     pub(crate) async fn timed_out(
         &self,
         limits: &ConnectionLimits,
@@ -217,9 +224,9 @@ impl ConnectionTimer {
             .await
     }
 
-    /// The same for a stream, which shares what its connection's client takes with all the others.
+    /// Waits until a stream exceeds a timeout. Its minimum rate is a fraction, since all streams share one client.
     pub(crate) async fn stream_timed_out(&self, limits: &ConnectionLimits) -> TimeoutReason {
-        // What lies in the kernel belongs to no one stream.
+        // Bytes in the kernel belong to no single stream.
         self.timed_out_below(limits, limits.min_send_bytes_per_second / STREAMS, || 0)
             .await
     }
@@ -230,7 +237,7 @@ impl ConnectionTimer {
         min_send_bytes_per_second: u32,
         waiting_bytes: impl Fn() -> u64,
     ) -> TimeoutReason {
-        // What a interval has to bring, or the reader is a drip.
+        // Bytes that a client has to take in an interval. With fewer it is a slow reader.
         let least_bytes = u64::from(min_send_bytes_per_second)
             .saturating_mul(limits.send_timeout.as_secs())
             .max(1);
@@ -239,7 +246,7 @@ impl ConnectionTimer {
             if Instant::now() >= deadline {
                 return reason;
             }
-            // A head or an answer may begin meanwhile, whose time is up before that.
+            // A head or a response may start meanwhile, with an earlier deadline.
             let soonest = limits.header_timeout.min(limits.send_timeout);
             let look_again = deadline.min(Instant::now() + soonest);
             tokio::select! {
@@ -258,7 +265,8 @@ impl ConnectionTimer {
     ) -> (Instant, TimeoutReason) {
         let mut state = self.state();
         let now = Instant::now();
-        // One that was asked for something meanwhile stays, and is told from those that are idle again.
+        // A connection that received a request meanwhile stays open. The mark is removed, since the connection may be
+        // idle again later.
         if std::mem::take(&mut state.is_dismissed) && state.idle_since().is_some() {
             state.is_dismissed = true;
             return (now, TimeoutReason::Dismissed);
@@ -296,14 +304,14 @@ impl ConnectionTimer {
     }
 }
 
-/// While it lives, an answer is made and sent.
+/// Marks a response in progress until it is dropped.
 #[derive(Debug)]
 pub(crate) struct ResponseGuard {
     timer: Arc<ConnectionTimer>,
 }
 
 impl ResponseGuard {
-    /// An answer begins, while so many bytes of those before it are still on their way.
+    /// Starts a response. `waiting_bytes` of earlier responses have not reached the client.
     pub(crate) fn begin(timer: &Arc<ConnectionTimer>, waiting_bytes: u64) -> Self {
         timer.update(|state| state.response(waiting_bytes));
         ResponseGuard {
@@ -319,14 +327,14 @@ impl Drop for ResponseGuard {
     }
 }
 
-/// While it lives, a stream is answered.
+/// Marks a stream in progress until it is dropped.
 #[derive(Debug)]
 pub(crate) struct StreamGuard {
     timer: Arc<ConnectionTimer>,
 }
 
 impl StreamGuard {
-    /// One stream more, by its connection's timer, while so many bytes of others are still on their way.
+    /// Adds a stream to its connection's timer. `waiting_bytes` of other streams have not reached the client.
     pub(crate) fn begin(timer: &Arc<ConnectionTimer>, waiting_bytes: u64) -> Self {
         timer.update(|state| match state.phase {
             Phase::Streams { count, interval } => Phase::Streams {
@@ -382,8 +390,8 @@ mod tests {
         }
     }
 
-    /// Why an answer ends whose client takes so many bytes each time that so many seconds have passed, and after how
-    /// long; `None` if it does not end.
+    /// Returns the timeout of a response and the time until it, or `None` if it completes. The client takes `bytes`
+    /// every `each_seconds`.
     async fn ended(
         timer: &ConnectionTimer,
         timed_out: impl Future<Output = TimeoutReason>,
@@ -407,24 +415,24 @@ mod tests {
         Some((reason, started.elapsed()))
     }
 
-    /// The same for the only answer of a connection.
+    /// Measures the only response of a connection.
     async fn alone(
         limits: &ConnectionLimits,
         bytes: usize,
         each_seconds: u64,
     ) -> Option<(TimeoutReason, Duration)> {
         let timer = Arc::new(ConnectionTimer::new(&Arc::default()));
-        let _answering = ResponseGuard::begin(&timer, 0);
+        let _response = ResponseGuard::begin(&timer, 0);
         let timed_out = timer.timed_out(limits, || 0);
         ended(&timer, timed_out, bytes, each_seconds).await
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_drip_does_not_keep_a_connection() {
+    async fn a_reader_below_the_minimum_rate_keeps_no_connection() {
         let stalled = Some((TimeoutReason::Stall, limits().send_timeout));
         assert_eq!(alone(&limits(), 1000, 1).await, stalled);
         assert_eq!(alone(&limits(), 1, 1).await, stalled);
-        // What comes before it does not help for longer.
+        // A fast first interval does not extend the next one.
         let (reason, after) = alone(&limits(), 5_000_000, 1000).await.unwrap();
         assert_eq!(
             (reason, after),
@@ -476,10 +484,10 @@ mod tests {
         let waiting = Cell::new(0);
         for (taken_each_second, is_cut) in [(0, true), (1000, true), (1100, false)] {
             let timer = Arc::new(ConnectionTimer::new(&Arc::default()));
-            // Of the answer before.
+            // Bytes of the previous response.
             timer.sent(LEFT_BYTES);
             waiting.set(LEFT_BYTES as u64);
-            let _answering = ResponseGuard::begin(&timer, waiting.get());
+            let _response = ResponseGuard::begin(&timer, waiting.get());
             timer.sent(LEFT_BYTES);
             waiting.set(2 * LEFT_BYTES as u64);
             let limits = limits();
@@ -501,7 +509,7 @@ mod tests {
         }
     }
 
-    /// As many as there may be share what their client takes, of which none is to be cut for its small part.
+    /// A client shares its rate among the maximum number of streams, and none of them is reset for its small part.
     #[tokio::test(start_paused = true)]
     async fn a_stream_has_to_take_its_part_only_and_something() {
         let part = 1024 / STREAMS as usize;
