@@ -32,6 +32,7 @@ pub(crate) fn run(root: &Path) -> Result<()> {
         ensure!(status.success(), "cargo {} fails", check.join(" "));
     }
     crate::structure::check(root)?;
+    crate::prose::check(root)?;
     crate::limits::check(root)?;
     crate::public_api::check(root)?;
     check_dependencies(root)

@@ -10,6 +10,7 @@ mod guest;
 mod hosts;
 mod limits;
 mod metadata;
+mod prose;
 mod public_api;
 mod structure;
 mod wit_page;
@@ -76,6 +77,8 @@ enum Task {
     Limits,
     /// Writes docs/crates.svg, the picture of the crates in layers, and checks that crates and files use each other one way.
     Structure,
+    /// Reads the hand-written pages and the comments, and reports sentences that are long or not in the field's words.
+    Prose,
     /// Runs what CI runs before the tests: formatting, clippy, docs, dependencies' licences.
     Ci,
 }
@@ -107,6 +110,7 @@ fn main() -> Result<()> {
         Task::Dist { check: true } => dist::check(&root),
         Task::Limits => limits::write(&root),
         Task::Structure => structure::write(&root),
+        Task::Prose => prose::check(&root),
         Task::Ci => ci::run(&root),
     }
 }

@@ -88,8 +88,8 @@ pub(crate) struct Serve {
     #[arg(long, value_name = "FILE", env = "MILLPOND_COMPONENT")]
     component: Option<PathBuf>,
 
-    /// Maximum memory of the process, including what the kernel holds for it [default: a quarter of the memory of the
-    /// machine or control group, half of it where that is little, 4GiB at most].
+    /// Maximum memory of the process, kernel included [default: a quarter of the machine or control group, half of a
+    /// small one, 4GiB at most].
     #[arg(long, value_name = "SIZE", env = "MILLPOND_MEMORY_LIMIT")]
     memory_limit: Option<ByteSize>,
 

@@ -1,5 +1,5 @@
-//! What a request costs before its body moves: an instance, a whole call, and a call that opens a file. Beside them what the
-//! engine takes for the smallest component that there is, which no request can be cheaper than.
+//! Measures a request up to its body: an instance, a whole call, and a call that opens a file. The smallest possible
+//! component gives the engine's own cost, the minimum of every request.
 
 #![allow(missing_docs, clippy::unwrap_used, clippy::expect_used)]
 

@@ -1,7 +1,7 @@
-//! How much one client may ask for: requests at a time, requests a second, bytes a second.
+//! Limits per client: concurrent requests, request rate, and rate of a response.
 //!
-//! All of it is off unless asked for. What is remembered of clients is bounded: who has requests in flight, at most
-//! as many as there are connections; and who has asked of late, at most [`CLIENTS`], the stale ones dropped.
+//! All limits are off by default. The state is bounded. Requests in flight are counted for at most as many clients as
+//! there are connections. Request rates are kept for at most [`CLIENTS`] clients, and stale ones are dropped.
 
 use crate::forwarded::{self, ClientAddress};
 use governor::clock::{Clock, MonotonicClock, Reference};
@@ -18,8 +18,8 @@ use std::num::NonZeroU32;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-/// Clients whose requests are counted over time, where that is asked for: as many as one hash table of half a
-/// megabyte holds, and more than ask at one time of what one process serves. Further ones share one count.
+/// Maximum clients whose request rate is measured. They fill a hash table of half a megabyte, and exceed the concurrent
+/// clients of one process. Further clients share one bucket.
 pub(crate) const CLIENTS: usize = 14 * 1024;
 
 /// Limits per client. A client is an IPv4 address or an IPv6 network of 64 bits.
@@ -52,13 +52,13 @@ pub(crate) enum TooManyRequests {
     InFlight(NonZeroU32),
     #[error("the client is above its request rate")]
     Rate {
-        /// Until it may ask again.
+        /// The time until the next request is allowed.
         wait: Duration,
     },
 }
 
 impl TooManyRequests {
-    /// When to come again, in whole seconds (RFC 9110 section 10.2.3).
+    /// The value of `Retry-After`, in seconds (RFC 9110 section 10.2.3).
     pub(crate) fn retry_after_seconds(self) -> u64 {
         match self {
             TooManyRequests::InFlight(_) => 1,
@@ -87,17 +87,17 @@ impl Clients {
         })
     }
 
-    /// Whether requests are counted, at a time or over time.
+    /// Whether a limit of concurrency or rate is set.
     pub(crate) fn are_counted(&self) -> bool {
         self.limits.concurrency.is_some() || self.rate.is_some()
     }
 
-    /// The rate of each response, in bytes per second.
+    /// The rate limit of each response, in bytes per second.
     pub(crate) fn limit_rate(&self) -> Option<NonZeroU32> {
         self.limits.limit_rate_bytes_per_second
     }
 
-    /// Takes a request in. It is in flight until the guard is dropped.
+    /// Admits a request. It is in flight until the guard is dropped.
     ///
     /// # Errors
     /// [`TooManyRequests`].
@@ -118,7 +118,7 @@ impl Clients {
         Ok(in_flight)
     }
 
-    /// The address of the client behind that peer, as far as proxies are trusted.
+    /// Returns the address of the client behind a peer, as reported by trusted proxies.
     pub(crate) fn client(&self, peer: IpAddr, fields: &HeaderMap) -> IpAddr {
         forwarded::client(peer, fields, &self.limits.trusted_proxies)
     }
@@ -160,14 +160,14 @@ impl Drop for InFlight {
     }
 }
 
-/// The rate of each client.
+/// The request rates of all clients, as token buckets.
 #[derive(Debug)]
 struct ClientRateLimiter<C: Clock> {
     limiter: RateLimiter<ClientAddress, Table, C, NoOpMiddleware<C::Instant>>,
     swept: Mutex<C::Instant>,
 }
 
-/// How often a full table is looked through for clients that have not asked of late.
+/// Minimum interval between sweeps of a full table for stale clients.
 const SWEEP_PAUSE: Duration = Duration::from_secs(1);
 
 impl<C: Clock> ClientRateLimiter<C> {
@@ -200,8 +200,8 @@ impl<C: Clock> ClientRateLimiter<C> {
     }
 }
 
-/// What is remembered of each client: when its bucket will be full again. Whoever finds the table full shares one
-/// bucket with all others who do, so that neither memory nor the rate of strangers is without a bound.
+/// The bucket of each client, stored as the time at which it is full again. Clients that find the table full share one
+/// bucket. So neither the memory nor the rate of unknown clients is unbounded.
 #[derive(Debug)]
 struct Table {
     state: Mutex<TableState>,
@@ -214,7 +214,7 @@ struct TableState {
 }
 
 impl Table {
-    /// An empty table, which has all the room that it will ever take.
+    /// Creates an empty table at its full capacity.
     fn new() -> Self {
         Table {
             state: Mutex::new(TableState {
@@ -313,7 +313,7 @@ mod tests {
         for number in 0..clients {
             assert_eq!(rates.check(client(number)), Ok(()));
         }
-        // Strangers share what is left.
+        // Clients beyond the table share one bucket.
         let strangers =
             (clients..clients + 100).filter(|number| rates.check(client(*number)).is_ok());
         assert_eq!(strangers.count(), 2);
@@ -333,8 +333,8 @@ mod tests {
             let _ = rates.check(client(number));
         }
         assert_eq!(room(&rates.limiter.into_state_store()), before);
-        // An eighth of a table's places stays free, and each takes a byte more. The other table grows, and has its
-        // smaller self beside it for a moment.
+        // An eighth of a table's slots stays free, and each slot takes a byte more. The other table grows, and briefly
+        // exists beside its smaller copy.
         let places = |capacity: usize| (capacity * 8).div_ceil(7);
         let of_late = places(before) * (size_of::<(ClientAddress, Nanos)>() + 1);
         let in_flight = HashMap::<ClientAddress, u32>::with_capacity(CONNECTIONS);

@@ -1,14 +1,14 @@
-//! Whose request it is: the address of the client, also where proxies stand between.
+//! The address of a request's client, also behind proxies.
 //!
-//! What proxies tell is believed only of those that are trusted, hop by hop from the nearest on: the client is the
-//! first address on that way which is no trusted proxy. Whatever is further left, the client may have made up.
+//! Only trusted proxies are believed, hop by hop from the nearest on. The client is the first address on that path that
+//! is no trusted proxy. The client may have forged all addresses further left.
 
 use http::header::{self, HeaderMap, HeaderName};
 use ipnet::IpNet;
 use std::net::{IpAddr, Ipv6Addr};
 
-/// What a client is counted by: its IPv4 address, or the first 64 bits of its IPv6 address, which is the least that
-/// one subscriber is given (RFC 6177 section 2).
+/// The key that identifies a client in limits: its IPv4 address, or the first 64 bits of its IPv6 address. A subscriber
+/// gets at least 64 bits (RFC 6177 section 2).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) struct ClientAddress(IpAddr);
 
@@ -22,10 +22,10 @@ impl From<IpAddr> for ClientAddress {
     }
 }
 
-/// The address of the client behind that peer.
+/// Returns the address of the client behind a peer.
 ///
-/// A proxy most often writes one of `Forwarded` and `X-Forwarded-For`, and passes on what the client wrote into the
-/// other. So where both are there, they have to agree; else the request counts as the proxy's.
+/// A proxy usually writes one of `Forwarded` and `X-Forwarded-For`, and passes on the client's value of the other. If
+/// both are present, they have to agree. Otherwise the request counts as the proxy's.
 pub(crate) fn client(peer: IpAddr, fields: &HeaderMap, trusted: &[IpNet]) -> IpAddr {
     let peer = peer.to_canonical();
     let is_trusted = |address: IpAddr| trusted.iter().any(|net| net.contains(&address));
@@ -43,14 +43,15 @@ pub(crate) fn client(peer: IpAddr, fields: &HeaderMap, trusted: &[IpNet]) -> IpA
 
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 
-/// An address on the way, or `None` where it is not told.
+/// An address on the path, or `None` if the proxy hides it.
 type Hop = Option<IpAddr>;
 
-/// The field cannot be read, so no part of it is believed.
+/// The field is malformed, so no part of it is believed.
 #[derive(Debug)]
 struct Unreadable;
 
-/// Where the hops of a field lead, if it is there: to an address, or nowhere.
+/// Follows the hops of a field to the client's address. Returns `None` if the field is absent, and `Some(None)` if it
+/// yields no address.
 fn followed<'a, Hops: Iterator<Item = Result<Hop, Unreadable>>>(
     fields: &'a HeaderMap,
     name: HeaderName,
@@ -67,7 +68,7 @@ fn followed<'a, Hops: Iterator<Item = Result<Hop, Unreadable>>>(
         for hop in hops(line) {
             match hop {
                 Err(Unreadable) => return Some(None),
-                // Who is behind an unknown hop cannot be known either: the next one has to answer for both.
+                // An unknown hop hides its client, so the next hop counts as the client.
                 Ok(None) => client = None,
                 Ok(Some(address)) => {
                     let address = address.to_canonical();
@@ -81,7 +82,7 @@ fn followed<'a, Hops: Iterator<Item = Result<Hop, Unreadable>>>(
     is_there.then_some(client)
 }
 
-/// The hops of an `X-Forwarded-For` line, the client's end first.
+/// Parses the hops of an `X-Forwarded-For` line, the client's end first.
 fn forwarded_for_hops(line: &str) -> impl Iterator<Item = Result<Hop, Unreadable>> {
     let nodes = line.split(',').map(str::trim);
     nodes
@@ -89,7 +90,7 @@ fn forwarded_for_hops(line: &str) -> impl Iterator<Item = Result<Hop, Unreadable
         .map(|text| Ok(node(text)))
 }
 
-/// The hops of a `Forwarded` line (RFC 7239 section 4), the client's end first.
+/// Parses the hops of a `Forwarded` line (RFC 7239 section 4), the client's end first.
 fn forwarded_hops(line: &str) -> impl Iterator<Item = Result<Hop, Unreadable>> {
     let elements = split_unquoted(line, ',').map(str::trim);
     elements
@@ -123,7 +124,7 @@ fn split_unquoted(text: &str, separator: char) -> impl Iterator<Item = &str> {
     })
 }
 
-/// A token, or a quoted string without its quotes. No address has anything to escape in it.
+/// Parses a token, or a quoted string. Escapes are refused, since no address needs them.
 fn unquoted(value: &str) -> Result<&str, Unreadable> {
     let inside = match value.strip_prefix('"') {
         Some(rest) => rest.strip_suffix('"').ok_or(Unreadable)?,
@@ -133,7 +134,8 @@ fn unquoted(value: &str) -> Result<&str, Unreadable> {
     is_plain.then_some(inside).ok_or(Unreadable)
 }
 
-/// An address, with a port or without (RFC 7239 section 6), if it is one and not `unknown` or some `_name`.
+/// Parses an address with or without a port (RFC 7239 section 6). Returns `None` for `unknown` and for obfuscated
+/// names.
 fn node(text: &str) -> Hop {
     if let Some(rest) = text.strip_prefix('[') {
         let (address, port) = rest.split_once(']')?;
@@ -165,11 +167,11 @@ mod tests {
     #[test]
     fn a_client_is_the_nearest_address_that_is_no_trusted_proxy() {
         for (peer, lines, expected) in [
-            // Nobody in between.
+            // No proxy.
             ("192.0.2.1", &[][..], "192.0.2.1"),
             ("::ffff:192.0.2.1", &[], "192.0.2.1"),
             ("2001:db8:1:2:3:4:5:6", &[], "2001:db8:1:2::"),
-            // A client's word for itself.
+            // A field that the client sets itself.
             (
                 "192.0.2.1",
                 &[("x-forwarded-for", "192.0.2.9")],
@@ -209,7 +211,7 @@ mod tests {
                 &[("forwarded", "by=_a;for=\"[2001:db8::9]:80\"")],
                 "2001:db8::",
             ),
-            // What the client has written itself stands further left.
+            // The client's own values are further left.
             (
                 "10.0.0.1",
                 &[("x-forwarded-for", "1.1.1.1, 192.0.2.9")],
@@ -249,7 +251,7 @@ mod tests {
                 &[("x-forwarded-for", "10.0.0.3, 10.0.0.2")],
                 "10.0.0.3",
             ),
-            // A hop that does not tell: whoever stands before it answers for it.
+            // A hop is unknown, so the next proxy counts as the client.
             (
                 "10.0.0.1",
                 &[("forwarded", "for=1.1.1.1, for=unknown, for=10.0.0.2")],
@@ -270,7 +272,7 @@ mod tests {
                 &[("x-forwarded-for", "1.1.1.1, what?")],
                 "10.0.0.1",
             ),
-            // A quote left open must not swallow what the proxy has appended.
+            // An unclosed quote does not hide the proxy's part.
             (
                 "10.0.0.1",
                 &[("forwarded", "for=\"1.1.1.1, for=192.0.2.9")],
@@ -288,7 +290,7 @@ mod tests {
             ),
             ("10.0.0.1", &[("forwarded", "nonsense")], "10.0.0.1"),
             ("10.0.0.1", &[("x-forwarded-for", "")], "10.0.0.1"),
-            // Both fields: one of them may be the client's.
+            // Both fields are present, and the client may have set one of them.
             (
                 "10.0.0.1",
                 &[

@@ -1,4 +1,4 @@
-//! Where connections come in: TCP and UNIX domain sockets, any number of them.
+//! Accepts connections from any number of TCP and UNIX domain sockets.
 
 use std::future::poll_fn;
 use std::io;
@@ -13,16 +13,16 @@ use tokio::net::{TcpListener, TcpStream};
 pub enum Listener {
     /// A TCP socket.
     Tcp(TcpListener),
-    /// A UNIX domain socket. A client on it counts as one on this machine: `127.0.0.1`.
+    /// A UNIX domain socket. Its clients count as one client of this machine, `127.0.0.1`.
     #[cfg(unix)]
     Unix(tokio::net::UnixListener),
 }
 
-/// Sockets that accept connections, which share what is set aside for connections and what one client may ask for.
+/// Sockets that accept connections. They share one limit of connections and the limits per client.
 #[derive(Debug)]
 pub struct Listeners {
     listeners: Vec<Listener>,
-    /// Where the next look begins, so that a busy socket leaves the others their turn.
+    /// The socket that is polled first next time, so that a busy socket does not starve the others.
     next: AtomicUsize,
 }
 
@@ -41,11 +41,11 @@ impl From<Vec<Listener>> for Listeners {
     }
 }
 
-/// A connection that has come in.
+/// An accepted connection.
 #[derive(Debug)]
 pub(crate) struct Incoming {
     pub(crate) stream: TcpStream,
-    /// Who is at the other end.
+    /// The address of the peer.
     pub(crate) peer: IpAddr,
 }
 
@@ -54,10 +54,10 @@ impl Listeners {
         &self.listeners
     }
 
-    /// The next connection of any of them. Where there are none, none comes.
+    /// Accepts the next connection from any of the sockets. Without sockets it waits forever.
     ///
     /// # Errors
-    /// As the system's.
+    /// As `accept(2)`.
     pub(crate) async fn accept(&self) -> io::Result<Incoming> {
         poll_fn(|cx| self.poll_accept(cx)).await
     }
@@ -85,8 +85,8 @@ impl Listener {
             #[cfg(unix)]
             Listener::Unix(listener) => listener.poll_accept(cx).map(|accepted| {
                 let (stream, _) = accepted?;
-                // A stream socket is read, written and closed in the same way whatever its family is, and all that is
-                // done here is that; what TCP alone has is asked for in `socket`, which knows.
+                // A UNIX domain socket is read, written and closed by the same calls as a TCP socket. Options that only
+                // TCP has are set in `socket`, which tolerates other families.
                 let stream = std::os::fd::OwnedFd::from(stream.into_std()?);
                 Ok(Incoming {
                     stream: TcpStream::from_std(stream.into())?,

@@ -1,7 +1,8 @@
-//! Listeners for a [`Millpond`](millpond::Millpond): HTTP/1.1 and HTTP/2, encrypted or not, whose connections are part of its memory plan.
+//! HTTP listeners for a [`Millpond`](millpond::Millpond): HTTP/1.1 and HTTP/2, with or without TLS. Their connections
+//! are part of its memory plan.
 //!
-//! A [`Server`] accepts connections by any number of [`Listeners`] and ends those that make no progress
-//! ([`ConnectionLimits`]). [`admin`] tells what the process holds, on a listener of its own.
+//! A [`Server`] accepts connections from any number of [`Listeners`], and closes those that make no progress
+//! ([`ConnectionLimits`]). [`admin`] serves health, metrics and memory of the process on a listener of its own.
 
 #![deny(unsafe_code)]
 

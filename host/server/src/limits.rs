@@ -13,11 +13,11 @@ pub struct ConnectionLimits {
     /// Maximum time between the end of a response and the first byte of the next request.
     pub keepalive_timeout: Duration,
     /// Interval over which [`ConnectionLimits::min_send_bytes_per_second`] is measured while a response is being sent.
-    /// Players take a minute's worth at a time and rest, so two minutes are the least that tells.
+    /// Players fetch a minute of media at a time and then pause, so two minutes is the shortest useful interval.
     pub send_timeout: Duration,
-    /// Minimum rate at which a client has to take a response, in bytes per second. A slower client is disconnected.
-    /// Bytes in this system's own buffers do not count as taken, where the system tells (Linux). The minimum of a
-    /// stream of HTTP/2 is a fraction of it, since all streams share one client.
+    /// Minimum rate at which a client has to take a response, in bytes per second. A slower client is disconnected. On
+    /// Linux, bytes in this system's own buffers do not count as taken. The minimum of a stream of HTTP/2 is a fraction
+    /// of it, since all streams share one client.
     pub min_send_bytes_per_second: u32,
     /// Maximum time from the end of a request's head to the end of its response. `None` sets no maximum.
     pub response_timeout: Option<Duration>,
@@ -42,14 +42,14 @@ impl Default for ConnectionLimits {
 }
 
 impl ConnectionLimits {
-    /// Checks that no client that the limit rate holds back is disconnected for being slow.
+    /// Checks that no client is disconnected for being slow while the rate limit holds it back.
     ///
     /// # Errors
     /// [`LimitRateTooLow`].
     pub fn check(&self) -> Result<(), LimitRateTooLow> {
-        /// Pieces end beside the stretches that are measured, and no timer is exact.
+        /// Margin for chunks that cross the end of an interval, and for inexact timers.
         const MARGIN: u32 = 2;
-        /// With less there would not be a byte for each piece.
+        /// Minimum rate at which each chunk has a byte.
         const LEAST_RATE: u32 = 10;
         let minimum = self.min_send_bytes_per_second.saturating_mul(MARGIN);
         let minimum = minimum.max(LEAST_RATE);
@@ -69,10 +69,10 @@ impl ConnectionLimits {
     }
 }
 
-/// The shortest time over which a response with a limited rate can be measured: ten of its pieces.
+/// Minimum send timeout with a rate limit: ten intervals of the limiter.
 const LEAST_SEND_TIMEOUT: Duration = RATE_LIMIT_INTERVAL.saturating_mul(10);
 
-/// A limit rate at which clients would be disconnected for being slow.
+/// A rate limit at which clients would be disconnected for being slow.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum LimitRateTooLow {
@@ -87,7 +87,7 @@ pub enum LimitRateTooLow {
         /// The lowest rate that is accepted.
         minimum: u32,
     },
-    /// Clients are measured over too short a time.
+    /// The send timeout is too short to measure a limited rate.
     #[error(
         "send_timeout is {send_timeout:?} and has to be {minimum:?} at least with a limit rate"
     )]

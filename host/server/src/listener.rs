@@ -1,4 +1,4 @@
-//! Accepts connections, speaks HTTP/1.1 or HTTP/2 on them, encrypted or not, and ends those that make no progress.
+//! Accepts connections, serves HTTP/1.1 or HTTP/2 on them with or without TLS, and closes those that time out.
 
 use crate::client_limits::Clients;
 use crate::http1::head::HeadError;
@@ -25,7 +25,7 @@ use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-/// A host behind listeners of this program's own.
+/// A server with its own listeners.
 ///
 /// Cloning is cheap and shares everything.
 #[derive(Debug, Clone)]
@@ -35,7 +35,7 @@ pub struct Server<S = Millpond> {
 }
 
 impl<S: MediaService> Server<S> {
-    /// A server of the responses of that service: a [`Millpond`], or a program's own around one.
+    /// Creates a server for a service: a [`Millpond`], or a program's own service around one.
     #[must_use]
     pub fn new(service: S) -> Self {
         Server {
@@ -50,11 +50,12 @@ impl<S: MediaService> Server<S> {
         self.service.millpond()
     }
 
-    /// Serves what comes in by one listener or several until `stop` is cancelled; then lets running answers end, for as
-    /// long as [`ConnectionLimits::shutdown_grace`], and returns. A program that sets a limit rate calls [`ConnectionLimits::check`]
+    /// Serves connections from one or more listeners until `stop` is cancelled. Responses in progress may then finish
+    /// within [`ConnectionLimits::shutdown_grace`]. A program that sets a rate limit calls [`ConnectionLimits::check`]
     /// first.
     ///
-    /// A client that begins with the connection preface of HTTP/2 is answered in that: proxies do, which know already.
+    /// A client that begins with the connection preface of HTTP/2 is served HTTP/2. Proxies with prior knowledge send
+    /// it.
     pub async fn serve(
         &self,
         listeners: impl Into<Listeners>,
@@ -65,9 +66,9 @@ impl<S: MediaService> Server<S> {
         listening.serve(listeners.into()).await;
     }
 
-    /// As [`Server::serve`], with TLS on every connection: HTTP/2 for clients that offer it by ALPN, and else HTTP/1.1.
+    /// Serves as [`Server::serve`], with TLS on every connection. ALPN selects HTTP/2 or HTTP/1.1.
     ///
-    /// An encrypted connection takes more memory, so there are fewer places in the same [`MemoryPlan`](millpond::MemoryPlan).
+    /// An encrypted connection takes more memory, so the same [`MemoryPlan`](millpond::MemoryPlan) has fewer slots.
     pub async fn serve_tls(
         &self,
         listeners: impl Into<Listeners>,
@@ -102,13 +103,13 @@ impl<S: MediaService> MemorySources for Server<S> {
     }
 }
 
-/// What the connections of all listeners share.
+/// State that the connections of all listeners share.
 struct Listening<S> {
     server: Server<S>,
     certificate: Option<Certificate>,
     limits: Arc<ConnectionLimits>,
     clients: Arc<Clients>,
-    places: ConnectionSlots,
+    slots: ConnectionSlots,
     stop: CancellationToken,
 }
 
@@ -122,7 +123,7 @@ impl<S: MediaService> Listening<S> {
         let tls_bytes = certificate.as_ref().map_or(0, |_| TLS_BYTES);
         Arc::new(Listening {
             clients: Clients::new(&limits.clients),
-            places: ConnectionSlots::new(
+            slots: ConnectionSlots::new(
                 server.millpond().memory_plan(),
                 CONNECTION_BYTES + tls_bytes,
                 &server.connections,
@@ -135,7 +136,7 @@ impl<S: MediaService> Listening<S> {
     }
 
     async fn serve(self: Arc<Self>, listeners: Listeners) {
-        // What clients send beyond their heads waits where it came from. Every connection inherits this.
+        // Bounds the receive buffer, so that unread bytes stay at the client. Accepted sockets inherit it.
         for listener in listeners.all() {
             if let Err(error) = sockopt::set_receive_bytes(listener, RECEIVE_BYTES) {
                 tracing::warn!(%error, "cannot set SO_RCVBUF on the listener");
@@ -143,14 +144,14 @@ impl<S: MediaService> Listening<S> {
         }
         let connections = TaskTracker::new();
         let cut = CancellationToken::new();
-        while let Some((incoming, mut place)) = self.accept(&listeners).await {
+        while let Some((incoming, mut slot)) = self.accept(&listeners).await {
             let millpond = self.server.millpond();
             let opened = Connection::open(
                 incoming,
                 &self.clients,
                 millpond.registry(),
                 millpond.budget(),
-                self.places.wanted(),
+                self.slots.slot_waiters(),
             );
             let connection = match opened {
                 Ok(connection) => connection,
@@ -165,7 +166,7 @@ impl<S: MediaService> Listening<S> {
             connections.spawn(async move {
                 let tracker = Arc::clone(connection.tracker());
                 let served =
-                    TrackAllocs::new(tracker, || listening.serve_one(&connection, &mut place));
+                    TrackAllocs::new(tracker, || listening.serve_one(&connection, &mut slot));
                 tokio::select! {
                     biased;
                     () = served => {}
@@ -190,9 +191,9 @@ impl<S: MediaService> Listening<S> {
         }
     }
 
-    /// The next connection, once there is a place for it; `None` when it is time to stop.
+    /// Accepts the next connection, and waits for a slot. Returns `None` at shutdown.
     async fn accept(&self, listeners: &Listeners) -> Option<(Incoming, Slot)> {
-        // Before there is a place, so that nobody makes way for nobody.
+        // Accepts first, so that no idle connection is closed without a new one.
         let accepted = async {
             loop {
                 match listeners.accept().await {
@@ -210,19 +211,19 @@ impl<S: MediaService> Listening<S> {
             () = self.stop.cancelled() => None,
             taken = async {
                 let stream = accepted.await;
-                self.places.take().await.map(|place| (stream, place))
+                self.slots.take().await.map(|slot| (stream, slot))
             } => taken,
         }
     }
 
     /// Serves one connection to its end.
-    async fn serve_one(&self, connection: &Arc<Connection>, place: &mut Slot) {
+    async fn serve_one(&self, connection: &Arc<Connection>, slot: &mut Slot) {
         let unacknowledged = || connection.unacknowledged_bytes();
-        let overdue = connection.clock().overdue(&self.limits, unacknowledged);
-        let mut overdue = pin!(overdue);
+        let timed_out = connection.clock().timed_out(&self.limits, unacknowledged);
+        let mut timed_out = pin!(timed_out);
         let opened = tokio::select! {
-            opened = self.open(connection, place) => opened,
-            reason = overdue.as_mut() => return say_closed(reason),
+            opened = self.open(connection, slot) => opened,
+            reason = timed_out.as_mut() => return log_closed(reason),
             () = self.stop.cancelled() => return,
         };
         let opened = match opened {
@@ -237,31 +238,35 @@ impl<S: MediaService> Listening<S> {
             }
         };
         let stopping = self.stop.child_token();
-        let mut spoken = pin!(self.speak(connection, opened, &stopping));
+        let mut serving = pin!(self.serve_http(connection, opened, &stopping));
         let ended = tokio::select! {
-            // First, since a stream that stands still ends at the same moment as a connection of such streams.
+            // Polled first: a stalled stream times out at the same moment as its connection.
             biased;
-            reason = overdue => {
-                say_closed(reason);
+            reason = timed_out => {
+                log_closed(reason);
                 if matches!(reason, TimeoutReason::Idle | TimeoutReason::Dismissed) {
-                    // The client is told so that it loses no request that it sends at this moment.
+                    // Notifies the client, so that it loses no request that it sends at this moment.
                     stopping.cancel();
-                    let _ = timeout(LINGER, spoken).await;
+                    let _ = timeout(LINGER, serving).await;
                 }
                 return;
             }
-            ended = spoken.as_mut() => ended,
+            ended = serving.as_mut() => ended,
         };
         match ended {
             Ok(()) if !stopping.is_cancelled() => connection.linger().await,
             Ok(()) => {}
-            // Each response that was cut short has its own line in the log.
+            // Each truncated response has its own line in the log.
             Err(error) => tracing::debug!(%error, "connection error"),
         }
     }
 
-    /// Makes a connection ready for HTTP, with the memory for that set aside and charged.
-    async fn open(&self, connection: &Arc<Connection>, place: &mut Slot) -> io::Result<Opened> {
+    /// Prepares a connection for HTTP, and reserves and charges the memory of TLS and HTTP/2.
+    async fn open(
+        &self,
+        connection: &Arc<Connection>,
+        slot: &mut Slot,
+    ) -> io::Result<ReadyConnection> {
         let certificate = self.certificate.as_ref();
         let tls = certificate.map(|_| connection.charge_state(TLS_BYTES));
         let tls = tls.transpose()?;
@@ -269,21 +274,21 @@ impl<S: MediaService> Listening<S> {
         let http2 = match protocol {
             Protocol::Http1 | Protocol::PlaintextHttp1 => None,
             Protocol::Http2 => {
-                self.places.enlarge(place, HTTP2_BYTES).await;
+                self.slots.enlarge(slot, HTTP2_BYTES).await;
                 Some(connection.charge_state(HTTP2_BYTES)?)
             }
         };
-        Ok(Opened {
+        Ok(ReadyConnection {
             plaintext,
             protocol,
             _state: [tls, http2],
         })
     }
 
-    async fn speak(
+    async fn serve_http(
         &self,
         connection: &Arc<Connection>,
-        opened: Opened,
+        opened: ReadyConnection,
         stopping: &CancellationToken,
     ) -> Result<(), ConnectionError> {
         let (service, io) = (&self.server.service, opened.plaintext);
@@ -301,7 +306,7 @@ impl<S: MediaService> Listening<S> {
     }
 }
 
-/// The end of a connection whose last response was not sent whole, or that broke the rules of HTTP/2.
+/// The failure of a connection: its last response was truncated, or the client violated HTTP/2.
 #[derive(Debug, thiserror::Error)]
 enum ConnectionError {
     #[error(transparent)]
@@ -311,21 +316,21 @@ enum ConnectionError {
 }
 
 /// A connection that is ready for HTTP.
-struct Opened {
+struct ReadyConnection {
     plaintext: HttpIo,
     protocol: Protocol,
-    /// What TLS and HTTP/2 hold until it ends.
+    /// The memory of TLS and HTTP/2, charged until the connection ends.
     _state: [Option<Charge>; 2],
 }
 
-fn say_closed(reason: TimeoutReason) {
+fn log_closed(reason: TimeoutReason) {
     tracing::info!(%reason, "connection closed");
 }
 
-/// How long to wait when the system has no more files or memory to accept a connection with.
+/// Pause before the next `accept` when the system is out of file descriptors or memory.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
-/// Errors of `accept` that concern the connection that was to be accepted, and no other.
+/// Whether an error of `accept` concerns only the connection that was being accepted.
 fn is_about_one_connection(error: &io::Error) -> bool {
     use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset};
     matches!(
@@ -343,7 +348,7 @@ mod tests {
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     use tokio::net::{TcpListener, TcpStream};
 
-    /// A listener with so many places.
+    /// Starts a server with a number of slots.
     async fn listen(connections: usize) -> (std::net::SocketAddr, Millpond, tempfile::TempDir) {
         let folder = tempfile::tempdir().unwrap();
         std::fs::write(folder.path().join("big.bin"), vec![7; 16 << 20]).unwrap();
@@ -357,7 +362,7 @@ mod tests {
         let mut listening = Listening::new(server.clone(), None, limits, stop);
         let mut bound = *millpond.memory_plan();
         bound.connections = connections;
-        Arc::get_mut(&mut listening).unwrap().places =
+        Arc::get_mut(&mut listening).unwrap().slots =
             ConnectionSlots::new(&bound, CONNECTION_BYTES, &server.connections);
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
@@ -370,7 +375,7 @@ mod tests {
         stream.write_all(head.as_bytes()).await.unwrap();
     }
 
-    /// Asks for what there is not, and reads the answer, after which the connection is idle.
+    /// Sends a request for a missing file and reads the response. The connection is idle afterwards.
     async fn ask_and_rest(stream: &mut TcpStream, millpond: &Millpond) {
         ask(stream, "/none").await;
         let mut answer = Vec::new();
@@ -384,9 +389,9 @@ mod tests {
         stream.read(&mut [0]).await.unwrap() == 0
     }
 
-    /// Once, a new client waited until the time of the others was up.
+    /// A new client once waited until the keep-alive timeout of another.
     #[tokio::test]
-    async fn the_one_that_has_been_idle_longest_makes_way_for_a_new_one() {
+    async fn the_connection_that_is_idle_longest_is_closed_for_a_new_one() {
         let (address, millpond, _folder) = listen(3).await;
         let mut clients = Vec::new();
         for _ in 0..3 {

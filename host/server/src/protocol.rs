@@ -1,4 +1,4 @@
-//! The bytes of HTTP on a connection, encrypted or not, and which version of HTTP it is.
+//! The byte stream of HTTP on a connection, with or without TLS, and the detection of its HTTP version.
 
 use crate::http2::field_section::{Frames, HEAD_BYTES, PREFACE};
 use crate::tls::Certificate;
@@ -17,9 +17,9 @@ use tokio_rustls::server::TlsStream;
 /// A connection that is ready for HTTP.
 pub(crate) struct HttpIo {
     transport: Transport,
-    /// Bytes that were read to see which HTTP it is.
+    /// Bytes that were read to detect the version.
     first: Bytes,
-    /// In HTTP/2, its frames as they come.
+    /// The inspector of frames, in HTTP/2.
     inspector: Option<FrameInspector>,
 }
 
@@ -27,8 +27,8 @@ pub(crate) struct HttpIo {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Protocol {
     Http1,
-    /// HTTP/1 without TLS, where there is a certificate to show. Each request is refused, since its client believes that
-    /// nobody reads along.
+    /// HTTP/1 without TLS on a listener with a certificate. Each request is refused, since its client expects
+    /// encryption.
     PlaintextHttp1,
     Http2,
 }
@@ -39,11 +39,11 @@ enum Transport {
 }
 
 impl HttpIo {
-    /// Makes the handshake where there is a certificate to show, and finds out which HTTP is spoken: by ALPN there, and
-    /// else by the connection preface, which clients send that know already (RFC 9113 section 3.3).
+    /// Performs the TLS handshake if there is a certificate, and detects the version of HTTP. With TLS, ALPN selects
+    /// it. Without TLS, clients with prior knowledge send the connection preface of HTTP/2 (RFC 9113 section 3.3).
     ///
     /// # Errors
-    /// When the client has gone, or the handshake fails.
+    /// When the client disconnects, or the handshake fails.
     pub(crate) async fn open(
         connection: &Arc<Connection>,
         certificate: Option<&Certificate>,
@@ -80,13 +80,13 @@ impl HttpIo {
                 large_section: None,
                 connection: Arc::clone(connection),
             });
-            // The kernel's part is the connection's own, since it belongs to no one stream.
+            // Kernel memory is charged to the connection, since it belongs to no single stream.
             io.socket().charge_to(&connection.ledger.handle());
         }
         Ok((io, protocol))
     }
 
-    /// The socket below.
+    /// The underlying socket.
     pub(crate) fn socket(&mut self) -> &mut Socket {
         match &mut self.transport {
             Transport::Plain(socket) => socket,
@@ -99,7 +99,7 @@ impl HttpIo {
         matches!(self.transport, Transport::Tls(_))
     }
 
-    /// Sends bytes in memory, as many as fit. `is_more` says that more follow at once.
+    /// Sends bytes from memory, as many as fit. `is_more` says that more follow at once.
     ///
     /// # Errors
     /// As the socket's, and when TLS fails.
@@ -115,7 +115,7 @@ impl HttpIo {
         }
     }
 
-    /// Has the kernel send bytes of a file, as many as fit. Only a connection without TLS can.
+    /// Sends bytes of a file by `sendfile(2)`, as many as fit. TLS does not support it.
     ///
     /// # Errors
     /// As `sendfile(2)`; [`io::ErrorKind::UnexpectedEof`] when the file has shrunk since it was opened;
@@ -132,9 +132,9 @@ impl HttpIo {
     }
 }
 
-/// Reads until it is clear whether the connection begins with the preface. Returns what was read, too.
+/// Reads until the bytes match the preface, or differ from it. Returns the version and the bytes.
 async fn protocol_of(socket: &mut Socket) -> io::Result<(Protocol, Bytes)> {
-    /// Most heads fit, so that they are read at once.
+    /// Size of the first read, in bytes. Most heads fit.
     const FIRST_BYTES: usize = 2048;
     let mut first = BytesMut::with_capacity(FIRST_BYTES);
     let protocol = loop {
@@ -152,15 +152,15 @@ async fn protocol_of(socket: &mut Socket) -> io::Result<(Protocol, Bytes)> {
     Ok((protocol, first.freeze()))
 }
 
-/// Bounds the field sections of HTTP/2, of which the parser keeps what it cannot decode yet.
+/// Bounds the field sections of HTTP/2, which the parser buffers until it can decode them.
 struct FrameInspector {
     frames: Frames,
-    /// Room for a field section that is larger than the buffer that a connection keeps.
+    /// The reservation for a field section that exceeds the connection's buffer.
     large_section: Option<(Reservation, Charge)>,
     connection: Arc<Connection>,
 }
 
-/// A field section that fits into what a connection keeps anyway, in bytes.
+/// Size of a field section that fits into a connection's buffer, in bytes.
 const SMALL_SECTION_BYTES: usize = 8 * 1024;
 
 impl FrameInspector {
@@ -169,7 +169,7 @@ impl FrameInspector {
         if section_bytes < SMALL_SECTION_BYTES {
             self.large_section = None;
         } else if self.large_section.is_none() {
-            // The parser's buffer may be twice as large as what is in it.
+            // The capacity of the parser's buffer may be twice its content.
             let room = self.connection.try_reserve(2 * HEAD_BYTES);
             self.large_section = Some(room.ok_or_else(|| {
                 let message = "there is no room for a large request head";

@@ -1,10 +1,10 @@
-//! The places that connections take of the process's bound: one more only when there are memory and a file for it.
+//! Connection slots: a new connection needs a file descriptor and memory within the process's limits.
 //!
-//! Where there is no place, connections that are idle make way, those first that have been so longest. Their clients are
-//! told, as at the end of their time.
+//! If no slot is free, idle connections are closed, the longest idle first. Their clients are notified as on a
+//! keep-alive timeout.
 
 use crate::transport::connection::{Connection, Connections};
-use crate::transport::wanted::{SlotWaiters, Waiting};
+use crate::transport::slot_waiters::{SlotWaiters, Waiting};
 use millpond::MemoryPlan;
 use millpond::ledger::{Budget, Reservation};
 use millpond::memory_plan::RECEIVE_BYTES;
@@ -13,28 +13,28 @@ use std::pin::pin;
 use std::sync::{Arc, Weak};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-/// What is set aside for a listener's connections.
+/// The slots of a listener's connections.
 #[derive(Debug, Clone)]
 pub(crate) struct ConnectionSlots {
     count: Arc<Semaphore>,
     memory: Arc<Budget>,
-    /// What each connection takes at its beginning.
+    /// Bytes that each connection reserves at its start.
     each_bytes: usize,
     connections: Arc<Connections>,
-    wanted: Arc<SlotWaiters>,
+    slot_waiters: Arc<SlotWaiters>,
 }
 
-/// A connection's place, given back when it is dropped.
+/// The slot of one connection, released on drop.
 #[derive(Debug)]
 pub(crate) struct Slot {
     _one: OwnedSemaphorePermit,
     reserved: Reservation,
-    /// The last field, so that what it tells of has happened.
-    _given_back: GivenBack,
+    /// The last field, so that the permit and the memory are released before waiters are woken.
+    _released: SlotReleased,
 }
 
 impl ConnectionSlots {
-    /// Places for one listener's connections, which enter themselves there.
+    /// Creates the slots of a listener. `connections` lists its open connections, of which idle ones may be closed.
     pub(crate) fn new(
         bound: &MemoryPlan,
         each_bytes: usize,
@@ -42,76 +42,76 @@ impl ConnectionSlots {
     ) -> Self {
         ConnectionSlots {
             count: Arc::new(Semaphore::new(bound.connections)),
-            // A client that waits for its place is a socket already.
+            // A client that waits for a slot has a socket already.
             memory: Arc::new(Budget::new(
                 bound.connections_bytes.saturating_sub(RECEIVE_BYTES),
             )),
             each_bytes,
             connections: Arc::clone(connections),
-            wanted: Arc::default(),
+            slot_waiters: Arc::default(),
         }
     }
 
-    /// Who waits for one.
-    pub(crate) fn wanted(&self) -> &Arc<SlotWaiters> {
-        &self.wanted
+    /// The waiters for a slot.
+    pub(crate) fn slot_waiters(&self) -> &Arc<SlotWaiters> {
+        &self.slot_waiters
     }
 
-    /// A place, once there is one; `None` never comes as things are, since neither count is ever closed.
+    /// Waits for a slot. Returns `None` only if the semaphore or the budget is closed, which never happens.
     pub(crate) async fn take(&self) -> Option<Slot> {
         let taken = async {
             let one = Arc::clone(&self.count).acquire_owned().await.ok()?;
             Some((one, self.memory.reserve_untimed(self.each_bytes).await?))
         };
-        let (one, reserved) = self.make_way_for(taken).await?;
+        let (one, reserved) = self.wait_for_room(taken).await?;
         Some(Slot {
             _one: one,
             reserved,
-            _given_back: GivenBack(Arc::clone(&self.wanted)),
+            _released: SlotReleased(Arc::clone(&self.slot_waiters)),
         })
     }
 
-    /// Makes a place larger by so many bytes, once there is room. Whoever waits here has to be timed: those that have
-    /// places may wait for each other.
-    pub(crate) async fn enlarge(&self, place: &mut Slot, bytes: usize) {
-        if let Some(more) = self.make_way_for(self.memory.reserve_untimed(bytes)).await {
-            place.reserved.merge(more);
+    /// Adds bytes to a slot, once there is room. The caller needs a timeout, since connections with slots may wait for
+    /// each other.
+    pub(crate) async fn enlarge(&self, slot: &mut Slot, bytes: usize) {
+        if let Some(more) = self.wait_for_room(self.memory.reserve_untimed(bytes)).await {
+            slot.reserved.merge(more);
         }
     }
 
-    /// Waits for room. Where there is none at once, idle connections are closed for it.
-    async fn make_way_for<T>(&self, room: impl Future<Output = T>) -> T {
+    /// Waits for room. If there is none at once, idle connections are closed.
+    async fn wait_for_room<T>(&self, room: impl Future<Output = T>) -> T {
         let mut room = pin!(room);
         tokio::select! {
             biased;
             room = room.as_mut() => return room,
             () = ready(()) => {}
         }
-        let _waiting = Waiting::begin(&self.wanted);
+        let _waiting = Waiting::begin(&self.slot_waiters);
         let mut leaving: Vec<Weak<Connection>> = Vec::new();
         loop {
-            // One that has a request again stays.
+            // A connection that received a request meanwhile stays open.
             leaving.retain(|connection| {
                 let connection = connection.upgrade();
-                connection.is_some_and(|connection| connection.clock().is_to_leave())
+                connection.is_some_and(|connection| connection.clock().is_dismissed())
             });
             if leaving.is_empty() {
-                leaving = self.connections.dismiss_idle(&self.wanted);
+                leaving = self.connections.dismiss_idle(&self.slot_waiters);
             }
             tokio::select! {
                 biased;
                 room = room.as_mut() => return room,
-                () = self.wanted.notified() => {}
+                () = self.slot_waiters.notified() => {}
             }
         }
     }
 }
 
-/// Tells who waits that there is room.
+/// Wakes waiters on drop, when a slot is released.
 #[derive(Debug)]
-struct GivenBack(Arc<SlotWaiters>);
+struct SlotReleased(Arc<SlotWaiters>);
 
-impl Drop for GivenBack {
+impl Drop for SlotReleased {
     fn drop(&mut self) {
         self.0.changed();
     }
@@ -130,27 +130,17 @@ mod tests {
         let mut bound = MemoryPlan::partition(1 << 30, 0, 0, 1000, &limits).unwrap();
         bound.connections = 4;
         bound.connections_bytes = 8 * KIB + RECEIVE_BYTES;
-        let places = ConnectionSlots::new(&bound, 2 * KIB, &Arc::default());
-        let mut first = places.take().await.unwrap();
-        places.enlarge(&mut first, 3 * KIB).await;
-        let second = places.take().await.unwrap();
-        assert!(places.take().now_or_never().is_none(), "one KiB is left");
+        let slots = ConnectionSlots::new(&bound, 2 * KIB, &Arc::default());
+        let mut first = slots.take().await.unwrap();
+        slots.enlarge(&mut first, 3 * KIB).await;
+        let second = slots.take().await.unwrap();
+        assert!(slots.take().now_or_never().is_none(), "one KiB is left");
         drop(first);
-        let rest: Vec<_> = [places.take().await, places.take().await].into();
+        let rest: Vec<_> = [slots.take().await, slots.take().await].into();
         assert!(rest.iter().all(Option::is_some));
         let mut second = second;
-        assert!(
-            places
-                .enlarge(&mut second, 3 * KIB)
-                .now_or_never()
-                .is_none()
-        );
+        assert!(slots.enlarge(&mut second, 3 * KIB).now_or_never().is_none());
         drop(rest);
-        assert!(
-            places
-                .enlarge(&mut second, 3 * KIB)
-                .now_or_never()
-                .is_some()
-        );
+        assert!(slots.enlarge(&mut second, 3 * KIB).now_or_never().is_some());
     }
 }

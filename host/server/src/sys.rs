@@ -1,4 +1,4 @@
-//! All that is unsafe in this crate: calls of the system that no library has.
+//! The unsafe code of this crate: system calls without a safe wrapper.
 
 use std::io;
 use tokio::io::ReadBuf;
@@ -7,15 +7,15 @@ use tokio::net::TcpStream;
 #[cfg(target_os = "linux")]
 pub(crate) use linux::{output_queue_bytes, socket_memory};
 
-/// Receives what has come, behind what is in the buffer already, and returns how many bytes that is.
+/// Receives available bytes behind those that the buffer has already, and returns their number.
 ///
 /// # Errors
 /// As `recv(2)`.
 pub(crate) fn receive(stream: &TcpStream, buffer: &mut ReadBuf<'_>) -> io::Result<usize> {
-    // SAFETY: nothing that was initialized is made uninitialized: the system only writes.
+    // SAFETY: the system only writes, so no initialized byte becomes uninitialized.
     let unfilled = unsafe { buffer.unfilled_mut() };
     let count = socket2::SockRef::from(stream).recv(unfilled)?;
-    // SAFETY: the system has written so many bytes there.
+    // SAFETY: the system has written `count` bytes there.
     unsafe { buffer.assume_init(count) };
     buffer.advance(count);
     Ok(count)
@@ -27,15 +27,15 @@ mod linux {
     use std::mem::size_of_val;
     use std::os::fd::{AsFd, AsRawFd};
 
-    /// Returns the figures of `SO_MEMINFO`, each at its place of `linux/sock_diag.h`.
+    /// Returns the values of `SO_MEMINFO`, indexed as in `linux/sock_diag.h`.
     ///
     /// # Errors
     /// As `getsockopt(2)`.
     pub(crate) fn socket_memory(socket: &impl AsFd) -> io::Result<[u32; 9]> {
         let mut figures = [0_u32; 9];
         let mut length = libc::socklen_t::try_from(size_of_val(&figures)).unwrap_or(0);
-        // SAFETY: the descriptor is open for as long as it is borrowed, and the kernel writes no more than
-        // `length` bytes, which is what `figures` has.
+        // SAFETY: the descriptor is open while it is borrowed. The kernel writes at most `length` bytes, the size of
+        // `figures`.
         let result = unsafe {
             libc::getsockopt(
                 socket.as_fd().as_raw_fd(),
@@ -51,15 +51,15 @@ mod linux {
         }
     }
 
-    /// Returns the bytes that were sent and are not acknowledged (`SIOCOUTQ`, tcp(7)).
+    /// Returns the number of bytes that were sent and are not acknowledged (`SIOCOUTQ`, tcp(7)).
     ///
     /// # Errors
     /// As `ioctl(2)`.
     pub(crate) fn output_queue_bytes(socket: &impl AsFd) -> io::Result<u64> {
         let mut bytes: libc::c_int = 0;
-        // SAFETY: the descriptor is open for as long as it is borrowed, and the kernel writes one `int`, which `bytes` is.
+        // SAFETY: the descriptor is open while it is borrowed. The kernel writes one `int`, the type of `bytes`.
         let result = unsafe {
-            // `SIOCOUTQ` is another name of it.
+            // `TIOCOUTQ` is the same number as `SIOCOUTQ`.
             libc::ioctl(socket.as_fd().as_raw_fd(), libc::TIOCOUTQ, &raw mut bytes)
         };
         match result {

@@ -1,4 +1,4 @@
-//! TLS on a listener's connections: the certificate that clients are shown, and how it is read when it is renewed.
+//! TLS on a listener's connections: the certificate, and its reload after a renewal.
 
 use crate::transport::socket::Socket;
 use sha2::{Digest, Sha256};
@@ -18,25 +18,26 @@ use tokio_rustls::rustls::server::{
 use tokio_rustls::rustls::sign::CertifiedKey;
 use tokio_rustls::server::TlsStream;
 
-/// Largest file with a certificate or a key, in bytes: a long chain has some ten thousand.
+/// Maximum size of a file with a certificate or a key, in bytes. A long chain has some ten thousand.
 const CERTIFICATE_FILE_BYTES: u64 = 256 * 1024;
 
-/// Bytes to be sent that TLS buffers: a frame of HTTP/2 with its head, which is a little more than one record, in two.
+/// Bytes that TLS buffers to send: a frame of HTTP/2 with its header. It is slightly larger than one record, so it
+/// takes two.
 const TLS_SEND_BYTES: usize = 20 * 1024;
 
-/// A certificate with its key, from two files, and what a connection needs to be encrypted with it: TLS 1.2 or 1.3, and
-/// in it HTTP/2 or HTTP/1.1 by ALPN (RFC 7301).
+/// A certificate with its key, read from two files, and the configuration of TLS 1.2 and 1.3. ALPN offers HTTP/2 and
+/// HTTP/1.1 (RFC 7301).
 ///
-/// Cloning is cheap; all clones show the same certificate. No session is kept here: a client that comes back brings its
-/// own, encrypted (RFC 8446 section 4.6.1), and nothing can be sent before the handshake has ended.
+/// Cloning is cheap, and all clones present the same certificate. The server stores no sessions: a returning client
+/// brings an encrypted ticket (RFC 8446 section 4.6.1). Early data is refused.
 #[derive(Clone)]
 pub struct Certificate {
     config: Arc<ServerConfig>,
     files: Arc<Files>,
-    shown: Arc<Shown>,
+    resolver: Arc<CertResolver>,
 }
 
-/// What is wrong with a certificate or its key.
+/// An error of a certificate or its key.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum CertificateError {
@@ -54,13 +55,13 @@ pub enum CertificateError {
         /// The file.
         path: PathBuf,
     },
-    /// There is no certificate where one was looked for.
+    /// A certificate file contains no certificate.
     #[error("there is no certificate in {}: it has to be PEM, with a BEGIN CERTIFICATE line", path.display())]
     NoCertificate {
         /// The file.
         path: PathBuf,
     },
-    /// There is no key where one was looked for.
+    /// A key file contains no private key.
     #[error(
         "there is no private key in {}: it has to be PEM without a passphrase, with a BEGIN PRIVATE KEY line",
         path.display()
@@ -69,15 +70,15 @@ pub enum CertificateError {
         /// The file.
         path: PathBuf,
     },
-    /// A file has the form of PEM in part only.
+    /// A file is malformed PEM.
     #[error("{} is not sound PEM", path.display())]
     Pem {
         /// The file.
         path: PathBuf,
-        /// What is wrong.
+        /// The error of the parser.
         source: pem::Error,
     },
-    /// Both were read, and cannot be used together.
+    /// The certificate and the key do not fit together.
     #[error("the certificate in {} cannot be used with the key in {}", certificate.display(), key.display())]
     HeadError {
         /// The certificate's file.
@@ -90,7 +91,7 @@ pub enum CertificateError {
 }
 
 impl Certificate {
-    /// Reads a certificate, with those that lead from it to one that clients know, and its private key, both in PEM.
+    /// Reads a certificate chain and its private key, both in PEM.
     ///
     /// # Errors
     /// [`CertificateError`].
@@ -99,32 +100,42 @@ impl Certificate {
             certificate: certificate.to_owned(),
             key: key.to_owned(),
         };
-        let shown = Arc::new(Shown(RwLock::new(files.read()?)));
-        let config = server_config(&shown).map_err(|source| files.unfit(source))?;
+        let resolver = Arc::new(CertResolver(RwLock::new(files.read()?)));
+        let config = server_config(&resolver).map_err(|source| files.unfit(source))?;
         Ok(Certificate {
             config: Arc::new(config),
             files: Arc::new(files),
-            shown,
+            resolver,
         })
     }
 
-    /// Reads the files again. When they hold something else than before, connections that begin from now on are shown
-    /// that; says whether it is so. Blocks for as long as two small files take.
+    /// Reads the files again. If they have changed, new connections use the new certificate. Returns whether they have
+    /// changed. Blocks while it reads two small files.
     ///
     /// # Errors
-    /// [`CertificateError`], and clients are shown what they were shown before.
+    /// [`CertificateError`]. The old certificate then stays in use.
     pub fn reload(&self) -> Result<bool, CertificateError> {
         let digest = self.files.digest()?;
-        let is_shown = |shown: &Pair| shown.digest == digest;
-        if is_shown(&self.shown.0.read().unwrap_or_else(PoisonError::into_inner)) {
+        let is_shown = |shown: &KeyPair| shown.digest == digest;
+        if is_shown(
+            &self
+                .resolver
+                .0
+                .read()
+                .unwrap_or_else(PoisonError::into_inner),
+        ) {
             return Ok(false);
         }
         let pair = self.files.read()?;
-        *self.shown.0.write().unwrap_or_else(PoisonError::into_inner) = pair;
+        *self
+            .resolver
+            .0
+            .write()
+            .unwrap_or_else(PoisonError::into_inner) = pair;
         Ok(true)
     }
 
-    /// Makes a connection's handshake.
+    /// Performs a connection's handshake.
     pub(crate) async fn accept(&self, socket: Socket) -> io::Result<TlsStream<Socket>> {
         let acceptor = TlsAcceptor::from(Arc::clone(&self.config));
         let bounded = |session: &mut rustls::ServerConnection| {
@@ -144,10 +155,10 @@ impl fmt::Debug for Certificate {
     }
 }
 
-fn server_config(shown: &Arc<Shown>) -> Result<ServerConfig, rustls::Error> {
+fn server_config(resolver: &Arc<CertResolver>) -> Result<ServerConfig, rustls::Error> {
     let builder = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()));
     let builder = builder.with_safe_default_protocol_versions()?;
-    let resolver = Arc::clone(shown);
+    let resolver = Arc::clone(resolver);
     let mut config = builder
         .with_no_client_auth()
         .with_cert_resolver(resolver as Arc<dyn ResolvesServerCert>);
@@ -157,27 +168,27 @@ fn server_config(shown: &Arc<Shown>) -> Result<ServerConfig, rustls::Error> {
     Ok(config)
 }
 
-/// Where certificate and key are.
+/// The paths of certificate and key.
 struct Files {
     certificate: PathBuf,
     key: PathBuf,
 }
 
-/// A certificate with its key, and a digest of the files that they were read from.
-struct Pair {
+/// A certificate with its key, and a digest of the files that contain them.
+struct KeyPair {
     digest: [u8; 32],
     key: Arc<CertifiedKey>,
 }
 
 impl Files {
-    fn read(&self) -> Result<Pair, CertificateError> {
+    fn read(&self) -> Result<KeyPair, CertificateError> {
         let (certificate, key) = (read_whole(&self.certificate)?, read_whole(&self.key)?);
         let certified = CertifiedKey::from_der(
             self.chain(&certificate)?,
             self.private_key(&key)?,
             &ring::default_provider(),
         );
-        Ok(Pair {
+        Ok(KeyPair {
             digest: digest(&certificate, &key),
             key: Arc::new(certified.map_err(|source| self.unfit(source))?),
         })
@@ -236,26 +247,26 @@ fn read_whole(path: &Path) -> Result<Vec<u8>, CertificateError> {
 
 fn digest(certificate: &[u8], key: &[u8]) -> [u8; 32] {
     let mut hash = Sha256::new();
-    // The length keeps apart what the two files hold.
+    // The length separates the two files in the digest.
     hash.update((certificate.len() as u64).to_be_bytes());
     hash.update(certificate);
     hash.update(key);
     hash.finalize().into()
 }
 
-/// What clients are shown now.
-struct Shown(RwLock<Pair>);
+/// The certificate that clients are shown now.
+struct CertResolver(RwLock<KeyPair>);
 
-impl ResolvesServerCert for Shown {
+impl ResolvesServerCert for CertResolver {
     fn resolve(&self, _hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
         let pair = self.0.read().unwrap_or_else(PoisonError::into_inner);
         Some(Arc::clone(&pair.key))
     }
 }
 
-impl fmt::Debug for Shown {
+impl fmt::Debug for CertResolver {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Shown")
+        f.write_str("CertResolver")
     }
 }
 
@@ -296,7 +307,7 @@ mod tests {
     }
 
     fn shown(certificate: &Certificate) -> CertificateDer<'static> {
-        certificate.shown.0.read().unwrap().key.cert[0].clone()
+        certificate.resolver.0.read().unwrap().key.cert[0].clone()
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! The figures of `/memory` and `/requests`, in JSON. Their names follow the metrics'.
+//! The JSON of `/memory` and `/requests`. Names follow the metrics.
 
 use millpond::ledger::{Balance, Kind, Outcome};
 use millpond::monitor::{Sample, Trend};
@@ -6,7 +6,7 @@ use millpond::{CacheBytes, Millpond};
 use serde::Serialize;
 use std::collections::BTreeMap;
 
-/// Memory of the process, and the part of it that is accounted for. All figures but counts are bytes.
+/// Memory of the process, and the part of it that the ledgers account for. All figures but counts are bytes.
 #[derive(Debug, Serialize)]
 pub(super) struct Memory {
     memory_limit_bytes: usize,
@@ -129,7 +129,7 @@ pub(super) struct RequestReport {
     has_ended: bool,
 }
 
-/// The requests that hold something, oldest first, at most so many.
+/// Lists the live requests, oldest first, up to a maximum.
 pub(super) fn requests(millpond: &Millpond, most: usize) -> Vec<RequestReport> {
     let live = millpond.registry().live_requests(most).into_iter();
     live.map(|request| RequestReport {

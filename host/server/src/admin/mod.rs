@@ -1,4 +1,4 @@
-//! What the process tells of itself to those who run it, on a listener of its own.
+//! The admin listener: health, readiness, metrics, memory and live requests of the process.
 
 mod figures;
 mod report;
@@ -22,16 +22,16 @@ use tokio::sync::Semaphore;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
-/// Connections of the admin listener at one time.
+/// Maximum concurrent connections of the admin listener.
 const CONNECTIONS: usize = 16;
 
-/// How long one of them may last.
+/// Maximum lifetime of one of them.
 const CONNECTION_TIME: Duration = Duration::from_secs(60);
 
-/// Most live requests that are listed.
+/// Maximum live requests in a list.
 const REQUESTS: usize = 10_000;
 
-/// Answers about one host.
+/// The admin service of one host.
 #[derive(Debug, Clone)]
 pub struct Admin {
     millpond: Millpond,
@@ -41,13 +41,13 @@ pub struct Admin {
 }
 
 impl Admin {
-    /// Answers about that host, as that watch sees it. It is not ready any more once `stopping` is cancelled.
+    /// Creates the admin service of a host and its monitor. `/readyz` fails once `stopping` is cancelled.
     #[must_use]
     pub fn new(millpond: Millpond, watch: Monitor, stopping: CancellationToken) -> Self {
         Admin::with_metrics(Registry::default(), millpond, watch, stopping)
     }
 
-    /// As [`Admin::new`], with a registry of the program's own metrics: `/metrics` has them too, before the host's.
+    /// Creates the admin service with a registry of the program's own metrics. `/metrics` lists them before the host's.
     #[must_use]
     pub fn with_metrics(
         mut registry: Registry,
@@ -67,13 +67,13 @@ impl Admin {
 
     /// Serves until the process ends.
     pub async fn serve(self, listener: TcpListener) {
-        let places = Arc::new(Semaphore::new(CONNECTIONS));
+        let permits = Arc::new(Semaphore::new(CONNECTIONS));
         loop {
-            let Ok(place) = Arc::clone(&places).acquire_owned().await else {
+            let Ok(permit) = Arc::clone(&permits).acquire_owned().await else {
                 return;
             };
             let Ok((stream, _)) = listener.accept().await else {
-                // Out of files most likely; whoever asks will ask again.
+                // The process is most likely out of file descriptors. The client can retry.
                 tokio::time::sleep(Duration::from_millis(50)).await;
                 continue;
             };
@@ -87,9 +87,9 @@ impl Admin {
                     .timer(TokioTimer::new())
                     .half_close(true)
                     .serve_connection(TokioIo::new(stream), service);
-                // Whoever asks too long, or goes away, may ask again.
+                // A client that exceeds the time, or disconnects, can retry.
                 let _ = timeout(CONNECTION_TIME, connection).await;
-                drop(place);
+                drop(permit);
             });
         }
     }

@@ -1,4 +1,4 @@
-//! A report of the moment, in a file: for a process that behaves oddly and must go on.
+//! Writes a report of the current state to a file, for a process that misbehaves and must keep running.
 
 use super::figures::{Memory, requests};
 use millpond::Millpond;
@@ -8,11 +8,11 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
-/// Most live requests that a report lists.
+/// Maximum live requests in a report.
 const REQUESTS: usize = 100_000;
 
-/// Writes a report into a folder, under a name that tells the process and the time, and returns its path. Whoever
-/// sees the file sees all of it.
+/// Writes a report into a folder, and returns its path. The file name contains process id and time. A reader never sees
+/// a partial file, since the file gets its name last.
 ///
 /// # Errors
 /// When the folder cannot be written to.

@@ -1,33 +1,33 @@
-//! Watches the frames of HTTP/2 as they come, for a field section that is longer than a request's head may be.
+//! Bounds the field sections of HTTP/2 to the size of a request head, frame by frame as they arrive.
 //!
-//! A field section may go over several frames, HEADERS and then CONTINUATION (RFC 9113 section 4.3), and the parser
-//! keeps what it cannot decode yet. It counts those frames; here their bytes are counted.
+//! A field section may span several frames, HEADERS and then CONTINUATION (RFC 9113 section 4.3). The parser buffers
+//! them until it can decode them. It limits the number of frames; this module limits their bytes.
 
-/// Where a request's head ends at the latest, in bytes; it lies well above [`millpond::head_size::TARGET_BYTES`], so that the usual
-/// too long target gets a 414.
+/// Maximum size of a request's head, in bytes. It is well above [`millpond::head_size::TARGET_BYTES`], so that most
+/// targets that are too long get a 414.
 pub(crate) const HEAD_BYTES: usize = 32 * 1024;
 
-/// Reads along, frame after frame, from the connection's first byte on.
+/// Follows the frames from the connection's first byte on.
 #[derive(Debug)]
 pub(crate) struct Frames {
-    /// The head of a frame, of which so many bytes have come.
+    /// The header of the current frame, of which `have` bytes have arrived.
     head: [u8; HEAD_LENGTH],
     have: usize,
-    /// Bytes of the present frame, or of the preface, that are still to come.
+    /// Remaining bytes of the current frame, or of the preface.
     left: usize,
-    /// Bytes of the field section that is coming, or came last.
+    /// Bytes of the current or last field section.
     section_bytes: usize,
 }
 
 /// The connection preface (RFC 9113 section 3.4).
 pub(crate) const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
-/// A field section is longer than [`HEAD_BYTES`] as it is sent.
+/// A field section exceeds [`HEAD_BYTES`] in its encoded form.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("a field section of more than {HEAD_BYTES} bytes")]
 pub(crate) struct SectionTooLong;
 
-/// RFC 9113 section 4.1.
+/// Size of a frame header (RFC 9113 section 4.1).
 const HEAD_LENGTH: usize = 9;
 
 impl Frames {
@@ -40,8 +40,8 @@ impl Frames {
         }
     }
 
-    /// Takes these bytes into account, which may begin and end anywhere. Says how many bytes the field section has that
-    /// is coming, or the one that has just ended; zero when another frame has come since.
+    /// Reads the next bytes, which may begin and end anywhere in a frame. Returns the size of the current field
+    /// section, or of the one that has just ended. Returns zero if another frame came since.
     ///
     /// # Errors
     /// [`SectionTooLong`].
@@ -74,7 +74,7 @@ impl Frames {
         self.left = usize::from(a) << 16 | usize::from(b) << 8 | usize::from(c);
         self.section_bytes = match kind {
             HEADERS | PUSH_PROMISE => self.left,
-            // Whether it may come here is for the parser to say.
+            // The parser checks whether CONTINUATION is allowed here.
             CONTINUATION => self.section_bytes + self.left,
             _ => 0,
         };
@@ -97,7 +97,7 @@ mod tests {
         frame
     }
 
-    /// What is said at the end of those frames, however they are cut.
+    /// Returns the result for these frames. It must be the same for any split into reads.
     fn read(frames: &[Vec<u8>]) -> Result<usize, SectionTooLong> {
         let bytes = [PREFACE, &frames.concat()].concat();
         let whole = Frames::new().read(&bytes);
@@ -117,7 +117,7 @@ mod tests {
     }
 
     #[test]
-    fn one_that_goes_on_and_on_is_told() {
+    fn a_section_over_several_frames_is_bounded() {
         let half = HEAD_BYTES / 2;
         assert_eq!(read(&[frame(1, half), frame(9, half)]), Ok(HEAD_BYTES));
         let too_long = [frame(1, half), frame(9, half), frame(9, 1)];

@@ -1,7 +1,7 @@
-//! HTTP/2 (RFC 9113) on one connection: its limits, and its streams, which run in the connection's own task.
+//! HTTP/2 (RFC 9113) on one connection: limits, and streams that run in the connection's task.
 //!
-//! So nothing outlives its connection: when the task is dropped, every request on it is. A client that closes its end
-//! ends it, since it could open no window any more.
+//! No stream outlives its connection: dropping the task drops every request on it. A client that closes its sending
+//! side ends the connection, since it can no longer send WINDOW_UPDATE.
 
 pub(crate) mod field_section;
 pub(crate) mod stream;
@@ -12,7 +12,7 @@ use crate::limits::ConnectionLimits;
 use crate::protocol::HttpIo;
 use crate::transport::connection::Connection;
 use crate::transport::timeouts::STREAMS;
-use crate::transport::timeouts::{Clock, TimeoutReason};
+use crate::transport::timeouts::{ConnectionTimer, TimeoutReason};
 use futures_util::stream::{FuturesUnordered, StreamExt};
 use http::header::{self, HeaderValue};
 use http::request::Parts;
@@ -30,18 +30,18 @@ use std::pin::{Pin, pin};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::task::Poll;
 
-/// Bytes that may wait to be sent on a stream when the next piece is read: the pieces are the real bound.
+/// Bytes that may wait on a stream before the next chunk is read. The size of a chunk is the real bound.
 const STREAM_SEND_BYTES: usize = 16 * 1024;
 
-/// Content that a client may send on all streams together before it is told that some was read: the least that there can
-/// be (RFC 9113 section 6.9.2). It is thrown away as it comes.
+/// Flow-control window of a connection for request content, in bytes: the minimum of HTTP/2 (RFC 9113 section 6.9.2).
+/// The content is discarded on arrival.
 const WINDOW_BYTES: u32 = 65_535;
 
-/// The same on one stream.
+/// Flow-control window of one stream for request content, in bytes.
 const STREAM_WINDOW_BYTES: u32 = 16 * 1024;
 
-/// Serves a connection to its end. When `stopping` says so, no new streams are taken, and those that are there are let
-/// end.
+/// Serves a connection to its end. Once `stopping` completes, the connection takes no new streams and finishes those in
+/// progress.
 pub(crate) async fn serve<S: MediaService>(
     connection: &Arc<Connection>,
     io: HttpIo,
@@ -49,17 +49,17 @@ pub(crate) async fn serve<S: MediaService>(
     limits: &Arc<ConnectionLimits>,
     stopping: impl Future<Output = ()>,
 ) -> hyper::Result<()> {
-    let begun: Arc<Mutex<Begun>> = Arc::default();
-    let streams = Streams::new(limits, &begun);
+    let pending: Arc<Mutex<PendingStreams>> = Arc::default();
+    let streams = Streams::new(limits, &pending);
     let on_stream = service_fn(|request: Request<Incoming>| {
-        // No content is ever used; what has come of it is dropped here, and what comes is ignored.
+        // Request content is never used. Dropping the body discards received content and ignores the rest.
         let (head, _) = request.into_parts();
         let stream = Stream::begin(connection, &head);
-        streams.hand_over(stream.as_deref());
+        streams.set_next_timer(stream.as_deref());
         let service = service.clone();
         async move {
             let stream = stream.ok_or_else(|| h2::Error::from(h2::Reason::REFUSED_STREAM))?;
-            Ok::<_, h2::Error>(answer(&service, head, stream).await)
+            Ok::<_, h2::Error>(respond(&service, head, stream).await)
         }
     });
     let mut http = http2::Builder::new(streams.clone());
@@ -83,7 +83,7 @@ pub(crate) async fn serve<S: MediaService>(
             if let Poll::Ready(ended) = served.as_mut().poll(cx) {
                 return Poll::Ready(ended);
             }
-            running.extend(std::mem::take(&mut lock(&begun).streams));
+            running.extend(std::mem::take(&mut lock(&pending).streams));
             match running.poll_next_unpin(cx) {
                 Poll::Ready(Some(())) => {}
                 Poll::Ready(None) | Poll::Pending => return Poll::Pending,
@@ -93,7 +93,7 @@ pub(crate) async fn serve<S: MediaService>(
     .await
 }
 
-async fn answer<S: MediaService>(
+async fn respond<S: MediaService>(
     service: &S,
     mut head: Parts,
     stream: Arc<Stream>,
@@ -101,13 +101,13 @@ async fn answer<S: MediaService>(
     name_host(&mut head);
     head.extensions.insert(Exchange(Arc::clone(&stream) as _));
     let mut response = service.serve(Request::from_parts(head, ())).await;
-    // It is about the connection, of which nothing is said here (RFC 9113 section 8.2.2).
+    // `Connection` is not allowed in HTTP/2 (RFC 9113 section 8.2.2).
     response.headers_mut().remove(header::CONNECTION);
     response.map(|body| StreamBody { body, stream })
 }
 
-/// Gives a request the `Host` that it would have in HTTP/1.1. One that names another host than `:authority` stays
-/// beside it (RFC 9113 section 8.3.1), and two make a request malformed.
+/// Adds the `Host` that the request would have in HTTP/1.1. A `Host` that differs from `:authority` stays beside it
+/// (RFC 9113 section 8.3.1). Two hosts make a request malformed.
 fn name_host(head: &mut Parts) {
     let Some(authority) = head.uri.authority() else {
         return;
@@ -121,65 +121,66 @@ fn name_host(head: &mut Parts) {
     }
 }
 
-/// The streams of one connection, from when hyper gives one away to when its connection's task takes it.
+/// Collects the streams that hyper spawns, until the connection's task takes them.
 #[derive(Clone)]
 struct Streams {
     limits: Arc<ConnectionLimits>,
-    /// Weak, since each stream has its executor: one that begins when its connection ends would keep itself for ever.
-    begun: Weak<Mutex<Begun>>,
+    /// Weak, since each stream owns its executor. A stream that is spawned as its connection ends would otherwise own
+    /// itself.
+    pending: Weak<Mutex<PendingStreams>>,
 }
 
 #[derive(Default)]
-struct Begun {
-    /// The clock of the stream whose request is being handed over.
-    clock: Option<Arc<Clock>>,
+struct PendingStreams {
+    /// The timer of the stream that hyper spawns next.
+    timer: Option<Arc<ConnectionTimer>>,
     streams: Vec<StreamFuture>,
 }
 
 type StreamFuture = Pin<Box<dyn Future<Output = ()> + Send>>;
 
 impl Streams {
-    fn new(limits: &Arc<ConnectionLimits>, begun: &Arc<Mutex<Begun>>) -> Self {
+    fn new(limits: &Arc<ConnectionLimits>, pending: &Arc<Mutex<PendingStreams>>) -> Self {
         Streams {
             limits: Arc::clone(limits),
-            begun: Arc::downgrade(begun),
+            pending: Arc::downgrade(pending),
         }
     }
 
-    /// What is executed next is that stream's. hyper calls its service and executes what comes of it one after the
-    /// other.
-    fn hand_over(&self, stream: Option<&Stream>) {
-        if let Some(begun) = self.begun.upgrade() {
-            lock(&begun).clock = stream.map(|stream| Arc::clone(stream.clock()));
+    /// Sets the timer of the stream that hyper spawns next. hyper calls the service and then spawns its future, one
+    /// request at a time.
+    fn set_next_timer(&self, stream: Option<&Stream>) {
+        if let Some(pending) = self.pending.upgrade() {
+            lock(&pending).timer = stream.map(|stream| Arc::clone(stream.timer()));
         }
     }
 }
 
-fn lock(begun: &Mutex<Begun>) -> MutexGuard<'_, Begun> {
-    begun.lock().unwrap_or_else(PoisonError::into_inner)
+fn lock(pending: &Mutex<PendingStreams>) -> MutexGuard<'_, PendingStreams> {
+    pending.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl<F: Future<Output = ()> + Send + 'static> Executor<F> for Streams {
     fn execute(&self, stream: F) {
-        // Where the connection has ended, its streams have.
-        let Some(begun) = self.begun.upgrade() else {
+        // The connection has ended, and its streams with it.
+        let Some(pending) = self.pending.upgrade() else {
             return;
         };
-        let mut begun = lock(&begun);
-        let Some(clock) = begun.clock.take() else {
-            // One that was refused ends at once.
-            begun.streams.push(Box::pin(stream));
+        let mut pending = lock(&pending);
+        let Some(timer) = pending.timer.take() else {
+            // A refused stream has no timer, and ends at once.
+            pending.streams.push(Box::pin(stream));
             return;
         };
         let limits = Arc::clone(&self.limits);
-        begun.streams.push(Box::pin(async move {
-            let overdue: TimeoutReason = tokio::select! {
+        pending.streams.push(Box::pin(async move {
+            let timed_out: TimeoutReason = tokio::select! {
                 biased;
                 () = stream => return,
-                overdue = clock.stream_overdue(&limits) => overdue,
+                timed_out = timer.stream_timed_out(&limits) => timed_out,
             };
-            // Dropped, it is reset.
-            tracing::info!(reason = %overdue, "stream reset");
+            // Dropping the future resets the stream.
+            tracing::info!(reason = %timed_out, "stream reset");
         }));
     }
 }
@@ -191,8 +192,8 @@ mod tests {
 
     #[test]
     fn a_stream_that_begins_as_its_connection_ends_leaves_nothing() {
-        let begun = Arc::default();
-        let streams = Streams::new(&Arc::default(), &begun);
+        let pending = Arc::default();
+        let streams = Streams::new(&Arc::default(), &pending);
         let held = Arc::new(());
         let is_held = Arc::downgrade(&held);
         let of_stream = (streams.clone(), held);
@@ -201,7 +202,7 @@ mod tests {
             std::future::pending().await
         });
         assert!(is_held.upgrade().is_some());
-        drop(begun);
+        drop(pending);
         assert!(is_held.upgrade().is_none());
     }
 

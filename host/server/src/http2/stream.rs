@@ -1,8 +1,8 @@
-//! One stream of an HTTP/2 connection: its room, its clock, and the bytes of its answer as they go.
+//! One stream of HTTP/2: its memory reservation, its timer, and the body of its response.
 
 use crate::transport::connection::Connection;
 use crate::transport::send_window::{MIN_WINDOW, Window};
-use crate::transport::timeouts::{Clock, StreamGuard};
+use crate::transport::timeouts::{ConnectionTimer, StreamGuard};
 use bytes::{Buf, Bytes};
 use http::request::Parts;
 use http_body::{Body, Frame, SizeHint};
@@ -12,39 +12,39 @@ use std::pin::Pin;
 use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll};
 
-/// Bytes that a stream of HTTP/2 takes beside the reservation of every request: its future, its state, and a head of
-/// [`STREAM_HEAD_BYTES`]. A test measures that it is less.
+/// Bytes that a stream takes beside the reservation of every request. They cover its future, its state, and a head of
+/// [`STREAM_HEAD_BYTES`]. A test measures that it takes less.
 const STREAM_BYTES: usize = 16 * 1024;
 
-/// A head that has room in [`STREAM_BYTES`], in bytes, with [`FIELD_OVERHEAD_BYTES`] for each field; for a larger one
-/// more is reserved.
+/// Size of a head that [`STREAM_BYTES`] includes, in bytes, with [`FIELD_OVERHEAD_BYTES`] for each field. A larger head
+/// reserves more.
 const STREAM_HEAD_BYTES: usize = 4 * 1024;
 
-/// Bytes of a stream's answer that are read at a time when the connection's reader is fast.
+/// Chunk size of a response on a stream, in bytes, when the connection's reader is fast.
 const STREAM_CHUNK_BYTES: usize = 64 * 1024;
 
-/// A stream that has a request, until the last byte of its answer has gone.
+/// A stream with a request, until the last byte of its response is sent.
 #[derive(Debug)]
 pub(crate) struct Stream {
     pub(crate) connection: Arc<Connection>,
-    clock: Arc<Clock>,
+    timer: Arc<ConnectionTimer>,
     _streaming: StreamGuard,
     _state: Charge,
     _room: Reservation,
-    /// What larger pieces take.
+    /// The reservation for larger chunks.
     spare: OnceLock<Reservation>,
 }
 
 impl Stream {
-    /// A stream for the request with that head, if the budget has room for one more; else the client may ask again.
+    /// Opens a stream for a request with this head. Returns `None` if the budget has no room, and the client may retry.
     pub(crate) fn begin(connection: &Arc<Connection>, head: &Parts) -> Option<Arc<Self>> {
         let bytes = STREAM_BYTES + held_by_head(head).saturating_sub(STREAM_HEAD_BYTES);
         let room = connection.budget.try_reserve(bytes)?;
         Some(Arc::new(Stream {
             connection: Arc::clone(connection),
-            // The connection's clock before the stream's: when both are overdue, the connection is closed.
+            // Starts before the stream's timer, so that the connection is closed when both time out.
             _streaming: StreamGuard::begin(connection.clock(), connection.left_bytes()),
-            clock: Arc::new(Clock::of_stream()),
+            timer: Arc::new(ConnectionTimer::of_stream()),
             // A connection's ledger has no limit.
             _state: connection.ledger.charge(Kind::Connection, bytes).ok()?,
             _room: room,
@@ -52,13 +52,13 @@ impl Stream {
         }))
     }
 
-    /// What ends the stream when its client takes too little of it, whatever the others do.
-    pub(crate) fn clock(&self) -> &Arc<Clock> {
-        &self.clock
+    /// The timer that resets the stream when its client takes too little of it, independently of other streams.
+    pub(crate) fn timer(&self) -> &Arc<ConnectionTimer> {
+        &self.timer
     }
 
-    /// How much may lie between the file and this stream. The connection has one reader for all its streams: what it
-    /// earns is theirs too, each for itself if there is room.
+    /// The send window of this stream. All streams share the connection's reader, so each may use the window that it
+    /// has earned. Larger chunks need room in the budget.
     pub(crate) fn window(&self) -> Window {
         let connection = self.connection.window();
         if connection == MIN_WINDOW {
@@ -67,7 +67,7 @@ impl Stream {
         if self.spare.get().is_none() {
             let beyond = STREAM_CHUNK_BYTES - MIN_WINDOW.chunk_bytes;
             if let Some(spare) = self.connection.budget.try_reserve_opportunistic(beyond) {
-                // Nobody else sets it: a stream has one body.
+                // A stream has one body, so the cell is empty.
                 let _ = self.spare.set(spare);
             }
         }
@@ -90,7 +90,7 @@ fn held_by_head(head: &Parts) -> usize {
     target + fields.sum::<usize>()
 }
 
-/// An answer's body on a stream, whose bytes are counted for the stream when the connection takes them.
+/// The body of a response on a stream. Bytes count as sent once the connection takes them.
 #[derive(Debug)]
 pub(crate) struct StreamBody<B> {
     pub(crate) body: B,
@@ -123,7 +123,7 @@ impl<B: Body<Data = Bytes> + Unpin> Body for StreamBody<B> {
     }
 }
 
-/// A piece of a stream's answer. The stream lasts at least as long as it does.
+/// A chunk of a stream's response. It keeps the stream alive.
 #[derive(Debug)]
 pub(crate) struct StreamBytes {
     bytes: Bytes,
@@ -141,6 +141,6 @@ impl Buf for StreamBytes {
 
     fn advance(&mut self, count: usize) {
         self.bytes.advance(count);
-        self.stream.clock.sent(count);
+        self.stream.timer.sent(count);
     }
 }

@@ -4,9 +4,9 @@ use crate::client_limits::{Clients, InFlight, TooManyRequests};
 use crate::http1::head::CONTENT_BYTES;
 use crate::incoming::Incoming;
 use crate::transport::send_window::{MIN_WINDOW, Window};
+use crate::transport::slot_waiters::SlotWaiters;
 use crate::transport::sockopt;
-use crate::transport::timeouts::Clock;
-use crate::transport::wanted::SlotWaiters;
+use crate::transport::timeouts::ConnectionTimer;
 use http::HeaderMap;
 use millpond::downstream::CHUNK_BYTES;
 use millpond::ledger::heap::AllocTracker;
@@ -43,7 +43,7 @@ pub(crate) struct Connection {
     pub(crate) stream: TcpStream,
     client: IpAddr,
     clients: Arc<Clients>,
-    clock: Arc<Clock>,
+    clock: Arc<ConnectionTimer>,
     tracker: Arc<AllocTracker>,
     pub(crate) budget: Arc<Budget>,
     /// While it is open: the connection's own ledger, which ends with it.
@@ -82,7 +82,7 @@ impl Connection {
             stream,
             client: peer,
             clients: Arc::clone(clients),
-            clock: Arc::new(Clock::new(wanted)),
+            clock: Arc::new(ConnectionTimer::new(wanted)),
             tracker: Arc::default(),
             budget: Arc::clone(budget),
             _state: state.map_err(io::Error::other)?,
@@ -148,7 +148,7 @@ impl Connection {
         reserved.store(is_reserved, Ordering::Relaxed);
     }
 
-    pub(crate) fn clock(&self) -> &Arc<Clock> {
+    pub(crate) fn clock(&self) -> &Arc<ConnectionTimer> {
         &self.clock
     }
 

@@ -1,4 +1,4 @@
-//! A request on a connection: the connection's part in its response, for HTTP/1.1 and for HTTP/2.
+//! The connection's part in a request and its response, for HTTP/1.1 and HTTP/2.
 
 use crate::client_limits::{InFlight, TooManyRequests};
 use crate::http1::head::{self, HeadError};
@@ -12,19 +12,18 @@ use std::net::IpAddr;
 use std::num::NonZeroU32;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
-/// A request of HTTP/1.1, of which the driver has read the head and admitted the client.
+/// A request of HTTP/1.1, after its head is parsed and its client admitted or rejected.
 pub(crate) struct Http1Request {
     connection: Arc<Connection>,
     is_last: bool,
-    /// The admission of its client, which the response takes along, or the rejection.
+    /// The client's admission, which the response takes over, or the rejection.
     admission: Mutex<Result<Option<InFlight>, Rejection>>,
-    /// The ledger that the service has opened for it.
+    /// The ledger that the service has opened for the request.
     ledger: OnceLock<LedgerHandle>,
 }
 
 impl Http1Request {
-    /// A request on that connection, with the admission of its client or the rejection. `is_last` says that the connection
-    /// ends with the response, as far as the head says.
+    /// Creates a request. `is_last` says that the head asks to close the connection after the response.
     pub(crate) fn new(
         connection: &Arc<Connection>,
         is_last: bool,
@@ -38,7 +37,7 @@ impl Http1Request {
         })
     }
 
-    /// The ledger of the request, once the service has begun the response.
+    /// The ledger of the request, once the service has started the response.
     pub(crate) fn ledger(&self) -> Option<LedgerHandle> {
         self.ledger.get().cloned()
     }
@@ -51,7 +50,7 @@ impl BeginResponse for Http1Request {
         ledger: &LedgerHandle,
     ) -> Box<dyn Downstream> {
         self.connection.tracker().begin_request(route);
-        // A request has one response.
+        // A request has one response, so the cell is empty.
         let _ = self.ledger.set(ledger.clone());
         let mut admission = self
             .admission
@@ -112,7 +111,7 @@ impl Downstream for Http1Response {
     }
 }
 
-/// A response on a stream of HTTP/2. Its frames say where a request ends, whatever its fields say.
+/// A response on a stream of HTTP/2. Frames delimit requests, so fields never make a response the last one.
 #[derive(Debug)]
 struct Http2Response {
     in_flight: Option<InFlight>,

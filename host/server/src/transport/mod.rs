@@ -1,10 +1,10 @@
-//! The connection below HTTP: its socket, its memory, its time, and the window that follows its reader.
+//! The connection below HTTP: socket, memory, timeouts, and send window.
 
 pub(crate) mod connection;
 pub(crate) mod exchange;
 pub(crate) mod send_state;
 pub(crate) mod send_window;
+pub(crate) mod slot_waiters;
 pub(crate) mod socket;
 pub(crate) mod sockopt;
 pub(crate) mod timeouts;
-pub(crate) mod wanted;

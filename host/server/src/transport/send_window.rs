@@ -1,33 +1,33 @@
-//! How much may lie between a file and its reader, in user space and in the kernel, by how the reader drains it.
+//! The send window: bytes between a file and its reader, in user space and in the kernel.
 //!
-//! A reader that takes nothing parks whatever the window holds, so the window begins small. One that takes much in
-//! a short time is given a larger one while the budget has room, since a small window costs a fast download half
-//! of its speed; and one that then stops is put back to the smallest.
+//! A stalled reader occupies its whole window, so the window starts small. A fast reader gets a larger window while the
+//! budget has room, since a small window halves the speed of a fast download. A reader that then stalls gets the
+//! smallest window again.
 
 use std::time::{Duration, Instant};
 
-/// A window's size.
+/// The size of a send window.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Window {
-    /// Bytes read of a file at a time, and held until the socket has taken them.
+    /// Bytes that are read from a file at a time, and held until the socket has taken them.
     pub(crate) chunk_bytes: usize,
-    /// Bytes that the kernel may hold of what was sent and not yet acknowledged (`SO_SNDBUF` as it counts).
+    /// Bytes that the kernel may hold for sent data that is not acknowledged (`SO_SNDBUF` as it counts).
     pub(crate) kernel_bytes: usize,
 }
 
 impl Window {
-    /// The window of that level, beginning with the smallest; the largest beyond.
+    /// The window of a level. Zero is the smallest, and levels beyond the largest get the largest.
     pub(crate) fn at_level(level: usize) -> Self {
         WINDOWS[level.min(WINDOWS.len() - 1)]
     }
 
-    /// Both together, in bytes.
+    /// The sum of both, in bytes.
     pub(crate) const fn bytes(self) -> usize {
         self.chunk_bytes + self.kernel_bytes
     }
 }
 
-/// The window that every answer has room for.
+/// The window that every response has room for.
 pub(crate) const MIN_WINDOW: Window = WINDOWS[0];
 
 const WINDOWS: [Window; 3] = [
@@ -45,19 +45,18 @@ const WINDOWS: [Window; 3] = [
     },
 ];
 
-/// What a reader has to take for the next larger window: this many times its window's kernel bytes, within
-/// [`PROBE_INTERVAL`].
+/// Bytes that a reader has to take for the next larger window, in multiples of its window's kernel bytes. It has to
+/// take them within [`PROBE_INTERVAL`].
 const PROBE_WINDOWS: usize = 16;
 
-/// See [`PROBE_WINDOWS`]. With both, 256 KiB a second earn the second window and 2 MiB a second the third,
-/// also over a line with some delay. 256 KiB are more than a client's system takes in before its
-/// reader has read anything.
+/// The interval for [`PROBE_WINDOWS`]. A reader earns the second window at 256 KiB a second and the third at 2 MiB,
+/// also on a line with some delay. 256 KiB exceed the receive buffer of a client whose reader has not read yet.
 const PROBE_INTERVAL: Duration = Duration::from_secs(1);
 
-/// A reader that takes nothing for so long is put back to the smallest window.
+/// Pause after which a reader gets the smallest window again.
 const PAUSE: Duration = Duration::from_millis(500);
 
-/// Follows one connection's reader.
+/// Chooses the send window of one connection.
 #[derive(Debug)]
 pub(crate) struct WindowController {
     level: usize,
@@ -66,14 +65,14 @@ pub(crate) struct WindowController {
     blocked_since: Option<Instant>,
 }
 
-/// What to do about a reader's window.
+/// A change of a reader's window.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum WindowChange {
-    /// Leave it.
+    /// The window stays.
     Stay,
-    /// It has earned the next larger one.
+    /// The reader has earned the next larger window.
     Grow(Window),
-    /// It has paused: the smallest one.
+    /// The reader has paused, and gets the smallest window.
     Shrink,
 }
 
@@ -91,12 +90,12 @@ impl WindowController {
         Window::at_level(self.level)
     }
 
-    /// The window's place among all, beginning with the smallest.
+    /// The level of the window. Zero is the smallest.
     pub(crate) fn level(&self) -> usize {
         self.level
     }
 
-    /// The socket took so many bytes.
+    /// Records that the socket took bytes, and returns the change of the window.
     pub(crate) fn on_sent(&mut self, bytes: usize, now: impl Fn() -> Instant) -> WindowChange {
         let paused = match self.blocked_since.take() {
             Some(since) => now().duration_since(since) >= PAUSE,
@@ -128,17 +127,17 @@ impl WindowController {
         }
     }
 
-    /// The socket took nothing, and says when it will.
+    /// Records that the socket would block.
     pub(crate) fn on_blocked(&mut self, now: impl Fn() -> Instant) {
         self.blocked_since.get_or_insert_with(now);
     }
 
-    /// The window is the next larger one from now on.
+    /// Records that the window has grown by one level.
     pub(crate) fn on_grown(&mut self) {
         self.level = (self.level + 1).min(WINDOWS.len() - 1);
     }
 
-    /// The window is the smallest one from now on.
+    /// Records that the window is the smallest.
     pub(crate) fn on_shrunk(&mut self) {
         self.level = 0;
     }

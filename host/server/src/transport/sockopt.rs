@@ -1,4 +1,4 @@
-//! What the kernel keeps for a connection: set, and asked for. Only Linux tells; elsewhere the defaults stay.
+//! Socket options and buffer sizes of the kernel. Only Linux reports sizes; other systems keep their defaults.
 
 use std::io;
 
@@ -6,7 +6,7 @@ pub(crate) use platform::{
     held_bytes, send, send_file, set_receive_bytes, set_send_window, unacknowledged_bytes,
 };
 
-/// The result of setting what TCP alone has: that a socket of another family does not know it is no error.
+/// Ignores the error of setting an option of TCP on a socket of another family.
 pub(crate) fn of_tcp(set: io::Result<()>) -> io::Result<()> {
     #[cfg(unix)]
     if let Err(error) = &set {
@@ -28,18 +28,18 @@ mod platform {
     use std::os::fd::AsFd;
     use std::os::unix::fs::FileExt;
 
-    /// Bounds what the kernel keeps of what was sent and not yet acknowledged (`SO_SNDBUF`), and of that what it
-    /// has not sent yet (`TCP_NOTSENT_LOWAT`, half of it).
+    /// Bounds the send buffer of the kernel: sent bytes that are not acknowledged (`SO_SNDBUF`). Half of them may be
+    /// unsent (`TCP_NOTSENT_LOWAT`).
     pub(crate) fn set_send_window(socket: &impl AsFd, kernel_bytes: usize) -> io::Result<()> {
         let socket = SockRef::from(socket);
-        // The kernel doubles what it is given, for its own bookkeeping.
+        // The kernel doubles the value, for its own bookkeeping.
         socket.set_send_buffer_size(kernel_bytes / 2)?;
         let unsent = u32::try_from(kernel_bytes / 2).unwrap_or(u32::MAX);
         super::of_tcp(socket.set_tcp_notsent_lowat(unsent))
     }
 
-    /// Sends what fits. The window is looked at for each call (`MSG_EOR`): else the kernel would fill up its last
-    /// packet first, which on a fast network is 64 KiB long. Where there is more to come at once, it waits for that
+    /// Sends as many bytes as fit. With `MSG_EOR`, the kernel checks the window at each call. Otherwise it first fills
+    /// its last packet, which has 64 KiB on a fast network. With `is_more`, the kernel waits for the next bytes
     /// (`MSG_MORE`).
     pub(crate) fn send(
         socket: &impl AsFd,
@@ -54,11 +54,11 @@ mod platform {
         SockRef::from(socket).send_vectored_with_flags(pieces, ends | libc::MSG_NOSIGNAL)
     }
 
-    /// Sends what fits of a file, which the kernel takes out of its pages without a copy. What is not in memory is
-    /// waited for, so the caller looks first.
+    /// Sends as many bytes of a file as fit, from the page cache without a copy (`sendfile(2)`). The call blocks on
+    /// pages that are not in memory, so the caller checks first.
     ///
     /// # Errors
-    /// As the system's; [`io::ErrorKind::UnexpectedEof`] when the file has shrunk since it was opened.
+    /// As `sendfile(2)`; [`io::ErrorKind::UnexpectedEof`] when the file has shrunk since it was opened.
     pub(crate) fn send_file(socket: &impl AsFd, range: &FileRange) -> io::Result<usize> {
         let FileRange {
             file,
@@ -68,13 +68,13 @@ mod platform {
         match sendfile(socket, file.file(), Some(&mut offset.clone()), *length) {
             Ok(0) => Err(has_shrunk()),
             Ok(count) => Ok(count),
-            // A file system that cannot do it.
+            // A file system without `sendfile(2)`.
             Err(Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP) => send_copy(socket, range),
             Err(error) => Err(error.into()),
         }
     }
 
-    /// The same, by reading.
+    /// Sends bytes of a file by reading them into a buffer.
     fn send_copy(socket: &impl AsFd, range: &FileRange) -> io::Result<usize> {
         let mut buffer = [0; 8 * 1024];
         let wanted = buffer.len().min(range.length);
@@ -88,26 +88,24 @@ mod platform {
         }
     }
 
-    /// Bounds what the kernel keeps of what was received and not yet read (`SO_RCVBUF`). Connections inherit it of
-    /// their listener.
+    /// Bounds the receive buffer of the kernel (`SO_RCVBUF`). Connections inherit it from their listener.
     pub(crate) fn set_receive_bytes(socket: &impl AsFd, kernel_bytes: usize) -> io::Result<()> {
         SockRef::from(socket).set_recv_buffer_size(kernel_bytes / 2)
     }
 
-    /// What the kernel holds for a socket now, in bytes: what was received and what is to be sent, with its own
-    /// bookkeeping (`SO_MEMINFO`).
+    /// Returns the kernel memory of a socket, in bytes: receive and send buffers with their bookkeeping (`SO_MEMINFO`).
     pub(crate) fn held_bytes(socket: &impl AsFd) -> io::Result<usize> {
-        /// Places in what `SO_MEMINFO` gives, of `linux/sock_diag.h`.
+        /// Indexes of the values of `SO_MEMINFO` (`linux/sock_diag.h`).
         const RMEM_ALLOC: usize = 0;
         const WMEM_ALLOC: usize = 2;
         const WMEM_QUEUED: usize = 5;
         let figures = crate::sys::socket_memory(socket)?;
-        // TCP has a queue; a UNIX domain socket's bytes lie with its reader and count as allocated.
+        // TCP counts its queue. Bytes of a UNIX domain socket are queued at its reader, and count as allocated.
         let to_send = figures[WMEM_QUEUED].max(figures[WMEM_ALLOC]);
         Ok(figures[RMEM_ALLOC] as usize + to_send as usize)
     }
 
-    /// What was sent and the client's system has not acknowledged yet, in bytes (`SIOCOUTQ`).
+    /// Returns the bytes that were sent and that the client's system has not acknowledged (`SIOCOUTQ`).
     pub(crate) fn unacknowledged_bytes(socket: &impl AsFd) -> io::Result<u64> {
         crate::sys::output_queue_bytes(socket)
     }
@@ -139,7 +137,7 @@ mod platform {
             socket.set_nonblocking(true).unwrap();
             while send(&socket, &[io::IoSlice::new(&[0; 1024])], false).is_ok() {}
             let held = held_bytes(&socket).unwrap();
-            // One packet more is taken than fits.
+            // The kernel takes one packet beyond the limit.
             assert!((1..2 * WINDOW_BYTES).contains(&held), "{held}");
             let unacknowledged = unacknowledged_bytes(&socket).unwrap();
             assert!(
@@ -199,7 +197,7 @@ mod platform {
         socket2::SockRef::from(socket).send_vectored(pieces)
     }
 
-    /// No file is sent so here.
+    /// Unsupported: the caller reads the file instead.
     pub(crate) fn send_file<S>(_socket: &S, _range: &FileRange) -> io::Result<usize> {
         Err(io::ErrorKind::Unsupported.into())
     }

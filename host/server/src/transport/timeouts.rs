@@ -1,40 +1,47 @@
-//! Measures one connection's progress, so that what makes none is ended.
+//! The timeouts of a connection or stream, by its phase and the bytes that its client has taken.
 
 use crate::limits::ConnectionLimits;
-use crate::transport::wanted::SlotWaiters;
+use crate::transport::slot_waiters::SlotWaiters;
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep_until};
 
-/// Requests that one connection of HTTP/2 may have in progress. A page has more images than that, and they share one way
-/// to the client all the same.
+/// Maximum concurrent streams of a connection of HTTP/2. A page may have more images, but they share one network path
+/// to the client.
 pub(crate) const STREAMS: u32 = 32;
 
-/// What a connection is doing, and since when.
+/// The phase of a connection, and its start.
 #[derive(Debug, Clone, Copy)]
 enum Phase {
     /// Waiting for a request.
     Idle { since: Instant },
-    /// Reading a request's head. A connection that has brought none yet counts as one whose head is late.
+    /// Reading a request's head. A new connection is in this phase before its first byte.
     Head { since: Instant },
-    /// Answering: since the request's head was complete.
-    Answer { since: Instant, stretch: Stretch },
-    /// Answering on so many streams of HTTP/2, each of which has a clock of its own.
-    Streams { count: usize, stretch: Stretch },
-    /// Between streams. What comes here is no request yet: frames about the connection itself come at any time.
+    /// Sending a response, since the request's head was complete.
+    Response {
+        since: Instant,
+        interval: ProgressInterval,
+    },
+    /// Sending responses on a number of streams of HTTP/2. Each stream also has a timer of its own.
+    Streams {
+        count: usize,
+        interval: ProgressInterval,
+    },
+    /// Between streams of HTTP/2. Received bytes do not start a request here: frames about the connection may arrive at
+    /// any time.
     NoStream { since: Instant },
 }
 
-/// A time over which a client's progress is judged.
+/// An interval over which a client's send rate is measured.
 #[derive(Debug, Clone, Copy)]
-struct Stretch {
+struct ProgressInterval {
     since: Instant,
-    /// What the client had taken by then, as [`State::sent_bytes`] counts.
+    /// Bytes that the client had taken at the start, as [`State::sent_bytes`] counts.
     taken_bytes: u64,
 }
 
-/// What a connection or a stream has taken too long for.
+/// The timeout that a connection or a stream has exceeded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum TimeoutReason {
     Idle,
@@ -56,24 +63,24 @@ impl fmt::Display for TimeoutReason {
     }
 }
 
-/// The clock of one connection, or of one stream.
+/// The timer of one connection or one stream.
 #[derive(Debug)]
-pub(crate) struct Clock {
+pub(crate) struct ConnectionTimer {
     state: Mutex<State>,
-    /// It is time to look again: there are streams where there was none, which have less time than a connection
-    /// without, or the connection is to leave.
+    /// Wakes the timer to read its state again. The first stream shortens the time that is left, and a dismissal ends
+    /// it.
     look_again: Notify,
-    /// Where the clock is a connection's: who waits for its place.
-    wanted: Option<Arc<SlotWaiters>>,
+    /// The waiters for the slot of the connection. A stream has none.
+    slot_waiters: Option<Arc<SlotWaiters>>,
 }
 
 #[derive(Debug)]
 struct State {
     phase: Phase,
-    /// All that was ever sent, in bytes.
+    /// Bytes sent since the start.
     sent_bytes: u64,
-    /// It is to end while it is idle, for another.
-    is_to_leave: bool,
+    /// Whether the connection is to close while it is idle, so that its slot is free for another.
+    is_dismissed: bool,
 }
 
 impl State {
@@ -81,99 +88,99 @@ impl State {
         State {
             phase,
             sent_bytes: 0,
-            is_to_leave: false,
+            is_dismissed: false,
         }
     }
 
-    /// Since when nothing was asked for, where nothing is.
+    /// The start of the idle time, if no request is in progress.
     fn idle_since(&self) -> Option<Instant> {
         match self.phase {
             Phase::Idle { since } | Phase::NoStream { since } => Some(since),
-            Phase::Head { .. } | Phase::Answer { .. } | Phase::Streams { .. } => None,
+            Phase::Head { .. } | Phase::Response { .. } | Phase::Streams { .. } => None,
         }
     }
 
-    /// A stretch that begins now, with so many bytes of what was sent before still on their way.
-    fn stretch(&self, waiting_bytes: u64) -> Stretch {
-        Stretch {
+    /// Starts an interval. `waiting_bytes` of the sent bytes have not reached the client.
+    fn interval(&self, waiting_bytes: u64) -> ProgressInterval {
+        ProgressInterval {
             since: Instant::now(),
             taken_bytes: self.sent_bytes.saturating_sub(waiting_bytes),
         }
     }
 
-    fn answer(&self, waiting_bytes: u64) -> Phase {
-        let stretch = self.stretch(waiting_bytes);
-        Phase::Answer {
-            since: stretch.since,
-            stretch,
+    fn response(&self, waiting_bytes: u64) -> Phase {
+        let interval = self.interval(waiting_bytes);
+        Phase::Response {
+            since: interval.since,
+            interval,
         }
     }
 }
 
-impl Clock {
-    /// The clock of a connection, for whose place others may wait there.
-    pub(crate) fn new(wanted: &Arc<SlotWaiters>) -> Self {
+impl ConnectionTimer {
+    /// Creates the timer of a connection, whose slot these waiters may need.
+    pub(crate) fn new(slot_waiters: &Arc<SlotWaiters>) -> Self {
         let since = Instant::now();
-        Clock {
+        ConnectionTimer {
             state: Mutex::new(State::begin(Phase::Head { since })),
             look_again: Notify::new(),
-            wanted: Some(Arc::clone(wanted)),
+            slot_waiters: Some(Arc::clone(slot_waiters)),
         }
     }
 
-    /// The clock of a stream, whose request's head is complete.
+    /// Creates the timer of a stream whose request head is complete.
     pub(crate) fn of_stream() -> Self {
         let since = Instant::now();
-        let stretch = Stretch {
+        let interval = ProgressInterval {
             since,
             taken_bytes: 0,
         };
-        Clock {
-            state: Mutex::new(State::begin(Phase::Answer { since, stretch })),
+        ConnectionTimer {
+            state: Mutex::new(State::begin(Phase::Response { since, interval })),
             look_again: Notify::new(),
-            wanted: None,
+            slot_waiters: None,
         }
     }
 
-    /// Whether it is the clock of a connection for whose place others wait there.
-    pub(crate) fn is_of(&self, wanted: &Arc<SlotWaiters>) -> bool {
-        self.wanted
+    /// Whether this is the timer of a connection whose slot these waiters may need.
+    pub(crate) fn is_of(&self, slot_waiters: &Arc<SlotWaiters>) -> bool {
+        self.slot_waiters
             .as_ref()
-            .is_some_and(|own| Arc::ptr_eq(own, wanted))
+            .is_some_and(|own| Arc::ptr_eq(own, slot_waiters))
     }
 
-    /// Since when the connection has been idle, if it is, and is not to leave anyway.
+    /// The start of the idle time, unless the connection is busy or dismissed.
     pub(crate) fn idle_since(&self) -> Option<Instant> {
         let state = self.state();
-        state.idle_since().filter(|_| !state.is_to_leave)
+        state.idle_since().filter(|_| !state.is_dismissed)
     }
 
-    /// Has the connection end if it is idle.
+    /// Closes the connection if it is idle.
     pub(crate) fn dismiss(&self) {
         let mut state = self.state();
-        state.is_to_leave = state.idle_since().is_some();
+        state.is_dismissed = state.idle_since().is_some();
         self.look_again.notify_one();
     }
 
-    /// Whether the connection is to end if it is still idle.
-    pub(crate) fn is_to_leave(&self) -> bool {
-        self.state().is_to_leave
+    /// Whether the connection is to close if it is still idle.
+    pub(crate) fn is_dismissed(&self) -> bool {
+        self.state().is_dismissed
     }
 
-    /// The connection has ended, and leaves no more.
+    /// Records that the connection has ended. It is no longer dismissed.
     pub(crate) fn close(&self) {
-        self.state().is_to_leave = false;
+        self.state().is_dismissed = false;
     }
 
-    /// There is nothing to answer any more.
+    /// Enters an idle phase, and wakes the waiters for a slot.
     fn rest(&self, next: impl FnOnce(&State) -> Phase) {
         self.update(next);
-        if let Some(wanted) = &self.wanted {
-            wanted.changed();
+        if let Some(slot_waiters) = &self.slot_waiters {
+            slot_waiters.changed();
         }
     }
 
-    /// Whether a stream is being answered.
+    /// Whether a stream is in progress.
     pub(crate) fn has_streams(&self) -> bool {
         matches!(self.state().phase, Phase::Streams { .. })
     }
@@ -187,7 +194,7 @@ impl Clock {
         state.phase = next(&state);
     }
 
-    /// Bytes came.
+    /// Records received bytes, which start a request on an idle connection.
     pub(crate) fn received(&self) {
         self.update(|state| match state.phase {
             Phase::Idle { .. } => Phase::Head {
@@ -197,7 +204,7 @@ impl Clock {
         });
     }
 
-    /// Bytes went.
+    /// Records sent bytes.
     pub(crate) fn sent(&self, bytes: usize) {
         let mut state = self.state();
         state.sent_bytes += bytes as u64;
@@ -206,31 +213,31 @@ impl Clock {
         }
     }
 
-    /// Ends when the connection has taken too long, with the reason. Of what was sent, `waiting_bytes` tells how many bytes
-    /// the client has not taken yet, where that can be known.
-    pub(crate) async fn overdue(
+    /// Waits until the connection exceeds a timeout, and returns it. `waiting_bytes` returns how many sent bytes the
+    /// client has not taken yet, or zero if that is unknown.
+    pub(crate) async fn timed_out(
         &self,
         limits: &ConnectionLimits,
         waiting_bytes: impl Fn() -> u64,
     ) -> TimeoutReason {
-        self.overdue_below(limits, limits.min_send_bytes_per_second, waiting_bytes)
+        self.timed_out_below(limits, limits.min_send_bytes_per_second, waiting_bytes)
             .await
     }
 
-    /// The same for a stream, which shares what its connection's client takes with all the others.
-    pub(crate) async fn stream_overdue(&self, limits: &ConnectionLimits) -> TimeoutReason {
-        // What lies in the kernel belongs to no one stream.
-        self.overdue_below(limits, limits.min_send_bytes_per_second / STREAMS, || 0)
+    /// Waits until a stream exceeds a timeout. Its minimum rate is a fraction, since all streams share one client.
+    pub(crate) async fn stream_timed_out(&self, limits: &ConnectionLimits) -> TimeoutReason {
+        // Bytes in the kernel belong to no single stream.
+        self.timed_out_below(limits, limits.min_send_bytes_per_second / STREAMS, || 0)
             .await
     }
 
-    async fn overdue_below(
+    async fn timed_out_below(
         &self,
         limits: &ConnectionLimits,
         min_send_bytes_per_second: u32,
         waiting_bytes: impl Fn() -> u64,
     ) -> TimeoutReason {
-        // What a stretch has to bring, or the reader is a drip.
+        // Bytes that a client has to take in an interval. With fewer it is a slow reader.
         let least_bytes = u64::from(min_send_bytes_per_second)
             .saturating_mul(limits.send_timeout.as_secs())
             .max(1);
@@ -239,7 +246,7 @@ impl Clock {
             if Instant::now() >= deadline {
                 return reason;
             }
-            // A head or an answer may begin meanwhile, whose time is up before that.
+            // A head or a response may start meanwhile, with an earlier deadline.
             let soonest = limits.header_timeout.min(limits.send_timeout);
             let look_again = deadline.min(Instant::now() + soonest);
             tokio::select! {
@@ -258,20 +265,21 @@ impl Clock {
     ) -> (Instant, TimeoutReason) {
         let mut state = self.state();
         let now = Instant::now();
-        // One that was asked for something meanwhile stays, and is told from those that are idle again.
-        if std::mem::take(&mut state.is_to_leave) && state.idle_since().is_some() {
-            state.is_to_leave = true;
+        // A connection that received a request meanwhile stays open. The mark is removed, since the connection may be
+        // idle again later.
+        if std::mem::take(&mut state.is_dismissed) && state.idle_since().is_some() {
+            state.is_dismissed = true;
             return (now, TimeoutReason::Dismissed);
         }
         let State {
             phase, sent_bytes, ..
         } = &mut *state;
-        if let Phase::Answer { stretch, .. } | Phase::Streams { stretch, .. } = phase
-            && now >= stretch.since + limits.send_timeout
+        if let Phase::Response { interval, .. } | Phase::Streams { interval, .. } = phase
+            && now >= interval.since + limits.send_timeout
         {
             let taken_bytes = sent_bytes.saturating_sub(waiting_bytes());
-            if taken_bytes.saturating_sub(stretch.taken_bytes) >= least_bytes {
-                *stretch = Stretch {
+            if taken_bytes.saturating_sub(interval.taken_bytes) >= least_bytes {
+                *interval = ProgressInterval {
                     since: now,
                     taken_bytes,
                 };
@@ -282,32 +290,32 @@ impl Clock {
                 (since + limits.keepalive_timeout, TimeoutReason::Idle)
             }
             Phase::Head { since } => (since + limits.header_timeout, TimeoutReason::Head),
-            Phase::Answer { since, stretch } => {
-                let stall = (stretch.since + limits.send_timeout, TimeoutReason::Stall);
+            Phase::Response { since, interval } => {
+                let stall = (interval.since + limits.send_timeout, TimeoutReason::Stall);
                 match limits.response_timeout.map(|total| since + total) {
                     Some(total) if total <= stall.0 => (total, TimeoutReason::Total),
                     _ => stall,
                 }
             }
-            Phase::Streams { stretch, .. } => {
-                (stretch.since + limits.send_timeout, TimeoutReason::Stall)
+            Phase::Streams { interval, .. } => {
+                (interval.since + limits.send_timeout, TimeoutReason::Stall)
             }
         }
     }
 }
 
-/// While it lives, an answer is made and sent.
+/// Marks a response in progress until it is dropped.
 #[derive(Debug)]
 pub(crate) struct ResponseGuard {
-    clock: Arc<Clock>,
+    timer: Arc<ConnectionTimer>,
 }
 
 impl ResponseGuard {
-    /// An answer begins, while so many bytes of those before it are still on their way.
-    pub(crate) fn begin(clock: &Arc<Clock>, waiting_bytes: u64) -> Self {
-        clock.update(|state| state.answer(waiting_bytes));
+    /// Starts a response. `waiting_bytes` of earlier responses have not reached the client.
+    pub(crate) fn begin(timer: &Arc<ConnectionTimer>, waiting_bytes: u64) -> Self {
+        timer.update(|state| state.response(waiting_bytes));
         ResponseGuard {
-            clock: Arc::clone(clock),
+            timer: Arc::clone(timer),
         }
     }
 }
@@ -315,47 +323,47 @@ impl ResponseGuard {
 impl Drop for ResponseGuard {
     fn drop(&mut self) {
         let since = Instant::now();
-        self.clock.rest(|_| Phase::Idle { since });
+        self.timer.rest(|_| Phase::Idle { since });
     }
 }
 
-/// While it lives, a stream is answered.
+/// Marks a stream in progress until it is dropped.
 #[derive(Debug)]
 pub(crate) struct StreamGuard {
-    clock: Arc<Clock>,
+    timer: Arc<ConnectionTimer>,
 }
 
 impl StreamGuard {
-    /// One stream more, by its connection's clock, while so many bytes of others are still on their way.
-    pub(crate) fn begin(clock: &Arc<Clock>, waiting_bytes: u64) -> Self {
-        clock.update(|state| match state.phase {
-            Phase::Streams { count, stretch } => Phase::Streams {
+    /// Adds a stream to its connection's timer. `waiting_bytes` of other streams have not reached the client.
+    pub(crate) fn begin(timer: &Arc<ConnectionTimer>, waiting_bytes: u64) -> Self {
+        timer.update(|state| match state.phase {
+            Phase::Streams { count, interval } => Phase::Streams {
                 count: count + 1,
-                stretch,
+                interval,
             },
             _ => {
-                clock.look_again.notify_one();
+                timer.look_again.notify_one();
                 Phase::Streams {
                     count: 1,
-                    stretch: state.stretch(waiting_bytes),
+                    interval: state.interval(waiting_bytes),
                 }
             }
         });
         StreamGuard {
-            clock: Arc::clone(clock),
+            timer: Arc::clone(timer),
         }
     }
 }
 
 impl Drop for StreamGuard {
     fn drop(&mut self) {
-        self.clock.rest(|state| match state.phase {
+        self.timer.rest(|state| match state.phase {
             Phase::Streams {
                 count: count @ 2..,
-                stretch,
+                interval,
             } => Phase::Streams {
                 count: count - 1,
-                stretch,
+                interval,
             },
             _ => Phase::NoStream {
                 since: Instant::now(),
@@ -382,49 +390,49 @@ mod tests {
         }
     }
 
-    /// Why an answer ends whose client takes so many bytes each time that so many seconds have passed, and after how
-    /// long; `None` if it does not end.
+    /// Returns the timeout of a response and the time until it, or `None` if it completes. The client takes `bytes`
+    /// every `each_seconds`.
     async fn ended(
-        clock: &Clock,
-        overdue: impl Future<Output = TimeoutReason>,
+        timer: &ConnectionTimer,
+        timed_out: impl Future<Output = TimeoutReason>,
         bytes: usize,
         each_seconds: u64,
     ) -> Option<(TimeoutReason, Duration)> {
-        let begun = Instant::now();
+        let started = Instant::now();
         let takes = async {
             loop {
-                clock.sent(bytes);
+                timer.sent(bytes);
                 sleep(Duration::from_secs(each_seconds)).await;
             }
         };
         let reason = async {
             tokio::select! {
-                reason = overdue => reason,
+                reason = timed_out => reason,
                 () = takes => TimeoutReason::Idle,
             }
         };
         let reason = timeout(FOR_EVER, reason).await.ok()?;
-        Some((reason, begun.elapsed()))
+        Some((reason, started.elapsed()))
     }
 
-    /// The same for the only answer of a connection.
+    /// Measures the only response of a connection.
     async fn alone(
         limits: &ConnectionLimits,
         bytes: usize,
         each_seconds: u64,
     ) -> Option<(TimeoutReason, Duration)> {
-        let clock = Arc::new(Clock::new(&Arc::default()));
-        let _answering = ResponseGuard::begin(&clock, 0);
-        let overdue = clock.overdue(limits, || 0);
-        ended(&clock, overdue, bytes, each_seconds).await
+        let timer = Arc::new(ConnectionTimer::new(&Arc::default()));
+        let _response = ResponseGuard::begin(&timer, 0);
+        let timed_out = timer.timed_out(limits, || 0);
+        ended(&timer, timed_out, bytes, each_seconds).await
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_drip_does_not_keep_a_connection() {
+    async fn a_reader_below_the_minimum_rate_keeps_no_connection() {
         let stalled = Some((TimeoutReason::Stall, limits().send_timeout));
         assert_eq!(alone(&limits(), 1000, 1).await, stalled);
         assert_eq!(alone(&limits(), 1, 1).await, stalled);
-        // What comes before it does not help for longer.
+        // A fast first interval does not extend the next one.
         let (reason, after) = alone(&limits(), 5_000_000, 1000).await.unwrap();
         assert_eq!(
             (reason, after),
@@ -454,19 +462,19 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_head_that_comes_late_on_a_connection_has_no_more_time_than_the_first() {
         let limits = limits();
-        let clock = Arc::new(Clock::new(&Arc::default()));
-        drop(ResponseGuard::begin(&clock, 0));
+        let timer = Arc::new(ConnectionTimer::new(&Arc::default()));
+        drop(ResponseGuard::begin(&timer, 0));
         let begins = async {
             sleep(limits.keepalive_timeout / 2).await;
-            clock.received();
+            timer.received();
             Instant::now()
         };
-        let (reason, begun) = tokio::join!(clock.overdue(&limits, || 0), begins);
+        let (reason, started) = tokio::join!(timer.timed_out(&limits, || 0), begins);
         assert_eq!(reason, TimeoutReason::Head);
         assert!(
-            begun.elapsed() < 2 * limits.header_timeout,
+            started.elapsed() < 2 * limits.header_timeout,
             "{:?}",
-            begun.elapsed()
+            started.elapsed()
         );
     }
 
@@ -475,40 +483,40 @@ mod tests {
         const LEFT_BYTES: usize = 400_000;
         let waiting = Cell::new(0);
         for (taken_each_second, is_cut) in [(0, true), (1000, true), (1100, false)] {
-            let clock = Arc::new(Clock::new(&Arc::default()));
-            // Of the answer before.
-            clock.sent(LEFT_BYTES);
+            let timer = Arc::new(ConnectionTimer::new(&Arc::default()));
+            // Bytes of the previous response.
+            timer.sent(LEFT_BYTES);
             waiting.set(LEFT_BYTES as u64);
-            let _answering = ResponseGuard::begin(&clock, waiting.get());
-            clock.sent(LEFT_BYTES);
+            let _response = ResponseGuard::begin(&timer, waiting.get());
+            timer.sent(LEFT_BYTES);
             waiting.set(2 * LEFT_BYTES as u64);
             let limits = limits();
-            let overdue = clock.overdue(&limits, || waiting.get());
+            let timed_out = timer.timed_out(&limits, || waiting.get());
             let takes = async {
                 for _ in 0..500 {
                     sleep(Duration::from_secs(1)).await;
                     waiting.set(waiting.get() - taken_each_second);
                 }
             };
-            let begun = Instant::now();
+            let started = Instant::now();
             tokio::select! {
-                reason = overdue => {
+                reason = timed_out => {
                     assert!(is_cut, "{taken_each_second}");
-                    assert_eq!((reason, begun.elapsed()), (TimeoutReason::Stall, limits.send_timeout));
+                    assert_eq!((reason, started.elapsed()), (TimeoutReason::Stall, limits.send_timeout));
                 }
                 () = takes => assert!(!is_cut, "{taken_each_second}"),
             }
         }
     }
 
-    /// As many as there may be share what their client takes, of which none is to be cut for its small part.
+    /// A client shares its rate among the maximum number of streams, and none of them is reset for its small part.
     #[tokio::test(start_paused = true)]
     async fn a_stream_has_to_take_its_part_only_and_something() {
         let part = 1024 / STREAMS as usize;
         for (bytes, is_cut) in [(0, true), (part - 1, true), (part + 1, false)] {
-            let clock = Clock::of_stream();
+            let timer = ConnectionTimer::of_stream();
             let limits = limits();
-            let ended = ended(&clock, clock.stream_overdue(&limits), bytes, 1).await;
+            let ended = ended(&timer, timer.stream_timed_out(&limits), bytes, 1).await;
             let expected = is_cut.then_some((TimeoutReason::Stall, limits.send_timeout));
             assert_eq!(ended, expected, "{bytes}");
         }
@@ -517,25 +525,25 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn between_streams_nothing_but_a_stream_makes_a_connection_busy() {
         let limits = limits();
-        let clock = Arc::new(Clock::new(&Arc::default()));
-        let streams = [StreamGuard::begin(&clock, 0), StreamGuard::begin(&clock, 0)];
-        assert!(clock.has_streams());
+        let timer = Arc::new(ConnectionTimer::new(&Arc::default()));
+        let streams = [StreamGuard::begin(&timer, 0), StreamGuard::begin(&timer, 0)];
+        assert!(timer.has_streams());
         let [first, second] = streams;
         drop(first);
-        assert!(clock.has_streams());
+        assert!(timer.has_streams());
         drop(second);
-        let begun = Instant::now();
+        let started = Instant::now();
         let frames = async {
             loop {
                 sleep(Duration::from_secs(1)).await;
-                clock.received();
-                clock.sent(17);
+                timer.received();
+                timer.sent(17);
             }
         };
         tokio::select! {
-            reason = clock.overdue(&limits, || 0) => assert_eq!(reason, TimeoutReason::Idle),
+            reason = timer.timed_out(&limits, || 0) => assert_eq!(reason, TimeoutReason::Idle),
             () = frames => {}
         }
-        assert_eq!(begun.elapsed(), limits.keepalive_timeout);
+        assert_eq!(started.elapsed(), limits.keepalive_timeout);
     }
 }
