@@ -124,10 +124,11 @@ fn files(root: &Path) -> Result<Vec<PathBuf>> {
     Ok(files)
 }
 
+/// The subject of the last commit that is no merge, whose subject git makes.
 fn last_subject(root: &Path) -> Result<String> {
     let output = Command::new("git")
         .current_dir(root)
-        .args(["log", "-1", "--format=%s"])
+        .args(["log", "-1", "--no-merges", "--format=%s"])
         .output()
         .context("cannot run git")?;
     ensure!(output.status.success(), "git log fails");

@@ -270,7 +270,7 @@ impl<S: MediaService> Listening<S> {
         let certificate = self.certificate.as_ref();
         let tls = certificate.map(|_| connection.charge_state(TLS_BYTES));
         let tls = tls.transpose()?;
-        let (plaintext, protocol) = HttpIo::open(connection, certificate).await?;
+        let (io, protocol) = HttpIo::open(connection, certificate).await?;
         let http2 = match protocol {
             Protocol::Http1 | Protocol::PlaintextHttp1 => None,
             Protocol::Http2 => {
@@ -279,7 +279,7 @@ impl<S: MediaService> Listening<S> {
             }
         };
         Ok(ReadyConnection {
-            plaintext,
+            io,
             protocol,
             _state: [tls, http2],
         })
@@ -291,7 +291,7 @@ impl<S: MediaService> Listening<S> {
         opened: ReadyConnection,
         stopping: &CancellationToken,
     ) -> Result<(), ConnectionError> {
-        let (service, io) = (&self.server.service, opened.plaintext);
+        let (service, io) = (&self.server.service, opened.io);
         let refusal = match opened.protocol {
             Protocol::Http1 => None,
             Protocol::PlaintextHttp1 => Some(HeadError::Plaintext),
@@ -317,7 +317,7 @@ enum ConnectionError {
 
 /// A connection that is ready for HTTP.
 struct ReadyConnection {
-    plaintext: HttpIo,
+    io: HttpIo,
     protocol: Protocol,
     /// The memory of TLS and HTTP/2, charged until the connection ends.
     _state: [Option<Charge>; 2],
