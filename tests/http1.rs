@@ -387,3 +387,18 @@ async fn a_response_is_completed_once_its_last_byte_is_written() {
         "{sent} bytes of {completed}"
     );
 }
+
+/// Once, such a head was looked at again only when twice as much had come.
+#[tokio::test]
+async fn a_head_in_many_pieces_is_answered_when_its_end_comes_with_more_behind_it() {
+    let host = Host::start().await;
+    let mut client = Client::connect(host.address).await;
+    client.stream.set_nodelay(true).unwrap();
+    let head = "POST /media/none HTTP/1.1\r\nhost: a\r\ncontent-length: 5";
+    for byte in head.chars() {
+        client.send(&byte.to_string()).await;
+        tokio::task::yield_now().await;
+    }
+    client.send("\r\n\r\nhello").await;
+    assert!(client.answer(false).await.starts_with(b"HTTP/1.1 405"));
+}

@@ -16,6 +16,7 @@ use bytes::{Buf, BytesMut};
 use http::header::{self, HeaderMap, HeaderValue};
 use http::{Method, Request, StatusCode, Version};
 use http_body::Body;
+use memchr::memchr;
 use millpond::downstream::{Exchange, Rejection};
 use millpond::ledger::{AccessLogEntry, Charge, Outcome, Reservation};
 use millpond::{CachedResponse, MediaService};
@@ -154,11 +155,13 @@ impl<S: MediaService> Driver<'_, S> {
                     return Ok(Some(Next::Malformed(HeadError::NoRoom)));
                 }
             }
-            match self.receive().await? {
-                0 => return Ok(None),
-                // An end of a head is never waited for in vain.
-                _ if self.received.ends_with(b"\n") => parse_at = 0,
-                _ => {}
+            let before = self.received.len();
+            if self.receive().await? == 0 {
+                return Ok(None);
+            }
+            // The end of a line may be the head's.
+            if memchr(b'\n', &self.received[before..]).is_some() {
+                parse_at = 0;
             }
         }
     }
@@ -169,7 +172,8 @@ impl<S: MediaService> Driver<'_, S> {
         let (io, received) = (&mut self.io, &mut self.received);
         let is_idle = received.is_empty();
         let read = poll_fn(|cx| {
-            if received.capacity() == received.len() {
+            // An empty buffer may have lost most of its capacity to heads before.
+            if received.is_empty() || received.capacity() == received.len() {
                 received.reserve(RECEIVE_BUFFER_BYTES.max(received.len()));
             }
             let read = poll_read_buf(Pin::new(&mut *io), cx, received);

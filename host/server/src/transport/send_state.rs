@@ -78,6 +78,8 @@ impl SendState {
     pub(crate) fn begin_response(&mut self, ledger: LedgerHandle, connection: &Connection) {
         self.charge_to(&ledger, connection);
         self.response = Some(ledger);
+        // The window is in use, and rests anew after the response.
+        self.rest = None;
     }
 
     /// The response has ended, whoever may still hold something of it. The kernel's part is the connection's again.
@@ -224,5 +226,53 @@ impl Drop for SendState {
         if let Some(ledger) = &self.response {
             ledger.end();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use crate::client_limits::{ClientLimits, Clients};
+    use crate::incoming::Listeners;
+    use millpond::ledger::{Budget, LedgerRegistry};
+    use std::future::poll_fn;
+    use std::sync::Arc;
+    use std::task::Poll;
+    use tokio::net::{TcpListener, TcpStream};
+    use tokio::time::advance;
+
+    async fn is_reserved(state: &mut SendState, connection: &Connection) -> bool {
+        poll_fn(|cx| {
+            state.poll_rest(cx, false, connection);
+            Poll::Ready(state.reservation.is_some())
+        })
+        .await
+    }
+
+    /// Once, the time before a response counted too, and a window was given back as soon as the response had ended.
+    #[tokio::test(start_paused = true)]
+    async fn a_window_rests_anew_after_each_response() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let _client = TcpStream::connect(listener.local_addr().unwrap()).await;
+        let incoming = Listeners::from(listener).accept().await.unwrap();
+        let clients = Clients::new(&ClientLimits::default());
+        let registry: Arc<LedgerRegistry> = Arc::default();
+        let budget = Arc::new(Budget::new(8 << 20));
+        let connection =
+            Connection::open(incoming, &clients, &registry, &budget, &Arc::default()).unwrap();
+        let mut state = SendState::new(&connection).unwrap();
+        state.grow(Window::at_level(1), &connection);
+        assert!(is_reserved(&mut state, &connection).await);
+        advance(WINDOW_REST / 2).await;
+        assert!(is_reserved(&mut state, &connection).await);
+        state.begin_response(connection.ledger.handle(), &connection);
+        advance(WINDOW_REST).await;
+        state.end_response(&connection);
+        assert!(is_reserved(&mut state, &connection).await);
+        advance(WINDOW_REST / 2).await;
+        assert!(is_reserved(&mut state, &connection).await);
+        advance(WINDOW_REST).await;
+        assert!(!is_reserved(&mut state, &connection).await);
     }
 }
