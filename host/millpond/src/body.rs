@@ -482,7 +482,7 @@ impl ResponseBody for MediaBody {
         self.count(bytes);
     }
 
-    fn end_send(&mut self, result: io::Result<()>) {
+    fn end_send(&mut self, result: Result<(), &io::Error>) {
         match result {
             Ok(()) => self.log_entry.finish(Outcome::Completed),
             Err(error) => self

@@ -39,10 +39,6 @@ pub trait Downstream: fmt::Debug + Send + Sync {
     /// [`Rejection`], if the head is malformed or the client exceeds its limits.
     fn admit(&mut self, head: &Parts) -> Result<(), Rejection>;
 
-    /// Returns whether the connection closes after this response. The head of the response says so (RFC 9112 section
-    /// 9.6).
-    fn is_last(&self) -> bool;
-
     /// Returns the address of the client, which may be behind trusted proxies.
     fn client(&self, headers: &HeaderMap) -> IpAddr;
 
@@ -80,6 +76,4 @@ pub struct Rejection {
     pub reason: String,
     /// `Retry-After`, in seconds (RFC 9110 section 10.2.3).
     pub retry_after_seconds: Option<u64>,
-    /// Whether the connection closes after the response.
-    pub closes: bool,
 }

@@ -64,11 +64,6 @@ impl RequestError {
         }
     }
 
-    /// Whether the connection closes after the response.
-    pub(crate) fn closes(&self) -> bool {
-        matches!(self, RequestError::Rejected(rejection) if rejection.closes)
-    }
-
     /// Status and message for the client. The message reveals nothing about the host.
     pub(crate) fn status(&self) -> (StatusCode, Cow<'static, str>) {
         let (status, message) = match self {

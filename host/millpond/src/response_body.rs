@@ -45,7 +45,7 @@ pub trait ResponseBody: Body<Data = Bytes, Error = io::Error> + Send + Unpin + '
 
     /// Tells that the response has been sent whole, or why it will not be. A client that has gone is no reason: the body
     /// is dropped then.
-    fn end_send(&mut self, result: io::Result<()>) {
+    fn end_send(&mut self, result: Result<(), &io::Error>) {
         let _ = result;
     }
 }

@@ -3,7 +3,7 @@
 use crate::body::{BodyPart, MediaBody};
 use crate::cache::{Lookup, ResponseCache, StoredResponse};
 use crate::config::{Config, GuestSettings};
-use crate::downstream::{Downstream, Exchange, SimpleHead};
+use crate::downstream::{Downstream, Exchange, Rejection, SimpleHead};
 use crate::engine::component::{ComponentError, Inspection, Source};
 use crate::engine::media::response::{self, CheckedResponse};
 use crate::engine::media::{MediaGuestPre, StoreData, serve};
@@ -236,34 +236,32 @@ impl Millpond {
         let mut downstream = exchange.map(|Exchange(exchange)| {
             Arc::clone(exchange).begin_response(log_entry.route(), &log_entry.ledger().handle())
         });
-        let mut is_last = downstream
-            .as_ref()
-            .is_some_and(|downstream| downstream.is_last());
         let (mut response, charge) = match self
             .state
             .respond(&head, downstream.as_deref_mut(), &mut log_entry)
             .await
         {
             Ok(responded) => responded,
-            Err(error) => {
-                log_entry.finish_with(error.outcome(), error.to_string());
-                is_last |= error.closes();
-                let response = error_response(&error);
-                let mut charge = log_entry.ledger().empty_charge(Kind::Response);
-                // The response is small, and has to be sent even if the request's memory is used up.
-                let _ = charge.resize(response_bytes(&response));
-                (response, charge)
-            }
+            Err(error) => respond_with_error(&error, &mut log_entry),
         };
-        if is_last {
-            let close = HeaderValue::from_static("close");
-            response.headers_mut().insert(header::CONNECTION, close);
-        }
         if head.method == Method::HEAD {
             response.body_mut().clear();
         }
         log_entry.set_status(response.status());
         response.map(|parts| MediaBody::new(parts, charge, downstream, log_entry))
+    }
+
+    /// Returns the response to a head that the server could not make a request of. `log_entry` counts and logs it as a
+    /// request.
+    #[must_use]
+    pub fn reject(
+        &self,
+        rejection: Rejection,
+        mut log_entry: AccessLogEntry,
+    ) -> Response<MediaBody> {
+        let (response, charge) = respond_with_error(&rejection.into(), &mut log_entry);
+        log_entry.set_status(response.status());
+        response.map(|parts| MediaBody::new(parts, charge, None, log_entry))
     }
 }
 
@@ -605,6 +603,19 @@ fn lines<'a>(
     name: &HeaderName,
 ) -> impl Iterator<Item = &'a [u8]> + use<'a> {
     head.headers.get_all(name).iter().map(HeaderValue::as_bytes)
+}
+
+/// Finishes a request that failed, and returns its response with the charge for it.
+fn respond_with_error(
+    error: &RequestError,
+    log_entry: &mut AccessLogEntry,
+) -> (Response<Vec<BodyPart>>, Charge) {
+    log_entry.finish_with(error.outcome(), error.to_string());
+    let response = error_response(error);
+    let mut charge = log_entry.ledger().empty_charge(Kind::Response);
+    // The response is small, and has to be sent even if the request's memory is used up.
+    let _ = charge.resize(response_bytes(&response));
+    (response, charge)
 }
 
 /// Returns the response to a failed request: JSON with an `error`.

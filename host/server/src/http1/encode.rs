@@ -11,7 +11,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 pub(crate) enum BodyFraming {
     /// There is no body, whatever the head says of its length.
     None,
-    /// So many bytes, as `Content-Length` says.
+    /// Body of this length, which `Content-Length` states.
     Length(u64),
     /// Chunks, the last of which is empty (RFC 9112 section 7.1).
     Chunked,
@@ -41,9 +41,9 @@ pub(crate) enum Persistence {
     Close,
 }
 
-/// Writes a head. Fields about the connection and the body's framing are this server's: those among `fields` are left out,
-/// but for the `Content-Length` of a response without a body.
-pub(crate) fn write_head(
+/// Writes a head. This server sets the fields about the connection and the body's framing, and leaves out those of `fields`.
+/// A response without a body keeps its `Content-Length`.
+pub(crate) fn encode_head(
     to: &mut Vec<u8>,
     (version, status): (Version, StatusCode),
     fields: &HeaderMap,
@@ -172,7 +172,7 @@ mod tests {
         }
         let mut head = Vec::new();
         let mut date = DateLine::new();
-        write_head(&mut head, start, &map, framing, persistence, &mut date);
+        encode_head(&mut head, start, &map, framing, persistence, &mut date);
         String::from_utf8(head).unwrap()
     }
 

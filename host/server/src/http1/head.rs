@@ -16,8 +16,8 @@ use millpond::head_size::{FIELD_LINES, head_memory_bytes};
 use std::mem::MaybeUninit;
 use std::ops::Range;
 
-/// Content that a request may announce, in bytes: none is ever used, and it is read only after the response, so that
-/// the client gets to see that. 413 beyond.
+/// Maximum content that a request may announce, in bytes: 413 beyond. No content is ever used. The server reads it only
+/// after the response, so that the client sees the response.
 pub(crate) const CONTENT_BYTES: usize = 64 * 1024;
 
 /// Places for the field lines of a head.
@@ -467,7 +467,7 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    /// What a head is found to be.
+    /// Result of all checks of a head.
     fn checked(text: &str) -> Result<(), HeadError> {
         let mut lines = field_lines();
         let head = parse(text.as_bytes(), &mut lines)?.unwrap();

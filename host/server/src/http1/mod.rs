@@ -5,7 +5,7 @@ pub(crate) mod head;
 pub(crate) mod send;
 
 use crate::client_limits::InFlight;
-use crate::http1::encode::{BodyFraming, DateLine, Persistence, persistence_line, write_head};
+use crate::http1::encode::{BodyFraming, DateLine, Persistence, encode_head, persistence_line};
 use crate::http1::head::HeadError;
 use crate::http2::field_section::{HEAD_BYTES, PREFACE};
 use crate::protocol::HttpIo;
@@ -13,13 +13,12 @@ use crate::transport::connection::Connection;
 use crate::transport::exchange::Http1Request;
 use crate::transport::timeouts::ResponseGuard;
 use bytes::{Buf, BytesMut};
-use http::header::{self, HeaderMap, HeaderValue};
-use http::{Method, Request, StatusCode, Version};
-use http_body::Body;
+use http::header::{self, HeaderMap};
+use http::{Method, Request, Response, Version};
 use memchr::memchr;
 use millpond::downstream::{Exchange, Rejection};
-use millpond::ledger::{AccessLogEntry, Charge, Outcome, Reservation};
-use millpond::{CachedResponse, MediaService};
+use millpond::ledger::{AccessLogEntry, Charge, LedgerHandle, Outcome, Reservation};
+use millpond::{CachedResponse, MediaService, ResponseBody};
 use std::borrow::Cow;
 use std::future::poll_fn;
 use std::io;
@@ -94,7 +93,7 @@ enum Next {
 }
 
 impl<S: MediaService> Driver<'_, S> {
-    /// Receives one head and sends its response. Says what becomes of the connection.
+    /// Receives one head and sends its response. Returns the connection's persistence after it.
     async fn serve_next(&mut self) -> io::Result<Persistence> {
         if !self.received.is_empty() {
             // Some of the next head came along with the last.
@@ -120,7 +119,7 @@ impl<S: MediaService> Driver<'_, S> {
                 persistence,
             } => self.respond(*request, &exchange, persistence).await?,
             Next::Malformed(error) => {
-                self.refuse(&error).await?;
+                self.refuse(error).await?;
                 Persistence::Close
             }
         };
@@ -130,7 +129,7 @@ impl<S: MediaService> Driver<'_, S> {
 
     /// Receives bytes until there is a whole head. `None` when the client sends none any more, or the server stops.
     async fn receive_head(&mut self) -> io::Result<Option<Next>> {
-        /// A head that comes in many small pieces is not parsed anew for each of them.
+        /// Maximum number of reads after each of which a head is parsed. Later ones need more bytes, or the end of a line.
         const PARSES: usize = 16;
         let mut parses = 0;
         let mut parse_at = 0;
@@ -247,8 +246,7 @@ impl<S: MediaService> Driver<'_, S> {
         let (length, places) = (head.length, head.places(&self.received));
         let bytes = self.received.split_to(length).freeze();
         let mut request = places.request(target, &bytes)?;
-        let is_last = persistence == Persistence::Close;
-        let exchange = Http1Request::new(self.connection, is_last, admission);
+        let exchange = Http1Request::new(self.connection, admission);
         let of_request = Exchange(Arc::clone(&exchange) as _);
         request.extensions_mut().insert(of_request);
         Ok(Some(Next::Request {
@@ -298,9 +296,43 @@ impl<S: MediaService> Driver<'_, S> {
         exchange: &Http1Request,
         persistence: Persistence,
     ) -> io::Result<Persistence> {
-        let (method, version) = (request.method().clone(), request.version());
+        let start = (request.method().clone(), request.version());
         // In a box, so that a connection that waits has no room for it.
         let response = Box::pin(self.service.serve(request)).await;
+        self.send(response, start, exchange.ledger(), persistence)
+            .await
+    }
+
+    /// Responds to a head that makes no request.
+    async fn refuse(&mut self, error: HeadError) -> io::Result<()> {
+        let millpond = self.service.millpond();
+        let (method, target) = request_line(&self.received);
+        let mut log_entry = AccessLogEntry::new(
+            &method,
+            &target,
+            Arc::clone(millpond.registry()),
+            millpond.limits().request_memory_bytes,
+        );
+        // A preface of HTTP/2 in the middle of a connection gets no response: its client would not understand it.
+        if self.received.starts_with(PREFACE) {
+            log_entry.finish_with(Outcome::Rejected, error.to_string());
+            return Ok(());
+        }
+        let ledger = log_entry.ledger().handle();
+        let response = millpond.reject(error.into(), log_entry);
+        let start = (method, Version::HTTP_11);
+        let sent = self.send(response, start, Some(ledger), Persistence::Close);
+        sent.await.map(drop)
+    }
+
+    /// Sends the response to a request of that method and version. Returns the connection's persistence after it.
+    async fn send(
+        &mut self,
+        response: Response<impl ResponseBody>,
+        (method, version): (Method, Version),
+        ledger: Option<LedgerHandle>,
+        persistence: Persistence,
+    ) -> io::Result<Persistence> {
         let (head, mut body) = response.into_parts();
         let length = body.size_hint().exact();
         let framing = BodyFraming::of((&method, version), head.status, length);
@@ -314,7 +346,7 @@ impl<S: MediaService> Driver<'_, S> {
         let mut encoded = Vec::with_capacity(RESPONSE_HEAD_BYTES);
         let start = (version, head.status);
         let date = &mut self.date;
-        write_head(
+        encode_head(
             &mut encoded,
             start,
             &head.headers,
@@ -323,62 +355,11 @@ impl<S: MediaService> Driver<'_, S> {
             date,
         );
         drop(head);
-        self.io.socket().begin_response(exchange.ledger());
-        let sent = send::send(&mut self.io, self.connection, encoded, &mut body, framing).await;
+        self.io.socket().begin_response(ledger);
+        let sent = send::send(&mut self.io, encoded, &mut body, framing).await;
         drop(body);
         self.io.socket().end_response();
         sent.map(|()| persistence)
-    }
-
-    /// Responds to a head that makes no request, and logs and counts it as requests are.
-    async fn refuse(&mut self, error: &HeadError) -> io::Result<()> {
-        let millpond = self.service.millpond();
-        let (method, target) = request_line(&self.received);
-        let mut record = AccessLogEntry::new(
-            &method,
-            &target,
-            Arc::clone(millpond.registry()),
-            millpond.limits().request_memory_bytes,
-        );
-        record.finish_with(Outcome::Rejected, error.to_string());
-        // A preface of HTTP/2 in the middle of a connection gets no response: its client would not understand it.
-        if self.received.starts_with(PREFACE) {
-            return Ok(());
-        }
-        let (status, message) = error.status();
-        let body = serde_json::json!({ "error": message }).to_string();
-        let mut fields = HeaderMap::new();
-        for (name, value) in [
-            (header::CONTENT_TYPE, "application/json"),
-            (header::CACHE_CONTROL, "no-store"),
-            (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
-        ] {
-            fields.insert(name, HeaderValue::from_static(value));
-        }
-        if status == StatusCode::SERVICE_UNAVAILABLE {
-            fields.insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
-        }
-        let mut head = Vec::new();
-        let start = (Version::HTTP_11, status);
-        let framing = BodyFraming::Length(body.len() as u64);
-        write_head(
-            &mut head,
-            start,
-            &fields,
-            framing,
-            Persistence::Close,
-            &mut self.date,
-        );
-        record.set_status(status);
-        let parts = send::Parts {
-            before: &[&head],
-            body: body.as_bytes(),
-            after: &[],
-        };
-        send::write_all(&mut self.io, parts, false, |bytes| {
-            record.add_body_bytes(bytes)
-        })
-        .await
     }
 }
 

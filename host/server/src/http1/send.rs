@@ -2,7 +2,6 @@
 
 use crate::http1::encode::{BodyFraming, CHUNK_END, LAST_CHUNK, write_chunk_size};
 use crate::protocol::HttpIo;
-use crate::transport::connection::Connection;
 use crate::transport::send_window::MIN_WINDOW;
 use millpond::store::FileRange;
 use millpond::{ResponseBody, Segment, SegmentLimits};
@@ -22,20 +21,18 @@ const FILE_BYTES: usize = 1024 * 1024;
 /// then: a short body must not look whole.
 pub(crate) async fn send(
     io: &mut HttpIo,
-    connection: &Connection,
     head: Vec<u8>,
     body: &mut impl ResponseBody,
     framing: BodyFraming,
 ) -> io::Result<()> {
     body.begin_send();
-    let sent = send_segments(io, connection, head, body, framing).await;
-    match sent {
+    match send_segments(io, head, body, framing).await {
         Ok(()) => {
             body.end_send(Ok(()));
             Ok(())
         }
         Err(SendError::Body(error)) => {
-            body.end_send(Err(io::Error::new(error.kind(), error.to_string())));
+            body.end_send(Err(&error));
             Err(error)
         }
         Err(SendError::Client(error)) => Err(error),
@@ -52,7 +49,6 @@ enum SendError {
 
 async fn send_segments(
     io: &mut HttpIo,
-    connection: &Connection,
     mut head: Vec<u8>,
     body: &mut impl ResponseBody,
     framing: BodyFraming,
@@ -63,19 +59,17 @@ async fn send_segments(
         BodyFraming::Chunked | BodyFraming::Close => None,
     };
     while remaining != Some(0) {
-        let limits = segment_limits(io, connection);
-        let mut segment = poll_fn(|cx| match body.poll_segment(cx, limits) {
-            // The head does not wait for a body that does.
-            Poll::Pending if !head.is_empty() => Poll::Ready(None),
-            polled => polled.map(Some),
-        })
-        .await;
-        if segment.is_none() {
-            write_head(io, &head, false).await?;
-            head.clear();
-            segment = Some(poll_fn(|cx| body.poll_segment(cx, limits)).await);
-        }
-        let Some(segment) = segment.flatten() else {
+        let limits = segment_limits(io);
+        let polled = poll_fn(|cx| Poll::Ready(body.poll_segment(cx, limits))).await;
+        let segment = match polled {
+            Poll::Ready(segment) => segment,
+            Poll::Pending => {
+                // The head does not wait for a body that does.
+                write_head(io, &std::mem::take(&mut head), false).await?;
+                poll_fn(|cx| body.poll_segment(cx, limits)).await
+            }
+        };
+        let Some(segment) = segment else {
             break;
         };
         let segment = segment.map_err(SendError::Body)?;
@@ -91,22 +85,16 @@ async fn send_segments(
         match segment {
             // An empty chunk would be the last.
             Segment::Memory(bytes) if bytes.is_empty() => continue,
-            Segment::Memory(bytes) if framing == BodyFraming::Chunked => {
-                let mut size = Vec::new();
-                write_chunk_size(&mut size, bytes.len());
+            Segment::Memory(bytes) => {
+                let (mut size, mut after) = (Vec::new(), &b""[..]);
+                if framing == BodyFraming::Chunked {
+                    write_chunk_size(&mut size, bytes.len());
+                    after = CHUNK_END;
+                }
                 let parts = Parts {
                     before: &[&head, &size],
                     body: &bytes,
-                    after: CHUNK_END,
-                };
-                let sent = write_all(io, parts, false, |count| body.on_sent(count));
-                sent.await.map_err(SendError::Client)?;
-            }
-            Segment::Memory(bytes) => {
-                let parts = Parts {
-                    before: &[&head],
-                    body: &bytes,
-                    after: &[],
+                    after,
                 };
                 let sent = write_all(io, parts, false, |count| body.on_sent(count));
                 sent.await.map_err(SendError::Client)?;
@@ -215,8 +203,8 @@ async fn send_file(
 
 /// Maximum size of the next segment. TLS reads the bytes first. A reader that may be slow gets what fits its window: the
 /// kernel would fill a packet of a file first.
-fn segment_limits(io: &HttpIo, connection: &Connection) -> SegmentLimits {
-    let window = connection.window();
+fn segment_limits(io: &mut HttpIo) -> SegmentLimits {
+    let window = io.socket().state.window();
     let may_be_file = !io.is_encrypted() && window != MIN_WINDOW;
     SegmentLimits {
         memory_bytes: window.chunk_bytes,

@@ -25,8 +25,8 @@ use tokio::time::timeout;
 /// A test measures that it is less.
 const CONNECTION_STATE_BYTES: usize = 20 * 1024;
 
-/// Memory that HTTP/2 takes for a connection, in bytes: buffers for a frame each way, two tables of 4 KiB for fields, room
-/// for as many streams as there may be, with the heads of responses that wait to be sent. A test measures that it is less.
+/// Memory that HTTP/2 takes for a connection, in bytes. It has buffers for a frame each way, two tables of 4 KiB for
+/// fields, and all streams with the heads of responses that wait. A test measures that it is less.
 pub(crate) const HTTP2_BYTES: usize = 96 * 1024;
 
 // The memory plan sets aside what a connection takes.
@@ -176,8 +176,8 @@ impl Connection {
         }
     }
 
-    /// Returns when the client is gone for good: it has reset the connection, or the network has. One that has closed its
-    /// own end only (FIN) may still read, and cannot be told from one that does not until something is sent to it.
+    /// Returns when the client is gone for good: it has reset the connection, or the network has. A client
+    /// that has closed its own end only (FIN) may still read. Only sending something tells whether it does.
     pub(crate) async fn lost(&self) {
         // The system tells of it once, and nothing here takes it back. It fails where the runtime ends.
         while let Ok(ready) = self.stream.ready(Interest::ERROR).await {

@@ -15,7 +15,6 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 /// A request of HTTP/1.1, after its head is parsed and its client admitted or rejected.
 pub(crate) struct Http1Request {
     connection: Arc<Connection>,
-    is_last: bool,
     /// The client's admission, which the response takes over, or the rejection.
     admission: Mutex<Result<Option<InFlight>, Rejection>>,
     /// The ledger that the service has opened for the request.
@@ -23,15 +22,13 @@ pub(crate) struct Http1Request {
 }
 
 impl Http1Request {
-    /// Creates a request. `is_last` says that the head asks to close the connection after the response.
+    /// Creates a request with the admission of its client, or the rejection.
     pub(crate) fn new(
         connection: &Arc<Connection>,
-        is_last: bool,
         admission: Result<Option<InFlight>, Rejection>,
     ) -> Arc<Self> {
         Arc::new(Http1Request {
             connection: Arc::clone(connection),
-            is_last,
             admission: Mutex::new(admission),
             ledger: OnceLock::new(),
         })
@@ -58,7 +55,6 @@ impl BeginResponse for Http1Request {
             .unwrap_or_else(PoisonError::into_inner);
         Box::new(Http1Response {
             admission: std::mem::replace(&mut admission, Ok(None)),
-            is_last: self.is_last,
             connection: Arc::clone(&self.connection),
         })
     }
@@ -82,7 +78,6 @@ impl BeginResponse for Stream {
 #[derive(Debug)]
 struct Http1Response {
     admission: Result<Option<InFlight>, Rejection>,
-    is_last: bool,
     connection: Arc<Connection>,
 }
 
@@ -92,10 +87,6 @@ impl Downstream for Http1Response {
             Ok(_) => Ok(()),
             Err(rejection) => Err(rejection.clone()),
         }
-    }
-
-    fn is_last(&self) -> bool {
-        self.is_last
     }
 
     fn client(&self, headers: &HeaderMap) -> IpAddr {
@@ -111,7 +102,7 @@ impl Downstream for Http1Response {
     }
 }
 
-/// A response on a stream of HTTP/2. Frames delimit requests, so fields never make a response the last one.
+/// A response on a stream of HTTP/2. Frames delimit requests, whatever the fields say.
 #[derive(Debug)]
 struct Http2Response {
     in_flight: Option<InFlight>,
@@ -123,10 +114,6 @@ impl Downstream for Http2Response {
         head::check_parts(head)?;
         self.in_flight = self.stream.connection.admit(&head.headers)?;
         Ok(())
-    }
-
-    fn is_last(&self) -> bool {
-        false
     }
 
     fn client(&self, headers: &HeaderMap) -> IpAddr {
@@ -149,8 +136,7 @@ impl From<HeadError> for Rejection {
             status,
             message,
             reason: error.to_string(),
-            retry_after_seconds: None,
-            closes: true,
+            retry_after_seconds: (status == StatusCode::SERVICE_UNAVAILABLE).then_some(1),
         }
     }
 }
@@ -162,7 +148,6 @@ impl From<TooManyRequests> for Rejection {
             message: "Too many requests",
             reason: too_many.to_string(),
             retry_after_seconds: Some(too_many.retry_after_seconds()),
-            closes: false,
         }
     }
 }

@@ -14,8 +14,8 @@ use std::task::Context;
 use std::time::{Duration, Instant};
 use tokio::time::{Sleep, sleep};
 
-/// Memory that TLS takes for a connection, in bytes: its buffer to be sent, its keys and its state, and a buffer in which a
-/// record of 4 KiB fits. A test measures that it is less.
+/// Memory that TLS takes for a connection, in bytes: its send buffer, its keys and state, and a buffer for a record of
+/// 4 KiB. A test measures that it is less.
 pub(crate) const TLS_BYTES: usize = 40 * 1024;
 
 /// Maximum bytes that come encrypted and give no plaintext: one record of 16 KiB, with something over. A handshake is
@@ -82,7 +82,7 @@ impl SendState {
         self.rest = None;
     }
 
-    /// The response has ended, whoever may still hold something of it. The kernel's part is the connection's again.
+    /// The response has ended, even if a part of it is still held. The kernel's part is the connection's again.
     pub(crate) fn end_response(&mut self, connection: &Connection) {
         if let Some(ledger) = self.response.take() {
             self.charge_to(&connection.ledger.handle(), connection);
@@ -93,18 +93,23 @@ impl SendState {
     /// Charges the kernel's part to that ledger. Where it has no room for the window that the last response left, the window
     /// shrinks. Bytes of that window that the kernel still holds stay reserved until they have gone.
     pub(crate) fn charge_to(&mut self, ledger: &LedgerHandle, connection: &Connection) {
-        let bytes = RECEIVE_BYTES + self.controller.window().kernel_bytes;
+        let bytes = RECEIVE_BYTES + self.window().kernel_bytes;
         match ledger.charge(Kind::Socket, bytes) {
             Ok(charge) => self.kernel = charge,
             Err(_) => self.shrink(connection),
         }
     }
 
+    /// The send window.
+    pub(crate) fn window(&self) -> Window {
+        self.controller.window()
+    }
+
     /// The socket took so many bytes.
     pub(crate) fn on_sent(&mut self, bytes: usize, connection: &Connection) {
         match self.controller.on_sent(bytes, Instant::now) {
             WindowChange::Stay => {
-                let is_smallest = self.controller.window() == MIN_WINDOW;
+                let is_smallest = self.window() == MIN_WINDOW;
                 // Of the bytes that a larger window left, the kernel has sent all but those that fit the smallest.
                 if self.reservation.is_some()
                     && is_smallest
