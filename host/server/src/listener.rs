@@ -219,7 +219,7 @@ impl<S: MediaService> Listening<S> {
     /// Serves one connection to its end.
     async fn serve_one(&self, connection: &Arc<Connection>, slot: &mut Slot) {
         let unacknowledged = || connection.unacknowledged_bytes();
-        let timed_out = connection.clock().timed_out(&self.limits, unacknowledged);
+        let timed_out = connection.timer().timed_out(&self.limits, unacknowledged);
         let mut timed_out = pin!(timed_out);
         let opened = tokio::select! {
             opened = self.open(connection, slot) => opened,

@@ -93,7 +93,7 @@ impl ConnectionSlots {
             // A connection that received a request meanwhile stays open.
             leaving.retain(|connection| {
                 let connection = connection.upgrade();
-                connection.is_some_and(|connection| connection.clock().is_dismissed())
+                connection.is_some_and(|connection| connection.timer().is_dismissed())
             });
             if leaving.is_empty() {
                 leaving = self.connections.dismiss_idle(&self.slot_waiters);

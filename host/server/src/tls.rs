@@ -80,7 +80,7 @@ pub enum CertificateError {
     },
     /// The certificate and the key do not fit together.
     #[error("the certificate in {} cannot be used with the key in {}", certificate.display(), key.display())]
-    HeadError {
+    KeyMismatch {
         /// The certificate's file.
         certificate: PathBuf,
         /// The key's file.
@@ -221,7 +221,7 @@ impl Files {
     }
 
     fn unfit(&self, source: rustls::Error) -> CertificateError {
-        CertificateError::HeadError {
+        CertificateError::KeyMismatch {
             certificate: self.certificate.clone(),
             key: self.key.clone(),
             source,
@@ -323,7 +323,7 @@ mod tests {
         fs::write(&made.key, key).unwrap();
         let error = certificate.reload().unwrap_err();
         assert!(
-            matches!(error, CertificateError::HeadError { .. }),
+            matches!(error, CertificateError::KeyMismatch { .. }),
             "{error}"
         );
         assert_eq!(shown(&certificate), first, "the old one stays");

@@ -97,12 +97,12 @@ impl<S: MediaService> Driver<'_, S> {
     async fn serve_next(&mut self) -> io::Result<Persistence> {
         if !self.received.is_empty() {
             // Some of the next head came along with the last.
-            self.connection.clock().received();
+            self.connection.timer().received();
         }
         let Some(next) = self.receive_head().await? else {
             return Ok(Persistence::Close);
         };
-        let _response = ResponseGuard::begin(self.connection.clock(), self.connection.left_bytes());
+        let _response = ResponseGuard::begin(self.connection.timer(), self.connection.left_bytes());
         let persistence = match next {
             Next::Cached {
                 response,

@@ -43,7 +43,7 @@ impl Stream {
         Some(Arc::new(Stream {
             connection: Arc::clone(connection),
             // Starts before the stream's timer, so that the connection is closed when both time out.
-            _streaming: StreamGuard::begin(connection.clock(), connection.left_bytes()),
+            _streaming: StreamGuard::begin(connection.timer(), connection.left_bytes()),
             timer: Arc::new(ConnectionTimer::of_stream()),
             // A connection's ledger has no limit.
             _state: connection.ledger.charge(Kind::Connection, bytes).ok()?,

@@ -43,7 +43,7 @@ pub(crate) struct Connection {
     pub(crate) stream: TcpStream,
     client: IpAddr,
     clients: Arc<Clients>,
-    clock: Arc<ConnectionTimer>,
+    timer: Arc<ConnectionTimer>,
     tracker: Arc<AllocTracker>,
     pub(crate) budget: Arc<Budget>,
     /// While it is open: the connection's own ledger, which ends with it.
@@ -70,7 +70,7 @@ impl Connection {
         clients: &Arc<Clients>,
         registry: &Arc<LedgerRegistry>,
         budget: &Arc<Budget>,
-        wanted: &Arc<SlotWaiters>,
+        slot_waiters: &Arc<SlotWaiters>,
     ) -> io::Result<Arc<Self>> {
         let Incoming { stream, peer } = incoming;
         // Responses are written whole; waiting to fill a packet would only delay the last one.
@@ -82,7 +82,7 @@ impl Connection {
             stream,
             client: peer,
             clients: Arc::clone(clients),
-            clock: Arc::new(ConnectionTimer::new(wanted)),
+            timer: Arc::new(ConnectionTimer::new(slot_waiters)),
             tracker: Arc::default(),
             budget: Arc::clone(budget),
             _state: state.map_err(io::Error::other)?,
@@ -148,8 +148,8 @@ impl Connection {
         reserved.store(is_reserved, Ordering::Relaxed);
     }
 
-    pub(crate) fn clock(&self) -> &Arc<ConnectionTimer> {
-        &self.clock
+    pub(crate) fn timer(&self) -> &Arc<ConnectionTimer> {
+        &self.timer
     }
 
     pub(crate) fn tracker(&self) -> &Arc<AllocTracker> {
@@ -210,7 +210,7 @@ impl Connection {
 
     /// The connection is over.
     pub(crate) fn close(&self) {
-        self.clock.close();
+        self.timer.close();
     }
 }
 
@@ -231,20 +231,20 @@ impl Connections {
 
     /// Ends the connections that have been idle longest, of those for whose places others wait there. It ends an eighth of
     /// them and no more than thirty-two, so that looking at all is not for one alone. Returns those.
-    pub(crate) fn dismiss_idle(&self, wanted: &Arc<SlotWaiters>) -> Vec<Weak<Connection>> {
+    pub(crate) fn dismiss_idle(&self, slot_waiters: &Arc<SlotWaiters>) -> Vec<Weak<Connection>> {
         const PART: usize = 8;
         const MOST: usize = 32;
         let mut idle: Vec<_> = {
             let live = self.live.lock().unwrap_or_else(PoisonError::into_inner);
             let live = live.iter().filter_map(Weak::upgrade);
-            let live = live.filter(|connection| connection.clock.is_of(wanted));
-            live.filter_map(|connection| Some((connection.clock.idle_since()?, connection)))
+            let live = live.filter(|connection| connection.timer.is_of(slot_waiters));
+            live.filter_map(|connection| Some((connection.timer.idle_since()?, connection)))
                 .collect()
         };
         idle.sort_unstable_by_key(|(since, _)| *since);
         idle.truncate((idle.len() / PART).clamp(1, MOST));
         let dismissed = idle.iter().map(|(_, connection)| {
-            connection.clock.dismiss();
+            connection.timer.dismiss();
             Arc::downgrade(connection)
         });
         dismissed.collect()

@@ -87,7 +87,7 @@ impl Socket {
             is_ready?;
             match stream.try_io(Interest::WRITABLE, || send(stream)) {
                 Ok(count) => {
-                    self.connection.clock().sent(count);
+                    self.connection.timer().sent(count);
                     self.state.on_sent(count, &self.connection);
                     return Poll::Ready(Ok(count));
                 }
@@ -108,7 +108,7 @@ impl AsyncRead for Socket {
         let connection = &this.connection;
         loop {
             let Poll::Ready(is_ready) = connection.stream.poll_read_ready(cx) else {
-                let is_in_use = connection.clock().has_streams();
+                let is_in_use = connection.timer().has_streams();
                 this.state.poll_rest(cx, is_in_use, connection);
                 return Poll::Pending;
             };
@@ -116,7 +116,7 @@ impl AsyncRead for Socket {
             match receive(&connection.stream, buffer) {
                 Ok(0) => return Poll::Ready(Ok(())),
                 Ok(count) => {
-                    connection.clock().received();
+                    connection.timer().received();
                     return Poll::Ready(this.state.on_received(count, connection));
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
