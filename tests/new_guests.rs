@@ -79,6 +79,18 @@ async fn a_guest_in_python_that_misbehaves_is_ended_while_others_go_on() {
     assert!(caught.body.ends_with(b" pieces of 64 KiB"), "{caught:?}");
 }
 
+/// The tests above run where other programs are. Their READMEs are read here, so that a change of words is found at once.
+#[test]
+fn the_readme_of_a_new_guest_has_what_its_test_reads() {
+    for lang in ["rust", "javascript", "python"] {
+        let guest = NewGuest::write(lang);
+        assert!(!guest.commands("Build").is_empty(), "{lang}");
+        let [memory, least] = [guest.request_memory(), guest.least_request_memory()]
+            .map(|size| size.parse::<bytesize::ByteSize>().unwrap());
+        assert!(least <= memory, "{lang}: {least} of {memory}");
+    }
+}
+
 /// A guest that `millpond new` has written.
 struct NewGuest {
     lang: &'static str,
@@ -130,7 +142,7 @@ impl NewGuest {
         self.folder.join("guest.wasm").to_str().unwrap().to_owned()
     }
 
-    /// What the README's command gives each request.
+    /// The memory that the README's command gives each request.
     fn request_memory(&self) -> &str {
         let (_, rest) = self
             .commands("Run")
@@ -139,9 +151,9 @@ impl NewGuest {
         rest.split_ascii_whitespace().next().unwrap()
     }
 
-    /// What the README says is the least.
+    /// The minimum that the README states.
     fn least_request_memory(&self) -> &str {
-        let (before, _) = self.readme.split_once("` is the least").unwrap();
+        let (before, _) = self.readme.split_once("` is the minimum").unwrap();
         before.rsplit_once("`--request-memory-limit ").unwrap().1
     }
 
