@@ -8,7 +8,6 @@ use crate::error::RequestError;
 use crate::rate_limit::RateLimiter;
 use crate::response_body::{ResponseBody, Segment, SegmentLimits};
 use crate::store::{BlockingTask, FileRange, FileSlice, MediaStream, ReadChunk, TryRead};
-use atomic_waker::AtomicWaker;
 use bytes::{Bytes, BytesMut};
 use http_body::{Body, Frame, SizeHint};
 use millpond_ledger::{AccessLogEntry, Charge, Kind, LimitExceeded, Outcome};
@@ -16,15 +15,13 @@ use std::collections::VecDeque;
 use std::future::Future;
 use std::io;
 use std::pin::Pin;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, ready};
 
 /// The body of a millpond response.
 ///
-/// On a connection of millpond's own server, one chunk is in flight at a time. On other servers the caller decides how
-/// many frames it keeps. Each frame is charged to the request until it is dropped. A caller that collects the body
-/// needs a [`Limits::request_memory_bytes`](crate::Limits::request_memory_bytes) that the body fits into.
+/// millpond's own server takes segments ([`ResponseBody`]), one at a time. Other servers take frames and decide how many
+/// they keep. Each frame is charged to the request until it is dropped. A caller that collects the body needs a
+/// [`Limits::request_memory_bytes`](crate::Limits::request_memory_bytes) that the body fits into.
 ///
 /// # Errors
 /// A frame is an error if the store cannot read, a file has shrunk, or the held frames exceed the memory of the
@@ -37,7 +34,8 @@ pub struct MediaBody {
     pending: Option<PendingRead>,
     buffer: BytesMut,
     buffer_charge: Charge,
-    slot: Arc<InFlightSlot>,
+    /// The connection's part in the response, on millpond's own server.
+    downstream: Option<Box<dyn Downstream>>,
     rate_limiter: Option<RateLimiter>,
     /// The server reports the bytes that it has sent ([`ResponseBody`]). Else a byte counts as sent once a frame has it.
     is_reported: bool,
@@ -99,57 +97,15 @@ enum PendingRead {
     ChunkStream(ReadChunk),
 }
 
-/// Slot for the chunk in flight. It holds the connection's part in the response until the body and its last chunk are
-/// dropped.
-#[derive(Debug)]
-struct InFlightSlot {
-    is_taken: AtomicBool,
-    freed: AtomicWaker,
-    downstream: Option<Box<dyn Downstream>>,
-}
-
-impl InFlightSlot {
-    /// Maximum bytes between file and socket.
-    fn chunk_bytes(&self) -> usize {
-        let downstream = self.downstream.as_ref();
-        downstream.map_or(CHUNK_BYTES, |downstream| downstream.chunk_bytes())
-    }
-
-    fn poll_free(&self, cx: &mut Context<'_>) -> Poll<()> {
-        // A caller that collects frames would wait forever for the first one to be dropped.
-        if self.downstream.is_none() {
-            return Poll::Ready(());
-        }
-        if self.is_taken.load(Ordering::Acquire) {
-            self.freed.register(cx.waker());
-            // The chunk may have been dropped before the waker was registered.
-            if self.is_taken.load(Ordering::Acquire) {
-                return Poll::Pending;
-            }
-        }
-        Poll::Ready(())
-    }
-}
-
-/// A chunk in flight. It frees the slot when it is dropped.
-struct InFlightChunk {
+/// Bytes of a frame with the charge of their buffer.
+struct ChargedBytes {
     bytes: Bytes,
-    slot: Arc<InFlightSlot>,
-    /// Charge of the buffer, if this chunk owns the buffer.
-    _charge: Option<Charge>,
+    _charge: Charge,
 }
 
-impl AsRef<[u8]> for InFlightChunk {
+impl AsRef<[u8]> for ChargedBytes {
     fn as_ref(&self) -> &[u8] {
         &self.bytes
-    }
-}
-
-impl Drop for InFlightChunk {
-    fn drop(&mut self) {
-        self.bytes.clear();
-        self.slot.is_taken.store(false, Ordering::Release);
-        self.slot.freed.wake();
     }
 }
 
@@ -172,11 +128,7 @@ impl MediaBody {
             pending: None,
             buffer: BytesMut::new(),
             buffer_charge: log_entry.ledger().empty_charge(Kind::Buffers),
-            slot: Arc::new(InFlightSlot {
-                is_taken: AtomicBool::new(false),
-                freed: AtomicWaker::new(),
-                downstream,
-            }),
+            downstream,
             is_reported: false,
             _response: response,
             log_entry,
@@ -220,7 +172,6 @@ impl MediaBody {
                     return Poll::Ready(Some(Ok(Chunk::Made(bytes))));
                 }
                 Some(BodyPart::Stream(_) | BodyPart::StreamingInstance { .. }) => {
-                    ready!(self.slot.poll_free(cx));
                     // Waits before the read, so that no memory is held meanwhile.
                     if let Some(rate_limiter) = &mut self.rate_limiter {
                         ready!(rate_limiter.poll_ready(cx));
@@ -371,29 +322,20 @@ impl MediaBody {
         }
     }
 
-    /// Returns the chunk as a frame. On millpond's own server the next one is read once the frame has been dropped.
+    /// Returns the chunk as a frame. A frame owns its buffer.
     fn make_frame(&mut self, chunk: Chunk) -> Bytes {
-        let (bytes, charge) = match chunk {
-            Chunk::Made(bytes) => return bytes,
+        match chunk {
+            Chunk::Made(bytes) | Chunk::Instance(bytes) => bytes,
             // The limits of a frame allow no file.
-            Chunk::File(_) => return Bytes::new(),
-            Chunk::Instance(bytes) => (bytes, None),
+            Chunk::File(_) => Bytes::new(),
             Chunk::Buffered(bytes) => {
-                // The last chunk owns the buffer. On other servers each frame owns its own.
-                let takes_buffer = self.parts.is_empty() || self.slot.downstream.is_none();
-                let charge = takes_buffer.then(|| {
-                    let empty = self.buffer_charge.empty_sibling();
-                    std::mem::replace(&mut self.buffer_charge, empty)
-                });
-                (bytes, charge)
+                let empty = self.buffer_charge.empty_sibling();
+                Bytes::from_owner(ChargedBytes {
+                    bytes,
+                    _charge: std::mem::replace(&mut self.buffer_charge, empty),
+                })
             }
-        };
-        self.slot.is_taken.store(true, Ordering::Release);
-        Bytes::from_owner(InFlightChunk {
-            bytes,
-            slot: Arc::clone(&self.slot),
-            _charge: charge,
-        })
+        }
     }
 
     fn count(&mut self, bytes: usize) {
@@ -425,8 +367,9 @@ impl Body for MediaBody {
         cx: &mut Context<'_>,
     ) -> Poll<Option<io::Result<Frame<Bytes>>>> {
         let body = self.get_mut();
+        let downstream = body.downstream.as_ref();
         let limits = SegmentLimits {
-            memory_bytes: body.slot.chunk_bytes(),
+            memory_bytes: downstream.map_or(CHUNK_BYTES, |downstream| downstream.chunk_bytes()),
             file_bytes: None,
         };
         match ready!(body.poll_chunk(cx, limits)) {
@@ -500,6 +443,7 @@ mod tests {
     use http_body_util::BodyExt;
     use millpond_ledger::LedgerRegistry;
     use std::num::NonZeroU32;
+    use std::sync::Arc;
 
     #[tokio::test(start_paused = true)]
     async fn the_pieces_of_a_paced_body_are_no_larger_than_its_pace_allows() {

@@ -226,6 +226,7 @@ impl From<CacheEntry> for Lookup<'_> {
 }
 
 /// A stored response.
+#[derive(Debug)]
 pub(crate) struct StoredResponse {
     status: StatusCode,
     fields: HeaderMap,
@@ -306,6 +307,11 @@ impl StoredResponse {
     /// Status of the response.
     pub(crate) fn status(&self) -> StatusCode {
         self.status
+    }
+
+    /// Fields of the response.
+    pub(crate) fn fields(&self) -> &HeaderMap {
+        &self.fields
     }
 
     /// The response as bytes of HTTP/1.1, if it is short enough.
@@ -410,6 +416,7 @@ impl StoredResponse {
 
 /// A response encoded for HTTP/1.1 (RFC 9112 section 6). Only short responses with one part and a `Content-Length` have
 /// one.
+#[derive(Debug)]
 pub(crate) struct EncodedResponse {
     head: Bytes,
     /// Value of `Content-Length`. `None` for status 304, which has no content.

@@ -1,4 +1,4 @@
-//! The seam between a body and the server that sends it over HTTP/1.1: segments of memory and of files.
+//! Interface between a body and millpond's own server: segments of memory and of files.
 
 use crate::store::FileRange;
 use bytes::Bytes;
@@ -7,7 +7,7 @@ use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
-/// A body that millpond's own server sends over HTTP/1.1: in segments, each of which has left before the next is asked for.
+/// A body that millpond's own server sends in segments. It asks for the next segment once the last has left.
 ///
 /// A program's own body needs none of these methods. Its frames are its segments then, and whatever it wraps counts a byte
 /// as sent when the server takes it.

@@ -22,8 +22,8 @@ use crate::memory_plan::{
 };
 use crate::store::{DynMediaStore, MediaStore};
 use bytes::Bytes;
-use http::header::{self, HeaderName, HeaderValue};
-use http::{Method, Request, Response};
+use http::header::{self, HeaderMap, HeaderName, HeaderValue};
+use http::{Method, Request, Response, StatusCode};
 use millpond_format::timestamp_ns;
 use millpond_ledger::monitor::MemorySources;
 use millpond_ledger::{
@@ -299,21 +299,37 @@ impl Millpond {
             head: encoded.head(),
             content,
             log_entry,
+            stored: answer,
             _charges: [of_head, of_response, of_content],
         })
     }
 }
 
-/// A response from the cache, encoded for HTTP/1.1.
+/// A response from the cache, whose content is in memory.
 #[derive(Debug)]
 pub struct CachedResponse {
-    /// Status line and field lines, except `Date` and the empty line.
+    /// Head for HTTP/1.1: status line and field lines, except `Date` and the empty line.
     pub head: Bytes,
     /// Content.
     pub content: Bytes,
     /// Access log entry of the request.
     pub log_entry: AccessLogEntry,
+    stored: Arc<StoredResponse>,
     _charges: [Charge; 3],
+}
+
+impl CachedResponse {
+    /// Status.
+    #[must_use]
+    pub fn status(&self) -> StatusCode {
+        self.stored.status()
+    }
+
+    /// Fields of the head, except `Date`.
+    #[must_use]
+    pub fn headers(&self) -> &HeaderMap {
+        self.stored.fields()
+    }
 }
 
 /// Memory of the caches, in bytes. It belongs to no request.

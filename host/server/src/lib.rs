@@ -4,12 +4,25 @@
 //! A [`Server`] accepts connections from any number of [`Listeners`], and closes those that make no progress
 //! ([`ConnectionLimits`]). [`admin`] serves health, metrics and memory of the process on a listener of its own.
 
-#![deny(unsafe_code)]
+//! # Features
+//!
+//! All are on by default.
+//!
+//! - `admin`: the listener for health, metrics and memory.
+//! - `http2`: HTTP/2. Without it ALPN offers HTTP/1.1 only.
+//! - `tls`: TLS, by rustls.
+//! - `wasi-http`: components for `wasi:http`, as in `millpond`.
 
+#![deny(unsafe_code)]
+// Timers and charges of HTTP/2 and TLS stand beside those of every connection.
+#![cfg_attr(not(all(feature = "http2", feature = "tls")), allow(dead_code))]
+
+#[cfg(feature = "admin")]
 pub mod admin;
 mod client_limits;
 mod forwarded;
 mod http1;
+#[cfg(feature = "http2")]
 mod http2;
 mod incoming;
 mod limits;
@@ -18,8 +31,16 @@ mod protocol;
 mod slots;
 #[allow(unsafe_code)]
 mod sys;
+#[cfg(feature = "tls")]
 pub mod tls;
 mod transport;
+
+/// Without TLS there is no certificate.
+#[cfg(not(feature = "tls"))]
+mod tls {
+    #[derive(Debug)]
+    pub(crate) enum Certificate {}
+}
 
 pub use client_limits::{ClientLimits, IpNet, Rate};
 pub use incoming::{Listener, Listeners};

@@ -1,7 +1,10 @@
 //! Accepts connections, serves HTTP/1.1 or HTTP/2 on them with or without TLS, and closes those that time out.
 
 use crate::client_limits::Clients;
+use crate::http1;
 use crate::http1::head::HeadError;
+#[cfg(feature = "http2")]
+use crate::http2;
 use crate::incoming::{Incoming, Listeners};
 use crate::limits::ConnectionLimits;
 use crate::protocol::{HttpIo, Protocol};
@@ -11,7 +14,6 @@ use crate::transport::connection::{Connection, Connections, HTTP2_BYTES, LINGER}
 use crate::transport::send_state::TLS_BYTES;
 use crate::transport::sockopt;
 use crate::transport::timeouts::TimeoutReason;
-use crate::{http1, http2};
 use millpond::ledger::heap::TrackAllocs;
 use millpond::ledger::{Charge, LedgerRegistry};
 use millpond::memory_plan::{CONNECTION_BYTES, RECEIVE_BYTES};
@@ -69,6 +71,7 @@ impl<S: MediaService> Server<S> {
     /// Serves as [`Server::serve`], with TLS on every connection. ALPN selects HTTP/2 or HTTP/1.1.
     ///
     /// An encrypted connection takes more memory, so the same [`MemoryPlan`](millpond::MemoryPlan) has fewer slots.
+    #[cfg(feature = "tls")]
     pub async fn serve_tls(
         &self,
         listeners: impl Into<Listeners>,
@@ -273,6 +276,7 @@ impl<S: MediaService> Listening<S> {
         let (io, protocol) = HttpIo::open(connection, certificate).await?;
         let http2 = match protocol {
             Protocol::Http1 | Protocol::PlaintextHttp1 => None,
+            #[cfg(feature = "http2")]
             Protocol::Http2 => {
                 self.slots.enlarge(slot, HTTP2_BYTES).await;
                 Some(connection.charge_state(HTTP2_BYTES)?)
@@ -295,6 +299,7 @@ impl<S: MediaService> Listening<S> {
         let refusal = match opened.protocol {
             Protocol::Http1 => None,
             Protocol::PlaintextHttp1 => Some(HeadError::Plaintext),
+            #[cfg(feature = "http2")]
             Protocol::Http2 => {
                 let stopping = stopping.cancelled();
                 http2::serve(connection, io, service, &self.limits, stopping).await?;
@@ -311,8 +316,9 @@ impl<S: MediaService> Listening<S> {
 enum ConnectionError {
     #[error(transparent)]
     Http1(#[from] io::Error),
+    #[cfg(feature = "http2")]
     #[error(transparent)]
-    Http2(#[from] hyper::Error),
+    Http2(#[from] h2::Error),
 }
 
 /// A connection that is ready for HTTP.

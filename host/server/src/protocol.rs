@@ -1,17 +1,18 @@
 //! The byte stream of HTTP on a connection, with or without TLS, and the detection of its HTTP version.
 
-use crate::http2::field_section::{Frames, HEAD_BYTES, PREFACE};
+#[cfg(feature = "http2")]
+use crate::http1::head::HTTP2_PREFACE;
 use crate::tls::Certificate;
 use crate::transport::connection::Connection;
 use crate::transport::socket::Socket;
-use bytes::{Buf, Bytes, BytesMut};
-use millpond::ledger::{Charge, Reservation};
+use bytes::{Buf, Bytes};
 use millpond::store::FileRange;
 use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll, ready};
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
+use std::task::{Context, Poll};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+#[cfg(feature = "tls")]
 use tokio_rustls::server::TlsStream;
 
 /// A connection that is ready for HTTP.
@@ -19,8 +20,6 @@ pub(crate) struct HttpIo {
     transport: Transport,
     /// Bytes that were read to detect the version.
     first: Bytes,
-    /// The inspector of frames, in HTTP/2.
-    inspector: Option<FrameInspector>,
 }
 
 /// The version of HTTP that a client speaks.
@@ -30,11 +29,13 @@ pub(crate) enum Protocol {
     /// HTTP/1 without TLS on a listener with a certificate. Each request is refused, since its client expects
     /// encryption.
     PlaintextHttp1,
+    #[cfg(feature = "http2")]
     Http2,
 }
 
 enum Transport {
     Plain(Socket),
+    #[cfg(feature = "tls")]
     Tls(Box<TlsStream<Socket>>),
 }
 
@@ -55,48 +56,39 @@ impl HttpIo {
                 Protocol::PlaintextHttp1,
                 Bytes::new(),
             ),
+            #[cfg(feature = "tls")]
             Some(certificate) => {
                 socket.state.expect_ciphertext();
                 let stream = certificate.accept(socket).await?;
                 let protocol = match stream.get_ref().1.alpn_protocol() {
+                    #[cfg(feature = "http2")]
                     Some(b"h2") => Protocol::Http2,
                     _ => Protocol::Http1,
                 };
                 (Transport::Tls(Box::new(stream)), protocol, Bytes::new())
             }
+            #[cfg(not(feature = "tls"))]
+            Some(certificate) => match *certificate {},
             None => {
                 let (protocol, first) = protocol_of(&mut socket).await?;
                 (Transport::Plain(socket), protocol, first)
             }
         };
-        let mut io = HttpIo {
-            transport,
-            first,
-            inspector: None,
-        };
-        if protocol == Protocol::Http2 {
-            io.inspector = Some(FrameInspector {
-                frames: Frames::new(),
-                large_section: None,
-                connection: Arc::clone(connection),
-            });
-            // Kernel memory is charged to the connection, since it belongs to no single stream.
-            io.socket().charge_to(&connection.ledger.handle());
-        }
-        Ok((io, protocol))
+        Ok((HttpIo { transport, first }, protocol))
     }
 
     /// The underlying socket.
     pub(crate) fn socket(&mut self) -> &mut Socket {
         match &mut self.transport {
             Transport::Plain(socket) => socket,
+            #[cfg(feature = "tls")]
             Transport::Tls(stream) => stream.get_mut().0,
         }
     }
 
     /// Whether the connection is encrypted.
     pub(crate) fn is_encrypted(&self) -> bool {
-        matches!(self.transport, Transport::Tls(_))
+        !matches!(self.transport, Transport::Plain(_))
     }
 
     /// Sends bytes from memory, as many as fit. `is_more` says that more follow at once.
@@ -111,7 +103,33 @@ impl HttpIo {
     ) -> Poll<io::Result<usize>> {
         match &mut self.transport {
             Transport::Plain(socket) => socket.poll_send(cx, slices, is_more),
+            #[cfg(feature = "tls")]
             Transport::Tls(stream) => Pin::new(stream).poll_write_vectored(cx, slices),
+        }
+    }
+
+    /// Encrypts bytes into the buffer of TLS. They are sent when it is full, or by a flush. Without TLS they are sent at
+    /// once.
+    ///
+    /// # Errors
+    /// As the socket's, and when TLS fails.
+    #[cfg(feature = "http2")]
+    pub(crate) fn poll_buffer(
+        &mut self,
+        cx: &mut Context<'_>,
+        slices: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        match &mut self.transport {
+            Transport::Plain(socket) => socket.poll_send(cx, slices, false),
+            #[cfg(feature = "tls")]
+            Transport::Tls(stream) => loop {
+                let (_, session) = stream.get_mut();
+                let count = io::Write::write_vectored(&mut session.writer(), slices)?;
+                if count > 0 || slices.iter().all(|slice| slice.is_empty()) {
+                    return Poll::Ready(Ok(count));
+                }
+                std::task::ready!(Pin::new(&mut *stream).poll_flush(cx))?;
+            },
         }
     }
 
@@ -127,22 +145,49 @@ impl HttpIo {
     ) -> Poll<io::Result<usize>> {
         match &mut self.transport {
             Transport::Plain(socket) => socket.poll_send_file(cx, range),
+            #[cfg(feature = "tls")]
             Transport::Tls(_) => Poll::Ready(Err(io::ErrorKind::Unsupported.into())),
+        }
+    }
+
+    /// Sends what TLS has buffered.
+    ///
+    /// # Errors
+    /// As the socket's.
+    pub(crate) fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match &mut self.transport {
+            Transport::Plain(_) => Poll::Ready(Ok(())),
+            #[cfg(feature = "tls")]
+            Transport::Tls(stream) => Pin::new(stream).poll_flush(cx),
+        }
+    }
+
+    /// Closes the sending side, with TLS after its `close_notify`.
+    ///
+    /// # Errors
+    /// As the socket's.
+    pub(crate) fn poll_shutdown(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match &mut self.transport {
+            Transport::Plain(socket) => Pin::new(socket).poll_shutdown(cx),
+            #[cfg(feature = "tls")]
+            Transport::Tls(stream) => Pin::new(stream).poll_shutdown(cx),
         }
     }
 }
 
 /// Reads until the bytes match the preface, or differ from it. Returns the version and the bytes.
+#[cfg(feature = "http2")]
 async fn protocol_of(socket: &mut Socket) -> io::Result<(Protocol, Bytes)> {
+    use tokio::io::AsyncReadExt;
     /// Size of the first read, in bytes. Most heads fit.
     const FIRST_BYTES: usize = 2048;
-    let mut first = BytesMut::with_capacity(FIRST_BYTES);
+    let mut first = bytes::BytesMut::with_capacity(FIRST_BYTES);
     let protocol = loop {
-        let known = first.len().min(PREFACE.len());
-        if first[..known] != PREFACE[..known] {
+        let known = first.len().min(HTTP2_PREFACE.len());
+        if first[..known] != HTTP2_PREFACE[..known] {
             break Protocol::Http1;
         }
-        if known == PREFACE.len() {
+        if known == HTTP2_PREFACE.len() {
             break Protocol::Http2;
         }
         if socket.read_buf(&mut first).await? == 0 {
@@ -152,32 +197,9 @@ async fn protocol_of(socket: &mut Socket) -> io::Result<(Protocol, Bytes)> {
     Ok((protocol, first.freeze()))
 }
 
-/// Bounds the field sections of HTTP/2, which the parser buffers until it can decode them.
-struct FrameInspector {
-    frames: Frames,
-    /// The reservation for a field section that exceeds the connection's buffer.
-    large_section: Option<(Reservation, Charge)>,
-    connection: Arc<Connection>,
-}
-
-/// Size of a field section that fits into a connection's buffer, in bytes.
-const SMALL_SECTION_BYTES: usize = 8 * 1024;
-
-impl FrameInspector {
-    fn read(&mut self, bytes: &[u8]) -> io::Result<()> {
-        let section_bytes = self.frames.read(bytes).map_err(io::Error::other)?;
-        if section_bytes < SMALL_SECTION_BYTES {
-            self.large_section = None;
-        } else if self.large_section.is_none() {
-            // The capacity of the parser's buffer may be twice its content.
-            let room = self.connection.try_reserve(2 * HEAD_BYTES);
-            self.large_section = Some(room.ok_or_else(|| {
-                let message = "there is no room for a large request head";
-                io::Error::new(io::ErrorKind::OutOfMemory, message)
-            })?);
-        }
-        Ok(())
-    }
+#[cfg(not(feature = "http2"))]
+async fn protocol_of(_socket: &mut Socket) -> io::Result<(Protocol, Bytes)> {
+    Ok((Protocol::Http1, Bytes::new()))
 }
 
 impl AsyncRead for HttpIo {
@@ -187,67 +209,25 @@ impl AsyncRead for HttpIo {
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let this = self.get_mut();
-        let before = buffer.filled().len();
-        if this.first.is_empty() {
-            match &mut this.transport {
-                Transport::Plain(socket) => ready!(Pin::new(socket).poll_read(cx, buffer))?,
-                Transport::Tls(stream) => {
-                    ready!(Pin::new(&mut *stream).poll_read(cx, buffer))?;
-                    stream.get_mut().0.state.on_plaintext();
-                }
-            }
-        } else {
+        if !this.first.is_empty() {
             let count = this.first.len().min(buffer.remaining());
             buffer.put_slice(&this.first[..count]);
             this.first.advance(count);
             if this.first.is_empty() {
                 this.first = Bytes::new();
             }
+            return Poll::Ready(Ok(()));
         }
-        if let (Some(bytes @ [_, ..]), Some(inspector)) =
-            (buffer.filled().get(before..), &mut this.inspector)
-        {
-            inspector.read(bytes)?;
+        match &mut this.transport {
+            Transport::Plain(socket) => Pin::new(socket).poll_read(cx, buffer),
+            #[cfg(feature = "tls")]
+            Transport::Tls(stream) => {
+                let read = Pin::new(&mut *stream).poll_read(cx, buffer);
+                if let Poll::Ready(Ok(())) = &read {
+                    stream.get_mut().0.state.on_plaintext();
+                }
+                read
+            }
         }
-        Poll::Ready(Ok(()))
-    }
-}
-
-impl HttpIo {
-    fn writer(self: Pin<&mut Self>) -> Pin<&mut (dyn AsyncWrite + Unpin)> {
-        match &mut self.get_mut().transport {
-            Transport::Plain(socket) => Pin::new(socket),
-            Transport::Tls(stream) => Pin::new(stream),
-        }
-    }
-}
-
-impl AsyncWrite for HttpIo {
-    fn poll_write(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bytes: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        self.writer().poll_write(cx, bytes)
-    }
-
-    fn poll_write_vectored(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        slices: &[IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        self.writer().poll_write_vectored(cx, slices)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        true
-    }
-
-    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.writer().poll_flush(cx)
-    }
-
-    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.writer().poll_shutdown(cx)
     }
 }

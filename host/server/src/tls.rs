@@ -162,7 +162,11 @@ fn server_config(resolver: &Arc<CertResolver>) -> Result<ServerConfig, rustls::E
     let mut config = builder
         .with_no_client_auth()
         .with_cert_resolver(resolver as Arc<dyn ResolvesServerCert>);
-    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+    config.alpn_protocols = vec![
+        #[cfg(feature = "http2")]
+        b"h2".to_vec(),
+        b"http/1.1".to_vec(),
+    ];
     config.session_storage = Arc::new(NoServerSessionStorage {});
     config.ticketer = ring::Ticketer::new()?;
     Ok(config)

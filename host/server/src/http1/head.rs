@@ -4,7 +4,6 @@
 //! RFC 9112 allow a response to, and one that every recipient reads alike. After a head that is not, or that announces
 //! content, nothing on the connection is taken for a request.
 
-use crate::http2::field_section::HEAD_BYTES;
 use bytes::Bytes;
 use http::header::{HeaderMap, HeaderName, HeaderValue};
 use http::request::Parts;
@@ -15,6 +14,13 @@ use millpond::downstream::SimpleHead;
 use millpond::head_size::{FIELD_LINES, head_memory_bytes};
 use std::mem::MaybeUninit;
 use std::ops::Range;
+
+/// Maximum size of a request's head, in bytes. It is well above [`millpond::head_size::TARGET_BYTES`], so that most
+/// targets that are too long get a 414.
+pub(crate) const HEAD_BYTES: usize = 32 * 1024;
+
+/// The connection preface of HTTP/2 (RFC 9113 section 3.4), which is no request of HTTP/1.1.
+pub(crate) const HTTP2_PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
 /// Maximum content that a request may announce, in bytes: 413 beyond. No content is ever used. The server reads it only
 /// after the response, so that the client sees the response.

@@ -6,11 +6,10 @@ pub(crate) mod send;
 
 use crate::client_limits::InFlight;
 use crate::http1::encode::{BodyFraming, DateLine, Persistence, encode_head, persistence_line};
-use crate::http1::head::HeadError;
-use crate::http2::field_section::{HEAD_BYTES, PREFACE};
+use crate::http1::head::{HEAD_BYTES, HTTP2_PREFACE, HeadError};
 use crate::protocol::HttpIo;
 use crate::transport::connection::Connection;
-use crate::transport::exchange::Http1Request;
+use crate::transport::exchange::PendingRequest;
 use crate::transport::timeouts::ResponseGuard;
 use bytes::{Buf, BytesMut};
 use http::header::{self, HeaderMap};
@@ -24,7 +23,6 @@ use std::future::poll_fn;
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
-use tokio::io::AsyncWrite;
 use tokio_util::io::poll_read_buf;
 use tokio_util::sync::CancellationToken;
 
@@ -57,7 +55,7 @@ pub(crate) async fn serve<S: MediaService>(
         date: DateLine::new(),
     };
     while driver.serve_next().await? == Persistence::KeepAlive {}
-    poll_fn(|cx| Pin::new(&mut driver.io).poll_shutdown(cx)).await
+    poll_fn(|cx| driver.io.poll_shutdown(cx)).await
 }
 
 /// One connection of HTTP/1.1, from head to head.
@@ -85,7 +83,7 @@ enum Next {
     /// By the service.
     Request {
         request: Box<Request<()>>,
-        exchange: Arc<Http1Request>,
+        exchange: Arc<PendingRequest>,
         persistence: Persistence,
     },
     /// By this server alone, since the head makes no request.
@@ -247,7 +245,7 @@ impl<S: MediaService> Driver<'_, S> {
         let (length, places) = (head.length, head.places(&self.received));
         let bytes = self.received.split_to(length).freeze();
         let mut request = places.request(target, &bytes)?;
-        let exchange = Http1Request::new(self.connection, admission);
+        let exchange = PendingRequest::new(self.connection, admission);
         let of_request = Exchange(Arc::clone(&exchange) as _);
         request.extensions_mut().insert(of_request);
         Ok(Some(Next::Request {
@@ -294,7 +292,7 @@ impl<S: MediaService> Driver<'_, S> {
     async fn respond(
         &mut self,
         request: Request<()>,
-        exchange: &Http1Request,
+        exchange: &PendingRequest,
         persistence: Persistence,
     ) -> io::Result<Persistence> {
         let start = (request.method().clone(), request.version());
@@ -315,7 +313,7 @@ impl<S: MediaService> Driver<'_, S> {
             millpond.limits().request_memory_bytes,
         );
         // A preface of HTTP/2 in the middle of a connection gets no response: its client would not understand it.
-        if self.received.starts_with(PREFACE) {
+        if self.received.starts_with(HTTP2_PREFACE) {
             log_entry.finish_with(Outcome::Rejected, error.to_string());
             return Ok(());
         }

@@ -7,9 +7,7 @@ use millpond::store::FileRange;
 use millpond::{ResponseBody, Segment, SegmentLimits};
 use std::future::poll_fn;
 use std::io::{self, IoSlice};
-use std::pin::Pin;
 use std::task::Poll;
-use tokio::io::AsyncWrite;
 
 /// Maximum bytes of a file that the kernel is given at a time: so often is the send window looked at.
 const FILE_BYTES: usize = 1024 * 1024;
@@ -176,7 +174,7 @@ pub(crate) async fn write_all(
     }
     if is_encrypted {
         // TLS has its own buffer.
-        poll_fn(|cx| Pin::new(&mut *io).poll_flush(cx)).await?;
+        poll_fn(|cx| io.poll_flush(cx)).await?;
         on_sent(parts.body.len());
     }
     Ok(())

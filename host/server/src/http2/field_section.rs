@@ -3,9 +3,7 @@
 //! A field section may span several frames, HEADERS and then CONTINUATION (RFC 9113 section 4.3). The parser buffers
 //! them until it can decode them. It limits the number of frames; this module limits their bytes.
 
-/// Maximum size of a request's head, in bytes. It is well above [`millpond::head_size::TARGET_BYTES`], so that most
-/// targets that are too long get a 414.
-pub(crate) const HEAD_BYTES: usize = 32 * 1024;
+use crate::http1::head::{HEAD_BYTES, HTTP2_PREFACE};
 
 /// Follows the frames from the connection's first byte on.
 #[derive(Debug)]
@@ -18,9 +16,6 @@ pub(crate) struct Frames {
     /// Bytes of the current or last field section.
     section_bytes: usize,
 }
-
-/// The connection preface (RFC 9113 section 3.4).
-pub(crate) const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
 /// A field section exceeds [`HEAD_BYTES`] in its encoded form.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -35,7 +30,7 @@ impl Frames {
         Frames {
             head: [0; HEAD_LENGTH],
             have: 0,
-            left: PREFACE.len(),
+            left: HTTP2_PREFACE.len(),
             section_bytes: 0,
         }
     }
@@ -99,7 +94,7 @@ mod tests {
 
     /// Returns the result for these frames. It must be the same for any split into reads.
     fn read(frames: &[Vec<u8>]) -> Result<usize, SectionTooLong> {
-        let bytes = [PREFACE, &frames.concat()].concat();
+        let bytes = [HTTP2_PREFACE, &frames.concat()].concat();
         let whole = Frames::new().read(&bytes);
         let mut by_byte = Frames::new();
         let cut = bytes.iter().try_fold(0, |_, byte| by_byte.read(&[*byte]));

@@ -1,34 +1,39 @@
-//! HTTP/2 (RFC 9113) on one connection: limits, and streams that run in the connection's task.
+//! HTTP/2 (RFC 9113) on one connection: requests, and responses that run in the connection's task.
 //!
 //! No stream outlives its connection: dropping the task drops every request on it. A client that closes its sending
 //! side ends the connection, since it can no longer send WINDOW_UPDATE.
 
-pub(crate) mod field_section;
+mod field_section;
+mod io;
 pub(crate) mod stream;
 
-use crate::http2::field_section::HEAD_BYTES;
-use crate::http2::stream::{Stream, StreamBody};
+use crate::client_limits::InFlight;
+use crate::http1::head::{self, HEAD_BYTES};
+use crate::http2::io::{FlushHold, Http2Io};
+use crate::http2::stream::{CachedTransfer, Stream, StreamBytes, held_by_head};
 use crate::limits::ConnectionLimits;
 use crate::protocol::HttpIo;
 use crate::transport::connection::Connection;
+use crate::transport::exchange::{Admission, PendingRequest};
 use crate::transport::timeouts::STREAMS;
-use crate::transport::timeouts::{ConnectionTimer, TimeoutReason};
+use bytes::Bytes;
 use futures_util::stream::{FuturesUnordered, StreamExt};
-use http::header::{self, HeaderValue};
+use h2::server::SendResponse;
+use h2::{Reason, RecvStream, SendStream};
+use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use http::request::Parts;
-use http::{Request, Response};
-use hyper::body::Incoming;
-use hyper::rt::Executor;
-use hyper::server::conn::http2;
-use hyper::service::service_fn;
-use hyper_util::rt::TokioIo;
-
-use millpond::MediaService;
-use millpond::downstream::Exchange;
+use http::{Method, Request, Response, StatusCode};
+use http_body::Body;
+use httpdate::HttpDate;
+use millpond::downstream::{Exchange, Rejection, SimpleHead};
+use millpond::head_size::REQUEST_OVERHEAD_BYTES;
+use millpond::ledger::Outcome;
+use millpond::{CachedResponse, MediaService, ResponseBody, Segment, SegmentLimits};
 use std::future::{Future, poll_fn};
 use std::pin::{Pin, pin};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
-use std::task::Poll;
+use std::sync::{Arc, Weak};
+use std::task::{Context, Poll, ready};
+use std::time::SystemTime;
 
 /// Bytes that may wait on a stream before the next chunk is read. The size of a chunk is the real bound.
 const STREAM_SEND_BYTES: usize = 16 * 1024;
@@ -42,68 +47,423 @@ const STREAM_WINDOW_BYTES: u32 = 16 * 1024;
 
 /// Serves a connection to its end. Once `stopping` completes, the connection takes no new streams and finishes those in
 /// progress.
+///
+/// # Errors
+/// When the client has gone, or violates HTTP/2.
 pub(crate) async fn serve<S: MediaService>(
     connection: &Arc<Connection>,
     io: HttpIo,
     service: &S,
     limits: &Arc<ConnectionLimits>,
     stopping: impl Future<Output = ()>,
-) -> hyper::Result<()> {
-    let pending: Arc<Mutex<PendingStreams>> = Arc::default();
-    let streams = Streams::new(limits, &pending);
-    let on_stream = service_fn(|request: Request<Incoming>| {
-        // Request content is never used. Dropping the body discards received content and ignores the rest.
-        let (head, _) = request.into_parts();
-        let stream = Stream::begin(connection, &head);
-        streams.set_next_timer(stream.as_deref());
-        let service = service.clone();
-        async move {
-            let stream = stream.ok_or_else(|| h2::Error::from(h2::Reason::REFUSED_STREAM))?;
-            Ok::<_, h2::Error>(respond(&service, head, stream).await)
-        }
-    });
-    let mut http = http2::Builder::new(streams.clone());
+) -> Result<(), h2::Error> {
+    let io = Http2Io::new(io, connection);
+    let flush_hold = io.flush_hold();
+    let mut http = h2::server::Builder::new();
     http.max_concurrent_streams(STREAMS)
         .initial_connection_window_size(WINDOW_BYTES)
-        .initial_stream_window_size(STREAM_WINDOW_BYTES)
+        .initial_window_size(STREAM_WINDOW_BYTES)
         .max_header_list_size(HEAD_BYTES as u32)
-        .max_send_buf_size(STREAM_SEND_BYTES)
-        .max_pending_accept_reset_streams(Some(STREAMS as usize))
+        .max_send_buffer_size(STREAM_SEND_BYTES)
+        .max_pending_accept_reset_streams(STREAMS as usize)
         .max_local_error_reset_streams(Some(STREAMS as usize));
-    let mut served = pin!(http.serve_connection(TokioIo::new(io), on_stream));
+    let mut driver = Driver {
+        http: http.handshake(io).await?,
+        flush_hold,
+        connection,
+        service,
+        limits,
+        date: DateField::default(),
+        running: FuturesUnordered::new(),
+        sending: Vec::new(),
+    };
     let mut stopping = pin!(stopping);
     let mut is_stopping = false;
-    let mut running = FuturesUnordered::new();
     poll_fn(|cx| {
         if !is_stopping && stopping.as_mut().poll(cx).is_ready() {
             is_stopping = true;
-            served.as_mut().graceful_shutdown();
+            driver.http.graceful_shutdown();
         }
-        loop {
-            if let Poll::Ready(ended) = served.as_mut().poll(cx) {
-                return Poll::Ready(ended);
-            }
-            running.extend(std::mem::take(&mut lock(&pending).streams));
-            match running.poll_next_unpin(cx) {
-                Poll::Ready(Some(())) => {}
-                Poll::Ready(None) | Poll::Pending => return Poll::Pending,
-            }
-        }
+        driver.poll(cx)
     })
     .await
 }
 
-async fn respond<S: MediaService>(
+/// One connection of HTTP/2.
+struct Driver<'a, S> {
+    http: h2::server::Connection<Http2Io, StreamBytes>,
+    flush_hold: FlushHold,
+    connection: &'a Arc<Connection>,
+    service: &'a S,
+    limits: &'a Arc<ConnectionLimits>,
+    date: DateField,
+    /// Responses in progress that wait for something.
+    running: FuturesUnordered<Pin<Box<dyn Future<Output = ()> + Send>>>,
+    /// Responses from the cache that were handed to the connection in this turn.
+    sending: Vec<(Weak<Stream>, SendStream<StreamBytes>)>,
+}
+
+/// A request that has come, and the means to respond.
+type Accepted = (Request<RecvStream>, SendResponse<StreamBytes>);
+
+impl<S: MediaService> Driver<'_, S> {
+    /// Receives requests and sends responses until nothing more can be done now. Ready when the connection has ended.
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), h2::Error>> {
+        let mut accepted = Vec::new();
+        loop {
+            // Requests that came together are responded to together.
+            self.flush_hold.set(true);
+            if let Poll::Ready(ended) = self.poll_accept(&mut accepted, cx) {
+                return Poll::Ready(ended);
+            }
+            for (request, respond) in accepted.drain(..) {
+                self.begin(request, respond);
+            }
+            while let Poll::Ready(Some(())) = self.running.poll_next_unpin(cx) {}
+            if !(self.sending.is_empty() && self.running.is_empty())
+                && let Poll::Ready(ended) = self.poll_accept(&mut accepted, cx)
+            {
+                return Poll::Ready(ended);
+            }
+            // The frames of all responses are written. This flushes them.
+            self.flush_hold.set(false);
+            if let Poll::Ready(ended) = self.poll_accept(&mut accepted, cx) {
+                return Poll::Ready(ended);
+            }
+            self.watch_unsent();
+            // Each new response has to be polled once, so that it wakes this task.
+            let is_done = self.running.poll_next_unpin(cx).is_pending() || self.running.is_empty();
+            if is_done && accepted.is_empty() {
+                return Poll::Pending;
+            }
+        }
+    }
+
+    /// Reads and writes frames, and collects the requests that have come. Ready when the connection has ended.
+    fn poll_accept(
+        &mut self,
+        accepted: &mut Vec<Accepted>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<(), h2::Error>> {
+        loop {
+            match ready!(self.http.poll_accept(cx)) {
+                Some(request) => accepted.push(request?),
+                None => return Poll::Ready(Ok(())),
+            }
+        }
+    }
+
+    /// Starts the response to a request.
+    fn begin(&mut self, request: Request<RecvStream>, mut respond: SendResponse<StreamBytes>) {
+        // Request content is never used. Dropping the body discards received content and ignores the rest.
+        let (mut head, _content) = request.into_parts();
+        let Some(stream) = Stream::begin(self.connection, &head) else {
+            respond.send_reset(Reason::REFUSED_STREAM);
+            return;
+        };
+        name_host(&mut head);
+        let admission: Admission = match head::check_parts(&head) {
+            Ok(()) => self
+                .connection
+                .admit(&head.headers)
+                .map_err(Rejection::from),
+            Err(error) => Err(error.into()),
+        };
+        let date = self.date.now();
+        let admission = match admission {
+            Ok(in_flight) => match self.try_cached(&head) {
+                Some(response) => {
+                    self.send_cached(response, in_flight, &stream, respond, date);
+                    return;
+                }
+                None => Ok(in_flight),
+            },
+            rejected => rejected,
+        };
+        let pending = PendingRequest::on_stream(&stream, admission);
+        head.extensions.insert(Exchange(pending));
+        let (service, limits) = (self.service.clone(), Arc::clone(self.limits));
+        self.running.push(Box::pin(async move {
+            let timer = Arc::clone(stream.timer());
+            let responding = respond_to(&service, head, &stream, respond, date);
+            tokio::select! {
+                biased;
+                () = responding => {}
+                // Dropping the response resets the stream.
+                reason = timer.stream_timed_out(&limits) => {
+                    tracing::info!(%reason, "stream reset");
+                }
+            }
+        }));
+    }
+
+    fn try_cached(&self, head: &Parts) -> Option<CachedResponse> {
+        /// Maximum size of a head that is responded to from the cache here, in bytes.
+        const SIMPLE_HEAD_BYTES: usize = 8 * 1024;
+        let is_simple = matches!(head.method, Method::GET | Method::HEAD)
+            && held_by_head(head) <= SIMPLE_HEAD_BYTES
+            // The body would hold its bytes back, and a cached response has none.
+            && self.connection.clients().limit_rate().is_none();
+        if !is_simple {
+            return None;
+        }
+        let target = head.uri.path_and_query()?.as_str();
+        self.service.try_cached(&ParsedHead { head, target })
+    }
+
+    /// Sends a response from the cache. It needs no task of its own unless its client does not take it at once.
+    fn send_cached(
+        &mut self,
+        mut response: CachedResponse,
+        in_flight: Option<InFlight>,
+        stream: &Arc<Stream>,
+        mut respond: SendResponse<StreamBytes>,
+        date: HeaderValue,
+    ) {
+        let tracker = self.connection.tracker();
+        tracker.begin_request(response.log_entry.route());
+        let mut head = Response::new(());
+        *head.status_mut() = response.status();
+        *head.headers_mut() = response.headers().clone();
+        finish_fields(head.headers_mut(), None, date);
+        let content = std::mem::take(&mut response.content);
+        let is_empty = content.is_empty();
+        // A stream that its client has reset takes nothing. The response is aborted then.
+        let Ok(mut send) = respond.send_response(head, is_empty) else {
+            return;
+        };
+        if is_empty {
+            response.log_entry.finish(Outcome::Completed);
+            return;
+        }
+        let cached = CachedTransfer::new(response, in_flight);
+        let bytes = StreamBytes::new(content, stream, Some(cached));
+        if send.send_data(bytes, true).is_ok() {
+            self.sending.push((Arc::downgrade(stream), send));
+        }
+    }
+
+    /// Has a timer for each response from the cache that has not been sent whole.
+    fn watch_unsent(&mut self) {
+        for (stream, mut send) in self.sending.drain(..) {
+            let Some(stream) = stream.upgrade() else {
+                continue;
+            };
+            let limits = Arc::clone(self.limits);
+            let timer = Arc::clone(stream.timer());
+            self.running.push(Box::pin(async move {
+                tokio::select! {
+                    biased;
+                    () = poll_fn(|cx| stream.poll_taken(cx)) => {}
+                    reason = timer.stream_timed_out(&limits) => {
+                        tracing::info!(%reason, "stream reset");
+                        send.send_reset(Reason::CANCEL);
+                    }
+                }
+            }));
+        }
+    }
+}
+
+/// A request's head, for the cache.
+struct ParsedHead<'a> {
+    head: &'a Parts,
+    target: &'a str,
+}
+
+impl<'head> SimpleHead for ParsedHead<'head> {
+    fn method(&self) -> &Method {
+        &self.head.method
+    }
+
+    fn target(&self) -> &str {
+        self.target
+    }
+
+    fn lines<'a>(&'a self, name: &HeaderName) -> impl Iterator<Item = &'a [u8]> + use<'a, 'head> {
+        let lines = self.head.headers.get_all(name).iter();
+        lines.map(HeaderValue::as_bytes)
+    }
+
+    fn held_bytes(&self) -> usize {
+        REQUEST_OVERHEAD_BYTES + held_by_head(self.head)
+    }
+}
+
+/// Has the service respond to a request, and sends the response.
+async fn respond_to<S: MediaService>(
     service: &S,
-    mut head: Parts,
-    stream: Arc<Stream>,
-) -> Response<StreamBody<S::Body>> {
-    name_host(&mut head);
-    head.extensions.insert(Exchange(Arc::clone(&stream) as _));
-    let mut response = service.serve(Request::from_parts(head, ())).await;
-    // `Connection` is not allowed in HTTP/2 (RFC 9113 section 8.2.2).
-    response.headers_mut().remove(header::CONNECTION);
-    response.map(|body| StreamBody { body, stream })
+    head: Parts,
+    stream: &Arc<Stream>,
+    mut respond: SendResponse<StreamBytes>,
+    date: HeaderValue,
+) {
+    let is_head = head.method == Method::HEAD;
+    let serving = service.serve(Request::from_parts(head, ()));
+    let response = tokio::select! {
+        biased;
+        // The client has reset the stream.
+        _ = poll_fn(|cx| respond.poll_reset(cx)) => return,
+        response = serving => response,
+    };
+    let (mut head, mut body) = response.into_parts();
+    let has_none = matches!(
+        head.status,
+        StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED
+    );
+    let is_empty = is_head || has_none || body.is_end_stream();
+    let length = body.size_hint().exact();
+    finish_fields(&mut head.headers, length.filter(|_| !is_empty), date);
+    let Ok(mut send) = respond.send_response(Response::from_parts(head, ()), is_empty) else {
+        return;
+    };
+    body.begin_send();
+    if is_empty {
+        body.end_send(Ok(()));
+        return;
+    }
+    match send_body(&mut body, length, stream, &mut send).await {
+        Ok(()) => body.end_send(Ok(())),
+        Err(SendError::Body(error)) => {
+            body.end_send(Err(&error));
+            // A short body must not look whole.
+            send.send_reset(Reason::INTERNAL_ERROR);
+        }
+        Err(SendError::Client) => {}
+    }
+}
+
+/// A response that was not sent whole.
+enum SendError {
+    /// The body could not be had.
+    Body(std::io::Error),
+    /// The client has reset the stream, or has gone.
+    Client,
+}
+
+/// Sends a body of that length, if it is known: chunk by chunk, each of which the connection has taken before the next is
+/// read.
+async fn send_body(
+    body: &mut impl ResponseBody,
+    length: Option<u64>,
+    stream: &Arc<Stream>,
+    send: &mut SendStream<StreamBytes>,
+) -> Result<(), SendError> {
+    let mut remaining = length;
+    while remaining != Some(0) {
+        let segment = poll_fn(|cx| poll_segment(body, stream, send, cx)).await?;
+        let bytes = match segment {
+            // A segment of a file is larger than HTTP/2 sends at a time, and is not asked for.
+            Some(Segment::File(_)) => {
+                return Err(body_error("a file was returned where bytes were asked for"));
+            }
+            Some(Segment::Memory(bytes)) if bytes.is_empty() => continue,
+            Some(Segment::Memory(bytes)) => bytes,
+            None if remaining.is_some() => {
+                return Err(body_error("the body is shorter than declared"));
+            }
+            None => {
+                let end = StreamBytes::new(Bytes::new(), stream, None);
+                send.send_data(end, true).map_err(|_| SendError::Client)?;
+                break;
+            }
+        };
+        if let Some(remaining) = &mut remaining {
+            *remaining = remaining
+                .checked_sub(bytes.len() as u64)
+                .ok_or_else(|| body_error("the body is longer than declared"))?;
+        }
+        let chunk = StreamBytes::new(bytes, stream, None);
+        let sent = send.send_data(chunk, remaining == Some(0));
+        sent.map_err(|_| SendError::Client)?;
+    }
+    // The response is complete once the connection has taken its last chunk.
+    poll_fn(|cx| {
+        let taken = stream.poll_taken(cx);
+        body.on_sent(stream.take_sent_bytes());
+        if taken.is_pending() && send.poll_reset(cx).is_ready() {
+            return Poll::Ready(Err(SendError::Client));
+        }
+        taken.map(Ok)
+    })
+    .await
+}
+
+/// Reads the next segment, once the last has been sent and the client's flow control has room.
+fn poll_segment(
+    body: &mut impl ResponseBody,
+    stream: &Arc<Stream>,
+    send: &mut SendStream<StreamBytes>,
+    cx: &mut Context<'_>,
+) -> Poll<Result<Option<Segment>, SendError>> {
+    let taken = stream.poll_taken(cx);
+    body.on_sent(stream.take_sent_bytes());
+    if send.poll_reset(cx).is_ready() {
+        return Poll::Ready(Err(SendError::Client));
+    }
+    ready!(taken);
+    // The connection assigns the rest when it has the chunk.
+    send.reserve_capacity(1);
+    while send.capacity() == 0 {
+        match ready!(send.poll_capacity(cx)) {
+            Some(Ok(_)) => {}
+            Some(Err(_)) | None => return Poll::Ready(Err(SendError::Client)),
+        }
+    }
+    let limits = SegmentLimits {
+        memory_bytes: stream.window().chunk_bytes,
+        file_bytes: None,
+    };
+    let segment = ready!(body.poll_segment(cx, limits));
+    Poll::Ready(segment.transpose().map_err(SendError::Body))
+}
+
+fn body_error(message: &'static str) -> SendError {
+    let error = std::io::Error::new(std::io::ErrorKind::InvalidData, message);
+    SendError::Body(error)
+}
+
+/// Completes the fields of a response: adds the length if it is known, and the date. Removes the fields about a
+/// connection of HTTP/1.1, which are not allowed (RFC 9113 section 8.2.2).
+fn finish_fields(fields: &mut HeaderMap, length: Option<u64>, date: HeaderValue) {
+    for name in [
+        header::CONNECTION,
+        header::TRANSFER_ENCODING,
+        header::UPGRADE,
+        HeaderName::from_static("keep-alive"),
+        HeaderName::from_static("proxy-connection"),
+    ] {
+        fields.remove(name);
+    }
+    if let Some(length) = length
+        && !fields.contains_key(header::CONTENT_LENGTH)
+    {
+        fields.insert(header::CONTENT_LENGTH, length.into());
+    }
+    if !fields.contains_key(header::DATE) {
+        fields.insert(header::DATE, date);
+    }
+}
+
+/// The value of `Date`, made anew each second (RFC 9110 section 6.6.1).
+#[derive(Debug, Default)]
+struct DateField(Option<(u64, HeaderValue)>);
+
+impl DateField {
+    fn now(&mut self) -> HeaderValue {
+        let now = SystemTime::now();
+        let since = now.duration_since(SystemTime::UNIX_EPOCH);
+        let second = since.unwrap_or_default().as_secs();
+        match &self.0 {
+            Some((made, value)) if *made == second => value.clone(),
+            _ => {
+                let text = HttpDate::from(now).to_string();
+                // A date is ASCII, so it is a field value.
+                let value = HeaderValue::from_str(&text).unwrap_or(HeaderValue::from_static(""));
+                self.0.insert((second, value)).1.clone()
+            }
+        }
+    }
 }
 
 /// Adds the `Host` that the request would have in HTTP/1.1. A `Host` that differs from `:authority` stays beside it
@@ -121,90 +481,10 @@ fn name_host(head: &mut Parts) {
     }
 }
 
-/// Collects the streams that hyper spawns, until the connection's task takes them.
-#[derive(Clone)]
-struct Streams {
-    limits: Arc<ConnectionLimits>,
-    /// Weak, since each stream owns its executor. A stream that is spawned as its connection ends would otherwise own
-    /// itself.
-    pending: Weak<Mutex<PendingStreams>>,
-}
-
-#[derive(Default)]
-struct PendingStreams {
-    /// The timer of the stream that hyper spawns next.
-    timer: Option<Arc<ConnectionTimer>>,
-    streams: Vec<StreamFuture>,
-}
-
-type StreamFuture = Pin<Box<dyn Future<Output = ()> + Send>>;
-
-impl Streams {
-    fn new(limits: &Arc<ConnectionLimits>, pending: &Arc<Mutex<PendingStreams>>) -> Self {
-        Streams {
-            limits: Arc::clone(limits),
-            pending: Arc::downgrade(pending),
-        }
-    }
-
-    /// Sets the timer of the stream that hyper spawns next. hyper calls the service and then spawns its future, one
-    /// request at a time.
-    fn set_next_timer(&self, stream: Option<&Stream>) {
-        if let Some(pending) = self.pending.upgrade() {
-            lock(&pending).timer = stream.map(|stream| Arc::clone(stream.timer()));
-        }
-    }
-}
-
-fn lock(pending: &Mutex<PendingStreams>) -> MutexGuard<'_, PendingStreams> {
-    pending.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-impl<F: Future<Output = ()> + Send + 'static> Executor<F> for Streams {
-    fn execute(&self, stream: F) {
-        // The connection has ended, and its streams with it.
-        let Some(pending) = self.pending.upgrade() else {
-            return;
-        };
-        let mut pending = lock(&pending);
-        let Some(timer) = pending.timer.take() else {
-            // A refused stream has no timer, and ends at once.
-            pending.streams.push(Box::pin(stream));
-            return;
-        };
-        let limits = Arc::clone(&self.limits);
-        pending.streams.push(Box::pin(async move {
-            let timed_out: TimeoutReason = tokio::select! {
-                biased;
-                () = stream => return,
-                timed_out = timer.stream_timed_out(&limits) => timed_out,
-            };
-            // Dropping the future resets the stream.
-            tracing::info!(reason = %timed_out, "stream reset");
-        }));
-    }
-}
-
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
-
-    #[test]
-    fn a_stream_that_begins_as_its_connection_ends_leaves_nothing() {
-        let pending = Arc::default();
-        let streams = Streams::new(&Arc::default(), &pending);
-        let held = Arc::new(());
-        let is_held = Arc::downgrade(&held);
-        let of_stream = (streams.clone(), held);
-        streams.execute(async move {
-            let _of_stream = of_stream;
-            std::future::pending().await
-        });
-        assert!(is_held.upgrade().is_some());
-        drop(pending);
-        assert!(is_held.upgrade().is_none());
-    }
 
     #[test]
     fn hosts() {

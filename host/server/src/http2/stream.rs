@@ -1,14 +1,16 @@
-//! One stream of HTTP/2: its memory reservation, its timer, and the body of its response.
+//! One stream of HTTP/2: its memory reservation, its timer, and the bytes of its response that are in flight.
 
+use crate::client_limits::InFlight;
 use crate::transport::connection::Connection;
 use crate::transport::send_window::{MIN_WINDOW, Window};
 use crate::transport::timeouts::{ConnectionTimer, StreamGuard};
+use atomic_waker::AtomicWaker;
 use bytes::{Buf, Bytes};
 use http::request::Parts;
-use http_body::{Body, Frame, SizeHint};
+use millpond::CachedResponse;
 use millpond::head_size::FIELD_OVERHEAD_BYTES;
-use millpond::ledger::{Charge, Kind, Reservation};
-use std::pin::Pin;
+use millpond::ledger::{Charge, Kind, Outcome, Reservation};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll};
 
@@ -33,6 +35,17 @@ pub(crate) struct Stream {
     _room: Reservation,
     /// The reservation for larger chunks.
     spare: OnceLock<Reservation>,
+    transfer: Transfer,
+}
+
+/// The bytes of a response between its body and the connection. One chunk at a time is in flight.
+#[derive(Debug, Default)]
+struct Transfer {
+    is_in_flight: AtomicBool,
+    /// Bytes that the connection has taken and the response has not counted yet.
+    sent_bytes: AtomicUsize,
+    /// Wakes the response when its chunk has been sent.
+    freed: AtomicWaker,
 }
 
 impl Stream {
@@ -43,18 +56,37 @@ impl Stream {
         Some(Arc::new(Stream {
             connection: Arc::clone(connection),
             // Starts before the stream's timer, so that the connection is closed when both time out.
-            _streaming: StreamGuard::begin(connection.timer(), connection.left_bytes()),
+            _streaming: StreamGuard::begin(connection.timer(), || connection.left_bytes()),
             timer: Arc::new(ConnectionTimer::of_stream()),
             // A connection's ledger has no limit.
             _state: connection.ledger.charge(Kind::Connection, bytes).ok()?,
             _room: room,
             spare: OnceLock::new(),
+            transfer: Transfer::default(),
         }))
     }
 
     /// The timer that resets the stream when its client takes too little of it, independently of other streams.
     pub(crate) fn timer(&self) -> &Arc<ConnectionTimer> {
         &self.timer
+    }
+
+    /// Waits until no bytes of this stream are in flight.
+    pub(crate) fn poll_taken(&self, cx: &mut Context<'_>) -> Poll<()> {
+        let transfer = &self.transfer;
+        if transfer.is_in_flight.load(Ordering::Acquire) {
+            transfer.freed.register(cx.waker());
+            // The bytes may have been sent before the waker was registered.
+            if transfer.is_in_flight.load(Ordering::Acquire) {
+                return Poll::Pending;
+            }
+        }
+        Poll::Ready(())
+    }
+
+    /// Returns the bytes that the connection has taken since the last call.
+    pub(crate) fn take_sent_bytes(&self) -> usize {
+        self.transfer.sent_bytes.swap(0, Ordering::AcqRel)
     }
 
     /// The send window of this stream. All streams share the connection's reader, so each may use the window that it
@@ -82,7 +114,8 @@ impl Stream {
     }
 }
 
-fn held_by_head(head: &Parts) -> usize {
+/// Memory of a request's head, in bytes.
+pub(crate) fn held_by_head(head: &Parts) -> usize {
     let target = head.uri.path().len() + head.uri.query().map_or(0, str::len);
     let fields = head.headers.iter();
     let fields =
@@ -90,44 +123,47 @@ fn held_by_head(head: &Parts) -> usize {
     target + fields.sum::<usize>()
 }
 
-/// The body of a response on a stream. Bytes count as sent once the connection takes them.
-#[derive(Debug)]
-pub(crate) struct StreamBody<B> {
-    pub(crate) body: B,
-    pub(crate) stream: Arc<Stream>,
-}
-
-impl<B: Body<Data = Bytes> + Unpin> Body for StreamBody<B> {
-    type Data = StreamBytes;
-    type Error = B::Error;
-
-    fn poll_frame(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<StreamBytes>, B::Error>>> {
-        let this = self.get_mut();
-        let counted = |bytes| StreamBytes {
-            bytes,
-            stream: Arc::clone(&this.stream),
-        };
-        let frame = Pin::new(&mut this.body).poll_frame(cx);
-        frame.map(|frame| frame.map(|frame| frame.map(|frame| frame.map_data(counted))))
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
-    }
-}
-
-/// A chunk of a stream's response. It keeps the stream alive.
+/// Bytes of a response on their way to the socket. They keep the stream alive, and count as sent once the connection
+/// takes them.
 #[derive(Debug)]
 pub(crate) struct StreamBytes {
     bytes: Bytes,
     stream: Arc<Stream>,
+    /// The response, if it came from the cache. These bytes are its content then.
+    cached: Option<Box<CachedTransfer>>,
+}
+
+/// A response from the cache, until its content is sent.
+#[derive(Debug)]
+pub(crate) struct CachedTransfer {
+    response: CachedResponse,
+    _in_flight: Option<InFlight>,
+}
+
+impl CachedTransfer {
+    /// Returns the transfer of a response, for which its client was admitted.
+    pub(crate) fn new(response: CachedResponse, in_flight: Option<InFlight>) -> Box<Self> {
+        Box::new(CachedTransfer {
+            response,
+            _in_flight: in_flight,
+        })
+    }
+}
+
+impl StreamBytes {
+    /// Returns bytes of a stream, which has no others in flight.
+    pub(crate) fn new(
+        bytes: Bytes,
+        stream: &Arc<Stream>,
+        cached: Option<Box<CachedTransfer>>,
+    ) -> Self {
+        stream.transfer.is_in_flight.store(true, Ordering::Release);
+        StreamBytes {
+            bytes,
+            stream: Arc::clone(stream),
+            cached,
+        }
+    }
 }
 
 impl Buf for StreamBytes {
@@ -142,5 +178,25 @@ impl Buf for StreamBytes {
     fn advance(&mut self, count: usize) {
         self.bytes.advance(count);
         self.stream.timer.sent(count);
+        let sent = &self.stream.transfer.sent_bytes;
+        sent.fetch_add(count, Ordering::AcqRel);
+        if let Some(cached) = &mut self.cached {
+            cached.response.log_entry.add_body_bytes(count);
+        }
+    }
+}
+
+impl Drop for StreamBytes {
+    fn drop(&mut self) {
+        if self.bytes.is_empty()
+            && let Some(cached) = &mut self.cached
+        {
+            cached.response.log_entry.finish(Outcome::Completed);
+        }
+        // Releases the memory before the next chunk is read.
+        self.bytes.clear();
+        let transfer = &self.stream.transfer;
+        transfer.is_in_flight.store(false, Ordering::Release);
+        transfer.freed.wake();
     }
 }

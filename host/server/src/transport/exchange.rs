@@ -1,34 +1,53 @@
 //! The connection's part in a request and its response, for HTTP/1.1 and HTTP/2.
 
 use crate::client_limits::{InFlight, TooManyRequests};
-use crate::http1::head::{self, HeadError};
+use crate::http1::head::HeadError;
+#[cfg(feature = "http2")]
 use crate::http2::stream::Stream;
 use crate::transport::connection::Connection;
+use crate::transport::send_window::Window;
 use http::request::Parts;
 use http::{HeaderMap, StatusCode};
 use millpond::downstream::{BeginResponse, Downstream, Rejection};
 use millpond::ledger::{LedgerHandle, Route};
+use std::fmt;
 use std::net::IpAddr;
 use std::num::NonZeroU32;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
-/// A request of HTTP/1.1, after its head is parsed and its client admitted or rejected.
-pub(crate) struct Http1Request {
+/// A request, after its head is parsed and its client admitted or rejected.
+pub(crate) struct PendingRequest {
     connection: Arc<Connection>,
+    /// The stream of the request, in HTTP/2.
+    #[cfg(feature = "http2")]
+    stream: Option<Arc<Stream>>,
     /// The client's admission, which the response takes over, or the rejection.
-    admission: Mutex<Result<Option<InFlight>, Rejection>>,
+    admission: Mutex<Admission>,
     /// The ledger that the service has opened for the request.
     ledger: OnceLock<LedgerHandle>,
 }
 
-impl Http1Request {
-    /// Creates a request with the admission of its client, or the rejection.
-    pub(crate) fn new(
-        connection: &Arc<Connection>,
-        admission: Result<Option<InFlight>, Rejection>,
-    ) -> Arc<Self> {
-        Arc::new(Http1Request {
+/// The admission of a request's client, or the rejection of the request.
+pub(crate) type Admission = Result<Option<InFlight>, Rejection>;
+
+impl PendingRequest {
+    /// Creates a request of HTTP/1.1.
+    pub(crate) fn new(connection: &Arc<Connection>, admission: Admission) -> Arc<Self> {
+        Arc::new(PendingRequest {
             connection: Arc::clone(connection),
+            #[cfg(feature = "http2")]
+            stream: None,
+            admission: Mutex::new(admission),
+            ledger: OnceLock::new(),
+        })
+    }
+
+    /// Creates a request on a stream of HTTP/2.
+    #[cfg(feature = "http2")]
+    pub(crate) fn on_stream(stream: &Arc<Stream>, admission: Admission) -> Arc<Self> {
+        Arc::new(PendingRequest {
+            connection: Arc::clone(&stream.connection),
+            stream: Some(Arc::clone(stream)),
             admission: Mutex::new(admission),
             ledger: OnceLock::new(),
         })
@@ -38,9 +57,17 @@ impl Http1Request {
     pub(crate) fn ledger(&self) -> Option<LedgerHandle> {
         self.ledger.get().cloned()
     }
+
+    fn window(&self) -> Window {
+        #[cfg(feature = "http2")]
+        if let Some(stream) = &self.stream {
+            return stream.window();
+        }
+        self.connection.window()
+    }
 }
 
-impl BeginResponse for Http1Request {
+impl BeginResponse for PendingRequest {
     fn begin_response(
         self: Arc<Self>,
         route: &Arc<Route>,
@@ -49,39 +76,33 @@ impl BeginResponse for Http1Request {
         self.connection.tracker().begin_request(route);
         // A request has one response, so the cell is empty.
         let _ = self.ledger.set(ledger.clone());
-        let mut admission = self
-            .admission
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        Box::new(Http1Response {
-            admission: std::mem::replace(&mut admission, Ok(None)),
-            connection: Arc::clone(&self.connection),
+        let admission = {
+            let admission = self.admission.lock();
+            let mut admission = admission.unwrap_or_else(PoisonError::into_inner);
+            std::mem::replace(&mut *admission, Ok(None))
+        };
+        Box::new(PendingResponse {
+            admission,
+            request: self,
         })
     }
 }
 
-impl BeginResponse for Stream {
-    fn begin_response(
-        self: Arc<Self>,
-        route: &Arc<Route>,
-        _ledger: &LedgerHandle,
-    ) -> Box<dyn Downstream> {
-        self.connection.tracker().begin_request(route);
-        Box::new(Http2Response {
-            in_flight: None,
-            stream: self,
-        })
+/// The response to a request.
+struct PendingResponse {
+    admission: Admission,
+    request: Arc<PendingRequest>,
+}
+
+impl fmt::Debug for PendingResponse {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("PendingResponse")
+            .field("admission", &self.admission)
+            .finish_non_exhaustive()
     }
 }
 
-/// A response on a connection of HTTP/1.1.
-#[derive(Debug)]
-struct Http1Response {
-    admission: Result<Option<InFlight>, Rejection>,
-    connection: Arc<Connection>,
-}
-
-impl Downstream for Http1Response {
+impl Downstream for PendingResponse {
     fn admit(&mut self, _head: &Parts) -> Result<(), Rejection> {
         match &self.admission {
             Ok(_) => Ok(()),
@@ -90,42 +111,15 @@ impl Downstream for Http1Response {
     }
 
     fn client(&self, headers: &HeaderMap) -> IpAddr {
-        self.connection.client(headers)
+        self.request.connection.client(headers)
     }
 
     fn rate_limit(&self) -> Option<NonZeroU32> {
-        self.connection.clients().limit_rate()
+        self.request.connection.clients().limit_rate()
     }
 
     fn chunk_bytes(&self) -> usize {
-        self.connection.window().chunk_bytes
-    }
-}
-
-/// A response on a stream of HTTP/2. Frames delimit requests, whatever the fields say.
-#[derive(Debug)]
-struct Http2Response {
-    in_flight: Option<InFlight>,
-    stream: Arc<Stream>,
-}
-
-impl Downstream for Http2Response {
-    fn admit(&mut self, head: &Parts) -> Result<(), Rejection> {
-        head::check_parts(head)?;
-        self.in_flight = self.stream.connection.admit(&head.headers)?;
-        Ok(())
-    }
-
-    fn client(&self, headers: &HeaderMap) -> IpAddr {
-        self.stream.connection.client(headers)
-    }
-
-    fn rate_limit(&self) -> Option<NonZeroU32> {
-        self.stream.connection.clients().limit_rate()
-    }
-
-    fn chunk_bytes(&self) -> usize {
-        self.stream.window().chunk_bytes
+        self.request.window().chunk_bytes
     }
 }
 

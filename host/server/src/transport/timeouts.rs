@@ -334,8 +334,8 @@ pub(crate) struct StreamGuard {
 }
 
 impl StreamGuard {
-    /// Adds a stream to its connection's timer. `waiting_bytes` of other streams have not reached the client.
-    pub(crate) fn begin(timer: &Arc<ConnectionTimer>, waiting_bytes: u64) -> Self {
+    /// Adds a stream to its connection's timer. `waiting_bytes` of earlier streams have not reached the client.
+    pub(crate) fn begin(timer: &Arc<ConnectionTimer>, waiting_bytes: impl FnOnce() -> u64) -> Self {
         timer.update(|state| match state.phase {
             Phase::Streams { count, interval } => Phase::Streams {
                 count: count + 1,
@@ -345,7 +345,7 @@ impl StreamGuard {
                 timer.look_again.notify_one();
                 Phase::Streams {
                     count: 1,
-                    interval: state.interval(waiting_bytes),
+                    interval: state.interval(waiting_bytes()),
                 }
             }
         });
@@ -526,7 +526,10 @@ mod tests {
     async fn between_streams_nothing_but_a_stream_makes_a_connection_busy() {
         let limits = limits();
         let timer = Arc::new(ConnectionTimer::new(&Arc::default()));
-        let streams = [StreamGuard::begin(&timer, 0), StreamGuard::begin(&timer, 0)];
+        let streams = [
+            StreamGuard::begin(&timer, || 0),
+            StreamGuard::begin(&timer, || 0),
+        ];
         assert!(timer.has_streams());
         let [first, second] = streams;
         drop(first);

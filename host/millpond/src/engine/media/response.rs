@@ -24,6 +24,7 @@ pub(crate) struct Recipe {
 }
 
 /// Recipe of a part of a response.
+#[derive(Debug)]
 pub(crate) enum PartRecipe {
     /// Bytes that the guest made.
     Bytes(Bytes),
