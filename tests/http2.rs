@@ -2,9 +2,15 @@
 
 use crate::frames::{self, Client, END_HEADERS, END_STREAM, Frame, fields, kind};
 use crate::host::{Host, let_pass, noise, stop_time, while_time_passes};
+use bytes::Bytes;
+use http::Request;
+use http_body_util::{BodyExt, Empty};
+use hyper::client::conn::http2;
+use hyper_util::rt::{TokioExecutor, TokioIo};
 use millpond::Outcome;
 use millpond_server::ConnectionLimits;
 use std::fs;
+use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 
 /// `SETTINGS_INITIAL_WINDOW_SIZE`.
@@ -341,4 +347,153 @@ async fn content_is_ignored_and_its_stream_answered() {
     }
     clients.join_all().await;
     host.registry().idle().await;
+}
+
+/// Small responses that are in the cache are sent by the connection itself, and others by the service.
+#[tokio::test]
+async fn a_response_from_the_cache_is_the_one_of_the_service() {
+    let host = Host::start().await;
+    host.write("a.txt", b"hello");
+    host.write("empty.txt", b"");
+    let first = host.get("/media/a.txt").await;
+    let etag = first.field("etag").unwrap().to_owned();
+    let stream = TcpStream::connect(host.address).await.unwrap();
+    let (mut sender, connection) = http2::handshake(TokioExecutor::new(), TokioIo::new(stream))
+        .await
+        .unwrap();
+    tokio::spawn(connection);
+    let conditions = [
+        ("accept", "*/*"),
+        ("if-none-match", etag.as_str()),
+        ("range", "bytes=1-2"),
+        ("range", "bytes=9-"),
+    ];
+    for path in ["a.txt", "empty.txt", "none"] {
+        for method in ["GET", "HEAD"] {
+            for (name, value) in conditions {
+                let uri = format!("http://{}/media/{path}", host.address);
+                let mut responses = Vec::new();
+                for _ in 0..2 {
+                    let request = Request::builder().method(method).uri(&uri);
+                    let request = request.header(name, value).body(Empty::<Bytes>::new());
+                    let response = sender.send_request(request.unwrap()).await.unwrap();
+                    let (mut head, body) = response.into_parts();
+                    let content = body.collect().await.unwrap().to_bytes();
+                    assert!(head.headers.remove("date").is_some());
+                    responses.push((head.status, head.headers, content));
+                }
+                assert_eq!(
+                    responses[0], responses[1],
+                    "{method} {path} {name}: {value}"
+                );
+            }
+        }
+    }
+    drop(sender);
+    host.registry().idle().await;
+    assert_eq!(host.registry().ended_requests(Outcome::Aborted), 0);
+    // Each was in the cache the second time, except those for a range that is not satisfiable and for missing media.
+    assert!(host.registry().response_cache_hits() >= 12);
+}
+
+#[tokio::test]
+async fn requests_that_come_together_are_all_answered() {
+    let host = Host::start().await;
+    let names: Vec<_> = (0..32).map(|number| format!("{number}.bin")).collect();
+    for name in &names {
+        host.write(name, &noise(10_000));
+        host.get(&format!("/media/{name}")).await;
+    }
+    let mut client = Client::connect(host.address, &[(INITIAL_WINDOW, 1 << 20)]).await;
+    let mut frames = vec![Frame::window_update(0, 1 << 30)];
+    for (stream, name) in (1..).step_by(2).zip(&names) {
+        frames.push(Frame::get(stream, &format!("/media/{name}")));
+    }
+    client.send(&frames).await;
+    let mut sent_bytes = 0;
+    let mut ended = 0;
+    while ended < names.len() {
+        let frame = client.read_until(|frame| frame.kind == kind::DATA).await;
+        let frame = frame.unwrap();
+        sent_bytes += frame.payload.len();
+        ended += usize::from(frame.flags & END_STREAM != 0);
+    }
+    assert_eq!(sent_bytes, names.len() * 10_000);
+    host.registry().idle().await;
+    assert_eq!(host.registry().ended_requests(Outcome::Completed), 64);
+}
+
+/// Its content waits in the connection, with no task of its own that would see the timeout.
+#[tokio::test]
+async fn a_response_from_the_cache_that_nobody_takes_is_reset() {
+    let host = Host::start().await;
+    host.write("small.bin", &noise(8_000));
+    host.write("large.bin", &noise(300_000));
+    host.get("/media/small.bin").await;
+    host.registry().idle().await;
+    stop_time();
+    let mut client = Client::connect(host.address, &[(INITIAL_WINDOW, 0)]).await;
+    client.send(&[Frame::get(1, "/media/small.bin")]).await;
+    let head = client.read_until(|frame| frame.kind == kind::HEADERS).await;
+    head.unwrap();
+    // The connection stays, since another of its streams makes progress.
+    let windows = [0, 3].map(|stream| Frame::window_update(stream, 1 << 30));
+    client.send(&[Frame::get(3, "/media/large.bin")]).await;
+    client.send(&windows).await;
+    assert!(content(&mut client, 3).await.1);
+    let_pass(ConnectionLimits::default().send_timeout).await;
+    let reset = client.read_until(|frame| frame.kind == kind::RST_STREAM);
+    assert_eq!(reset.await.map(|frame| frame.stream), Some(1));
+    assert_eq!(host.registry().ended_requests(Outcome::Aborted), 1);
+}
+
+#[tokio::test]
+async fn a_response_from_the_cache_ends_with_the_reset_of_its_stream() {
+    let host = Host::start().await;
+    host.write("small.bin", &noise(8_000));
+    host.get("/media/small.bin").await;
+    host.registry().idle().await;
+    let mut client = Client::connect(host.address, &[(INITIAL_WINDOW, 0)]).await;
+    client.send(&[Frame::get(1, "/media/small.bin")]).await;
+    let head = client.read_until(|frame| frame.kind == kind::HEADERS).await;
+    head.unwrap();
+    client.send(&[Frame::reset(1)]).await;
+    host.registry().idle().await;
+    assert_eq!(host.registry().ended_requests(Outcome::Aborted), 1);
+    // The connection serves on.
+    let window = Frame::window_update(3, 1 << 20);
+    client
+        .send(&[Frame::get(3, "/media/small.bin"), window])
+        .await;
+    assert_eq!(content(&mut client, 3).await, (noise(8_000), true));
+}
+
+/// It was answered before its content had come, and its stream was closed when the violation came.
+#[tokio::test]
+async fn a_request_that_is_malformed_after_its_head_gets_no_response() {
+    let host = Host::start().await;
+    host.write("a.txt", b"hello");
+    let length = [("content-length", "1")];
+    for (stream, (sent, rest)) in (1..).step_by(2).zip([
+        (&length[..], Frame::new(kind::DATA, END_STREAM, 0, b"test")),
+        // Trailers have to end the stream.
+        (
+            &[],
+            Frame::new(kind::HEADERS, END_HEADERS, 0, &fields("/", &[])),
+        ),
+    ]) {
+        let mut client = Client::connect(host.address, &[]).await;
+        let section = fields("/media/a.txt", sent);
+        let head = Frame::new(kind::HEADERS, END_HEADERS, stream, &section);
+        client
+            .send(&[head, Frame::new(kind::PING, 0, 0, &[7; 8])])
+            .await;
+        // The head has come, and its content has not.
+        client.read_until(|frame| frame.kind == kind::PING).await;
+        client.send(&[Frame { stream, ..rest }]).await;
+        let of_stream = client.read_until(|frame| frame.stream == stream).await;
+        assert_eq!(of_stream.map(|frame| frame.kind), Some(kind::RST_STREAM));
+    }
+    host.registry().idle().await;
+    assert_eq!(host.registry().ended_requests(Outcome::Completed), 0);
 }

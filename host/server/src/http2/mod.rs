@@ -8,7 +8,7 @@ mod io;
 pub(crate) mod stream;
 
 use crate::client_limits::InFlight;
-use crate::http1::head::{self, HEAD_BYTES};
+use crate::http1::head::{self, CONTENT_BYTES, HEAD_BYTES};
 use crate::http2::io::{FlushHold, Http2Io};
 use crate::http2::stream::{CachedTransfer, Stream, StreamBytes, held_by_head};
 use crate::limits::ConnectionLimits;
@@ -33,7 +33,8 @@ use std::future::{Future, poll_fn};
 use std::pin::{Pin, pin};
 use std::sync::{Arc, Weak};
 use std::task::{Context, Poll, ready};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
+use tokio::time::timeout;
 
 /// Bytes that may wait on a stream before the next chunk is read. The size of a chunk is the real bound.
 const STREAM_SEND_BYTES: usize = 16 * 1024;
@@ -44,6 +45,9 @@ const WINDOW_BYTES: u32 = 65_535;
 
 /// Flow-control window of one stream for request content, in bytes.
 const STREAM_WINDOW_BYTES: u32 = 16 * 1024;
+
+/// Maximum time that a response waits for the request's content, which no response needs.
+const CONTENT_WAIT: Duration = Duration::from_secs(1);
 
 /// Serves a connection to its end. Once `stopping` completes, the connection takes no new streams and finishes those in
 /// progress.
@@ -155,8 +159,7 @@ impl<S: MediaService> Driver<'_, S> {
 
     /// Starts the response to a request.
     fn begin(&mut self, request: Request<RecvStream>, mut respond: SendResponse<StreamBytes>) {
-        // Request content is never used. Dropping the body discards received content and ignores the rest.
-        let (mut head, _content) = request.into_parts();
+        let (mut head, content) = request.into_parts();
         let Some(stream) = Stream::begin(self.connection, &head) else {
             respond.send_reset(Reason::REFUSED_STREAM);
             return;
@@ -171,21 +174,25 @@ impl<S: MediaService> Driver<'_, S> {
         };
         let date = self.date.now();
         let admission = match admission {
-            Ok(in_flight) => match self.try_cached(&head) {
+            Ok(in_flight) if content.is_end_stream() => match self.try_cached(&head) {
                 Some(response) => {
                     self.send_cached(response, in_flight, &stream, respond, date);
                     return;
                 }
                 None => Ok(in_flight),
             },
-            rejected => rejected,
+            Ok(in_flight) => Ok(in_flight),
+            Err(rejection) => Err(rejection),
         };
         let pending = PendingRequest::on_stream(&stream, admission);
         head.extensions.insert(Exchange(pending));
         let (service, limits) = (self.service.clone(), Arc::clone(self.limits));
         self.running.push(Box::pin(async move {
             let timer = Arc::clone(stream.timer());
-            let responding = respond_to(&service, head, &stream, respond, date);
+            let responding = async {
+                discard(&head, content).await;
+                respond_to(&service, head, &stream, respond, date).await;
+            };
             tokio::select! {
                 biased;
                 () = responding => {}
@@ -288,6 +295,29 @@ impl<'head> SimpleHead for ParsedHead<'head> {
     fn held_bytes(&self) -> usize {
         REQUEST_OVERHEAD_BYTES + held_by_head(self.head)
     }
+}
+
+/// Reads a request's content and discards it, so that a violation in it is found before the response. It stops at the
+/// end, at [`CONTENT_BYTES`] or after [`CONTENT_WAIT`]. A client that expects a response first gets it first (RFC 9110
+/// section 10.1.1).
+async fn discard(head: &Parts, mut content: RecvStream) {
+    if content.is_end_stream() || head.headers.contains_key(header::EXPECT) {
+        return;
+    }
+    let mut left_bytes = CONTENT_BYTES;
+    let read = async {
+        while let Some(Ok(bytes)) = poll_fn(|cx| content.poll_data(cx)).await {
+            let released = content.flow_control().release_capacity(bytes.len());
+            if released.is_err() || bytes.len() > left_bytes {
+                return;
+            }
+            left_bytes -= bytes.len();
+        }
+        // The stream's error comes with the response.
+        let _ = poll_fn(|cx| content.poll_trailers(cx)).await;
+    };
+    // The rest is ignored after that, when the content is dropped.
+    let _ = timeout(CONTENT_WAIT, read).await;
 }
 
 /// Has the service respond to a request, and sends the response.
