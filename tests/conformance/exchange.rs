@@ -2,7 +2,7 @@
 
 use super::fixtures::{Fixture, Fixtures};
 use super::table::{Answer, Body, Case, Common, Group, List, Settings, Table};
-use millpond_format::signature::{Grant, Key};
+use millpond_format::signature::{Grant, SigningKey};
 use std::collections::BTreeMap;
 use std::fmt;
 
@@ -320,7 +320,7 @@ impl Words<'_> {
         let sign = self.case.sign.as_ref();
         let sign = sign.unwrap_or_else(|| panic!("{}: nothing is signed", self.case.name));
         let path = self.put_in(sign.path.as_deref().unwrap_or("{path}"));
-        let key = Key::parse(&format!("{}:{}", sign.key, self.common.keys[&sign.key]));
+        let key = SigningKey::parse(&format!("{}:{}", sign.key, self.common.keys[&sign.key]));
         key.unwrap().sign(&Grant {
             path: &path,
             expires: sign.expires,

@@ -4,9 +4,9 @@ use super::table::{self, Common, Settings};
 use crate::host::noise;
 use millpond::store::{ContentId, Importer};
 use millpond_format::{settings, signature};
-use millpond_guest::config::SANDBOX;
+use millpond_guest::settings::SANDBOX;
 use millpond_guest::{
-    Access, Imports, Info, Key, Object, SettingsError, StoreError, Timestamp, Variant, Version,
+    Access, Imports, Info, Key, Object, SettingsError, StoreError, Timestamp, VariantInfo, Version,
 };
 use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
@@ -107,14 +107,14 @@ impl Fixtures {
     }
 
     /// The other representations of what has that key.
-    fn variants_of(&self, key: &Key) -> Vec<Variant> {
+    fn variants_of(&self, key: &Key) -> Vec<VariantInfo> {
         let objects = self.objects.values();
         let of_it = objects.filter(|fixture| {
             let original = fixture.variant_of.as_ref();
             original.is_some_and(|name| self.get(name).key == *key)
         });
         of_it
-            .map(|fixture| Variant {
+            .map(|fixture| VariantInfo {
                 key: fixture.key.clone(),
                 media_type: fixture.media_type.clone(),
                 content_coding: fixture.coding.clone(),
@@ -270,7 +270,7 @@ pub(crate) struct Shelf<'a> {
 pub(crate) struct Item {
     info: Info,
     bytes: Arc<[u8]>,
-    variants: Vec<Variant>,
+    variants: Vec<VariantInfo>,
 }
 
 impl Imports for Shelf<'_> {
@@ -309,7 +309,7 @@ impl Imports for Shelf<'_> {
         settings::Settings::from_environment(&environment).map_err(|_| SettingsError)
     }
 
-    fn signing_keys(&self) -> Result<Vec<signature::Key>, SettingsError> {
+    fn signing_keys(&self) -> Result<Vec<signature::SigningKey>, SettingsError> {
         let keys = self.settings.get(settings::SIGNING_KEYS);
         settings::parse_signing_keys(keys.map_or("", String::as_str)).map_err(|_| SettingsError)
     }
@@ -340,13 +340,13 @@ impl Item {
 
 impl Object for Item {
     /// The bytes that were asked for, which stand for a stream of them.
-    type Stream = Vec<u8>;
+    type InputStream = Vec<u8>;
 
     fn info(&self) -> Info {
         self.info.clone()
     }
 
-    fn variants(&self) -> Vec<Variant> {
+    fn variants(&self) -> Vec<VariantInfo> {
         self.variants.clone()
     }
 

@@ -289,7 +289,7 @@ impl Imports for One<'_> {
         Ok(Settings::default())
     }
 
-    fn signing_keys(&self) -> Result<Vec<signature::Key>, SettingsError> {
+    fn signing_keys(&self) -> Result<Vec<signature::SigningKey>, SettingsError> {
         Ok(Vec::new())
     }
 }

@@ -11,7 +11,7 @@ use bindings::wasi::cli::environment::get_environment;
 use bindings::wasi::cli::stderr::get_stderr;
 use bindings::wasi::io::streams::InputStream;
 use millpond_format::settings::{self, InvalidSetting, SIGNING_KEYS, Settings};
-use millpond_format::signature::Key as SigningKey;
+use millpond_format::signature::SigningKey;
 use millpond_format::{self as format, ContentId, RECORD_BYTES, Record, timestamp_ns};
 use std::marker::PhantomData;
 use std::path::Path;

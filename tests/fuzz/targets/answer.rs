@@ -12,7 +12,7 @@ use libfuzzer_sys::fuzz_target;
 use millpond_format::signature;
 use millpond_guest::{self as message, HeaderLine, Part, handle};
 use millpond_guest::{
-    Access, Imports, Info, Key, Object, SettingsError, StoreError, Timestamp, Variant, Version,
+    Access, Imports, Info, Key, Object, SettingsError, StoreError, Timestamp, VariantInfo, Version,
 };
 use std::cell::RefCell;
 
@@ -316,7 +316,7 @@ impl Input {
                     }),
                 };
                 let secrets = [KEYS[0], KEYS[1], "k1:202122232425262728292a2b2c2d2e2f"];
-                let key = signature::Key::parse(secrets[usize::from(*key) % 3]);
+                let key = signature::SigningKey::parse(secrets[usize::from(*key) % 3]);
                 let signed = key.expect("the key is one").sign(&grant);
                 format!("{own}{and}{signed}&{behind}")
             }
@@ -418,7 +418,7 @@ struct Shelf<'a> {
 struct Opened {
     key: Key,
     info: Info,
-    variants: Vec<Variant>,
+    variants: Vec<VariantInfo>,
     trouble: Option<Trouble>,
 }
 
@@ -463,7 +463,7 @@ impl Imports for Shelf<'_> {
                 },
             },
             variants: variants
-                .map(|(place, is_content, media_type, coding)| Variant {
+                .map(|(place, is_content, media_type, coding)| VariantInfo {
                     key: match is_content {
                         true => Key::Content(place.id()),
                         false => Key::Named(place.name().to_owned()),
@@ -498,20 +498,22 @@ impl Imports for Shelf<'_> {
         })
     }
 
-    fn signing_keys(&self) -> Result<Vec<signature::Key>, SettingsError> {
+    fn signing_keys(&self) -> Result<Vec<signature::SigningKey>, SettingsError> {
         let keys = KEYS.iter().filter(|_| self.input.settings.keys);
-        Ok(keys.filter_map(|key| signature::Key::parse(key)).collect())
+        Ok(keys
+            .filter_map(|key| signature::SigningKey::parse(key))
+            .collect())
     }
 }
 
 impl Object for Opened {
-    type Stream = Stream;
+    type InputStream = Stream;
 
     fn info(&self) -> Info {
         self.info.clone()
     }
 
-    fn variants(&self) -> Vec<Variant> {
+    fn variants(&self) -> Vec<VariantInfo> {
         self.variants.clone()
     }
 
