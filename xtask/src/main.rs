@@ -75,7 +75,8 @@ enum Task {
     },
     /// Prints every limit with its reason, and writes docs/reference/limits.md.
     Limits,
-    /// Writes docs/crates.svg, the picture of the crates in layers, and checks that crates and files use each other one way.
+    /// Writes docs/crates.svg, the picture of the crates in layers. Checks that crates and files use each other one way, and
+    /// that a name stands for one type.
     Structure,
     /// Reads the hand-written pages and the comments, and reports sentences that are long or not in the field's words.
     Prose,

@@ -148,12 +148,16 @@ fn child_name(item: &Item) -> Option<String> {
 }
 
 /// Whether an item is compiled for tests only.
-fn is_for_tests(item: &Item) -> bool {
+pub(super) fn is_for_tests(item: &Item) -> bool {
     let attributes = match item {
         Item::Mod(item) => &item.attrs,
         Item::Use(item) => &item.attrs,
         Item::Fn(item) => &item.attrs,
         Item::Impl(item) => &item.attrs,
+        Item::Enum(item) => &item.attrs,
+        Item::Struct(item) => &item.attrs,
+        Item::Trait(item) => &item.attrs,
+        Item::Type(item) => &item.attrs,
         _ => return false,
     };
     attributes.iter().any(|attribute| {
