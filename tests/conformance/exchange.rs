@@ -145,13 +145,13 @@ impl fmt::Display for Request {
 }
 
 /// Every exchange of the table that is to be run.
-pub(crate) fn right(table: &Table, fixtures: &Fixtures) -> Vec<Exchange> {
-    of_rows(table, fixtures, |case| case.wrong.is_none())
+pub(crate) fn passing(table: &Table, fixtures: &Fixtures) -> Vec<Exchange> {
+    of_rows(table, fixtures, |case| case.known_failure.is_none())
 }
 
 /// The exchanges of which it is known that they go otherwise.
-pub(crate) fn wrong(table: &Table, fixtures: &Fixtures) -> Vec<Exchange> {
-    of_rows(table, fixtures, |case| case.wrong.is_some())
+pub(crate) fn known_failures(table: &Table, fixtures: &Fixtures) -> Vec<Exchange> {
+    of_rows(table, fixtures, |case| case.known_failure.is_some())
 }
 
 fn of_rows(table: &Table, fixtures: &Fixtures, which: impl Fn(&Case) -> bool) -> Vec<Exchange> {

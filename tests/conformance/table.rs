@@ -167,7 +167,7 @@ pub(crate) struct Case {
     /// Why the answer is not that of the source.
     pub(crate) deviates: Option<String>,
     /// Why the answer that millpond gives is not this one, though it should be. Such a row is not run.
-    pub(crate) wrong: Option<String>,
+    pub(crate) known_failure: Option<String>,
 }
 
 /// What a signature is made of.
