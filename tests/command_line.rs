@@ -206,7 +206,7 @@ fn add_stores_by_content_once_and_check_finds_damage() {
         stderr.contains(id) && stderr.contains("another digest"),
         "{stderr}"
     );
-    assert_eq!(check.stdout, b"0 sound (0 B), 1 damaged\n");
+    assert_eq!(check.stdout, b"0 ok (0 B), 1 corrupt\n");
 }
 
 #[test]

@@ -358,7 +358,10 @@ mod unix {
         assert_eq!(check.status.code(), Some(1), "{check:?}");
         let name = left[0].file_name().unwrap().to_str().unwrap();
         assert!(stderr(&check).contains(name), "{check:?}");
-        assert!(stdout(&check).contains("1 left behind"), "{check:?}");
+        assert!(
+            stdout(&check).contains("1 orphaned temporary file ("),
+            "{check:?}"
+        );
 
         // It removes the old one, and neither check nor another add takes its own for one.
         let (running, writer) = begin(place.command("add"));
