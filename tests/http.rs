@@ -1,4 +1,4 @@
-//! What players, caches and pages are told beside the bytes: over a real socket, through the real component.
+//! Fields for players, caches and pages, over a socket and through the component.
 
 use crate::client::Response;
 use crate::host::{Host, Setup, noise};

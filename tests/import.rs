@@ -377,7 +377,7 @@ mod unix {
         assert!(temporary_files(&place).is_empty());
     }
 
-    /// A folder that whoever may reach it can read, whatever the umask.
+    /// Asserts that every user can read a folder, whatever the umask.
     fn assert_is_open(path: &Path) {
         let mode = path.metadata().unwrap().mode();
         let least = if path.is_dir() { 0o755 } else { 0o644 };

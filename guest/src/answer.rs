@@ -151,7 +151,7 @@ enum Addressing<'a> {
 struct SelectedRepresentation<O> {
     object: O,
     info: Info,
-    /// Media type. That of a variant is from the record of the original.
+    /// Media type. The type of a variant is from the record of the original.
     media_type: String,
     content_coding: Option<String>,
     validators: Validators,
@@ -774,8 +774,8 @@ mod tests {
         assert_eq!(ask("GET", "/media/clip.mp4", &since).status, 304);
     }
 
-    /// Length and modification time made a strong tag, which two contents may have in common: a part of one was then
-    /// put behind a part of the other.
+    /// Length and modification time made a strong tag, although two contents may have both in common. A client then
+    /// joined parts of two contents.
     #[test]
     fn a_tag_that_two_contents_may_share_was_strong() {
         for (target, tag) in [
@@ -877,7 +877,7 @@ mod tests {
             let response = ask(method, target, &[]);
             assert_eq!(response.status, status, "{method} {target}");
             assert_eq!(json(&response), serde_json::json!({ "error": message }));
-            // That there is no such media holds for a moment; nothing else does.
+            // Only the response that media does not exist may be cached.
             let is_missing = message == "Media not found";
             let kept = if is_missing {
                 "public, max-age=5"

@@ -99,8 +99,8 @@ pub(crate) fn content_security_policy<S>(
 
 /// Returns whether a browser could run a script in a document of a media type.
 ///
-/// Browsers run scripts in HTML and in every type of XML, whose elements may be of XHTML or SVG, or become so by a style
-/// sheet. They also run scripts in a part of a message, which has a type of its own. PDF has a sandbox in the viewer, which
+/// Browsers run scripts in HTML and in every type of XML. Elements of XML may be of XHTML or SVG, or become so by a style
+/// sheet. Browsers also run scripts in a part of a message, which has a type of its own. PDF has a sandbox in the viewer, which
 /// does not start under a policy. With `nosniff`, no other type runs scripts.
 fn can_run_script(media_type: &str) -> bool {
     // A browser takes the last of several types in one field (Fetch, "extract a MIME type").

@@ -9,8 +9,8 @@ use core::alloc::{GlobalAlloc, Layout};
 use core::cell::{Cell, UnsafeCell};
 use core::mem::MaybeUninit;
 
-/// Length of the arena. With the stack and the constants it fits in one page of linear memory, so that the host has no more
-/// than a page to clear after a request.
+/// Length of the arena. With the stack and the constants it fits in one page of linear memory. The host therefore clears
+/// one page at most after a request.
 const ARENA_BYTES: usize = 20 * 1024;
 
 /// Alignment of the arena. Allocations with a larger alignment go to the other allocator.

@@ -32,7 +32,7 @@ pub(crate) struct Fixture {
     variant_of: Option<String>,
     access: Access,
     served: bool,
-    /// What the words that depend on it stand for; none where it has no such thing.
+    /// Values of the words that depend on it. `None` if it has no such value.
     pub(crate) words: BTreeMap<&'static str, Option<String>>,
 }
 
@@ -140,7 +140,7 @@ impl Fixture {
                 Key::Named(name.clone()),
                 format!("/media/{}", asked.name.as_ref().unwrap_or(name)),
                 None,
-                // What is modified in the future has no time that could be told.
+                // `Last-Modified` must not be in the future, so the field is absent.
                 written
                     .modified
                     .is_none()
@@ -201,7 +201,7 @@ impl Fixture {
     }
 }
 
-/// What a browser runs script in, of the types that the fixtures have.
+/// Parts of the fixtures' media types in which browsers run scripts.
 const DOCUMENTS: [&str; 3] = ["html", "xml", "message/"];
 
 fn modified_at(written: &table::Fixture) -> Timestamp {
@@ -243,7 +243,7 @@ fn content_id(bytes: &[u8]) -> String {
     ContentId::from_digest(Sha256::digest(bytes).into()).to_string()
 }
 
-/// What the representations of that object differ in.
+/// `Vary` of an object: the fields that its representations differ in.
 fn vary(common: &Common, original: &str) -> Option<String> {
     let of_type = &common.fixtures[original].r#type;
     let all = common.fixtures.values();

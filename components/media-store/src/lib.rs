@@ -127,7 +127,7 @@ impl<S: Storage> GuestObject for OpenObject<S> {
 fn open_content<S: Storage>(storage: &S, id: &str) -> Result<OpenObject<S>, ErrorCode> {
     let id: ContentId = id.parse().map_err(|_| ErrorCode::NotFound)?;
     let (file, metadata) = storage.open_file(&text(&id.record_path()))?;
-    // A larger record is damaged.
+    // A larger record is corrupt.
     if metadata.length > RECORD_BYTES {
         return Err(ErrorCode::NotFound);
     }

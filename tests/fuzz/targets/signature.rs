@@ -1,5 +1,5 @@
-//! Signed URLs: a signature grants what it was made for, to whom, until when; with one thing altered it grants
-//! nothing, and no query that was not signed grants anything.
+//! Signed URLs: a signature grants access to its path, for its client, until its expiry. An altered signature grants nothing,
+//! and neither does a query that was not signed.
 
 #![no_main]
 

@@ -1,5 +1,5 @@
-//! The files of a crate and what each uses of the others, with re-exports resolved: where an item is defined counts, not
-//! where it is named.
+//! The files of a crate, and the items that each uses of the others. Re-exports are resolved: the file that defines an item
+//! counts, not a file that names it.
 
 use anyhow::{Context, Result};
 use std::collections::{BTreeMap, BTreeSet};

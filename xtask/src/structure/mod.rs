@@ -42,8 +42,10 @@ pub(crate) fn write(root: &Path) -> Result<()> {
 /// Checks the structure, and that the committed picture shows it.
 ///
 /// # Errors
-/// When a crate depends on one of a higher layer, when files of a crate use each other in a circle, when a name stands for
-/// two types, and when the picture is of other crates.
+/// - A crate depends on one of a higher layer.
+/// - Files of a crate use each other in a circle.
+/// - A name stands for two types.
+/// - The picture is of other crates.
 pub(crate) fn check(root: &Path) -> Result<()> {
     check_files(root)?;
     check_type_names(root)?;
