@@ -34,8 +34,8 @@ async fn settled(host: &Host, target: &str) -> Response {
     }
 }
 
-/// What editors of tags do, and deploys by rename. The tag was made of length and modification time, and so was what the
-/// digest was kept for.
+/// Tag editors and deployments by rename do this. The entity tag and the key of the cached digest were made of length and
+/// modification time.
 #[tokio::test]
 async fn contents_of_one_length_and_modification_time_had_one_tag_and_the_first_ones_digest() {
     let host = Host::start_looking_each_time().await;

@@ -1,4 +1,4 @@
-//! What one client may ask for: requests at a time, requests over time, bytes a second.
+//! Limits of one client: concurrent requests, requests over time, bytes a second.
 
 use crate::client::Response;
 use crate::host::{Host, Setup, noise, with};
@@ -56,7 +56,7 @@ async fn a_client_has_so_many_requests_in_flight_and_others_have_their_own() {
 
     drop((held, other));
     host.registry().idle().await;
-    // The last piece may be given back a moment after the rest.
+    // The last chunk may be released a moment after the rest.
     while host.get("/media/a.txt").await.status == 429 {}
 }
 
@@ -142,7 +142,7 @@ async fn a_paced_answer_arrives_whole() {
 
 #[tokio::test]
 async fn a_paced_answer_that_nobody_waits_for_gives_everything_back() {
-    // A byte a second: it waits for its second piece when the client goes.
+    // A byte a second: the response waits for its second chunk when the client leaves.
     let host = Host::start_with(limited(paced(1))).await;
     host.write("a.bin", &noise(100));
     let mut stream = TcpStream::connect(host.address).await.unwrap();

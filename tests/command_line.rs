@@ -206,7 +206,7 @@ fn add_stores_by_content_once_and_check_finds_damage() {
         stderr.contains(id) && stderr.contains("another digest"),
         "{stderr}"
     );
-    assert_eq!(check.stdout, b"0 sound (0 B), 1 damaged\n");
+    assert_eq!(check.stdout, b"0 ok (0 B), 1 corrupt\n");
 }
 
 #[test]
@@ -432,7 +432,7 @@ fn a_signal_before_it_is_ready_is_none_that_kills() {
     }
 }
 
-/// A valid signature that stands in the log can be used by whoever reads that.
+/// A reader of the log could use a valid signature in it.
 #[cfg(unix)]
 #[test]
 fn a_signature_is_logged_by_no_format() {
@@ -444,7 +444,7 @@ fn a_signature_is_logged_by_no_format() {
             folder.path(),
             &[&admin[..], &["--log-format", format]].concat(),
         );
-        // The second one is an answer that is given again, and the last one none that the guest gives.
+        // The second response is from the cache, and the last one is the host's.
         for target in ["/media/a.txt", "/media/a.txt", "/api/media/x", "/a%00"] {
             server.get(&format!("{target}?exp=1&sig=c2VjcmV0&key=k1"));
         }
@@ -621,7 +621,7 @@ fn what_the_system_says_is_told_once() {
     }
 }
 
-/// A media server that answers 404 for what lies there is a riddle to whoever put it there.
+/// A 404 for an existing file puzzles the operator, so the log says why.
 #[cfg(unix)]
 #[test]
 fn why_a_file_that_is_there_is_not_served_stands_in_the_log() {

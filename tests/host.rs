@@ -22,7 +22,7 @@ pub(crate) struct Host {
     listener: JoinHandle<()>,
 }
 
-/// What a test may want otherwise.
+/// Options of a host for a test.
 pub(crate) struct Setup {
     pub(crate) source: Source,
     pub(crate) mount_path: &'static str,
@@ -139,7 +139,7 @@ impl Host {
         self.registry().snapshot().live_connections
     }
 
-    /// What answers in progress have reserved, with the large windows that connections keep.
+    /// Bytes that responses in progress have reserved, with the large windows that connections keep.
     pub(crate) fn reserved_bytes(&self) -> usize {
         self.millpond.budget().reserved_bytes()
     }
@@ -180,8 +180,8 @@ impl Host {
     }
 }
 
-/// Has time stand still, for a host and its clients in one thread, but for what [`let_pass`] lets pass: so no time is up
-/// because the machine is busy. Tokio lets time pass by itself when nothing else is to be done; something is.
+/// Stops the clock of a host and its clients in one thread; only [`let_pass`] advances it. No timer thus expires because the
+/// machine is busy. Tokio advances a stopped clock by itself if no task is ready, so a task is always ready.
 pub(crate) fn stop_time() {
     tokio::time::pause();
     tokio::spawn(async {

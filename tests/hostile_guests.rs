@@ -31,14 +31,14 @@ async fn each_deed_behind_wasi_http_is_ended_while_others_go_on() {
         mount_path: "/",
         limits: with(|limits: &mut Limits| {
             limits.request_memory_bytes = 3 << 20;
-            // Whoever takes handles or memory is to meet that limit first, on a busy machine too.
+            // A guest that takes handles or memory has to reach that limit first, on a busy machine too.
             limits.cpu = Duration::from_secs(2);
         }),
         ..Setup::default()
     })
     .await;
     host.write("small.txt", b"small");
-    // What is wrong is found before the head leaves, or cuts the body.
+    // The host detects the fault before it sends the head, or truncates the body.
     for (deed, status) in [
         ("memory-hog", Some(500)),
         ("hundred-thousand-fields", Some(500)),

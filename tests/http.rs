@@ -1,10 +1,10 @@
-//! What players, caches and pages are told beside the bytes: over a real socket, through the real component.
+//! Fields for players, caches and pages, over a socket and through the component.
 
 use crate::client::Response;
 use crate::host::{Host, Setup, noise};
 use millpond::Config;
 use millpond::store::{ContentId, Importer};
-use millpond_format::signature::{Grant, Key};
+use millpond_format::signature::{Grant, SigningKey};
 use std::fs;
 use std::process::Command;
 use std::time::SystemTime;
@@ -134,7 +134,7 @@ async fn private_media_is_served_to_whoever_has_a_signature() {
             expires,
             client_prefix,
         };
-        format!("{path}?{}", Key::parse(KEY).unwrap().sign(&grant))
+        format!("{path}?{}", SigningKey::parse(KEY).unwrap().sign(&grant))
     };
     let missing = format!("/api/media/{}", "0".repeat(64));
     for (target, status) in [
@@ -267,7 +267,7 @@ fn sign_makes_what_the_server_takes_and_wrong_settings_are_one_clear_line() {
     let (code, url, _) = millpond(&["sign", "/api/media/ab", "--expires", "5m"], Some(KEY));
     assert_eq!(code, Some(0));
     let (path, query) = url.trim().split_once('?').unwrap();
-    let keys = [Key::parse(KEY).unwrap()];
+    let keys = [SigningKey::parse(KEY).unwrap()];
     let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
     let now = now.unwrap().as_secs();
     let check = millpond_format::signature::check(path, Some(query), now, None, &keys);

@@ -234,8 +234,7 @@ async fn pipelines_get_the_responses_that_hyper_sends_however_they_are_cut() {
     host.registry().idle().await;
 }
 
-/// Sends bytes in pieces and closes the sending end. Returns all that comes back, without dates and what is said of the
-/// connection.
+/// Sends bytes in chunks and closes the sending end. Returns the responses without `Date` and the fields of the connection.
 async fn exchange(address: SocketAddr, sent: &str, mut cuts: [usize; 2]) -> String {
     cuts.sort_unstable();
     let mut stream = TcpStream::connect(address).await.unwrap();
@@ -274,7 +273,7 @@ async fn answers_come_in_the_order_of_their_requests() {
             let answer = client.ask(&head(name)).await;
             assert!(content(&answer) == noise(length), "{name}");
         }
-        // All at once; then cut in the middle of a head, and with the end of one in the same piece as the next.
+        // All at once; then cut in the middle of a head, and with the end of one in the same chunk as the next.
         let all = ["a.gif", "c.gif", "b.gif", "a.gif"].map(head).concat();
         let (first, rest) = all.split_at(head("a.gif").len() + 10);
         for pieces in [vec![all.as_str()], vec![first, rest]] {

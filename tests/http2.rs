@@ -121,7 +121,7 @@ async fn a_connection_of_stalled_streams_is_closed() {
     assert_eq!(host.registry().ended_requests(Outcome::Aborted), 32);
 }
 
-/// What waits for a window must be no pages of a file's, which may be gone by then.
+/// A body that waits for a window must not refer to the file's pages, which may be gone by then.
 #[tokio::test]
 async fn a_file_that_shrinks_while_it_is_sent_ends_its_stream_only() {
     let host = Host::start().await;

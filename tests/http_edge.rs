@@ -1,8 +1,8 @@
-//! What arrives on a connection and is no plain request: one table, with the answer to each row.
+//! Malformed and unusual requests: a table with the response to each.
 //!
-//! Every row is sent with a good request right behind it, in one write. When the row leaves the connection open, that
-//! request is answered; when it closes the connection, it never is, whatever it looks like: that is what request
-//! smuggling would need. Rows named in capitals are those of the public table of Http11Probe.
+//! A valid request follows each row, in one write. If the row leaves the connection open, that request gets a response. If it
+//! closes the connection, the request never gets one, since request smuggling would need that. Rows named in capitals are
+//! from the public table of Http11Probe.
 
 use crate::client::{self, raw};
 use crate::host::{Host, stop_time};
@@ -21,7 +21,7 @@ enum By {
 
 use By::Guest;
 
-/// What comes of the connection after a row.
+/// State of the connection after a row.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Then {
     Open,
@@ -209,7 +209,7 @@ async fn every_row_gets_its_answer_and_nothing_behind_it_is_smuggled() {
     );
 }
 
-/// What came back for a row.
+/// Responses to a row.
 #[derive(Debug, PartialEq, Eq)]
 struct Found {
     statuses: Vec<u16>,

@@ -358,7 +358,10 @@ mod unix {
         assert_eq!(check.status.code(), Some(1), "{check:?}");
         let name = left[0].file_name().unwrap().to_str().unwrap();
         assert!(stderr(&check).contains(name), "{check:?}");
-        assert!(stdout(&check).contains("1 left behind"), "{check:?}");
+        assert!(
+            stdout(&check).contains("1 orphaned temporary file ("),
+            "{check:?}"
+        );
 
         // It removes the old one, and neither check nor another add takes its own for one.
         let (running, writer) = begin(place.command("add"));
@@ -374,7 +377,7 @@ mod unix {
         assert!(temporary_files(&place).is_empty());
     }
 
-    /// A folder that whoever may reach it can read, whatever the umask.
+    /// Asserts that every user can read a folder, whatever the umask.
     fn assert_is_open(path: &Path) {
         let mode = path.metadata().unwrap().mode();
         let least = if path.is_dir() { 0o755 } else { 0o644 };

@@ -1,4 +1,4 @@
-//! What a live instance takes on the heap, and what its request's ledger says of it: the ledger never says less.
+//! Heap of a live instance, and the charge in its request's ledger, which is never less.
 
 use crate::hosts::component_path;
 use millpond::ledger::{Kind, LedgerHandle, MemoryDomain};
@@ -14,7 +14,7 @@ use tikv_jemalloc_ctl::thread;
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
-/// What a request with a live instance was seen to take on the heap, and what was charged for it, in bytes.
+/// Measured heap of a request with a live instance, and the charge for it, in bytes.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Taken {
     measured: usize,
@@ -36,7 +36,7 @@ impl Taken {
     }
 }
 
-/// A store in which nothing is ever found, nor said to be absent: whoever opens something waits.
+/// A store whose `open` never returns.
 #[derive(Default)]
 struct Never {
     is_asked: AtomicBool,
@@ -115,7 +115,7 @@ pub(crate) async fn of_waiting_guest(source: &Source, request_memory_bytes: usiz
     taken.unwrap()
 }
 
-/// Of a component for `wasi:http`, while its answer waits for whoever takes it.
+/// Heap of a component for `wasi:http`, while its response waits for its reader.
 async fn of_running_component(source: &Source) -> Taken {
     let folder = tempfile::tempdir().unwrap();
     // More than lies in buffers, so that the instance is not done with it.

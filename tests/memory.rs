@@ -116,7 +116,7 @@ impl Flooded {
         address(&self.server)
     }
 
-    /// What there is now is within the bound.
+    /// Asserts that the memory is within the bound now.
     fn look(&self) {
         let memory = self.server.ask("/memory");
         let kernel_bytes = bytes(&memory, "/kernel/socket_bytes");
@@ -211,7 +211,7 @@ async fn a_slow_reader_costs_at_most_40_kib() {
     fs::write(folder.path().join("small.gif"), b"GIF89a").unwrap();
     let server = Server::start(folder.path(), &ADMIN);
     let address = address(&server);
-    // What is kept from one request to the next is no reader's.
+    // Memory that the server keeps between requests is not a reader's.
     for _ in 0..100 {
         crate::client::request(address, "GET", "/media/small.gif", &[]).await;
     }
@@ -248,8 +248,7 @@ fn cost(memory: &Value) -> u64 {
     bytes(memory, "/process/allocated_bytes") + bytes(memory, "/kernel/socket_bytes")
 }
 
-/// What so many connections of a server take, each, and what the ledgers say that they take, once so many requests are
-/// in progress on them.
+/// Returns the memory of each connection, and that in the ledgers, once the requests are in progress.
 async fn measured<C>(
     arguments: &[&str],
     connections: u64,
@@ -266,7 +265,7 @@ async fn measured<C>(
                 && bytes(memory, "/ledger/requests") == requests
         }
     };
-    // What is made once, with the first, is no connection's.
+    // Memory that the first connection allocates for all is not a connection's.
     let first = connect(address(&server)).await;
     until(&server, seen(1, requests / connections)).await;
     drop(first);
@@ -464,7 +463,7 @@ async fn thousands_of_aborts_leave_nothing() {
     let files = fs::read_dir(format!("/proc/{}/fd", server.process_id())).unwrap();
     let media = files.filter_map(|file| fs::read_link(file.ok()?.path()).ok());
     let open = media.filter(|path| path.starts_with(folder.path()) && path.is_file());
-    // The one that is kept for whoever comes next.
+    // The file that is cached for the next request.
     assert!(open.count() <= 1);
 }
 

@@ -15,7 +15,7 @@ use std::process::Command;
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::{Duration, SystemTime};
 
-/// What the file system can be told to answer no more.
+/// Calls that the file system can be told to hang in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Call {
     Lookup,
@@ -103,8 +103,8 @@ impl Mounted {
         }
     }
 
-    /// From now on that call is answered no more. A server that others' threads wait in would hang the test too, so it is
-    /// answered after a minute all the same; the test sees then that nothing hangs.
+    /// From now on this call hangs. A server with blocked threads would hang the test too, so the call returns after a
+    /// minute nevertheless, which the test detects.
     fn hang(&self, call: Call) {
         self.gate.hang(call);
         let gate = Arc::downgrade(&self.gate);

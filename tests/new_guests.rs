@@ -15,7 +15,7 @@ use std::time::Duration;
 #[ignore = "needs a Rust toolchain for WebAssembly, and wasm-tools"]
 async fn a_guest_in_rust_is_built_and_served_as_its_readme_says() {
     let guest = NewGuest::write("rust");
-    // What is compiled for one is kept for the next.
+    // The build folder is kept for the next run.
     let kept = root().join("target/hosts/rust");
     fs::create_dir_all(&kept).unwrap();
     std::os::unix::fs::symlink(kept, guest.folder.join("target")).unwrap();
@@ -377,7 +377,7 @@ fn run(folder: &Path, commands: &str) {
     let before = std::env::var_os("PATH").unwrap_or_default();
     path.extend(std::env::split_paths(&before));
     shell.env("PATH", std::env::join_paths(path).unwrap());
-    // Those of the cargo that runs this test.
+    // Removes the variables of the cargo that runs this test.
     for (name, _) in std::env::vars_os() {
         let name = name.to_string_lossy().into_owned();
         if name == "CARGO" || name == "RUSTUP_TOOLCHAIN" || name.ends_with("RUSTFLAGS") {

@@ -1,6 +1,6 @@
-//! What players, downloaders and browsers do, as they do it.
+//! Players, downloaders and browsers.
 //!
-//! Those that need a program that not every machine has (curl, ffmpeg, mpv, VLC, Chromium with its driver) are
+//! Tests that need a program that not every machine has (curl, ffmpeg, mpv, VLC, Chromium with its driver) are
 //! ignored unless asked for: `cargo test --workspace -- --include-ignored`.
 
 use crate::host::{Host, Setup, noise};
@@ -74,8 +74,7 @@ async fn curl_resumes_a_download() {
     assert!(std::fs::read(&file).unwrap() == content);
 }
 
-/// The file that a resumed download began with is another one by now: what is left of it is not appended to what
-/// is there of the old one (`If-Range`).
+/// The file has changed since the download began. Its rest is not appended to the part of the old file (`If-Range`).
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "needs aria2c and wget"]
 async fn download_tools_fetch_in_pieces_and_resume() {
@@ -134,8 +133,8 @@ async fn ffmpeg_reads_and_seeks_over_http() {
     host.registry().idle().await;
 }
 
-/// Each is told to begin near the end, without a screen or a speaker, and plays to the end. What goes wrong some of
-/// them only say.
+/// Each is told to begin near the end, without a screen or a speaker, and plays to the end. Some of
+/// them only print errors.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "needs mpv, ffplay and vlc"]
 async fn players_seek_and_play_to_the_end() {

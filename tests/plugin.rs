@@ -1,5 +1,5 @@
-//! millpond inside other programs: the examples as a user starts them, an axum program, and stores of the program's
-//! own, the honest ones and the odd ones.
+//! millpond in other programs: the examples as a user starts them, a program with axum, and media stores of a program,
+//! valid and faulty ones.
 
 use crate::client::{Response, request, reset};
 use crate::host::noise;
@@ -98,7 +98,7 @@ async fn the_axum_example_has_its_own_routes_beside_media() {
         example.get("/static/b.gif").await.error(),
         "Media not found"
     );
-    // What is not beneath millpond's path is the program's to answer.
+    // The program responds to paths that are not beneath millpond's.
     let theirs = example.get("/nothing").await;
     assert_eq!((theirs.status, theirs.body.len()), (404, 0));
     let metrics = example.get("/metrics").await;
@@ -190,7 +190,7 @@ async fn downloads_aborted_inside_axum_leave_nothing() {
             let mut stream = TcpStream::connect(address).await.unwrap();
             let head = b"GET /media/big.mp4 HTTP/1.1\r\nhost: a\r\n\r\n";
             stream.write_all(head).await.unwrap();
-            // From within the head to some pieces on.
+            // From within the head to some chunks on.
             let mut some = vec![0; 1 + number * 500];
             stream.read_exact(&mut some).await.unwrap();
             assert!(some.starts_with(b"HTTP/1.1 200"[..some.len().min(12)].as_ref()));
@@ -221,7 +221,7 @@ struct OneObject {
     seen: Arc<Seen>,
 }
 
-/// What a store has seen of the host.
+/// Calls of the host that a store has seen.
 #[derive(Default)]
 struct Seen {
     registry: OnceLock<Arc<LedgerRegistry>>,
@@ -277,7 +277,7 @@ impl ReadAt for OneOpen {
 async fn serve_from(store: impl MediaStore, source: Source) -> (Millpond, SocketAddr) {
     let mut config = Config::default();
     config.mount_path = Some("/".parse().unwrap());
-    // What a store is asked is not to depend on what it was asked before.
+    // Calls to the store must not depend on earlier calls.
     let mut limits = Limits::default();
     limits.response_cache_bytes = 0;
     let millpond = Millpond::new(&source, store, &config, limits).unwrap();
@@ -296,7 +296,7 @@ async fn serve_one(content: &[u8], read: Read) -> (Millpond, SocketAddr, Arc<See
         read,
         seen: Arc::clone(&seen),
     };
-    // Whoever shares a store serves from it too.
+    // Another service over the same store serves from it too.
     let (millpond, address) = serve_from(Arc::new(store), Source::embedded()).await;
     let registry = Arc::clone(millpond.registry());
     assert!(seen.registry.set(registry).is_ok());
@@ -400,7 +400,7 @@ async fn a_guest_that_reads_is_given_the_bytes_of_any_store() {
     millpond.registry().idle().await;
 }
 
-/// What a client of a database may take of the stack, and more than a guest has.
+/// Takes as much of the stack as a client of a database may, and more than a guest has.
 fn go_deep() {
     let deep = [7_u8; 512 * 1024];
     assert_eq!(std::hint::black_box(&deep)[deep.len() / 2], 7);

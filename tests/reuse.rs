@@ -1,4 +1,4 @@
-//! Answers that are given again: the same ones, and no longer than they hold.
+//! Responses from the cache: equal to the first, and only while they are fresh and valid.
 
 use crate::client::Response;
 use crate::host::{Host, Setup, noise, with};
@@ -224,7 +224,7 @@ async fn where_it_is_off_each_request_is_asked() {
     assert_eq!(host.registry().response_cache_hits(), 0);
 }
 
-/// What is remembered of made-up targets is bounded, and so is what it is charged as.
+/// Memory for made-up targets is bounded, and so is the charge for it.
 #[tokio::test]
 async fn made_up_targets_do_not_make_it_grow() {
     let host = Host::start_with(Setup {
@@ -262,7 +262,7 @@ async fn whatever_way_the_bytes_take_they_are_the_files() {
             let whole = host.get(&target).await;
             assert!(whole.whole && whole.body == content, "{length}");
         }
-        // Of the longest file, what is short enough to be lent too.
+        // Of the longest file, also a range that is short enough for `sendfile`.
         for (first, last) in [(4097, length.saturating_sub(2)), (5_000_001, 8_000_000)] {
             if (first..length).contains(&last) {
                 let range = format!("bytes={first}-{last}");

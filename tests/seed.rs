@@ -263,7 +263,7 @@ async fn s6_not_an_open_file_for_each_disconnect() {
         registry.ended_requests(millpond::Outcome::Aborted),
         CLIENTS as u64
     );
-    // The one that is kept for whoever comes next.
+    // The file that is cached for the next request.
     assert!(open_files_in(host.folder.path()) <= 1);
     assert_eq!(
         host.request("GET", "/media/clip.mp4", &[("range", "bytes=0-9")])
@@ -273,7 +273,7 @@ async fn s6_not_an_open_file_for_each_disconnect() {
     );
 }
 
-/// What the kernel says of this process, to hold our own count against.
+/// Number of open files by the kernel's account, to compare with the host's count.
 fn open_files_in(folder: &std::path::Path) -> usize {
     let Ok(open) = fs::read_dir("/proc/self/fd") else {
         return 0;

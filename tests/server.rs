@@ -17,7 +17,7 @@ pub(crate) struct Server {
     pub(crate) announced: String,
 }
 
-/// What the server has logged so far. It is read all the time, so that the server never waits for us.
+/// Log of the server so far. A thread reads it all the time, so that the server never waits.
 #[derive(Default)]
 struct Log {
     text: Mutex<(String, bool)>,
@@ -128,7 +128,7 @@ impl Server {
         (crate::client::status(&head).unwrap(), content)
     }
 
-    /// What the admin listener says there.
+    /// Returns the admin listener's response to a target.
     pub(crate) fn ask(&self, target: &str) -> serde_json::Value {
         let answer = get(&self.admin, target);
         let (_, content) = answer.split_once("\r\n\r\n").unwrap();
@@ -147,7 +147,7 @@ impl Server {
         }
     }
 
-    /// What it has logged so far.
+    /// Returns its log so far.
     pub(crate) fn logged(&self) -> String {
         self.log.text.lock().unwrap().0.clone()
     }

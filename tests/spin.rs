@@ -1,5 +1,5 @@
-//! The manifest for Spin, which no test can run: it is of the form that Spin reads, names what is there, and its component
-//! asks for no more than Spin gives.
+//! The manifest for Spin, which no test can run. It has the form that Spin reads, its files exist, and its component imports
+//! only interfaces that Spin provides.
 
 use crate::hosts::{component_path, root};
 use millpond::{Limits, Source};

@@ -1,4 +1,4 @@
-//! Whoever should read what the program prints may be stuck, or have gone: it serves on, and ends when it is told to.
+//! Readers of the program's output that are stuck or have left: the program continues to serve, and ends on a signal.
 
 use crate::server::{Server, exchange};
 use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
@@ -51,7 +51,7 @@ fn a_log_that_nobody_reads_does_not_stop_the_server() {
     serves_two_thousand(&server, &target);
     assert!(dropped_lines(&server) > 0);
     assert_eq!(server.stop().0, Some(0));
-    // Of what was logged nothing had room, and what was in the pipe is there as it was.
+    // The log had no room in the pipe, whose content is unchanged.
     let mut left = Vec::new();
     reader.read_to_end(&mut left).unwrap();
     assert!(left.iter().all(|byte| *byte == b'.'));

@@ -132,7 +132,7 @@ async fn whoever_offers_nothing_is_answered_in_http_1_1() {
     assert!(answer.starts_with(b"HTTP/1.1 200") && answer.ends_with(b"\r\n\r\nhello"));
 }
 
-/// What is scanned for smuggling is the plaintext.
+/// The plaintext is scanned for request smuggling.
 #[tokio::test]
 async fn an_ambiguous_head_is_refused_and_nothing_behind_it_is_answered() {
     let identity = Identity::new();
@@ -154,7 +154,7 @@ async fn an_ambiguous_head_is_refused_and_nothing_behind_it_is_answered() {
     );
 }
 
-/// What is encrypted here must be no pages of a file's, which may be gone by then.
+/// The bytes to encrypt must not refer to the file's pages, which may be gone by then.
 #[tokio::test]
 async fn a_file_that_shrinks_while_it_is_sent_ends_its_answer_only() {
     const LENGTH: usize = 64 << 20;

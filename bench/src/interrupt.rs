@@ -1,12 +1,12 @@
-//! What a measurement leaves behind when somebody interrupts it: nothing.
+//! Interruption of a measurement: it leaves no servers running.
 
 use anyhow::{Context, Result, bail};
 use std::future::Future;
 use tokio::runtime::Builder;
 use tokio::signal::unix::{SignalKind, signal};
 
-/// Runs a measurement on a runtime until it ends or SIGINT or SIGTERM comes; whichever it is, the servers that it has
-/// started are dropped, and so ended.
+/// Runs a measurement on a runtime until it ends or SIGINT or SIGTERM arrives. In both cases its servers are dropped, which
+/// ends them.
 pub(crate) fn unless_interrupted<T>(
     runtime: &mut Builder,
     measurement: impl Future<Output = Result<T>>,

@@ -16,7 +16,7 @@ pub(crate) struct Machine {
 }
 
 impl Machine {
-    /// Describes this machine. What cannot be told is empty or zero.
+    /// Describes this machine. Unknown values are empty or zero.
     pub(crate) fn describe(millpond: &Path) -> Self {
         let kernel = rustix::system::uname();
         let cpus = procfs::CpuInfo::current().ok();

@@ -1,4 +1,4 @@
-//! What the system tells of a process, and does with it.
+//! Resources and signals of a process.
 
 use anyhow::{Context, Result};
 use procfs::process::{Process, Status};
@@ -24,7 +24,7 @@ impl Drop for Running {
 /// Resident memory of a process.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 pub(crate) struct ProcessMemory {
-    /// What it wrote itself: heap, stacks.
+    /// Anonymous memory: heap, stacks.
     pub(crate) anonymous_bytes: u64,
     /// Pages of files: its program, its libraries.
     pub(crate) file_bytes: u64,
@@ -104,7 +104,7 @@ mod tests {
 
     #[test]
     fn a_status_gives_the_four_figures_in_bytes() {
-        // What procfs needs of one, besides.
+        // The lines that procfs needs besides.
         let status = "Name:\tnode\nUmask:\t0022\nState:\tS (sleeping)\nTgid:\t7\nPid:\t7\nPPid:\t1\n\
             TracerPid:\t0\nUid:\t0\t0\t0\t0\nGid:\t0\t0\t0\t0\nFDSize:\t64\nGroups:\t0\n\
             VmHWM:\t  400 kB\nVmRSS:\t  300 kB\nRssAnon:\t  100 kB\nRssFile:\t  200 kB\n\

@@ -1,5 +1,5 @@
-//! What the kernel holds for a server's sockets: bytes that were written and not yet taken by the client, which
-//! no figure of the process itself shows.
+//! Memory that the kernel holds for a server's sockets: bytes that were written and that the client has not read yet. No
+//! figure of the process shows it.
 
 use anyhow::{Context, Result, bail};
 use netlink_packet_core::{
@@ -14,18 +14,18 @@ use netlink_packet_sock_diag::inet::{
 use netlink_sys::protocols::NETLINK_SOCK_DIAG;
 use netlink_sys::{Socket, SocketAddr};
 
-/// Pieces that the kernel's answer may come in; one holds some hundred sockets.
-const MOST_PIECES: usize = 10_000;
+/// Maximum number of messages of the kernel's response. One holds some hundred sockets.
+const MAX_MESSAGES: usize = 10_000;
 
-/// The kernel's memory for all TCP sockets (IPv4) whose own port is this one: a server's connections, and those
-/// that it has closed while the kernel still sends their last bytes.
+/// The kernel's memory for all TCP sockets (IPv4) with this local port. They are a server's connections, and those that it
+/// has closed while the kernel still sends their last bytes.
 pub(crate) fn socket_bytes(port: u16) -> Result<u64> {
     let mut socket = Socket::new(NETLINK_SOCK_DIAG).context("the kernel tells of no sockets")?;
     socket.bind_auto()?;
     socket.connect(&SocketAddr::new(0, 0))?;
     socket.send(&request(port), 0)?;
     let mut total = 0;
-    for _ in 0..MOST_PIECES {
+    for _ in 0..MAX_MESSAGES {
         let (piece, _) = socket.recv_from_full()?;
         let mut rest = piece.as_slice();
         while !rest.is_empty() {
@@ -67,7 +67,7 @@ fn request(port: u16) -> Vec<u8> {
     bytes
 }
 
-/// What is charged to a socket: both queues, what is set aside for them, options and backlog.
+/// Bytes that are charged to a socket: both queues, memory reserved for them, options and backlog.
 fn bytes_of(response: &InetResponse) -> u64 {
     let memory = response.nlas.iter().find_map(|nla| match nla {
         Nla::MemInfo(memory) => Some(memory),

@@ -12,7 +12,7 @@ pub(crate) struct Media {
     pub(crate) size: u64,
 }
 
-/// Adds files, or folders of them, to a store. What is there already is told like what is new.
+/// Adds files, or folders of them, to a store. Returns media that was there already, like new media.
 pub(crate) fn add(millpond: &Path, files: &[PathBuf], store: &Path) -> Result<Vec<Media>> {
     let output = Command::new(millpond)
         .arg("add")

@@ -4,7 +4,7 @@ use crate::ContentId;
 use serde::{Deserialize, Serialize};
 use std::time::SystemTime;
 
-/// Metadata of stored media. Media whose record is missing or damaged is not served.
+/// Metadata of stored media. Media whose record is missing or corrupt is not served.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Record {
     /// Media type, detected from the content when it was added.
@@ -50,19 +50,19 @@ pub enum Access {
 pub const RECORD_BYTES: u64 = 16 * 1024;
 
 impl Record {
-    /// Parses a record as it is stored. Returns `None` if it is damaged.
+    /// Parses a record as it is stored. Returns `None` if it is corrupt.
     ///
-    /// A media type or coding that is no valid header value counts as damage.
+    /// A media type or coding that is no valid header value counts as corruption.
     #[must_use]
     pub fn parse(json: &[u8]) -> Option<Self> {
         let record: Record = serde_json::from_slice(json).ok()?;
         let is_value = |text: &str| http::HeaderValue::from_str(text).is_ok();
-        let are_sound = record.variants.len() <= MAX_VARIANTS
+        let are_valid = record.variants.len() <= MAX_VARIANTS
             && record.variants.iter().all(|variant| {
                 let coding = variant.content_coding.as_deref();
                 is_value(&variant.media_type) && is_value(coding.unwrap_or_default())
             });
-        (is_value(&record.media_type) && are_sound).then_some(record)
+        (is_value(&record.media_type) && are_valid).then_some(record)
     }
 }
 
@@ -93,10 +93,10 @@ mod tests {
     use std::time::Duration;
 
     #[test]
-    fn damaged_records_are_none() {
+    fn corrupt_records_are_none() {
         let whole = r#"{"media_type":"image/gif","size":3,"created":"2026-01-02T03:04:05Z","access":"public"}"#;
         assert!(Record::parse(whole.as_bytes()).is_some());
-        for damaged in [
+        for corrupt in [
             "",
             "{}",
             &whole[..40],
@@ -105,7 +105,7 @@ mod tests {
             &whole.replace("2026-01", "2026-13"),
             &whole.replace("image/gif", "image/gif\\r\\nx: y"),
         ] {
-            assert_eq!(Record::parse(damaged.as_bytes()), None, "{damaged}");
+            assert_eq!(Record::parse(corrupt.as_bytes()), None, "{corrupt}");
         }
     }
 

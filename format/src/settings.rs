@@ -3,7 +3,7 @@
 //! A setting has the same key in `wasi:config`, in an environment and on a command line: `mount-path` is the variable
 //! `MILLPOND_MOUNT_PATH`.
 
-use crate::signature::Key;
+use crate::signature::SigningKey;
 
 /// Settings of the guest: `record settings` of `wit/settings.wit`, which describes each field.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -118,9 +118,9 @@ impl Settings {
 ///
 /// # Errors
 /// [`InvalidSetting`] if one is malformed.
-pub fn parse_signing_keys(text: &str) -> Result<Vec<Key>, InvalidSetting> {
+pub fn parse_signing_keys(text: &str) -> Result<Vec<SigningKey>, InvalidSetting> {
     let parse = |text| {
-        Key::parse(text).ok_or(InvalidSetting {
+        SigningKey::parse(text).ok_or(InvalidSetting {
             key: SIGNING_KEYS,
             expected: "keys of the form `id:secret`, with at least 16 bytes in hexadecimal",
         })

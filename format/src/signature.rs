@@ -10,19 +10,23 @@ use core::net::IpAddr;
 use hmac::{Hmac, Mac};
 use sha2::Sha256;
 
+// The former name, until `millpond::config` imports the new one.
+#[doc(hidden)]
+pub use self::SigningKey as Key;
+
 /// A secret, and the id by which a signature names it. Several keys at a time allow for rotation.
 #[derive(Clone)]
-pub struct Key {
+pub struct SigningKey {
     id: String,
     secret: Vec<u8>,
     /// HMAC with this secret, before any message. A key always has one, so no verification runs without the secret.
     mac: Hmac<Sha256>,
 }
 
-impl fmt::Debug for Key {
+impl fmt::Debug for SigningKey {
     /// Shows the id, and no secret.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Key")
+        f.debug_struct("SigningKey")
             .field("id", &self.id)
             .finish_non_exhaustive()
     }
@@ -52,12 +56,12 @@ pub enum Denied {
     Invalid,
 }
 
-impl Key {
+impl SigningKey {
     /// Parses `<id>:<secret in hexadecimal>`.
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
         let (id, secret) = text.split_once(':')?;
-        Key::new(id, &base16ct::mixed::decode_vec(secret).ok()?)
+        SigningKey::new(id, &base16ct::mixed::decode_vec(secret).ok()?)
     }
 
     /// Makes a key. Returns `None` if the id is malformed or the secret too short.
@@ -67,7 +71,7 @@ impl Key {
         if id.is_empty() || !id.chars().all(is_plain) || secret.len() < MIN_SECRET_BYTES {
             return None;
         }
-        Some(Key {
+        Some(SigningKey {
             id: id.to_owned(),
             mac: Hmac::new_from_slice(secret).ok()?,
             secret: secret.to_owned(),
@@ -86,7 +90,7 @@ impl Key {
         &self.secret
     }
 
-    /// Text for [`Key::parse`]. It contains the secret.
+    /// Text for [`SigningKey::parse`]. It contains the secret.
     #[must_use]
     pub fn to_text(&self) -> String {
         format!(
@@ -137,7 +141,7 @@ pub fn check(
     query: Option<&str>,
     now_seconds: u64,
     client: Option<&str>,
-    keys: &[Key],
+    keys: &[SigningKey],
 ) -> Result<(), Denied> {
     let parameter = |name: &str| {
         let mut pairs = query?.split('&').filter_map(|pair| pair.split_once('='));
@@ -205,8 +209,8 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    fn key() -> Key {
-        Key::parse("k1:000102030405060708090a0b0c0d0e0f").unwrap()
+    fn key() -> SigningKey {
+        SigningKey::parse("k1:000102030405060708090a0b0c0d0e0f").unwrap()
     }
 
     fn grant(prefix: Option<&'static str>) -> Grant<'static> {
@@ -277,9 +281,9 @@ mod tests {
 
     #[test]
     fn a_rotated_key_is_good_for_as_long_as_it_is_listed() {
-        let other = Key::parse("k2:ffffffffffffffffffffffffffffffff").unwrap();
+        let other = SigningKey::parse("k2:ffffffffffffffffffffffffffffffff").unwrap();
         let query = key().sign(&grant(None));
-        let check = |keys: &[Key]| check("/api/media/ab", Some(&query), 1, None, keys);
+        let check = |keys: &[SigningKey]| check("/api/media/ab", Some(&query), 1, None, keys);
         assert_eq!(check(&[other.clone(), key()]), Ok(()));
         assert_eq!(check(&[other]), Err(Denied::Invalid));
         assert_eq!(check(&[]), Err(Denied::Invalid));
@@ -306,7 +310,8 @@ mod tests {
     #[test]
     fn a_secret_of_whatever_length_verifies_as_itself_and_not_as_zeros() {
         for length in [16, 32, 63, 64, 65, 200] {
-            let key = |byte: &str| Key::parse(&format!("k1:{}", byte.repeat(length))).unwrap();
+            let key =
+                |byte: &str| SigningKey::parse(&format!("k1:{}", byte.repeat(length))).unwrap();
             let (own, zeros) = (key("0a").sign(&grant(None)), key("00").sign(&grant(None)));
             let check = |query: &str| check("/api/media/ab", Some(query), 1, None, &[key("0a")]);
             assert_eq!(check(&own), Ok(()), "{length}");
@@ -318,7 +323,7 @@ mod tests {
     fn a_key_is_written_as_it_is_read() {
         let text = "k1:000102030405060708090a0b0c0d0e0f";
         assert_eq!(key().to_text(), text);
-        let upper = Key::parse(&text.to_uppercase().replace("K1", "k1")).unwrap();
+        let upper = SigningKey::parse(&text.to_uppercase().replace("K1", "k1")).unwrap();
         assert_eq!(upper.to_text(), text);
     }
 
@@ -333,7 +338,7 @@ mod tests {
             "k!:000102030405060708090a0b0c0d0e0f",
             "k:zz0102030405060708090a0b0c0d0e0f",
         ] {
-            assert!(Key::parse(text).is_none(), "{text}");
+            assert!(SigningKey::parse(text).is_none(), "{text}");
         }
     }
 

@@ -1,48 +1,51 @@
-//! The response to one request, top-down: method, route, object, access, representation, conditions, range.
+//! The response to one request, top-down: method, target resource, object, access, representation, conditions, range.
 
-use crate::conditions::{self, EntityTag, Outcome, Validators};
-use crate::config::Config;
+use crate::conditions::{self, EntityTag, Evaluation, Validators};
 use crate::digest::digests;
 use crate::fields;
 use crate::imports::{
-    Access, Imports, Info, Key, Object, SettingsError, StoreError, Stream, Timestamp, Variant,
+    Imports, Info, InputStream, Key, Object, SettingsError, StoreError, Timestamp, VariantInfo,
     Version,
 };
 use crate::message::{Cacheability, Part, Request, Response};
 use crate::multipart::multipart;
 use crate::negotiate;
 use crate::range::{self, Range, Selection};
-use crate::route::{FileName, Route, RouteError};
+use crate::settings::EffectiveSettings;
+use crate::target_resource::{FileName, TargetError, TargetResource};
 use http::{HeaderName, StatusCode, header};
-use millpond_format::ContentId;
 use millpond_format::signature::{self, Denied};
+use millpond_format::{Access, ContentId};
 use serde::Serialize;
 
 /// Returns the response to a request: `handle` of `wit/media-serve.wit`.
 ///
 /// Failures are responses with an error status. No input causes a panic.
 #[must_use]
-pub fn handle<I: Imports>(request: &Request<'_>, imports: &I) -> Response<Stream<I>> {
+pub fn handle<I: Imports>(request: &Request<'_>, imports: &I) -> Response<InputStream<I>> {
     // A response by the defaults could disclose more than the settings allow.
-    let Ok(config) = Config::read(imports) else {
+    let Ok(settings) = EffectiveSettings::read(imports) else {
         return settings_unavailable();
     };
     let response = match request.method {
-        "GET" | "HEAD" => respond(request, imports, &config)
-            .unwrap_or_else(|refusal| refusal.into_response(&config))
+        "GET" | "HEAD" => respond(request, imports, &settings)
+            .unwrap_or_else(|refusal| refusal.into_response(&settings))
             .for_method(request.method),
         "OPTIONS" => {
             let response = Response::new(StatusCode::NO_CONTENT);
             fields::preflight(
                 response.with(header::ALLOW, ALLOWED_METHODS),
                 request,
-                &config,
+                &settings,
             )
         }
         _ => Response::error(StatusCode::METHOD_NOT_ALLOWED, "Method not allowed")
             .with(header::ALLOW, ALLOWED_METHODS),
     };
-    with_vary(fields::cross_origin(response, request, &config), &config)
+    with_vary(
+        fields::cross_origin(response, request, &settings),
+        &settings,
+    )
 }
 
 const ALLOWED_METHODS: &str = "GET, HEAD, OPTIONS";
@@ -63,8 +66,8 @@ const VARY: &[&str] = &[
 ];
 
 /// Adds `origin` to `Vary` if responses depend on the origin.
-fn with_vary<S>(mut response: Response<S>, config: &Config) -> Response<S> {
-    if fields::vary_by_origin(config) {
+fn with_vary<S>(mut response: Response<S>, settings: &EffectiveSettings) -> Response<S> {
+    if fields::vary_by_origin(settings) {
         match response
             .headers
             .iter_mut()
@@ -80,21 +83,22 @@ fn with_vary<S>(mut response: Response<S>, config: &Config) -> Response<S> {
 fn respond<I: Imports>(
     request: &Request<'_>,
     imports: &I,
-    config: &Config,
-) -> Result<Response<Stream<I>>, Refusal> {
-    match Route::parse(request.path_with_query, &config.mount_path)? {
-        Route::Media(id) => {
+    settings: &EffectiveSettings,
+) -> Result<Response<InputStream<I>>, Refusal> {
+    match TargetResource::parse(request.path_with_query, &settings.mount_path)? {
+        TargetResource::Media(id) => {
             let (object, info) = open_content(request, imports, &id)?;
             let addressing = Addressing::Content(&id);
-            let selected =
-                SelectedRepresentation::select(request, imports, object, info, addressing, config)?;
-            selected.into_response(request, &id.to_string(), config)
+            let selected = SelectedRepresentation::select(
+                request, imports, object, info, addressing, settings,
+            )?;
+            selected.into_response(request, &id.to_string(), settings)
         }
-        Route::Info(id) => {
+        TargetResource::Info(id) => {
             let (_, info) = open_content(request, imports, &id)?;
             describe(request, &id, &info)
         }
-        Route::Named(name) => {
+        TargetResource::Named(name) => {
             let object = imports.open(&name.key())?;
             let info = object.info();
             // Private media is served by its content id only. By its name it does not exist.
@@ -102,9 +106,10 @@ fn respond<I: Imports>(
                 return Err(Refusal::Store(StoreError::NotFound));
             }
             let addressing = Addressing::Named(&name);
-            let selected =
-                SelectedRepresentation::select(request, imports, object, info, addressing, config)?;
-            selected.into_response(request, name.last_segment(), config)
+            let selected = SelectedRepresentation::select(
+                request, imports, object, info, addressing, settings,
+            )?;
+            selected.into_response(request, name.last_segment(), settings)
         }
     }
 }
@@ -146,7 +151,7 @@ enum Addressing<'a> {
 struct SelectedRepresentation<O> {
     object: O,
     info: Info,
-    /// Media type. That of a variant is from the record of the original.
+    /// Media type. The type of a variant is from the record of the original.
     media_type: String,
     content_coding: Option<String>,
     validators: Validators,
@@ -165,7 +170,7 @@ impl<O: Object> SelectedRepresentation<O> {
         original: O,
         info: Info,
         addressing: Addressing<'_>,
-        config: &Config,
+        settings: &EffectiveSettings,
     ) -> Result<Self, Refusal> {
         let variants = original.variants();
         let vary = negotiate::dimensions(&info, &variants);
@@ -204,7 +209,7 @@ impl<O: Object> SelectedRepresentation<O> {
         };
         Ok(SelectedRepresentation {
             validators,
-            cache_control: cache_control(addressing, access, config),
+            cache_control: cache_control(addressing, access, settings),
             cacheability: (access == Access::Public).then_some(Cacheability {
                 vary: VARY,
                 max_age_ms,
@@ -224,15 +229,15 @@ impl<O: Object> SelectedRepresentation<O> {
         self,
         request: &Request<'_>,
         file_name: &str,
-        config: &Config,
-    ) -> Result<Response<O::Stream>, Refusal> {
+        settings: &EffectiveSettings,
+    ) -> Result<Response<O::InputStream>, Refusal> {
         let range_applies = match conditions::evaluate(request, &self.validators) {
-            Outcome::Proceed { range_applies } => range_applies,
-            Outcome::NotModified => {
+            Evaluation::Proceed { range_applies } => range_applies,
+            Evaluation::NotModified => {
                 let response = Response::new(StatusCode::NOT_MODIFIED);
                 return Ok(self.with_validators(response));
             }
-            Outcome::PreconditionFailed => return Err(Refusal::PreconditionFailed),
+            Evaluation::PreconditionFailed => return Err(Refusal::PreconditionFailed),
         };
         let selection = if range_applies && request.method == "GET" {
             range::select(request, self.info.length)
@@ -261,7 +266,7 @@ impl<O: Object> SelectedRepresentation<O> {
         };
         let response = response.with(header::ACCEPT_RANGES, "bytes");
         let response = digests(response, request, &self.info);
-        let response = fields::content_security_policy(response, &self.media_type, config);
+        let response = fields::content_security_policy(response, &self.media_type, settings);
         Ok(fields::disposition(response, query, file_name))
     }
 
@@ -270,7 +275,7 @@ impl<O: Object> SelectedRepresentation<O> {
         status: StatusCode,
         range: Range,
         request: &Request<'_>,
-    ) -> Result<Response<O::Stream>, Refusal> {
+    ) -> Result<Response<O::InputStream>, Refusal> {
         let mut response = self
             .with_validators(Response::new(status))
             .with(header::CONTENT_TYPE, self.media_type.as_str())
@@ -288,7 +293,7 @@ impl<O: Object> SelectedRepresentation<O> {
         &self,
         ranges: &[Range],
         request: &Request<'_>,
-    ) -> Result<Response<O::Stream>, Refusal> {
+    ) -> Result<Response<O::InputStream>, Refusal> {
         let read = |range: Range| self.object.read(range.offset, range.length);
         let (media_type, length) = (&self.media_type, self.info.length);
         let multipart = multipart(ranges, media_type, length, request.random, read)?;
@@ -334,7 +339,7 @@ impl<O: Object> SelectedRepresentation<O> {
 fn validators(
     addressing: Addressing<'_>,
     info: &Info,
-    variant: Option<(&Variant, &str)>,
+    variant: Option<(&VariantInfo, &str)>,
     received: Timestamp,
 ) -> Validators {
     let key = variant.map(|(variant, _)| &variant.key);
@@ -379,12 +384,16 @@ fn file_etag(info: &Info, of_variant: &str) -> EntityTag {
     }
 }
 
-fn cache_control(addressing: Addressing<'_>, access: Access, config: &Config) -> String {
+fn cache_control(
+    addressing: Addressing<'_>,
+    access: Access,
+    settings: &EffectiveSettings,
+) -> String {
     match addressing {
         // The client with the signature may cache it; shared caches may not.
         Addressing::Content(_) if access == Access::Private => "private, max-age=300".into(),
-        Addressing::Content(_) => config.cache_content.clone(),
-        Addressing::Named(_) => config.cache_files.clone(),
+        Addressing::Content(_) => settings.cache_content.clone(),
+        Addressing::Named(_) => settings.cache_files.clone(),
     }
 }
 
@@ -418,9 +427,9 @@ fn describe<S>(request: &Request<'_>, id: &ContentId, info: &Info) -> Result<Res
             .with(header::CACHE_CONTROL, cache_control)
     };
     match conditions::evaluate(request, &validators) {
-        Outcome::PreconditionFailed => Err(Refusal::PreconditionFailed),
-        Outcome::NotModified => Ok(response(StatusCode::NOT_MODIFIED)),
-        Outcome::Proceed { .. } => Ok(response(StatusCode::OK).with_json(&Description {
+        Evaluation::PreconditionFailed => Err(Refusal::PreconditionFailed),
+        Evaluation::NotModified => Ok(response(StatusCode::NOT_MODIFIED)),
+        Evaluation::Proceed { .. } => Ok(response(StatusCode::OK).with_json(&Description {
             id: &id.to_string(),
             r#type: &info.media_type,
             size: info.length,
@@ -432,7 +441,7 @@ fn describe<S>(request: &Request<'_>, id: &ContentId, info: &Info) -> Result<Res
 /// Reason why a request for media gets an error.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Refusal {
-    Route(RouteError),
+    Target(TargetError),
     Store(StoreError),
     Settings(SettingsError),
     Denied(Denied),
@@ -441,16 +450,16 @@ enum Refusal {
 }
 
 impl Refusal {
-    fn into_response<S>(self, config: &Config) -> Response<S> {
+    fn into_response<S>(self, settings: &EffectiveSettings) -> Response<S> {
         match self {
-            Refusal::Route(RouteError::Malformed) => {
+            Refusal::Target(TargetError::Malformed) => {
                 Response::error(StatusCode::BAD_REQUEST, "Malformed path")
             }
-            Refusal::Route(RouteError::NoSuchRoute) => {
+            Refusal::Target(TargetError::NoSuchResource) => {
                 Response::error(StatusCode::NOT_FOUND, "Not found")
             }
-            Refusal::Route(RouteError::NoSuchMedia) | Refusal::Store(StoreError::NotFound) => {
-                missing(config)
+            Refusal::Target(TargetError::NoSuchMedia) | Refusal::Store(StoreError::NotFound) => {
+                missing(settings)
             }
             Refusal::Store(StoreError::Busy) => {
                 Response::error(StatusCode::SERVICE_UNAVAILABLE, "Store is busy")
@@ -486,10 +495,10 @@ fn settings_unavailable<S>() -> Response<S> {
 
 /// Returns the response for media that does not exist. It may be cached for a moment, by the host as well, so that
 /// repeated requests for missing media cost little.
-fn missing<S>(config: &Config) -> Response<S> {
+fn missing<S>(settings: &EffectiveSettings) -> Response<S> {
     let mut response = Response::error(StatusCode::NOT_FOUND, "Media not found");
-    if config.negative_ttl_s > 0 {
-        let value = format!("public, max-age={}", config.negative_ttl_s);
+    if settings.negative_ttl_s > 0 {
+        let value = format!("public, max-age={}", settings.negative_ttl_s);
         for (name, field) in &mut response.headers {
             if *name == header::CACHE_CONTROL {
                 field.clone_from(&value);
@@ -497,15 +506,15 @@ fn missing<S>(config: &Config) -> Response<S> {
         }
         response.cacheability = Some(Cacheability {
             vary: &["origin"],
-            max_age_ms: config.negative_ttl_s.saturating_mul(1000),
+            max_age_ms: settings.negative_ttl_s.saturating_mul(1000),
         });
     }
     response
 }
 
-impl From<RouteError> for Refusal {
-    fn from(error: RouteError) -> Self {
-        Refusal::Route(error)
+impl From<TargetError> for Refusal {
+    fn from(error: TargetError) -> Self {
+        Refusal::Target(error)
     }
 }
 
@@ -531,7 +540,7 @@ impl From<Denied> for Refusal {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
-    use crate::config::IMMUTABLE;
+    use crate::settings::IMMUTABLE;
     use millpond_format::settings::{self, SIGNING_KEYS, Settings};
     use proptest::prelude::*;
 
@@ -557,7 +566,7 @@ mod tests {
     struct FakeObject {
         length: u64,
         media_type: &'static str,
-        variants: Vec<Variant>,
+        variants: Vec<VariantInfo>,
         access: Access,
         /// Whether the version is strong, and its text.
         version: Option<(bool, &'static str)>,
@@ -581,7 +590,7 @@ mod tests {
                 _ => return Err(StoreError::NotFound),
             };
             let length = self.length;
-            let variant = |key, media_type: &str, coding: Option<&str>| Variant {
+            let variant = |key, media_type: &str, coding: Option<&str>| VariantInfo {
                 key,
                 media_type: media_type.into(),
                 content_coding: coding.map(str::to_owned),
@@ -641,7 +650,7 @@ mod tests {
             }
         }
 
-        fn signing_keys(&self) -> Result<Vec<signature::Key>, SettingsError> {
+        fn signing_keys(&self) -> Result<Vec<signature::SigningKey>, SettingsError> {
             let mut settings = self.settings.iter();
             let keys = settings.find(|(key, _)| *key == SIGNING_KEYS);
             Ok(settings::parse_signing_keys(keys.map_or("", |(_, keys)| keys)).unwrap())
@@ -649,7 +658,7 @@ mod tests {
     }
 
     impl Object for FakeObject {
-        type Stream = (u64, u64);
+        type InputStream = (u64, u64);
 
         fn info(&self) -> Info {
             Info {
@@ -666,7 +675,7 @@ mod tests {
             }
         }
 
-        fn variants(&self) -> Vec<Variant> {
+        fn variants(&self) -> Vec<VariantInfo> {
             self.variants.clone()
         }
 
@@ -765,8 +774,8 @@ mod tests {
         assert_eq!(ask("GET", "/media/clip.mp4", &since).status, 304);
     }
 
-    /// Length and modification time made a strong tag, which two contents may have in common: a part of one was then
-    /// put behind a part of the other.
+    /// Length and modification time made a strong tag, although two contents may have both in common. A client then
+    /// joined parts of two contents.
     #[test]
     fn a_tag_that_two_contents_may_share_was_strong() {
         for (target, tag) in [
@@ -868,7 +877,7 @@ mod tests {
             let response = ask(method, target, &[]);
             assert_eq!(response.status, status, "{method} {target}");
             assert_eq!(json(&response), serde_json::json!({ "error": message }));
-            // That there is no such media holds for a moment; nothing else does.
+            // Only the response that media does not exist may be cached.
             let is_missing = message == "Media not found";
             let kept = if is_missing {
                 "public, max-age=5"
@@ -1116,7 +1125,7 @@ mod tests {
                 }
             }
         }
-        let key = signature::Key::parse("k1:000102030405060708090a0b0c0d0e0f").unwrap();
+        let key = signature::SigningKey::parse("k1:000102030405060708090a0b0c0d0e0f").unwrap();
         let sign = |path: &str| {
             let grant = signature::Grant {
                 path,

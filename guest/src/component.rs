@@ -2,14 +2,15 @@
 
 use crate::handler::Handler;
 use crate::imports::{
-    Access, Imports, Info, Key, Object, SettingsError, StoreError, Timestamp, Variant, Version,
+    Imports, Info, Key, Object, SettingsError, StoreError, Timestamp, VariantInfo, Version,
 };
 use crate::message::{Cacheability, Part, Request, Response};
 use bindings::exports::millpond::media::media_serve as wit;
 use bindings::millpond::media::media_store;
 use bindings::millpond::media::settings;
+use millpond_format::Access;
 use millpond_format::settings::Settings;
-use millpond_format::signature;
+use millpond_format::signature::SigningKey;
 use std::marker::PhantomData;
 
 #[allow(
@@ -36,9 +37,9 @@ pub mod bindings {
 }
 
 /// The component of a handler.
-pub struct Component<H>(PhantomData<H>);
+pub struct HandlerComponent<H>(PhantomData<H>);
 
-impl<H: Handler> wit::Guest for Component<H> {
+impl<H: Handler> wit::Guest for HandlerComponent<H> {
     fn handle(request: wit::Request) -> wit::Response {
         let request = Request {
             method: &request.method,
@@ -81,16 +82,16 @@ impl Imports for Wasi {
         })
     }
 
-    fn signing_keys(&self) -> Result<Vec<signature::Key>, SettingsError> {
+    fn signing_keys(&self) -> Result<Vec<SigningKey>, SettingsError> {
         let keys = settings::signing_keys().map_err(|()| SettingsError)?;
         let keys = keys.into_iter();
-        keys.map(|key| signature::Key::new(&key.id, &key.secret).ok_or(SettingsError))
+        keys.map(|key| SigningKey::new(&key.id, &key.secret).ok_or(SettingsError))
             .collect()
     }
 }
 
 impl Object for media_store::Object {
-    type Stream = wasi::io::streams::InputStream;
+    type InputStream = wasi::io::streams::InputStream;
 
     fn info(&self) -> Info {
         let info = media_store::Object::info(self);
@@ -111,10 +112,10 @@ impl Object for media_store::Object {
         }
     }
 
-    fn variants(&self) -> Vec<Variant> {
+    fn variants(&self) -> Vec<VariantInfo> {
         let variants = media_store::Object::variants(self).into_iter();
         variants
-            .map(|variant| Variant {
+            .map(|variant| VariantInfo {
                 key: match variant.key {
                     media_store::Key::Content(id) => Key::Content(id),
                     media_store::Key::Named(name) => Key::Named(name),
@@ -125,7 +126,7 @@ impl Object for media_store::Object {
             .collect()
     }
 
-    fn read(&self, offset: u64, length: u64) -> Result<Self::Stream, StoreError> {
+    fn read(&self, offset: u64, length: u64) -> Result<Self::InputStream, StoreError> {
         media_store::Object::read(self, offset, length).map_err(StoreError::from)
     }
 }

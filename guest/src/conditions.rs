@@ -4,9 +4,9 @@ use crate::message::Request;
 use http::{HeaderName, header};
 use std::time::SystemTime;
 
-/// Result of the conditions of a request.
+/// Result of the preconditions of a request (RFC 9110 section 13.2).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Outcome {
+pub(crate) enum Evaluation {
     /// The conditions hold.
     Proceed {
         /// Whether a `Range` field applies: false if `If-Range` does not match (RFC 9110 section 13.1.5).
@@ -70,17 +70,17 @@ impl EntityTag {
 
 /// Evaluates the conditions of a `GET` or `HEAD` request.
 #[must_use]
-pub(crate) fn evaluate(request: &Request<'_>, validators: &Validators) -> Outcome {
+pub(crate) fn evaluate(request: &Request<'_>, validators: &Validators) -> Evaluation {
     if request.has(&header::IF_MATCH) {
         if !lists_etag(request, &header::IF_MATCH, validators, Comparison::Strong) {
-            return Outcome::PreconditionFailed;
+            return Evaluation::PreconditionFailed;
         }
     } else if let (Some(since), Some(modified)) = (
         date(request, &header::IF_UNMODIFIED_SINCE),
         validators.last_modified,
     ) && modified > since
     {
-        return Outcome::PreconditionFailed;
+        return Evaluation::PreconditionFailed;
     }
 
     if request.has(&header::IF_NONE_MATCH) {
@@ -90,17 +90,17 @@ pub(crate) fn evaluate(request: &Request<'_>, validators: &Validators) -> Outcom
             validators,
             Comparison::Weak,
         ) {
-            return Outcome::NotModified;
+            return Evaluation::NotModified;
         }
     } else if let (Some(since), Some(modified)) = (
         date(request, &header::IF_MODIFIED_SINCE),
         validators.last_modified,
     ) && modified <= since
     {
-        return Outcome::NotModified;
+        return Evaluation::NotModified;
     }
 
-    Outcome::Proceed {
+    Evaluation::Proceed {
         range_applies: if_range_matches(request, validators),
     }
 }
@@ -201,17 +201,17 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    const WHOLE: Outcome = Outcome::Proceed {
+    const WHOLE: Evaluation = Evaluation::Proceed {
         range_applies: false,
     };
-    const RANGE: Outcome = Outcome::Proceed {
+    const RANGE: Evaluation = Evaluation::Proceed {
         range_applies: true,
     };
     const BEFORE: &str = "Sun, 06 Nov 1994 08:49:36 GMT";
     const EXACT: &str = "Sun, 06 Nov 1994 08:49:37 GMT";
     const AFTER: &str = "Sun, 06 Nov 1994 08:49:38 GMT";
 
-    fn evaluate_fields(fields: &[(&str, &str)]) -> Outcome {
+    fn evaluate_fields(fields: &[(&str, &str)]) -> Evaluation {
         let fields: Vec<_> = fields
             .iter()
             .map(|(name, value)| ((*name).to_owned(), value.as_bytes().to_vec()))
@@ -226,7 +226,7 @@ mod tests {
 
     #[test]
     fn single_conditions() {
-        use Outcome::{NotModified, PreconditionFailed};
+        use Evaluation::{NotModified, PreconditionFailed};
         for (name, value, expected) in [
             ("if-match", "\"a\"", RANGE),
             ("if-match", "\"b\", \"a\"", RANGE),
@@ -275,7 +275,7 @@ mod tests {
 
     #[test]
     fn the_order_of_rfc_9110_section_13_2_2() {
-        use Outcome::{NotModified, PreconditionFailed};
+        use Evaluation::{NotModified, PreconditionFailed};
         for (fields, expected) in [
             // Step 1 precedes step 3, and step 2 is skipped after step 1.
             (

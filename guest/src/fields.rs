@@ -1,7 +1,7 @@
 //! Fields for browsers: cross-origin access, content security policy, and the name of a download.
 
-use crate::config::{Config, Origins};
 use crate::message::{Request, Response};
+use crate::settings::{EffectiveSettings, Origins};
 use http::{HeaderName, header};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
 
@@ -23,18 +23,18 @@ const EXPOSED_FIELDS: &str = "Accept-Ranges, Content-Disposition, Content-Encodi
 pub(crate) fn cross_origin<S>(
     mut response: Response<S>,
     request: &Request<'_>,
-    config: &Config,
+    settings: &EffectiveSettings,
 ) -> Response<S> {
-    if !config.cross_origin_resource_policy.is_empty() {
+    if !settings.cross_origin_resource_policy.is_empty() {
         response = response.with(
             CROSS_ORIGIN_RESOURCE_POLICY,
-            config.cross_origin_resource_policy.as_str(),
+            settings.cross_origin_resource_policy.as_str(),
         );
     }
-    if !config.timing_allow_origin.is_empty() {
-        response = response.with(TIMING_ALLOW_ORIGIN, config.timing_allow_origin.as_str());
+    if !settings.timing_allow_origin.is_empty() {
+        response = response.with(TIMING_ALLOW_ORIGIN, settings.timing_allow_origin.as_str());
     }
-    match allowed_origin(request, config) {
+    match allowed_origin(request, settings) {
         Some(origin) => response
             .with(header::ACCESS_CONTROL_ALLOW_ORIGIN, origin)
             .with(header::ACCESS_CONTROL_EXPOSE_HEADERS, EXPOSED_FIELDS),
@@ -47,11 +47,11 @@ pub(crate) fn cross_origin<S>(
 pub(crate) fn preflight<S>(
     response: Response<S>,
     request: &Request<'_>,
-    config: &Config,
+    settings: &EffectiveSettings,
 ) -> Response<S> {
     let is_preflight = request.has(&header::ORIGIN)
         && request.has(&header::ACCESS_CONTROL_REQUEST_METHOD)
-        && allowed_origin(request, config).is_some();
+        && allowed_origin(request, settings).is_some();
     if !is_preflight {
         return response;
     }
@@ -60,18 +60,18 @@ pub(crate) fn preflight<S>(
         .with(header::ACCESS_CONTROL_ALLOW_HEADERS, ALLOWED_FIELDS)
         .with(
             header::ACCESS_CONTROL_MAX_AGE,
-            config.cors_max_age_s.to_string(),
+            settings.cors_max_age_s.to_string(),
         )
 }
 
 /// Returns whether responses depend on the origin.
 #[must_use]
-pub(crate) fn vary_by_origin(config: &Config) -> bool {
-    matches!(&config.cors_origins, Origins::Listed(origins) if !origins.is_empty())
+pub(crate) fn vary_by_origin(settings: &EffectiveSettings) -> bool {
+    matches!(&settings.cors_origins, Origins::Listed(origins) if !origins.is_empty())
 }
 
-fn allowed_origin(request: &Request<'_>, config: &Config) -> Option<String> {
-    match &config.cors_origins {
+fn allowed_origin(request: &Request<'_>, settings: &EffectiveSettings) -> Option<String> {
+    match &settings.cors_origins {
         Origins::Any => Some("*".into()),
         Origins::Listed(origins) => {
             let asking = request.values(&header::ORIGIN).next()?;
@@ -86,21 +86,21 @@ fn allowed_origin(request: &Request<'_>, config: &Config) -> Option<String> {
 pub(crate) fn content_security_policy<S>(
     response: Response<S>,
     media_type: &str,
-    config: &Config,
+    settings: &EffectiveSettings,
 ) -> Response<S> {
-    if !can_run_script(media_type) || config.content_security_policy.is_empty() {
+    if !can_run_script(media_type) || settings.content_security_policy.is_empty() {
         return response;
     }
     response.with(
         header::CONTENT_SECURITY_POLICY,
-        config.content_security_policy.as_str(),
+        settings.content_security_policy.as_str(),
     )
 }
 
 /// Returns whether a browser could run a script in a document of a media type.
 ///
-/// Browsers run scripts in HTML and in every type of XML, whose elements may be of XHTML or SVG, or become so by a style
-/// sheet. They also run scripts in a part of a message, which has a type of its own. PDF has a sandbox in the viewer, which
+/// Browsers run scripts in HTML and in every type of XML. Elements of XML may be of XHTML or SVG, or become so by a style
+/// sheet. Browsers also run scripts in a part of a message, which has a type of its own. PDF has a sandbox in the viewer, which
 /// does not start under a policy. With `nosniff`, no other type runs scripts.
 fn can_run_script(media_type: &str) -> bool {
     // A browser takes the last of several types in one field (Fetch, "extract a MIME type").
@@ -277,7 +277,8 @@ mod tests {
             ("video/mp4", false),
         ] {
             let response = Response::<()>::new(StatusCode::OK);
-            let response = content_security_policy(response, media_type, &Config::default());
+            let response =
+                content_security_policy(response, media_type, &EffectiveSettings::default());
             let mut fields = response.headers.iter();
             let has_policy = fields.any(|(name, _)| *name == header::CONTENT_SECURITY_POLICY);
             assert_eq!(has_policy, is_active, "{media_type}");

@@ -1,12 +1,12 @@
 //! Handlers: the entry point of a guest.
 
-use crate::imports::{Imports, Stream};
+use crate::imports::{Imports, InputStream};
 use crate::message::{Request, Response};
 
 /// A handler of requests, exported from a component by [`export!`](crate::export).
 pub trait Handler {
     /// Returns the response to a request. Failures are responses with an error status.
-    fn handle<I: Imports>(request: &Request<'_>, imports: &I) -> Response<Stream<I>>;
+    fn handle<I: Imports>(request: &Request<'_>, imports: &I) -> Response<InputStream<I>>;
 }
 
 /// The handler of millpond's own component: [`handle`](crate::handle) as it is.
@@ -14,7 +14,7 @@ pub trait Handler {
 pub struct Media;
 
 impl Handler for Media {
-    fn handle<I: Imports>(request: &Request<'_>, imports: &I) -> Response<Stream<I>> {
+    fn handle<I: Imports>(request: &Request<'_>, imports: &I) -> Response<InputStream<I>> {
         crate::handle(request, imports)
     }
 }
@@ -29,8 +29,8 @@ macro_rules! export {
         #[allow(unsafe_code)]
         mod millpond_component {
             use super::*;
-            type Component = $crate::component::Component<$handler>;
-            $crate::component::bindings::export!(Component with_types_in $crate::component::bindings);
+            type ExportedComponent = $crate::component::HandlerComponent<$handler>;
+            $crate::component::bindings::export!(ExportedComponent with_types_in $crate::component::bindings);
         }
     };
 }

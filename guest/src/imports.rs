@@ -3,8 +3,9 @@
 //! The traits mirror the interfaces. The same logic runs against the real imports in a component, and against a table of
 //! objects in a native test.
 
+use millpond_format::Access;
 use millpond_format::settings::Settings;
-use millpond_format::signature;
+use millpond_format::signature::SigningKey;
 use std::time::{Duration, SystemTime};
 
 /// Imports of the component.
@@ -28,11 +29,11 @@ pub trait Imports {
     ///
     /// # Errors
     /// [`SettingsError`] if they cannot be read.
-    fn signing_keys(&self) -> Result<Vec<signature::Key>, SettingsError>;
+    fn signing_keys(&self) -> Result<Vec<SigningKey>, SettingsError>;
 }
 
-/// Handle of a stream of `I`'s store.
-pub type Stream<I> = <<I as Imports>::Object as Object>::Stream;
+/// Handle of a stream of `I`'s store: `input-stream` of `wasi:io`.
+pub type InputStream<I> = <<I as Imports>::Object as Object>::InputStream;
 
 /// The settings cannot be read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -40,20 +41,20 @@ pub struct SettingsError;
 
 /// An open object: `resource object` of `wit/media-store.wit`.
 pub trait Object {
-    /// A stream handle.
-    type Stream;
+    /// Handle of a stream of its bytes.
+    type InputStream;
 
     /// Returns the metadata of the object at the time when it was opened.
     fn info(&self) -> Info;
 
     /// Returns the other representations that the store has of the object.
-    fn variants(&self) -> Vec<Variant>;
+    fn variants(&self) -> Vec<VariantInfo>;
 
     /// Returns a stream of `length` bytes from `offset` on.
     ///
     /// # Errors
     /// [`StoreError`].
-    fn read(&self, offset: u64, length: u64) -> Result<Self::Stream, StoreError>;
+    fn read(&self, offset: u64, length: u64) -> Result<Self::InputStream, StoreError>;
 }
 
 /// Name of one stored object: `variant key` of `wit/media-store.wit`.
@@ -80,7 +81,7 @@ pub struct Info {
     pub digest: Option<String>,
     /// Version of the object's bytes.
     pub version: Option<Version>,
-    /// Clients that may read the object.
+    /// Clients that may read the object: `enum access` of `wit/media-store.wit`.
     pub access: Access,
 }
 
@@ -93,18 +94,9 @@ pub enum Version {
     Weak(String),
 }
 
-/// Clients that may read an object: `enum access` of `wit/media-store.wit`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Access {
-    /// Every client.
-    Public,
-    /// Clients that prove a right to it.
-    Private,
-}
-
 /// Another representation of the same resource: `record variant-info` of `wit/media-store.wit`.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Variant {
+pub struct VariantInfo {
     /// Key of the object that holds it.
     pub key: Key,
     /// Media type.

@@ -2,7 +2,7 @@
 //!
 //! # Life of a request
 //!
-//! [`handle`] is the whole of it, top-down. It reads the configuration, parses the route, opens the object through
+//! [`handle`] is the whole of it, top-down. It reads the settings, parses the target, opens the object through
 //! [`Imports`] and checks the signature of private media. Then it selects a representation, evaluates the conditions,
 //! selects the ranges and makes the response. All of that is plain Rust, tested natively in milliseconds.
 
@@ -10,7 +10,6 @@
 
 mod answer;
 mod conditions;
-pub mod config;
 mod digest;
 mod fields;
 mod handler;
@@ -19,7 +18,8 @@ mod message;
 mod multipart;
 mod negotiate;
 mod range;
-mod route;
+pub mod settings;
+mod target_resource;
 
 #[cfg(target_family = "wasm")]
 #[doc(hidden)]
@@ -31,9 +31,10 @@ mod sys;
 pub use answer::handle;
 pub use handler::{Handler, Media};
 pub use imports::{
-    Access, Imports, Info, Key, Object, SettingsError, StoreError, Stream, Timestamp, Variant,
+    Imports, Info, InputStream, Key, Object, SettingsError, StoreError, Timestamp, VariantInfo,
     Version,
 };
 pub use message::{Cacheability, HeaderLine, Part, Request, Response};
+pub use millpond_format::Access;
 pub use millpond_format::settings::Settings;
 pub use millpond_format::signature;

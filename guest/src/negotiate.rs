@@ -1,12 +1,12 @@
 //! Content negotiation: the choice among representations of a resource (RFC 9110 section 12).
 
-use crate::imports::{Info, Variant};
+use crate::imports::{Info, VariantInfo};
 use crate::message::Request;
 use http::{HeaderName, header};
 
 /// Returns the request fields that the choice depends on, for `Vary`.
 #[must_use]
-pub(crate) fn dimensions(info: &Info, variants: &[Variant]) -> Vec<HeaderName> {
+pub(crate) fn dimensions(info: &Info, variants: &[VariantInfo]) -> Vec<HeaderName> {
     let mut dimensions = Vec::new();
     if variants
         .iter()
@@ -31,8 +31,8 @@ pub(crate) fn dimensions(info: &Info, variants: &[Variant]) -> Vec<HeaderName> {
 pub(crate) fn choose<'a>(
     request: &Request<'_>,
     info: &Info,
-    variants: &'a [Variant],
-) -> Option<&'a Variant> {
+    variants: &'a [VariantInfo],
+) -> Option<&'a VariantInfo> {
     let accept = Preferences::of(request, &header::ACCEPT);
     let accept_encoding = Preferences::of(request, &header::ACCEPT_ENCODING);
     let original = accept
@@ -61,7 +61,7 @@ pub(crate) fn choose<'a>(
 }
 
 /// Rank among variants that the request prefers equally: formats and codings that are usually smaller come first.
-fn preference(variant: &Variant) -> u8 {
+fn preference(variant: &VariantInfo) -> u8 {
     let of_type = match variant.media_type.as_str() {
         "image/avif" => 20,
         "image/webp" => 10,
@@ -141,11 +141,12 @@ fn weight(text: &str) -> u16 {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
-    use crate::imports::{Access, Key};
+    use crate::imports::Key;
+    use millpond_format::Access;
     use proptest::prelude::*;
 
-    fn variant(media_type: &str, coding: Option<&str>) -> Variant {
-        Variant {
+    fn variant(media_type: &str, coding: Option<&str>) -> VariantInfo {
+        VariantInfo {
             key: Key::Named(format!("{media_type} {}", coding.unwrap_or_default())),
             media_type: media_type.into(),
             content_coding: coding.map(str::to_owned),
@@ -164,7 +165,7 @@ mod tests {
         }
     }
 
-    fn chosen(media_type: &str, variants: &[Variant], fields: &[(&str, &str)]) -> String {
+    fn chosen(media_type: &str, variants: &[VariantInfo], fields: &[(&str, &str)]) -> String {
         let fields: Vec<_> = fields
             .iter()
             .map(|(name, value)| ((*name).to_owned(), value.as_bytes().to_vec()))

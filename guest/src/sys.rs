@@ -9,8 +9,8 @@ use core::alloc::{GlobalAlloc, Layout};
 use core::cell::{Cell, UnsafeCell};
 use core::mem::MaybeUninit;
 
-/// Length of the arena. With the stack and the constants it fits in one page of linear memory, so that the host has no more
-/// than a page to clear after a request.
+/// Length of the arena. With the stack and the constants it fits in one page of linear memory. The host therefore clears
+/// one page at most after a request.
 const ARENA_BYTES: usize = 20 * 1024;
 
 /// Alignment of the arena. Allocations with a larger alignment go to the other allocator.
@@ -18,13 +18,14 @@ const ALIGNMENT: usize = 16;
 
 /// The arena, and the allocator of allocations that do not fit.
 pub(crate) struct Arena<Rest> {
-    memory: UnsafeCell<Memory>,
+    memory: UnsafeCell<ArenaMemory>,
     taken: Cell<Taken>,
     rest: Rest,
 }
 
+/// Bytes of the arena, aligned to [`ALIGNMENT`].
 #[repr(align(16))]
-struct Memory(
+struct ArenaMemory(
     #[expect(dead_code, reason = "it is accessed by its address")] [MaybeUninit<u8>; ARENA_BYTES],
 );
 
@@ -40,7 +41,7 @@ struct Taken {
 impl<Rest> Arena<Rest> {
     const fn new(rest: Rest) -> Self {
         Arena {
-            memory: UnsafeCell::new(Memory([MaybeUninit::uninit(); ARENA_BYTES])),
+            memory: UnsafeCell::new(ArenaMemory([MaybeUninit::uninit(); ARENA_BYTES])),
             taken: Cell::new(Taken { end: 0, count: 0 }),
             rest,
         }

@@ -2,7 +2,7 @@
 
 use super::fixtures::{Fixture, Fixtures};
 use super::table::{Answer, Body, Case, Common, Group, List, Settings, Table};
-use millpond_format::signature::{Grant, Key};
+use millpond_format::signature::{Grant, SigningKey};
 use std::collections::BTreeMap;
 use std::fmt;
 
@@ -65,7 +65,7 @@ impl Response {
             .map(|(name, value)| (name.to_owned(), value.escape_ascii().to_string()))
             .collect();
         let body = with_a_known_boundary(&mut fields, body);
-        // In which order lines of different names come means nothing (RFC 9110 section 5.3).
+        // The order of lines with different names has no meaning (RFC 9110 section 5.3).
         fields.sort();
         Response {
             status,
@@ -105,7 +105,7 @@ impl Response {
     }
 }
 
-/// Where two answers differ, as lines.
+/// Differences of two responses, as lines.
 pub(crate) fn difference(expected: &Response, got: &Response) -> String {
     let mut lines = Vec::new();
     if expected.status != got.status {
@@ -144,14 +144,14 @@ impl fmt::Display for Request {
     }
 }
 
-/// Every exchange of the table that is to be run.
-pub(crate) fn right(table: &Table, fixtures: &Fixtures) -> Vec<Exchange> {
-    of_rows(table, fixtures, |case| case.wrong.is_none())
+/// The exchanges of all rows but known failures.
+pub(crate) fn passing(table: &Table, fixtures: &Fixtures) -> Vec<Exchange> {
+    of_rows(table, fixtures, |case| case.known_failure.is_none())
 }
 
-/// The exchanges of which it is known that they go otherwise.
-pub(crate) fn wrong(table: &Table, fixtures: &Fixtures) -> Vec<Exchange> {
-    of_rows(table, fixtures, |case| case.wrong.is_some())
+/// The exchanges of rows that are known failures.
+pub(crate) fn known_failures(table: &Table, fixtures: &Fixtures) -> Vec<Exchange> {
+    of_rows(table, fixtures, |case| case.known_failure.is_some())
 }
 
 fn of_rows(table: &Table, fixtures: &Fixtures, which: impl Fn(&Case) -> bool) -> Vec<Exchange> {
@@ -223,7 +223,7 @@ fn combinations(vary: &BTreeMap<String, List>) -> Vec<Vec<(&str, &str)>> {
     combinations
 }
 
-/// What stands for the words in braces of one row, asked of one fixture.
+/// Values of the words in braces, for one row and one fixture.
 struct Words<'a> {
     common: &'a Common,
     fixture: &'a Fixture,
@@ -245,8 +245,8 @@ impl Words<'_> {
                 .iter()
                 .map(|(name, value)| ((*name).to_owned(), (*value).to_owned())),
         );
-        // Space around is no part of a value (RFC 9110 section 5.5): a parser takes it away, so the guest
-        // never gets it, and natively there is no parser.
+        // Whitespace around a value is no part of it (RFC 9110 section 5.5). A parser removes it before the guest gets
+        // the value; natively there is no parser.
         let bytes = |(name, value): (String, String)| {
             let value = unescape(&self.put_in(&value));
             (name, value.trim_ascii().to_vec())
@@ -320,7 +320,7 @@ impl Words<'_> {
         let sign = self.case.sign.as_ref();
         let sign = sign.unwrap_or_else(|| panic!("{}: nothing is signed", self.case.name));
         let path = self.put_in(sign.path.as_deref().unwrap_or("{path}"));
-        let key = Key::parse(&format!("{}:{}", sign.key, self.common.keys[&sign.key]));
+        let key = SigningKey::parse(&format!("{}:{}", sign.key, self.common.keys[&sign.key]));
         key.unwrap().sign(&Grant {
             path: &path,
             expires: sign.expires,

@@ -4,9 +4,9 @@ use super::table::{self, Common, Settings};
 use crate::host::noise;
 use millpond::store::{ContentId, Importer};
 use millpond_format::{settings, signature};
-use millpond_guest::config::SANDBOX;
+use millpond_guest::settings::SANDBOX;
 use millpond_guest::{
-    Access, Imports, Info, Key, Object, SettingsError, StoreError, Timestamp, Variant, Version,
+    Access, Imports, Info, Key, Object, SettingsError, StoreError, Timestamp, VariantInfo, Version,
 };
 use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
@@ -32,7 +32,7 @@ pub(crate) struct Fixture {
     variant_of: Option<String>,
     access: Access,
     served: bool,
-    /// What the words that depend on it stand for; none where it has no such thing.
+    /// Values of the words that depend on it. `None` if it has no such value.
     pub(crate) words: BTreeMap<&'static str, Option<String>>,
 }
 
@@ -107,14 +107,14 @@ impl Fixtures {
     }
 
     /// The other representations of what has that key.
-    fn variants_of(&self, key: &Key) -> Vec<Variant> {
+    fn variants_of(&self, key: &Key) -> Vec<VariantInfo> {
         let objects = self.objects.values();
         let of_it = objects.filter(|fixture| {
             let original = fixture.variant_of.as_ref();
             original.is_some_and(|name| self.get(name).key == *key)
         });
         of_it
-            .map(|fixture| Variant {
+            .map(|fixture| VariantInfo {
                 key: fixture.key.clone(),
                 media_type: fixture.media_type.clone(),
                 content_coding: fixture.coding.clone(),
@@ -140,7 +140,7 @@ impl Fixture {
                 Key::Named(name.clone()),
                 format!("/media/{}", asked.name.as_ref().unwrap_or(name)),
                 None,
-                // What is modified in the future has no time that could be told.
+                // `Last-Modified` must not be in the future, so the field is absent.
                 written
                     .modified
                     .is_none()
@@ -201,7 +201,7 @@ impl Fixture {
     }
 }
 
-/// What a browser runs script in, of the types that the fixtures have.
+/// Parts of the fixtures' media types in which browsers run scripts.
 const DOCUMENTS: [&str; 3] = ["html", "xml", "message/"];
 
 fn modified_at(written: &table::Fixture) -> Timestamp {
@@ -243,7 +243,7 @@ fn content_id(bytes: &[u8]) -> String {
     ContentId::from_digest(Sha256::digest(bytes).into()).to_string()
 }
 
-/// What the representations of that object differ in.
+/// `Vary` of an object: the fields that its representations differ in.
 fn vary(common: &Common, original: &str) -> Option<String> {
     let of_type = &common.fixtures[original].r#type;
     let all = common.fixtures.values();
@@ -270,7 +270,7 @@ pub(crate) struct Shelf<'a> {
 pub(crate) struct Item {
     info: Info,
     bytes: Arc<[u8]>,
-    variants: Vec<Variant>,
+    variants: Vec<VariantInfo>,
 }
 
 impl Imports for Shelf<'_> {
@@ -309,7 +309,7 @@ impl Imports for Shelf<'_> {
         settings::Settings::from_environment(&environment).map_err(|_| SettingsError)
     }
 
-    fn signing_keys(&self) -> Result<Vec<signature::Key>, SettingsError> {
+    fn signing_keys(&self) -> Result<Vec<signature::SigningKey>, SettingsError> {
         let keys = self.settings.get(settings::SIGNING_KEYS);
         settings::parse_signing_keys(keys.map_or("", String::as_str)).map_err(|_| SettingsError)
     }
@@ -340,13 +340,13 @@ impl Item {
 
 impl Object for Item {
     /// The bytes that were asked for, which stand for a stream of them.
-    type Stream = Vec<u8>;
+    type InputStream = Vec<u8>;
 
     fn info(&self) -> Info {
         self.info.clone()
     }
 
-    fn variants(&self) -> Vec<Variant> {
+    fn variants(&self) -> Vec<VariantInfo> {
         self.variants.clone()
     }
 

@@ -1,14 +1,13 @@
-//! What millpond answers to what, as a table: `*.toml` in this folder, one row a case.
+//! The conformance table: requests and expected responses, one row for each case, in `*.toml` in this folder.
 //!
-//! [`table`] reads the rows and [`exchange`] spells them out as requests with the one right answer of each,
-//! byte for byte. The same exchanges are then put to the guest's code natively, to the component in this
-//! process, and to a host over a real socket; all three have to give that answer. [`properties`] holds what
-//! no list of rows can.
+//! [`table`] reads the rows. [`exchange`] makes requests of them, with the expected response of each byte for byte. The tests
+//! send them natively to the guest's code, to the component in this process, and to a host over a socket. All three have to
+//! return the expected response. [`properties`] tests the invariants of all requests.
 
 mod exchange;
 mod fixtures;
 mod properties;
-// The page shows more of a row than a run needs.
+// The page uses more of a row than the tests.
 #[allow(dead_code)]
 mod table;
 mod ways;
@@ -26,24 +25,27 @@ use wire::Wire;
 #[test]
 fn the_guest_natively_answers_as_the_table_says() {
     let (table, fixtures) = table();
-    let exchanges = exchange::right(&table, &fixtures);
+    let exchanges = exchange::passing(&table, &fixtures);
     assert_all(&exchanges, natively(&exchanges, &fixtures));
 }
 
 #[test]
-fn what_is_marked_wrong_is_wrong_still() {
+fn known_failures_still_fail() {
     let (table, fixtures) = table();
-    let exchanges = exchange::wrong(&table, &fixtures);
+    let exchanges = exchange::known_failures(&table, &fixtures);
     let answers = natively(&exchanges, &fixtures);
     for (Exchange { name, expected, .. }, answer) in exchanges.iter().zip(&answers) {
-        assert!(expected != answer, "{name}: right now, take the mark away");
+        assert!(
+            expected != answer,
+            "{name}: passes now, so remove its known-failure"
+        );
     }
 }
 
 #[tokio::test]
 async fn the_component_in_this_process_answers_as_the_table_says() {
     let (table, fixtures) = table();
-    let exchanges = exchange::right(&table, &fixtures);
+    let exchanges = exchange::passing(&table, &fixtures);
     let exchanges = not_natively_only(exchanges);
     let mut components = ways::Components::new(&fixtures, 0);
     let mut answers = Vec::new();
@@ -55,12 +57,12 @@ async fn the_component_in_this_process_answers_as_the_table_says() {
     assert_all(&exchanges, answers);
 }
 
-/// Each is asked twice in a row, so that the second answer is the first one given again where that is allowed; and all of
-/// it once more, now that the fields are known on which answers depend.
+/// Each request is sent twice in a row, so that the second response is from the cache if the guest allows it. All of it runs
+/// once more, when the fields are known that responses depend on.
 #[tokio::test]
-async fn answers_that_are_given_again_are_as_the_table_says() {
+async fn responses_from_the_cache_are_as_the_table_says() {
     let (table, fixtures) = table();
-    let exchanges = exchange::right(&table, &fixtures);
+    let exchanges = exchange::passing(&table, &fixtures);
     let exchanges = not_natively_only(exchanges);
     let mut components = ways::Components::new(&fixtures, millpond::limits::RESPONSE_CACHE_BYTES);
     for turn in 0..2 {
@@ -78,7 +80,7 @@ async fn answers_that_are_given_again_are_as_the_table_says() {
         }
         assert_all(&exchanges, first);
         assert_all(&exchanges, second);
-        // The others are errors, private media, preflights and several ranges, which the guest never lets be reused.
+        // The others are errors, private media, preflights and several ranges, which the guest never allows to be cached.
         assert!(
             turn == 0 || reused > exchanges.len() / 3,
             "{reused} of {}",
@@ -118,16 +120,16 @@ async fn assert_over(wire: Wire) {
     assert_none(differences.exchanges, &differences.failures);
 }
 
-/// What a host answered otherwise than the table says.
+/// Differences between a host's responses and the table.
 pub(crate) struct Differences {
     pub(crate) exchanges: usize,
     pub(crate) failures: Vec<String>,
-    /// Of each topic: its title, how many exchanges it has, and how many went as it says.
+    /// Title of each topic, its number of exchanges, and the number of those without a difference.
     pub(crate) topics: Vec<(String, usize, usize)>,
 }
 
-/// Puts the table to another host over sockets: what of it asks for a target that the host `serves`. `start` starts it
-/// over the fixtures, for each way that it is set up, and gives its address and what keeps it running.
+/// Runs the table against another host over sockets, for targets that the host `serves`. `start` starts it over the fixtures
+/// with the settings of a row. It returns its address, and a value that keeps it running.
 pub(crate) async fn put_to<K>(
     serves: impl Fn(&str) -> bool,
     start: impl AsyncFnMut(&Fixtures, &Settings) -> (SocketAddr, K),
@@ -141,7 +143,7 @@ async fn put_over<K>(
     start: impl AsyncFnMut(&Fixtures, &Settings) -> (SocketAddr, K),
 ) -> Differences {
     let (table, fixtures) = table();
-    let exchanges = exchange::right(&table, &fixtures);
+    let exchanges = exchange::passing(&table, &fixtures);
     let mut exchanges = not_natively_only(exchanges);
     exchanges.retain(|exchange| serves(&exchange.request.target));
     let mut hosts = ways::Addresses::new(&fixtures, wire, start);

@@ -1,4 +1,4 @@
-//! What holds of every request, those included that nobody thought of.
+//! Invariants of all requests, tested with random ones.
 
 use super::exchange::{Request, Response};
 use super::fixtures::{Fixtures, Item};
@@ -113,7 +113,7 @@ fn targets(fixtures: &Fixtures) -> Vec<String> {
     vec![stored, info, path("named"), path("empty"), nothing]
 }
 
-/// What a `Range` field selects.
+/// Bytes that a `Range` field selects.
 enum Selected {
     Whole,
     Part(Range<usize>),
@@ -130,9 +130,9 @@ fn model(specs: &[RangeSpec], length: usize) -> Selected {
     }
 }
 
-/// A set that holds what is no range is none. Of the others, what lies within is sent once: as a whole where more
-/// than that is asked for, in one part where parts nearly touch, else in one part each, in the order they were
-/// asked for in.
+/// A set with an invalid range is invalid. Of the others, bytes within the object are sent once. They are the whole
+/// object if the ranges are longer than it, and one part if ranges nearly touch. Else each range is a part, in the order
+/// of the request.
 fn model_of_several(specs: &[RangeSpec], length: usize) -> Selected {
     let backward =
         |spec: &RangeSpec| matches!(spec, RangeSpec::FromTo(first, last) if first > last);
@@ -216,8 +216,8 @@ fn range_spec() -> impl Strategy<Value = RangeSpec> {
     ]
 }
 
-/// A field line that HTTP allows: names that the guest looks at and others, values of any bytes and of the
-/// pieces that its parsers know.
+/// A field line that HTTP allows. Names are those that the guest reads, and others. Values are of any bytes, and of tokens
+/// that its parsers know.
 fn field_line() -> impl Strategy<Value = (String, Vec<u8>)> {
     let known = [
         "range",
@@ -289,7 +289,7 @@ impl Imports for One<'_> {
         Ok(Settings::default())
     }
 
-    fn signing_keys(&self) -> Result<Vec<signature::Key>, SettingsError> {
+    fn signing_keys(&self) -> Result<Vec<signature::SigningKey>, SettingsError> {
         Ok(Vec::new())
     }
 }

@@ -1,43 +1,43 @@
-//! The conformance table as it is written down: what stands in the TOML files beside this one.
+//! The conformance table, as in the TOML files beside this one.
 //!
-//! `common.toml` says what the rows share (the objects that are served, and the fields of each kind of
-//! answer); every other file is one topic. The page `docs/conformance.md` is made of the same types.
+//! `common.toml` has the parts that rows share: the objects, and the fields of each kind of response. Every other file is one
+//! topic. The page `docs/conformance.md` is made of the same types.
 
 use serde::Deserialize;
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 
-/// All of the table.
+/// The table.
 #[derive(Debug)]
 pub(crate) struct Table {
     pub(crate) common: Common,
     pub(crate) topics: Vec<Topic>,
 }
 
-/// What the rows share.
+/// Parts that the rows share.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Common {
-    /// What a word in braces stands for, wherever a row or an answer has it.
+    /// Values of the words in braces.
     pub(crate) words: BTreeMap<String, String>,
     /// The objects that are served.
     pub(crate) fixtures: BTreeMap<String, Fixture>,
-    /// Fields that several kinds of answer have.
+    /// Groups of fields that several kinds of response have.
     pub(crate) fields: BTreeMap<String, Fields>,
-    /// The kinds of answer.
+    /// The kinds of response.
     pub(crate) answers: BTreeMap<String, Answer>,
     /// Secrets that rows sign with, in hexadecimal, by their ids.
     pub(crate) keys: BTreeMap<String, String>,
 }
 
-/// Field names and values. A value is left out where a word in it stands for what a fixture lacks; `-` is no such field.
+/// Field names and values. A field is absent if a word in its value has none for the fixture, or if the value is `-`.
 pub(crate) type Fields = BTreeMap<String, String>;
 
 /// Settings of the component, as `wit/world.wit` lists them.
 pub(crate) type Settings = BTreeMap<String, String>;
 
-/// An object: by its name where it has one, by its content otherwise.
+/// An object, named or stored by its content.
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub(crate) struct Fixture {
@@ -48,33 +48,33 @@ pub(crate) struct Fixture {
     pub(crate) r#type: String,
     /// Its `Cache-Control`.
     pub(crate) cache: String,
-    /// Whether a store serves it: hidden files lie in the folder and are not.
+    /// Whether a store serves it. Hidden files are in the folder and are not served.
     #[serde(default = "yes")]
     pub(crate) served: bool,
-    /// The object that it is another representation of: it is asked for at that one's path.
+    /// The object that it is another representation of. Its requests have the path of that object.
     pub(crate) variant_of: Option<String>,
     /// Its content coding.
     pub(crate) coding: Option<String>,
-    /// When it was modified, in Unix seconds; with all others where this is left out.
+    /// Modification time, in Unix seconds. By default it is that of all others.
     pub(crate) modified: Option<u64>,
-    /// Whether it is given to those only who show a signature.
+    /// Whether it needs a signed URL.
     #[serde(default)]
     pub(crate) private: bool,
 }
 
-/// What an object is made of.
+/// Bytes of an object.
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub(crate) enum Bytes {
-    /// That many bytes which differ from place to place.
+    /// Number of pseudorandom bytes.
     Noise(usize),
     /// A text.
     Text(String),
-    /// A text of characters up to U+00FF, each of which is a byte.
+    /// A text of characters up to U+00FF, each of which is one byte.
     Latin1(String),
 }
 
-/// A kind of answer.
+/// A kind of response.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Answer {
@@ -86,21 +86,21 @@ pub(crate) struct Answer {
     pub(crate) body: Body,
 }
 
-/// What a `GET` gets as content; a `HEAD` gets none, with the same fields.
+/// Content of the response to `GET`. The response to `HEAD` has none, and the same fields.
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub(crate) enum Body {
     Empty,
     /// All of the object.
     Whole,
-    /// Those bytes of the object that the row names.
+    /// The bytes of the object that the row selects.
     Part,
-    /// Those ranges of the object that the row names, with a comma between them, each in a part of its own.
+    /// The ranges of the object that the row selects, separated by commas, each in a part of its own.
     Parts,
     Text(String),
 }
 
-/// One file: what belongs under one heading.
+/// One file: the groups under one heading.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Topic {
@@ -110,31 +110,31 @@ pub(crate) struct Topic {
     pub(crate) groups: Vec<Group>,
 }
 
-/// Rows that have most in common.
+/// Rows with common defaults.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub(crate) struct Group {
     pub(crate) title: String,
-    /// Where it stands: a section of an RFC, or the public tests that the rows come from.
+    /// Source: a section of an RFC, or the public tests that the rows are from.
     pub(crate) source: String,
-    /// Of which objects each row is asked, one after another.
+    /// Objects of each row, in turn.
     #[serde(default)]
     pub(crate) of: List,
-    /// With which methods.
+    /// Methods of each row, in turn.
     #[serde(default)]
     pub(crate) method: List,
-    /// The settings that are not left at their defaults.
+    /// Settings that differ from the defaults.
     #[serde(default)]
     pub(crate) settings: Settings,
     /// Field lines that every row sends.
     #[serde(default)]
     pub(crate) send: BTreeMap<String, List>,
-    /// The kind of answer of rows that name none.
+    /// The kind of response of rows that name none.
     pub(crate) answer: Option<String>,
     pub(crate) cases: Vec<Case>,
 }
 
-/// A row: a request, and the answer to it.
+/// A row: a request, and the response to it.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub(crate) struct Case {
@@ -144,53 +144,53 @@ pub(crate) struct Case {
     pub(crate) of: List,
     #[serde(default)]
     pub(crate) method: List,
-    /// The target, where it is not the object's own; each of several is asked for.
+    /// Targets, in turn. By default it is the path of the object.
     #[serde(default)]
     pub(crate) target: List,
     /// Field lines; several values are several lines. `\xNN` is that byte.
     #[serde(default)]
     pub(crate) send: BTreeMap<String, List>,
-    /// Field lines of which each value is tried with each of the others; `-` is to send none.
+    /// Field lines, of which each value is combined with each of the others. `-` sends no such field.
     #[serde(default)]
     pub(crate) vary: BTreeMap<String, List>,
-    /// Signs, so that `{signature}` is a query that grants something.
+    /// Parameters of `{signature}`, a query that grants access.
     pub(crate) sign: Option<Sign>,
-    /// Who asks, and when: what can be chosen natively alone, so such a row is run in no other way.
+    /// Client and time of the request. Only a native test can set them, so the row runs natively only.
     pub(crate) natively: Option<Natively>,
-    /// The kind of answer.
+    /// The kind of response.
     pub(crate) answer: Option<String>,
-    /// Which bytes of the object an answer in part has: `0-99`.
+    /// Bytes of the object in a partial response: `0-99`.
     pub(crate) bytes: Option<String>,
-    /// Fields that this answer has beside or instead of those of its kind.
+    /// Fields beside or instead of those of the kind of response.
     #[serde(default)]
     pub(crate) fields: Fields,
-    /// Why the answer is not that of the source.
+    /// Reason why the response is not that of the source.
     pub(crate) deviates: Option<String>,
-    /// Why the answer that millpond gives is not this one, though it should be. Such a row is not run.
-    pub(crate) wrong: Option<String>,
+    /// Reason why millpond does not return this response although it should. Such a row does not run.
+    pub(crate) known_failure: Option<String>,
 }
 
-/// What a signature is made of.
+/// Parameters of a signature.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Sign {
     /// The id of the key.
     #[serde(default = "first_key")]
     pub(crate) key: String,
-    /// What it is for; the object's own path where this is left out.
+    /// Path that it grants. By default it is the path of the object.
     pub(crate) path: Option<String>,
-    /// When it ends, in Unix seconds.
+    /// Expiry, in Unix seconds.
     #[serde(default = "far_future")]
     pub(crate) expires: u64,
-    /// Whose addresses it is for.
+    /// Prefix of the client addresses that it grants access to.
     pub(crate) prefix: Option<String>,
 }
 
-/// What a host knows of a request by itself.
+/// Parts of a request that the host provides.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Natively {
-    /// When it came, in Unix seconds.
+    /// Time of the request, in Unix seconds.
     pub(crate) received: Option<u64>,
     /// The client's address.
     pub(crate) client: Option<String>,
@@ -218,7 +218,7 @@ impl From<OneOrMany> for List {
 }
 
 impl List {
-    /// The same, or that one value where there is none.
+    /// Returns the list, or this value if it is empty.
     pub(crate) fn or_default(&self, value: &str) -> List {
         if self.0.is_empty() {
             List(vec![value.to_owned()])
@@ -227,7 +227,7 @@ impl List {
         }
     }
 
-    /// These values, or those where there are none.
+    /// Returns these values, or the others if there are none.
     pub(crate) fn or<'a>(&'a self, others: &'a List) -> &'a [String] {
         if self.0.is_empty() {
             &others.0
@@ -238,10 +238,10 @@ impl List {
 }
 
 impl Table {
-    /// Reads the files of that folder, the topics in the order of their names.
+    /// Reads the files of a folder, the topics in the order of their names.
     ///
     /// # Errors
-    /// When a file cannot be read or understood, with its name.
+    /// A file cannot be read or parsed.
     pub(crate) fn read(folder: &Path) -> Result<Self, String> {
         let mut names = Vec::new();
         for entry in fs::read_dir(folder).map_err(|error| error.to_string())? {
@@ -264,7 +264,7 @@ impl Table {
         })
     }
 
-    /// Every row with the group that it stands in.
+    /// Every row, with its group.
     pub(crate) fn rows(&self) -> impl Iterator<Item = (&Group, &Case)> {
         self.topics
             .iter()

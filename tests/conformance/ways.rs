@@ -55,7 +55,7 @@ pub(crate) struct Component {
 }
 
 impl<'a> Components<'a> {
-    /// Ones that keep so much of answers to be given again.
+    /// Components with a response cache of this size.
     pub(crate) fn new(fixtures: &'a Fixtures, reuse_bytes: usize) -> Self {
         Components {
             fixtures,
@@ -145,8 +145,8 @@ pub(crate) fn config_toml(settings: &Settings) -> toml::Table {
     config
 }
 
-/// Hosts under test, one for each way that one is set up, each with one connection that is kept
-/// from request to request: what one answer leaves behind would spoil the next.
+/// Hosts under test, one for each set of settings. Each has one connection for all requests, so that a fault in one response
+/// spoils the next.
 pub(crate) struct Addresses<'a, S, K> {
     fixtures: &'a Fixtures,
     wire: Wire,

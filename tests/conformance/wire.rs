@@ -1,4 +1,4 @@
-//! What lies between a client and a host: HTTP/1.1 or HTTP/2, encrypted or not.
+//! The wire between a client and a host: HTTP/1.1 or HTTP/2, encrypted or not.
 
 use crate::tls::Identity;
 use bytes::Bytes;
@@ -48,7 +48,7 @@ impl Wire {
         }
     }
 
-    /// What a host shows.
+    /// Certificate of the host, if the wire is encrypted.
     pub(crate) fn certificate(&self) -> Option<Certificate> {
         self.tls.as_ref().map(Identity::certificate)
     }

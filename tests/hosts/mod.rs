@@ -1,9 +1,9 @@
 //! The same component in other hosts: the table of requests and answers, a small and a large file, and clients that
 //! leave.
 //!
-//! [`runtime`] says how each host is started, [`outcome`] what is kept of a run: `cargo xtask hosts` runs all whose
-//! programs are there and draws docs/hosts.md from what they leave in `target/hosts`. Hosts that need another program
-//! are ignored unless asked for.
+//! [`runtime`] starts each host, and [`outcome`] is the result of a run in `target/hosts`. `cargo xtask hosts` runs all hosts
+//! whose programs are installed, and writes docs/hosts.md from the results. Tests of hosts that need another program are
+//! ignored by default.
 
 mod outcome;
 mod runtime;

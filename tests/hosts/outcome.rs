@@ -1,10 +1,10 @@
-//! What is kept of a run, for the page that compares the hosts.
+//! Result of a run, for the page that compares the hosts.
 
 use super::runtime::{Runtime, root};
 use serde::Serialize;
 use std::fs;
 
-/// What came of a run.
+/// Result of a run.
 #[derive(Debug, Default, Serialize)]
 pub(crate) struct Outcome {
     pub(crate) host: String,
@@ -15,7 +15,7 @@ pub(crate) struct Outcome {
     /// A file of 50,000,000 bytes.
     pub(crate) large: Load,
     pub(crate) disconnects: Disconnects,
-    /// What it is known to do otherwise than the table, and why.
+    /// Known differences from the table, with the reason of each.
     pub(crate) otherwise: Vec<&'static str>,
     pub(crate) harmed_by_leaving: Option<&'static str>,
 }
@@ -27,7 +27,7 @@ pub(crate) struct Load {
     pub(crate) milliseconds: f64,
     /// The most anonymous memory that the host had meanwhile.
     pub(crate) memory_bytes: u64,
-    /// What of it came with the load.
+    /// Growth during the load.
     pub(crate) grown_bytes: u64,
 }
 
@@ -42,7 +42,7 @@ pub(crate) struct Disconnects {
     pub(crate) still_serves: bool,
 }
 
-/// What a host holds.
+/// Resources that a host holds.
 #[derive(Debug, Default, Serialize)]
 pub(crate) struct Alive {
     pub(crate) sockets: usize,
@@ -57,7 +57,7 @@ impl Alive {
 }
 
 impl Disconnects {
-    /// Whether whoever left took nothing with them.
+    /// Whether the host released all resources of clients that left.
     pub(crate) fn is_sound(&self) -> bool {
         self.still_serves && self.stalled == 0 && self.after.is_no_more_than(&self.before)
     }

@@ -18,13 +18,13 @@ pub(crate) struct Runtime {
     pub(crate) name: String,
     command: Box<Starts>,
     pub(crate) serves: Serves,
-    /// What it does otherwise than the table says, and why that is not the component's: a part of the difference.
+    /// Known differences from the table, each with the reason why the component is not the cause.
     pub(crate) otherwise: &'static [(&'static str, &'static str)],
-    /// Why clients that leave are known to do it harm, where they do.
+    /// Reason why clients that leave are known to harm it, if they do.
     pub(crate) harmed_by_leaving: Option<&'static str>,
 }
 
-/// What a host has to answer for.
+/// Targets that a host serves.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Serves {
     All,
@@ -38,7 +38,7 @@ impl Serves {
     }
 }
 
-/// What starts a host over a folder, with settings; and the port, where it was chosen for it.
+/// Returns the command that starts a host over a folder, with settings, and the port if it is chosen before.
 type Starts = dyn Fn(&Path, &Settings) -> (Command, Option<u16>) + Send + Sync;
 
 /// A host that runs.
@@ -138,7 +138,7 @@ impl Runtime {
             }),
             serves: Serves::All,
             otherwise: &OTHERWISE_IN_JCO,
-            harmed_by_leaving: Some("after a client has left, it answers no more"),
+            harmed_by_leaving: Some("it does not respond after a client has disconnected"),
         }
     }
 
@@ -258,7 +258,7 @@ impl Runtime {
         }
     }
 
-    /// Those of the failures that are not known.
+    /// Returns the failures that are not known.
     pub(crate) fn unexpected(&self, failures: &[String]) -> Vec<String> {
         let is_known = |failure: &&String| {
             let mut known = self.otherwise.iter();
@@ -323,15 +323,15 @@ fn free_port() -> u16 {
 const REFUSED_BY_NODE: [(&str, &str); 3] = [
     (
         "status 400, not 405",
-        "Node's parser refuses methods that it does not know",
+        "Node's parser rejects methods that it does not know",
     ),
     (
         "status 501, not 405",
-        "Node's parser refuses methods that it does not know",
+        "Node's parser rejects methods that it does not know",
     ),
     (
         "no answer: hyper::Error(IncompleteMessage)",
-        "and may close their connection unanswered",
+        "and may close their connection without a response",
     ),
 ];
 
@@ -400,7 +400,7 @@ impl Started {
             .sum()
     }
 
-    /// What the host has open.
+    /// Returns the resources that the host holds.
     pub(crate) fn alive(&self) -> Alive {
         let mut alive = Alive {
             memory_bytes: self.memory_bytes(),

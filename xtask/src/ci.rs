@@ -38,8 +38,8 @@ pub(crate) fn run(root: &Path) -> Result<()> {
     check_dependencies(root)
 }
 
-/// What we depend on, against `deny.toml`. The tool takes longer to build than all the rest, so it is not
-/// installed for this; where it is absent, that is said.
+/// Checks the dependencies against `deny.toml`. The tool takes longer to build than all the rest, so the task does not
+/// install it. It prints that the tool is absent.
 fn check_dependencies(root: &Path) -> Result<()> {
     let mut deny = Command::new("cargo-deny");
     deny.current_dir(root)

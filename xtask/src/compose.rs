@@ -19,12 +19,12 @@ struct Composition {
     front: &'static str,
     /// The interface that the front exports.
     handler: &'static str,
-    /// What the component says that it is.
+    /// Description in the component's metadata.
     description: &'static str,
 }
 
 impl Composition {
-    /// What the component says of itself; its name is its file's.
+    /// Metadata of the component. Its name is the name of the file.
     fn about(&self, root: &Path) -> Result<About> {
         let name = Path::new(self.component).file_stem().unwrap_or_default();
         About::new(root, &name.to_string_lossy(), self.description)

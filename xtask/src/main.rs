@@ -1,4 +1,4 @@
-//! What a contributor does more than once: `cargo xtask --help` lists it.
+//! Tasks of contributors: `cargo xtask --help` lists them.
 
 mod bench;
 mod ci;
@@ -66,16 +66,17 @@ enum Task {
         #[arg(long, conflicts_with = "install")]
         page: bool,
     },
-    /// Makes all that a release is into dist/: the program, the components, the interface, the packages for Node and
-    /// Python, lists of what is inside, checksums.
+    /// Makes a release in dist/: the program, the components, the interface, and the packages for Node and Python, with
+    /// lists of dependencies and checksums.
     Dist {
-        /// Makes it a second time, of a fresh clone in another folder, and compares.
+        /// Makes it again from a fresh clone in another folder, and compares the two.
         #[arg(long)]
         check: bool,
     },
     /// Prints every limit with its reason, and writes docs/reference/limits.md.
     Limits,
-    /// Writes docs/crates.svg, the picture of the crates in layers, and checks that crates and files use each other one way.
+    /// Writes docs/crates.svg, the picture of the crates in layers. Checks that crates and files use each other one way, and
+    /// that a name stands for one type.
     Structure,
     /// Reads the hand-written pages and the comments, and reports sentences that are long or not in the field's words.
     Prose,

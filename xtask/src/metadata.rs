@@ -1,5 +1,5 @@
-//! What a component says of itself, in the custom sections that registries read: `wasm-tools metadata show` prints
-//! them, and an OCI registry has them as `org.opencontainers.image.*`.
+//! Metadata of a component, in the custom sections that registries read. `wasm-tools metadata show` prints them, and an
+//! OCI registry has them as `org.opencontainers.image.*`.
 
 use anyhow::{Context, Result};
 use serde::Deserialize;
@@ -30,7 +30,7 @@ pub(crate) struct WorkspacePackage {
 }
 
 impl WorkspacePackage {
-    /// What the manifest at the workspace's root says.
+    /// Reads the manifest at the workspace's root.
     pub(crate) fn read(root: &Path) -> Result<Self> {
         let manifest = manifest(root)?;
         let package = manifest
@@ -93,7 +93,7 @@ fn manifest(folder: &Path) -> Result<toml::Table> {
     Ok(toml::from_str(&text)?)
 }
 
-/// What a component says of itself and, where it says so, of which commit it is.
+/// Returns the metadata of a component, and its commit if it has one.
 #[cfg(test)]
 pub(crate) fn read(component: &[u8]) -> Result<(About, Option<String>)> {
     let payload = wasm_metadata::Payload::from_binary(component)?;

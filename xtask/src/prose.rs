@@ -7,26 +7,38 @@ use pulldown_cmark::{Event, Options, Parser, Tag, TagEnd};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use walkdir::WalkDir;
+use walkdir::{DirEntry, WalkDir};
 
-/// Files, and folders whose files are checked: pages (`md`) and sources (`rs`).
-const CHECKED: [&str; 8] = [
+/// Files, and folders whose files are checked: pages (`md`), sources (`rs`) and interfaces (`wit`).
+const CHECKED: [&str; 13] = [
     "README.md",
     "CONTRIBUTING.md",
     "docs",
     "format",
-    "host/ledger",
-    "host/millpond",
-    "host/server",
-    "host/cli",
+    "host",
+    "guest",
+    "components",
+    "wit",
+    "plugins",
+    "examples",
+    "xtask",
+    "bench",
+    "tests",
 ];
 
+/// Extensions of files that are checked.
+const EXTENSIONS: [&str; 3] = ["md", "rs", "wit"];
+
 /// Pages that a task writes.
-const GENERATED: [&str; 3] = [
+const GENERATED: [&str; 4] = [
+    "bench/results/README.md",
     "docs/conformance.md",
     "docs/hosts.md",
     "docs/reference/limits.md",
 ];
+
+/// Names of folders with files of others: `deps` has the interfaces of WASI. Hidden folders are skipped as well.
+const SKIPPED: [&str; 4] = ["deps", "dist", "node_modules", "target"];
 
 /// A reader loses the beginning of a longer sentence.
 const SENTENCE_WORDS: usize = 25;
@@ -67,7 +79,7 @@ pub(crate) fn check(root: &Path) -> Result<()> {
         let text = fs::read_to_string(root.join(&path))
             .with_context(|| format!("cannot read {}", path.display()))?;
         let text = match path.extension() {
-            Some(extension) if extension == "rs" => comments(&text),
+            Some(extension) if extension != "md" => comments(&text),
             _ => text,
         };
         for (line, sentence, reason) in faults(&text) {
@@ -91,12 +103,14 @@ pub(crate) fn check(root: &Path) -> Result<()> {
 fn files(root: &Path) -> Result<Vec<PathBuf>> {
     let mut files = Vec::new();
     for checked in CHECKED {
-        for entry in WalkDir::new(root.join(checked)).sort_by_file_name() {
+        let entries = WalkDir::new(root.join(checked)).sort_by_file_name();
+        let entries = entries.into_iter().filter_entry(|entry| !is_skipped(entry));
+        for entry in entries {
             let entry = entry.with_context(|| format!("cannot read {checked}"))?;
             let path = entry.path().strip_prefix(root)?;
             let is_prose = path
                 .extension()
-                .is_some_and(|extension| extension == "md" || extension == "rs");
+                .is_some_and(|extension| EXTENSIONS.iter().any(|checked| extension == *checked));
             let is_generated = GENERATED.iter().any(|page| path == Path::new(page));
             if entry.file_type().is_file() && is_prose && !is_generated {
                 files.push(path.to_owned());
@@ -104,6 +118,12 @@ fn files(root: &Path) -> Result<Vec<PathBuf>> {
         }
     }
     Ok(files)
+}
+
+fn is_skipped(entry: &DirEntry) -> bool {
+    let name = entry.file_name().to_string_lossy();
+    let is_folder = entry.file_type().is_dir();
+    is_folder && (SKIPPED.contains(&&*name) || name.starts_with('.'))
 }
 
 /// The subject of the last commit that is no merge, whose subject git makes.

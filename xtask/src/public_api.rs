@@ -98,8 +98,8 @@ fn rustdoc_json(root: &Path) -> Result<Vec<PathBuf>> {
     Ok(LIBRARIES.iter().map(json_of).collect())
 }
 
-/// Documents all libraries, examples and programs. The examples' dependencies are those of the tests, so what the check
-/// by clippy compiled serves here too: `cargo doc --workspace` would compile most of it with other features.
+/// Documents all libraries, examples and programs. The examples have the dependencies of the tests, so the
+/// task reuses the build of clippy. `cargo doc --workspace` would compile most of it with other features.
 const DOCUMENT: [&str; 10] = [
     "doc",
     "--workspace",

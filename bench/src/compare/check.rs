@@ -96,7 +96,7 @@ struct Coming {
     stream: TcpStream,
     status: u16,
     head: Vec<u8>,
-    /// What came of the body already.
+    /// Bytes of the body so far.
     body: Vec<u8>,
     body_bytes: u64,
 }

@@ -22,7 +22,7 @@ use tokio::io::AsyncWriteExt;
 use tokio::process::Command;
 use tokio::time::{MissedTickBehavior, interval};
 
-/// What a server did in a round of a row.
+/// Figures of a server in one round of a row.
 #[derive(Debug, Clone, Serialize)]
 pub(crate) struct Figures {
     /// Answers a second.

@@ -183,7 +183,7 @@ mod tests {
                     .all(|name| fs::read(base.join(name)).unwrap() == b"x")
             );
         }
-        // What was there is not made again.
+        // Existing files are not made again.
         assert!(base.join(name(299)).exists());
     }
 }

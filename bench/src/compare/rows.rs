@@ -6,9 +6,9 @@ use serde::{Serialize, Serializer};
 /// One row: the same request, again and again, to each server.
 #[derive(Debug, Clone, Serialize)]
 pub(crate) struct Row {
-    /// What `--only` takes.
+    /// Name for `--only`.
     pub(crate) name: &'static str,
-    /// What the tables say.
+    /// Title in the tables.
     pub(crate) title: &'static str,
     pub(crate) asked: Asked,
     pub(crate) connections: usize,
@@ -17,7 +17,7 @@ pub(crate) struct Row {
     pub(crate) load: Load,
 }
 
-/// What is asked for.
+/// Kind of request.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub(crate) enum Asked {
@@ -107,8 +107,8 @@ impl Asked {
     }
 }
 
-/// Of small files a server is asked by as many clients as keep it busy; of large ones, by fewer, so that no more
-/// than some hundred megabytes are on their way.
+/// Number of clients that keep a server busy with small files. Large files have fewer clients, so that no more than some
+/// hundred megabytes are in flight.
 const BUSY: usize = 64;
 const BUSY_WITH_LARGE: usize = 32;
 const BUSY_WITH_HUGE: usize = 8;

@@ -1,4 +1,4 @@
-//! What a server takes for each connection, each slow reader and each stored file, and how long it takes to start.
+//! Costs of a server for each connection, slow reader and stored file, and its time to start.
 
 use super::idle;
 use super::load::sender::Plan;
@@ -17,10 +17,10 @@ use tokio::net::TcpSocket;
 use tokio::task::yield_now;
 use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
 
-/// What `--only` calls all of this.
+/// Name for `--only`.
 pub(crate) const NAME: &str = "scale";
 
-/// What one server takes. What could not be measured is none, and was told.
+/// Costs of one server. A cost that could not be measured is `None`, and the reason was printed.
 #[derive(Debug, Clone, Serialize)]
 pub(crate) struct Cost {
     pub(crate) series: Series,
@@ -32,7 +32,7 @@ pub(crate) struct Cost {
     pub(crate) many_files: Option<Stored>,
 }
 
-/// What one of many adds.
+/// Cost of one of many.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 pub(crate) struct Each {
     /// Written by the server's processes.
@@ -55,7 +55,7 @@ const STARTS_WITH_FILES: usize = 5;
 const IDLE_CONNECTIONS: usize = 2000;
 
 const SLOW_READERS: usize = 200;
-/// What a slow reader takes each second, and for how many seconds.
+/// Bytes that a slow reader reads each second, and the number of seconds.
 const SLOW_BYTES: usize = 1024;
 const SLOW_SECONDS: u64 = 10;
 /// Receive buffer of a slow reader. The kernel doubles it, and the window is about half of that.
@@ -104,7 +104,7 @@ pub(crate) async fn measure(
     Ok(costs)
 }
 
-/// What came out, or none after the reason was told.
+/// Returns the value, or prints the reason and returns `None`.
 fn told<T>(peer: &dyn Peer, result: Result<T>) -> Option<T> {
     result
         .inspect_err(|error| eprintln!("  {}: {error:#}", peer.title()))

@@ -21,7 +21,7 @@ pub(crate) struct Cores {
     pub(crate) load: Vec<usize>,
 }
 
-/// What servers are started with.
+/// Environment of the servers.
 pub(crate) struct Ground<'a> {
     /// The folder above the folder `media` that is served.
     pub(crate) root: &'a Path,
@@ -41,7 +41,7 @@ pub(crate) struct Server {
     _scratch: TempDir,
 }
 
-/// What a server and the kernel hold at a moment.
+/// Resources that a server and the kernel hold at a moment.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Held {
     /// Written by its processes themselves.
@@ -120,7 +120,7 @@ impl Ground<'_> {
 }
 
 impl Server {
-    /// What it holds now.
+    /// Resources that it holds now.
     pub(crate) fn held(&self) -> Result<Held> {
         let mut held = Held {
             socket_bytes: socket_bytes(self.address.port())?,

@@ -1,4 +1,4 @@
-//! What several rounds say together: the median of them, and how far they lie apart.
+//! Statistics of several rounds: the median, the least and the most.
 
 use serde::Serialize;
 
@@ -36,8 +36,8 @@ impl Spread {
     }
 }
 
-/// In which order a round goes through so many servers: each round begins with the next, so that none is always the
-/// first, or always after the same.
+/// Order of the servers in a round. Each round begins with the next server, so that none is always first, or always after
+/// the same one.
 pub(crate) fn rotation(count: usize, round: usize) -> impl Iterator<Item = usize> {
     (0..count).map(move |place| (place + round) % count)
 }

@@ -39,7 +39,7 @@ pub(crate) async fn drive(
             count(&mut tally, ended);
         }
     });
-    // What is left when the time is up is counted below.
+    // Requests in flight at the end are counted below.
     let _ = drained.await;
     sent.abort_all();
     while let Some(ended) = sent.join_next().await {

@@ -1,4 +1,4 @@
-//! What is asked for and when: the original's load, drawn from a seed, so that every server gets the same.
+//! Requests and their times: the original's load, drawn from a seed, so that every server gets the same.
 
 use crate::store::Media;
 use anyhow::{Result, ensure};
@@ -32,7 +32,7 @@ pub(crate) struct Load {
     #[arg(long, value_name = "X", default_value_t = 60.0, value_parser = speed)]
     pub(crate) speed: f64,
 
-    /// What the load and the files are drawn from; the same seed draws the same.
+    /// Seed of the load and the files. The same seed draws the same.
     #[arg(long, value_name = "N", default_value_t = 7)]
     pub(crate) seed: u64,
 
@@ -69,7 +69,7 @@ pub(crate) struct Get {
     pub(crate) manner: Manner,
 }
 
-/// What its client does.
+/// Behaviour of its client.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) enum Manner {
     /// Takes everything.

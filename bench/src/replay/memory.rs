@@ -1,4 +1,4 @@
-//! What millpond itself says of its memory, read from its admin listener.
+//! Memory by millpond's own account, read from its admin listener.
 
 use anyhow::{Context, Result, ensure};
 use bytes::Bytes;
@@ -13,7 +13,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 use tokio::time::timeout;
 
-/// The figures of `GET /memory` that are drawn or judged. What a server does not tell is zero or empty.
+/// The figures of `GET /memory` that are drawn or judged. A figure that a server does not report is zero or empty.
 #[derive(Debug, Clone, Default, PartialEq, Deserialize, Serialize)]
 #[serde(default)]
 pub(crate) struct Memory {
@@ -49,7 +49,7 @@ pub(crate) struct Trend {
     pub(crate) shape: Option<String>,
 }
 
-/// Longest that one look may take: a server that is busy is asked again at the next.
+/// Timeout of one request for the figures. The next sample tries again.
 const LONGEST_LOOK: Duration = Duration::from_secs(1);
 
 /// Largest answer that is read, in bytes.

@@ -226,8 +226,8 @@ fn font(size: i32) -> TextStyle<'static> {
     (FONT, size).into_font().color(&INK)
 }
 
-/// Slow readers park the same bytes in the kernel whatever the server, so these lines may lie upon each other:
-/// the later one is drawn, the more of those beneath it can be seen.
+/// Stroke of a server's line for the kernel. Slow readers leave the same bytes in the kernel with every server, so lines may
+/// overlap. A later line has more gaps, so that those beneath it are visible.
 fn kernel_stroke(server: Kind) -> Stroke {
     match server {
         Kind::Millpond => Stroke::Dashed(14, 4),

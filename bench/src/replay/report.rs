@@ -1,4 +1,4 @@
-//! What came out: the figures of each server, and the table that is printed of them.
+//! Report of a run: the figures of each server, and a table of them.
 
 use crate::machine::Machine;
 use crate::replay::load::Load;
@@ -20,7 +20,7 @@ pub(crate) struct Report {
     pub(crate) servers: Vec<Measured>,
 }
 
-/// What one server did.
+/// Figures of one server.
 #[derive(Debug, Serialize)]
 pub(crate) struct Measured {
     pub(crate) server: Kind,

@@ -21,22 +21,22 @@ const LONGEST_REQUEST: Duration = Duration::from_secs(30);
 /// After how long a slow reader gives up.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
 
-/// What a slow reader reads in a second.
+/// Bytes that a slow reader reads in a second.
 const SLOW_BYTES_A_SECOND: usize = 16 * 1024;
 
 /// Receive buffer of a slow reader. The kernel doubles it, and the window is about half of that.
 const SLOW_RECEIVE_BUFFER: u32 = 8 * 1024;
 
-/// Receive buffer of a client that will leave. Loopback would put a whole file into the kernel's default one
-/// before the client has read its first piece; across a network it takes no more than the path holds.
+/// Receive buffer of a client that will leave. Over loopback the kernel's default buffer would take a whole file before the
+/// client has read its first chunk. Over a network it takes no more than the path holds.
 const LEAVER_RECEIVE_BUFFER: u32 = 64 * 1024;
 
 /// How often an id that was not found is asked for again, and after what pause.
 pub(crate) const RETRIES: usize = 2;
 const RETRY_PAUSE: Duration = Duration::from_millis(100);
 
-/// Bytes that a head may have. Heads are read by pieces of that, so a client that leaves after fewer body
-/// bytes may have read a few more.
+/// Maximum length of a head. Heads are read in chunks of that size, so a client that leaves after fewer body bytes may have
+/// read a few more.
 const HEAD_BYTES: usize = 1024;
 
 /// All clients of one server. Those that take everything share kept-alive connections, as the browsers of a
@@ -191,7 +191,7 @@ impl Clients {
     }
 }
 
-/// What of an answer's head a client here needs.
+/// Parts of a response's head that a client here needs.
 #[derive(Debug, PartialEq)]
 struct Head {
     status: u16,

@@ -24,7 +24,7 @@ pub(crate) struct Sample {
     pub(crate) open_files: usize,
     /// Kernel memory of the server's TCP sockets; none where the kernel does not tell.
     pub(crate) socket_bytes: Option<u64>,
-    /// What the server says itself, where it can.
+    /// Memory by the server's own account, if it has one.
     pub(crate) memory: Option<Memory>,
 }
 

@@ -4,8 +4,8 @@ use serde::Serialize;
 
 /// The slope of a fitted line, and its standard error.
 ///
-/// The error takes the samples as independent of each other. Those of a process's memory are not wholly: each
-/// starts from the one before. So it is a lower bound of the doubt, not the doubt.
+/// The error assumes that the samples are independent. Samples of a process's memory are not quite, since each starts from
+/// the one before. The error is therefore a lower bound.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 pub(crate) struct Slope {
     pub(crate) per_minute: f64,

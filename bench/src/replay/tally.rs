@@ -51,7 +51,7 @@ pub(crate) struct Tally {
     pub(crate) gave_up: u64,
     pub(crate) cut_short: u64,
     pub(crate) failed: u64,
-    /// What the failures said, and how often.
+    /// Messages of the failures, and the number of each.
     pub(crate) failures: BTreeMap<String, u64>,
     /// Planned, and not sent: too many were on their way.
     pub(crate) not_sent: u64,

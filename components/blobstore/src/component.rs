@@ -28,9 +28,9 @@ mod bindings {
     });
 }
 
-type Component = Store<Container>;
+type BlobstoreComponent = Store<Container>;
 
-millpond_media_store::bindings::export!(Component with_types_in millpond_media_store::bindings);
+millpond_media_store::bindings::export!(BlobstoreComponent with_types_in millpond_media_store::bindings);
 
 /// The container that `MILLPOND_CONTAINER` names; `media` by default.
 ///

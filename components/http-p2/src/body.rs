@@ -22,11 +22,11 @@ enum CopyMode {
 }
 
 /// The body is incomplete.
-pub(crate) struct BodyAborted;
+pub(crate) struct OutgoingBodyAborted;
 
-impl From<StreamError> for BodyAborted {
+impl From<StreamError> for OutgoingBodyAborted {
     fn from(_: StreamError) -> Self {
-        BodyAborted
+        OutgoingBodyAborted
     }
 }
 
@@ -43,7 +43,11 @@ impl<'a> BodyWriter<'a> {
     }
 
     /// Sends the first `length` bytes of a stream.
-    pub(crate) fn splice(&mut self, source: InputStream, length: u64) -> Result<(), BodyAborted> {
+    pub(crate) fn splice(
+        &mut self,
+        source: InputStream,
+        length: u64,
+    ) -> Result<(), OutgoingBodyAborted> {
         let mut left = length;
         while left > 0 {
             let chunk = left.min(CHUNK_BYTES);
@@ -58,13 +62,13 @@ impl<'a> BodyWriter<'a> {
                 }
             };
             // If there are more bytes than requested, the body no longer matches its head.
-            left = left.checked_sub(count).ok_or(BodyAborted)?;
+            left = left.checked_sub(count).ok_or(OutgoingBodyAborted)?;
         }
         Ok(())
     }
 
     /// Sends bytes as the output accepts them.
-    pub(crate) fn write(&mut self, mut bytes: &[u8]) -> Result<(), BodyAborted> {
+    pub(crate) fn write(&mut self, mut bytes: &[u8]) -> Result<(), OutgoingBodyAborted> {
         while !bytes.is_empty() {
             let capacity = self.output.check_write()?;
             if capacity == 0 {

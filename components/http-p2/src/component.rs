@@ -21,13 +21,13 @@ pub(crate) mod bindings {
         world: "millpond:adapters/http-p2",
         generate_all,
     });
-    use super::Component;
-    export!(Component);
+    use super::HttpP2Component;
+    export!(HttpP2Component);
 }
 
-struct Component;
+struct HttpP2Component;
 
-impl Guest for Component {
+impl Guest for HttpP2Component {
     fn handle(request: IncomingRequest, out: ResponseOutparam) {
         let response = handle(&to_wit_request(&request));
         // The content of the request is not read. The host drops it with the request.

@@ -20,13 +20,13 @@ mod bindings {
         world: "millpond:adapters/http-p3",
         generate_all,
     });
-    use super::Component;
-    export!(Component);
+    use super::HttpP3Component;
+    export!(HttpP3Component);
 }
 
-struct Component;
+struct HttpP3Component;
 
-impl Guest for Component {
+impl Guest for HttpP3Component {
     async fn handle(request: Request) -> Result<Response, ErrorCode> {
         let wit_response = handle(&to_wit_request(&request));
         // The content of the request is not read. The host drops it with the request.

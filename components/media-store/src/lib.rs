@@ -11,7 +11,7 @@ use bindings::wasi::cli::environment::get_environment;
 use bindings::wasi::cli::stderr::get_stderr;
 use bindings::wasi::io::streams::InputStream;
 use millpond_format::settings::{self, InvalidSetting, SIGNING_KEYS, Settings};
-use millpond_format::signature::Key as SigningKey;
+use millpond_format::signature::SigningKey;
 use millpond_format::{self as format, ContentId, RECORD_BYTES, Record, timestamp_ns};
 use std::marker::PhantomData;
 use std::path::Path;
@@ -127,7 +127,7 @@ impl<S: Storage> GuestObject for OpenObject<S> {
 fn open_content<S: Storage>(storage: &S, id: &str) -> Result<OpenObject<S>, ErrorCode> {
     let id: ContentId = id.parse().map_err(|_| ErrorCode::NotFound)?;
     let (file, metadata) = storage.open_file(&text(&id.record_path()))?;
-    // A larger record is damaged.
+    // A larger record is corrupt.
     if metadata.length > RECORD_BYTES {
         return Err(ErrorCode::NotFound);
     }

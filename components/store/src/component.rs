@@ -32,14 +32,14 @@ mod bindings {
     });
 }
 
-type Component = Store<Folder>;
+type StoreComponent = Store<PreopenedDirectory>;
 
-millpond_media_store::bindings::export!(Component with_types_in millpond_media_store::bindings);
+millpond_media_store::bindings::export!(StoreComponent with_types_in millpond_media_store::bindings);
 
 /// The first folder that the host preopens.
-struct Folder(Descriptor);
+struct PreopenedDirectory(Descriptor);
 
-impl Storage for Folder {
+impl Storage for PreopenedDirectory {
     type File = Descriptor;
 
     fn open() -> Result<Self, StoreError> {
@@ -51,7 +51,7 @@ impl Storage for Folder {
             );
             return Err(StoreError::Other(Some("no folder is preopened".to_owned())));
         };
-        Ok(Folder(root))
+        Ok(PreopenedDirectory(root))
     }
 
     fn open_file(&self, path: &str) -> Result<(Descriptor, Metadata), StoreError> {
@@ -98,7 +98,7 @@ fn digest_and_version(
     stat: &DescriptorStat,
 ) -> Result<(Option<String>, Version), StoreError> {
     if stat.size <= version::DIGEST_BYTES {
-        let bytes = Folder::read(file, stat.size)?;
+        let bytes = PreopenedDirectory::read(file, stat.size)?;
         if bytes.len() as u64 == stat.size {
             let digest: [u8; 32] = Sha256::digest(bytes).into();
             let text = version::text(&digest);
@@ -116,7 +116,7 @@ fn digest_and_version(
     Ok((None, Version::Weak(version::text(&hash.finalize().into()))))
 }
 
-fn open_named(root: &Descriptor, name: &str) -> Result<OpenObject<Folder>, StoreError> {
+fn open_named(root: &Descriptor, name: &str) -> Result<OpenObject<PreopenedDirectory>, StoreError> {
     if !names::is_served(name) {
         return Err(StoreError::NotFound);
     }

@@ -19,19 +19,19 @@ impl Check {
     pub(crate) fn run(self) -> Result<ExitCode> {
         let context = || format!("cannot check the folder {}", self.dir.display());
         let bar = progress_bar(stored_bytes(&self.dir));
-        let (mut sound, mut sound_bytes, mut damaged) = (0_u64, 0_u64, 0_u64);
-        let (mut left, mut left_bytes) = (0_u64, 0_u64);
+        let (mut ok, mut ok_bytes, mut corrupt) = (0_u64, 0_u64, 0_u64);
+        let (mut orphaned, mut orphaned_bytes) = (0_u64, 0_u64);
         let on_entry = |entry: VerifiedEntry| {
             match &entry.corruption {
                 None => {
-                    sound += 1;
-                    sound_bytes += entry.size;
+                    ok += 1;
+                    ok_bytes += entry.size;
                 }
-                Some(Corruption::LeftBehind) => {
-                    left += 1;
-                    left_bytes += entry.size;
+                Some(Corruption::OrphanedTemporaryFile) => {
+                    orphaned += 1;
+                    orphaned_bytes += entry.size;
                 }
-                Some(_) => damaged += 1,
+                Some(_) => corrupt += 1,
             }
             if let Some(corruption) = entry.corruption {
                 bar.suspend(|| eprintln!("{}: {corruption}", entry.path.display()));
@@ -40,16 +40,20 @@ impl Check {
         let verified = verify(&self.dir, |bytes| bar.inc(bytes), on_entry);
         bar.finish_and_clear();
         verified.with_context(context)?;
-        let left_behind = match left {
+        let orphans = match orphaned {
             0 => String::new(),
-            _ => format!(", {left} left behind ({})", readable(left_bytes)),
+            1 => format!(", 1 orphaned temporary file ({})", readable(orphaned_bytes)),
+            _ => format!(
+                ", {orphaned} orphaned temporary files ({})",
+                readable(orphaned_bytes)
+            ),
         };
         writeln!(
             io::stdout(),
-            "{sound} sound ({}), {damaged} damaged{left_behind}",
-            readable(sound_bytes)
+            "{ok} ok ({}), {corrupt} corrupt{orphans}",
+            readable(ok_bytes)
         )?;
-        Ok(ExitCode::from(u8::from(damaged + left > 0)))
+        Ok(ExitCode::from(u8::from(corrupt + orphaned > 0)))
     }
 }
 

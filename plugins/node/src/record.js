@@ -1,4 +1,4 @@
-// The record that lies beside each stored file (`format/src/record.rs`). Media whose record is missing or damaged
+// The record that lies beside each stored file (`format/src/record.rs`). Media whose record is missing or corrupt
 // is served to nobody.
 
 import { RECORD_BYTES, VARIANTS } from './limits.js';
@@ -15,7 +15,7 @@ import { RECORD_BYTES, VARIANTS } from './limits.js';
 /**
  * Reads a record as it lies in the store.
  * @param {Uint8Array} json
- * @returns {Record | undefined} nothing where it is damaged
+ * @returns {Record | undefined} nothing where it is corrupt
  */
 export function parseRecord(json) {
   const record = parseJson(json);
@@ -46,7 +46,7 @@ function parseJson(json) {
   try {
     return JSON.parse(new TextDecoder('utf-8', { fatal: true, ignoreBOM: true }).decode(json));
   } catch {
-    // Neither UTF-8 nor JSON: damaged, which is all that anybody is told.
+    // Neither UTF-8 nor JSON: corrupt, which is all that anybody is told.
     return undefined;
   }
 }

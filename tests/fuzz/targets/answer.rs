@@ -1,8 +1,8 @@
-//! Any request, of any store, under any settings: what the guest answers is an answer, of that media, and of no media
-//! that the request has no right to.
+//! Any request, of any store, under any settings. The response of the guest is valid. Its media is what was requested, and
+//! the request may read it.
 //!
-//! Streams say what was asked for instead of holding bytes, so an object may be of any length, and that an answer's
-//! bytes are the object's is seen from where its streams lie.
+//! A stream has its key, offset and length in place of bytes, so an object may be of any length. The target compares these with
+//! the response.
 
 #![no_main]
 
@@ -12,7 +12,7 @@ use libfuzzer_sys::fuzz_target;
 use millpond_format::signature;
 use millpond_guest::{self as message, HeaderLine, Part, handle};
 use millpond_guest::{
-    Access, Imports, Info, Key, Object, SettingsError, StoreError, Timestamp, Variant, Version,
+    Access, Imports, Info, Key, Object, SettingsError, StoreError, Timestamp, VariantInfo, Version,
 };
 use std::cell::RefCell;
 
@@ -153,7 +153,7 @@ enum Origins {
     Listed,
 }
 
-/// What a host lets through as a field's value.
+/// A field value that a host accepts.
 #[derive(Debug)]
 struct Text(String);
 
@@ -316,7 +316,7 @@ impl Input {
                     }),
                 };
                 let secrets = [KEYS[0], KEYS[1], "k1:202122232425262728292a2b2c2d2e2f"];
-                let key = signature::Key::parse(secrets[usize::from(*key) % 3]);
+                let key = signature::SigningKey::parse(secrets[usize::from(*key) % 3]);
                 let signed = key.expect("the key is one").sign(&grant);
                 format!("{own}{and}{signed}&{behind}")
             }
@@ -410,7 +410,7 @@ impl Input {
 /// The store and the settings, as the guest imports them.
 struct Shelf<'a> {
     input: &'a Input,
-    /// What has been opened, in order.
+    /// Keys of the opened objects, in order.
     opened: RefCell<Vec<Key>>,
 }
 
@@ -418,11 +418,11 @@ struct Shelf<'a> {
 struct Opened {
     key: Key,
     info: Info,
-    variants: Vec<Variant>,
+    variants: Vec<VariantInfo>,
     trouble: Option<Trouble>,
 }
 
-/// What was asked for of which object.
+/// A requested range of an object.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Stream {
     key: Key,
@@ -463,7 +463,7 @@ impl Imports for Shelf<'_> {
                 },
             },
             variants: variants
-                .map(|(place, is_content, media_type, coding)| Variant {
+                .map(|(place, is_content, media_type, coding)| VariantInfo {
                     key: match is_content {
                         true => Key::Content(place.id()),
                         false => Key::Named(place.name().to_owned()),
@@ -498,20 +498,22 @@ impl Imports for Shelf<'_> {
         })
     }
 
-    fn signing_keys(&self) -> Result<Vec<signature::Key>, SettingsError> {
+    fn signing_keys(&self) -> Result<Vec<signature::SigningKey>, SettingsError> {
         let keys = KEYS.iter().filter(|_| self.input.settings.keys);
-        Ok(keys.filter_map(|key| signature::Key::parse(key)).collect())
+        Ok(keys
+            .filter_map(|key| signature::SigningKey::parse(key))
+            .collect())
     }
 }
 
 impl Object for Opened {
-    type Stream = Stream;
+    type InputStream = Stream;
 
     fn info(&self) -> Info {
         self.info.clone()
     }
 
-    fn variants(&self) -> Vec<Variant> {
+    fn variants(&self) -> Vec<VariantInfo> {
         self.variants.clone()
     }
 
@@ -611,7 +613,7 @@ fn field<'a>(response: &'a Response, name: &str) -> Option<&'a str> {
     value
 }
 
-/// What holds of every answer.
+/// Checks the invariants of every response.
 fn check(input: &Input, method: &str, response: &Response, opened: &[Key]) {
     let status = response.status.as_u16();
     assert!((200..600).contains(&status), "{status}");
@@ -768,7 +770,7 @@ fn part_ranges(response: &Response, boundary: &str) -> Vec<String> {
     ranges
 }
 
-/// What is private is given to whoever has a right to it, and to no cache.
+/// Checks that private media is served only with a signature, and never to a cache.
 fn check_access(input: &Input, response: &Response, opened: &[Key]) {
     let is_private = |key: &Key| Place::of(key).is_some_and(|place| input.stored(place).is_private);
     let given = response.body.iter().find_map(|part| match part {

@@ -1,8 +1,8 @@
-//! Any bytes on a connection: whatever they are, they are answered or the connection ends, the host stands, and behind
-//! a head that two readers could understand differently nothing is taken for a request.
+//! Any bytes on a connection: the host responds or closes the connection, and does not fail. After a head that two readers
+//! could understand differently it accepts no further request.
 //!
-//! The whole host answers, over a real socket, with the embedded component. A good request is sent right behind the
-//! bytes, which asks for the connection to be closed: so there is always an end, and something to be smuggled.
+//! The whole host runs, over a socket, with the embedded component. A valid request with `Connection: close` follows the
+//! bytes. There is thus always an end, and a request that could be smuggled.
 
 #![no_main]
 
@@ -34,7 +34,7 @@ fuzz_target!(|bytes: &[u8]| {
         "the component failed"
     );
     if sent.starts_with(PREFACE) {
-        // What comes is HTTP/2, or nothing.
+        // The response is in HTTP/2, or there is none.
         return;
     }
     let heads = Heads::read(&sent);
@@ -119,11 +119,11 @@ impl Host {
     }
 }
 
-/// What a strict reader of RFC 9112 sees in what was sent.
+/// Requests that a strict parser of RFC 9112 finds in the bytes.
 struct Heads {
     /// The methods of the requests whose ends are beyond doubt, up to the first of which that is not so.
     methods: Vec<String>,
-    /// What follows those.
+    /// The head that follows those.
     unsound: Option<Unsound>,
 }
 

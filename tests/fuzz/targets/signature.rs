@@ -1,11 +1,11 @@
-//! Signed URLs: a signature grants what it was made for, to whom, until when; with one thing altered it grants
-//! nothing, and no query that was not signed grants anything.
+//! Signed URLs: a signature grants access to its path, for its client, until its expiry. An altered signature grants nothing,
+//! and neither does a query that was not signed.
 
 #![no_main]
 
 use arbitrary::Arbitrary;
 use libfuzzer_sys::{Corpus, fuzz_target};
-use millpond_format::signature::{Denied, Grant, Key, check, covers};
+use millpond_format::signature::{Denied, Grant, SigningKey, check, covers};
 
 fuzz_target!(|input: Input| -> Corpus { run(&input).map_or(Corpus::Reject, |()| Corpus::Keep) });
 
@@ -88,7 +88,7 @@ enum Name {
 fn run(input: &Input) -> Option<()> {
     let key = |id: &str, secret: &[u8; 16]| {
         let secret: String = secret.iter().map(|byte| format!("{byte:02x}")).collect();
-        Key::parse(&format!("{id}:{secret}")).expect("the key is one")
+        SigningKey::parse(&format!("{id}:{secret}")).expect("the key is one")
     };
     let keys = [key("k1", &input.secret), key("k2", &input.other_secret)];
     // A target has no line ends, and a path no query.
@@ -102,7 +102,7 @@ fn run(input: &Input) -> Option<()> {
     // Nothing that was not signed is granted, and nothing panics.
     assert!(ask(&input.path, &input.query, &input.client).is_err());
     let _ = covers(&input.network, &input.client);
-    let _ = Key::parse(&input.query);
+    let _ = SigningKey::parse(&input.query);
 
     let grant = Grant {
         path: &input.path,

@@ -1,5 +1,5 @@
-//! The files of a crate and what each uses of the others, with re-exports resolved: where an item is defined counts, not
-//! where it is named.
+//! The files of a crate, and the items that each uses of the others. Re-exports are resolved: the file that defines an item
+//! counts, not a file that names it.
 
 use anyhow::{Context, Result};
 use std::collections::{BTreeMap, BTreeSet};
@@ -148,12 +148,16 @@ fn child_name(item: &Item) -> Option<String> {
 }
 
 /// Whether an item is compiled for tests only.
-fn is_for_tests(item: &Item) -> bool {
+pub(super) fn is_for_tests(item: &Item) -> bool {
     let attributes = match item {
         Item::Mod(item) => &item.attrs,
         Item::Use(item) => &item.attrs,
         Item::Fn(item) => &item.attrs,
         Item::Impl(item) => &item.attrs,
+        Item::Enum(item) => &item.attrs,
+        Item::Struct(item) => &item.attrs,
+        Item::Trait(item) => &item.attrs,
+        Item::Type(item) => &item.attrs,
         _ => return false,
     };
     attributes.iter().any(|attribute| {

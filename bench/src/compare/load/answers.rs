@@ -6,12 +6,12 @@ use anyhow::{Context, Result, bail, ensure};
 const MOST_FIELDS: usize = 64;
 const MOST_HEAD_BYTES: usize = 16 * 1024;
 
-/// What is still to come of the answer that a connection waits for.
+/// Parser of the responses of one connection.
 #[derive(Debug)]
 pub(crate) struct Answers {
     /// Whether answers have no body, as those to HEAD.
     heads_only: bool,
-    /// What came of a head that is not whole.
+    /// Bytes of an incomplete head.
     partial: Vec<u8>,
     /// Status, and bytes of the body that are to come.
     body: Option<(u16, u64)>,

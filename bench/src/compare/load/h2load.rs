@@ -5,7 +5,7 @@ use anyhow::{Context, Result};
 use std::collections::BTreeMap;
 use std::process::Command;
 
-/// What h2load is told.
+/// Arguments of h2load.
 pub(crate) struct H2load<'a> {
     pub(crate) url: &'a str,
     pub(crate) version: Version,

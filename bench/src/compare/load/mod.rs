@@ -9,7 +9,7 @@ pub(crate) mod wrk;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
-/// What a load did.
+/// Result of a load.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Outcome {
     /// Answers that came whole.
@@ -24,8 +24,8 @@ pub(crate) struct Outcome {
     pub(crate) bytes: u64,
     /// Answers that had no status of 2xx or 3xx.
     pub(crate) errors: u64,
-    /// From when each request was due to the end of its answer; none of a program that waits for answers before it
-    /// sends the next, and so leaves out the requests that would have waited.
+    /// Time from the planned start of each request to the end of its response. `None` for a program that waits for a
+    /// response before it sends the next request: it leaves out the requests that would have waited.
     pub(crate) latency: Option<Latency>,
 }
 

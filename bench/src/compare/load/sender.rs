@@ -1,8 +1,8 @@
 //! `send`: a program of its own that sends requests on time, and tells how long each answer took.
 //!
-//! A request that is due while every connection is busy waits, and its latency counts from when it was due: a server
-//! that stands still for a moment is charged with all the requests of that moment, not with the few that were under
-//! way (coordinated omission). It looks at the clock and the sockets without rest, so it takes a core.
+//! A request that is due while every connection is busy waits, and its latency counts from the time when it was due. A
+//! pause of the server therefore delays all requests that were due in it, not only those in flight (no coordinated
+//! omission). The sender polls the clock and the sockets, so it takes a core.
 
 use super::answers::Answers;
 use super::schedule::Schedule;
@@ -22,7 +22,7 @@ use std::time::{Duration, Instant};
 #[derive(Debug, Args)]
 pub(crate) struct Send {}
 
-/// What is sent.
+/// Plan of a load.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct Plan {
     pub(crate) address: SocketAddr,
@@ -34,7 +34,7 @@ pub(crate) struct Plan {
     /// After so many seconds nothing more is sent.
     pub(crate) seconds: f64,
     pub(crate) method: String,
-    /// What is asked for, one after the other and then again from the first.
+    /// Targets of the requests, in turn.
     pub(crate) targets: Vec<String>,
     /// Further field lines of each request.
     pub(crate) fields: Vec<(String, String)>,
@@ -114,7 +114,7 @@ pub(crate) fn send(plan: &Plan) -> Result<Outcome> {
         }
     }
     sender.outcome.seconds = last_answer.as_secs_f64();
-    // What was due and could not be sent in time had no answer either.
+    // Requests that were due and could not be sent in time had no response either.
     let due_in_time = plan.rate.map_or(sent, |rate| {
         ((rate * plan.seconds) as u64).min(plan.requests)
     });

@@ -8,7 +8,7 @@ use std::net::SocketAddr;
 use std::path::Path;
 use std::process::Command;
 
-/// What wrk is told.
+/// Arguments of wrk.
 pub(crate) struct Wrk<'a> {
     pub(crate) address: SocketAddr,
     pub(crate) target: &'a str,
@@ -50,7 +50,7 @@ impl Wrk<'_> {
     }
 }
 
-/// What [`SCRIPT`] writes.
+/// Output of [`SCRIPT`].
 #[derive(Deserialize)]
 struct Said {
     requests: u64,

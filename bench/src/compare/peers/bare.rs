@@ -1,5 +1,5 @@
 //! `bare`: the least that a server can do. It reads to the end of each request's head and writes the same bytes as
-//! millpond does, and nothing else: what it does not reach, this machine's sockets do not give.
+//! millpond does. No server can be faster over this machine's sockets.
 
 use super::{Body, Peer, Place, Series, Settings};
 use anyhow::{Context, Result};

@@ -23,10 +23,10 @@ pub(crate) trait Peer {
     /// Which series of the tables it belongs to.
     fn series(&self) -> Series;
 
-    /// What tells it from others of its series; empty for the only one.
+    /// Setting that distinguishes it within its series; empty for the only one.
     fn setting(&self) -> &'static str;
 
-    /// What the program says that it is.
+    /// Version that the program prints.
     fn version(&self) -> &str;
 
     /// The command that has it listen at an address, in the foreground. Its log goes to standard output and error.
@@ -62,7 +62,7 @@ pub(crate) trait Peer {
     }
 }
 
-/// What the tables have a column for. Of several settings of one, the better counts, row by row.
+/// A column of the tables. If a series has several settings, each row shows the better one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, clap::ValueEnum)]
 #[serde(rename_all = "kebab-case")]
 pub(crate) enum Series {
@@ -110,7 +110,7 @@ pub(crate) struct Place<'a> {
     pub(crate) scratch: &'a Path,
     /// How many cores it has.
     pub(crate) cores: usize,
-    /// What it shows over TLS; without one, it serves in the clear.
+    /// Certificate for TLS. Without one, the server serves plain HTTP.
     pub(crate) certificate: Option<&'a Certificate>,
     /// The answer of the row, byte for byte, where one was taken from millpond before.
     pub(crate) recorded: Option<&'a Recorded>,

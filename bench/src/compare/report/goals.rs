@@ -1,4 +1,4 @@
-//! What millpond aims at, and whether a run shows it.
+//! Goals of millpond, and whether a run meets them.
 
 use super::Report;
 use super::table::Table;

@@ -1,4 +1,4 @@
-//! What came out: every figure as JSON, and what is read of them as tables and a picture.
+//! Report of a run: every figure as JSON, and tables and a picture of them.
 
 mod goals;
 mod page;
@@ -31,7 +31,7 @@ pub(crate) struct Report {
     /// Which servers were not to be had, and why.
     pub(crate) left_out: Vec<String>,
     pub(crate) rows: Vec<RowReport>,
-    /// What grows with what; empty where it was not measured.
+    /// Costs of connections, readers and files; empty if they were not measured.
     pub(crate) scale: Vec<Cost>,
 }
 
@@ -42,7 +42,7 @@ pub(crate) struct RowReport {
     pub(crate) measured: Vec<Measured>,
 }
 
-/// What one server did in a row.
+/// Figures of one server in a row.
 #[derive(Debug, Serialize)]
 pub(crate) struct Measured {
     pub(crate) series: Series,

@@ -6,7 +6,7 @@ use std::fmt::Write;
 #[derive(Debug, Clone, Default)]
 pub(super) struct Table {
     pub(super) heading: String,
-    /// What its figures are, in a sentence or two.
+    /// Description of its figures, in a sentence or two.
     pub(super) about: String,
     pub(super) columns: Vec<String>,
     pub(super) rows: Vec<Vec<String>>,

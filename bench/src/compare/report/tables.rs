@@ -48,7 +48,7 @@ pub(super) fn markdown(report: &Report) -> String {
     page
 }
 
-/// What stands behind a figure.
+/// Legend of the marks after a figure.
 const MARKS: &str = "° The server was waiting for the load, not the load for it: it may be faster than that. \
                      ! Some requests had no answer, or a wrong one; at a rate, it did not keep up. \
                      – Not measured.";
@@ -162,7 +162,7 @@ fn of_rows(
     })
 }
 
-/// What servers take for each of many, a row for each figure; none where it was not measured.
+/// Costs of servers for each connection, reader and file, a row for each figure. `None` if they were not measured.
 fn scale(report: &Report) -> Option<Table> {
     let costs = &report.scale;
     let kilobytes =

@@ -31,7 +31,7 @@ pub enum Corruption {
     #[error("the record is missing")]
     NoRecord,
     /// The record is unreadable, or has another size.
-    #[error("the record is damaged")]
+    #[error("the record is corrupt")]
     Record,
     /// The content of a record is missing.
     #[error("the content of the record is missing")]
@@ -40,8 +40,8 @@ pub enum Corruption {
     #[error("the variant {0} is not in the store")]
     NoVariant(ContentId),
     /// A temporary file of an interrupted import. It is not served, and takes space.
-    #[error("left behind by an interrupted add; the next add removes it")]
-    LeftBehind,
+    #[error("orphaned temporary file of an interrupted add; the next add removes it")]
+    OrphanedTemporaryFile,
     /// The entry cannot be read, so a server of the same user cannot serve it.
     #[error("cannot be read: {0}")]
     Read(#[from] io::Error),
@@ -70,7 +70,7 @@ pub fn verify(
             // An empty file may be in use.
             for (path, size) in stale.into_iter().filter(|(_, size)| *size > 0) {
                 let path = path.strip_prefix(root).unwrap_or(&path);
-                report(path, size, Some(Corruption::LeftBehind));
+                report(path, size, Some(Corruption::OrphanedTemporaryFile));
             }
         }
         // Temporary files are not served.
@@ -205,7 +205,7 @@ mod tests {
     }
 
     #[test]
-    fn every_kind_of_damage_is_found() {
+    fn every_kind_of_corruption_is_found() {
         let root = tempfile::tempdir().unwrap();
         let store = root.path().join("store");
         let importer = Importer::open(&store).unwrap();
@@ -214,10 +214,10 @@ mod tests {
             fs::write(&source, content).unwrap();
             importer.add(&source, |_| ()).unwrap().id
         };
-        let sound = add("sound");
+        let valid = add("valid");
         fs::write(store.join("named.gif"), "").unwrap();
         fs::create_dir_all(store.join("zz")).unwrap();
-        assert_eq!(entries(&store), [(sound.path(), None)]);
+        assert_eq!(entries(&store), [(valid.path(), None)]);
 
         let changed = add("changed");
         fs::write(store.join(changed.path()), "Changed").unwrap();
@@ -242,10 +242,10 @@ mod tests {
         for (path, message) in [
             (changed.path(), "another digest"),
             (unrecorded.path(), "record is missing"),
-            (garbled.path(), "record is damaged"),
+            (garbled.path(), "record is corrupt"),
             (lost.record_path(), "missing"),
             (original.record_path(), "the variant"),
-            (endless.path(), "record is damaged"),
+            (endless.path(), "record is corrupt"),
         ] {
             let position = corruptions.iter().position(|(found, corruption)| {
                 *found == path && corruption.as_deref().unwrap().contains(message)

@@ -24,7 +24,7 @@ class RecordedVariant:
 
 @dataclass(frozen=True)
 class Record:
-    """Metadata of stored media. Media whose record is missing or damaged is not served."""
+    """Metadata of stored media. Media whose record is missing or corrupt is not served."""
 
     media_type: str
     size_bytes: int
@@ -39,7 +39,7 @@ def is_content_id(text: str) -> bool:
 
 
 def parse_record(data: bytes) -> Record | None:
-    """Reads a record as it lies in the store; none where it is damaged.
+    """Reads a record as it lies in the store; none where it is corrupt.
 
     A media type that could not stand in a field is damage too.
     """

@@ -224,7 +224,7 @@ class Folder:
         path = f"{id_[:2]}/{id_}"
         descriptor, _ = self._open_file(f"{path}.json")
         try:
-            # A record that goes on behind what is read is cut off, and so damaged.
+            # A record that goes on behind what is read is cut off, and so corrupt.
             record = parse_record(_read_at_most(descriptor, RECORD_BYTES))
         finally:
             os.close(descriptor)

@@ -1,7 +1,7 @@
 //! A guest that misbehaves on request, so that each limit of the host can be seen to hold.
 //!
-//! `/hostile/<deed>` does what its name says; any other target is a named file, served plainly and whole,
-//! so that the same component also stands for the well-behaved requests beside it.
+//! `/hostile/<deed>` does the deed of that name. Any other target is a named file, served whole: the same component thus
+//! serves the well-behaved requests beside it.
 
 #[cfg(target_family = "wasm")]
 mod component {
@@ -70,7 +70,7 @@ mod component {
                 let mut response = response(200, Vec::new());
                 let value = vec![b'a'; 512 * 1024];
                 for _ in 0..100 {
-                    // The same bytes again and again: small here, endless for whoever lifts them.
+                    // The same bytes many times: short in the guest, and endless for the host that lifts them.
                     let (pointer, length) = (value.as_ptr().cast_mut(), value.len());
                     // SAFETY: the instance ends before any of these is dropped.
                     let alias = unsafe { Vec::from_raw_parts(pointer, length, length) };
@@ -114,7 +114,7 @@ mod component {
             "growth-in-a-call" => {
                 while core::arch::wasm32::memory_grow::<0>(1) != usize::MAX {}
                 loop {
-                    // What a call gives back is never freed.
+                    // The guest never frees the result of the call.
                     core::mem::forget(settings::get());
                 }
             }
@@ -170,7 +170,7 @@ mod component {
                 }
                 _ => response(404, Vec::new()),
             },
-            // What was read before the handle is given away is not sent again.
+            // Bytes that were read before the handle is given away are not sent again.
             "reads-then-sends" => match open("small.txt").map(|object| object.read(0, 5)) {
                 Some(Ok(source)) => {
                     let _ = source.blocking_read(2);

@@ -4,7 +4,7 @@
 //! interface is in `wit/`, with a description of each part.
 
 use http::{HeaderName, StatusCode, header};
-use millpond_guest::{Handler, Imports, Request, Response, Stream, handle};
+use millpond_guest::{Handler, Imports, InputStream, Request, Response, handle};
 
 /// The host calls the handler once for each request, in an instance of its own.
 struct MediaGuest;
@@ -12,7 +12,7 @@ struct MediaGuest;
 millpond_guest::export!(MediaGuest);
 
 impl Handler for MediaGuest {
-    fn handle<I: Imports>(request: &Request<'_>, imports: &I) -> Response<Stream<I>> {
+    fn handle<I: Imports>(request: &Request<'_>, imports: &I) -> Response<InputStream<I>> {
         let (path, _) = request.path_and_query();
         let response = match path {
             // A response of your own.

@@ -1,4 +1,4 @@
-//! Routes: the resources that request targets name.
+//! Target resources (RFC 9110 section 7.1): the resources that request targets name.
 
 use crate::imports::Key;
 use millpond_format::ContentId;
@@ -7,7 +7,7 @@ use std::borrow::Cow;
 
 /// The resource that a target names.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Route {
+pub(crate) enum TargetResource {
     /// `/api/media/<id>`: media by its content id.
     Media(ContentId),
     /// `/api/media/<id>/info`: a description of the media in JSON.
@@ -18,13 +18,13 @@ pub(crate) enum Route {
 
 /// Reason why a target names no resource.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum RouteError {
+pub(crate) enum TargetError {
     /// The percent-encoding is malformed, or the decoded path contains U+0000: 400.
     Malformed,
     /// The target is in the place of media, but no media can have that name: 404.
     NoSuchMedia,
     /// The path is not served: 404.
-    NoSuchRoute,
+    NoSuchResource,
 }
 
 /// A decoded relative path of plain segments: none is empty, `.` or `..`, or contains `/` or U+0000.
@@ -34,25 +34,25 @@ pub(crate) struct FileName(String);
 const MEDIA_PREFIX: &str = "/api/media/";
 const INFO_SUFFIX: &str = "/info";
 
-impl Route {
+impl TargetResource {
     /// Parses a target in origin-form. Named files are served under `mount_path`.
     ///
     /// # Errors
-    /// [`RouteError`].
-    pub(crate) fn parse(target: &str, mount_path: &str) -> Result<Self, RouteError> {
+    /// [`TargetError`].
+    pub(crate) fn parse(target: &str, mount_path: &str) -> Result<Self, TargetError> {
         let (path, query) = match target.split_once('?') {
             Some((path, query)) => (path, Some(query)),
             None => (target, None),
         };
         if has_broken_escape(path) {
-            return Err(RouteError::Malformed);
+            return Err(TargetError::Malformed);
         }
         if let Some(rest) = path.strip_prefix(MEDIA_PREFIX) {
             return match rest.strip_suffix(INFO_SUFFIX) {
-                Some(id) => id.parse().map(Route::Info),
-                None => rest.parse().map(Route::Media),
+                Some(id) => id.parse().map(TargetResource::Info),
+                None => rest.parse().map(TargetResource::Media),
             }
-            .map_err(|_| RouteError::NoSuchMedia);
+            .map_err(|_| TargetError::NoSuchMedia);
         }
         let below = match path.strip_prefix(mount_path.trim_end_matches('/')) {
             // Legacy form: `/media?id=<name>`.
@@ -60,8 +60,8 @@ impl Route {
             Some(rest) => rest.strip_prefix('/').map(Cow::Borrowed),
             None => None,
         };
-        let below = below.ok_or(RouteError::NoSuchRoute)?;
-        FileName::parse(&below).map(Route::Named)
+        let below = below.ok_or(TargetError::NoSuchResource)?;
+        FileName::parse(&below).map(TargetResource::Named)
     }
 }
 
@@ -69,22 +69,22 @@ impl FileName {
     /// Parses a percent-encoded relative path. Further rules for names depend on the system, so the store checks them.
     ///
     /// # Errors
-    /// - [`RouteError::Malformed`] if the decoded path is not UTF-8 or contains U+0000.
-    /// - [`RouteError::NoSuchMedia`] if a segment is empty, `.` or `..`, or contains an encoded `/`.
-    pub(crate) fn parse(encoded: &str) -> Result<Self, RouteError> {
+    /// - [`TargetError::Malformed`] if the decoded path is not UTF-8 or contains U+0000.
+    /// - [`TargetError::NoSuchMedia`] if a segment is empty, `.` or `..`, or contains an encoded `/`.
+    pub(crate) fn parse(encoded: &str) -> Result<Self, TargetError> {
         if has_broken_escape(encoded) {
-            return Err(RouteError::Malformed);
+            return Err(TargetError::Malformed);
         }
         let mut decoded = String::with_capacity(encoded.len());
         for segment in encoded.split('/') {
             let segment = percent_decode_str(segment)
                 .decode_utf8()
-                .map_err(|_| RouteError::Malformed)?;
+                .map_err(|_| TargetError::Malformed)?;
             if segment.contains('\0') {
-                return Err(RouteError::Malformed);
+                return Err(TargetError::Malformed);
             }
             if matches!(&*segment, "" | "." | "..") || segment.contains('/') {
-                return Err(RouteError::NoSuchMedia);
+                return Err(TargetError::NoSuchMedia);
             }
             if !decoded.is_empty() {
                 decoded.push('/');
@@ -152,17 +152,17 @@ mod tests {
 
     const ID: &str = "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef";
 
-    fn parse(target: &str) -> Result<Route, RouteError> {
-        Route::parse(target, "/media")
+    fn parse(target: &str) -> Result<TargetResource, TargetError> {
+        TargetResource::parse(target, "/media")
     }
 
-    fn named(name: &str) -> Result<Route, RouteError> {
-        Ok(Route::Named(FileName(name.into())))
+    fn named(name: &str) -> Result<TargetResource, TargetError> {
+        Ok(TargetResource::Named(FileName(name.into())))
     }
 
     #[test]
     fn targets() {
-        use RouteError::*;
+        use TargetError::*;
         let id: ContentId = ID.parse().unwrap();
         let upper = format!("/api/media/{}", ID.to_uppercase());
         let media = format!("/api/media/{ID}");
@@ -172,16 +172,16 @@ mod tests {
         let short = format!("/api/media/{}", &ID[1..]);
         let encoded = format!("/api/media/%30{}", &ID[1..]);
         for (target, expected) in [
-            (media.as_str(), Ok(Route::Media(id))),
-            (&query, Ok(Route::Media(id))),
-            (&info, Ok(Route::Info(id))),
+            (media.as_str(), Ok(TargetResource::Media(id))),
+            (&query, Ok(TargetResource::Media(id))),
+            (&info, Ok(TargetResource::Info(id))),
             (&slash, Err(NoSuchMedia)),
             (&short, Err(NoSuchMedia)),
             (&upper, Err(NoSuchMedia)),
             (&encoded, Err(NoSuchMedia)),
             ("/api/media/", Err(NoSuchMedia)),
             ("/api/media/../../etc/passwd", Err(NoSuchMedia)),
-            ("/api/media", Err(NoSuchRoute)),
+            ("/api/media", Err(NoSuchResource)),
             ("/media/a.gif", named("a.gif")),
             ("/media/a%20b/%C3%A9.gif", named("a b/é.gif")),
             ("/media/a.gif?v=1", named("a.gif")),
@@ -191,7 +191,7 @@ mod tests {
             ("/media?id=../../etc/passwd", Err(NoSuchMedia)),
             ("/media?id=%2e%2e%2fetc/passwd", Err(NoSuchMedia)),
             ("/media?id=%zz", Err(Malformed)),
-            ("/media", Err(NoSuchRoute)),
+            ("/media", Err(NoSuchResource)),
             ("/media/", Err(NoSuchMedia)),
             ("/media/dir/", Err(NoSuchMedia)),
             ("/media//a.gif", Err(NoSuchMedia)),
@@ -209,9 +209,9 @@ mod tests {
             ("/media/%zz", Err(Malformed)),
             ("/media/a%", Err(Malformed)),
             ("/media/a%2", Err(Malformed)),
-            ("/mediax/a.gif", Err(NoSuchRoute)),
-            ("/", Err(NoSuchRoute)),
-            ("*", Err(NoSuchRoute)),
+            ("/mediax/a.gif", Err(NoSuchResource)),
+            ("/", Err(NoSuchResource)),
+            ("*", Err(NoSuchResource)),
         ] {
             assert_eq!(parse(target), expected, "{target}");
         }
@@ -219,19 +219,19 @@ mod tests {
 
     #[test]
     fn files_mounted_at_the_root() {
-        let at_root = |target| Route::parse(target, "/");
+        let at_root = |target| TargetResource::parse(target, "/");
         assert_eq!(at_root("/a.gif"), named("a.gif"));
         assert_eq!(at_root("/media/a.gif"), named("media/a.gif"));
-        assert_eq!(at_root("/"), Err(RouteError::NoSuchMedia));
-        assert_eq!(at_root("*"), Err(RouteError::NoSuchRoute));
+        assert_eq!(at_root("/"), Err(TargetError::NoSuchMedia));
+        assert_eq!(at_root("*"), Err(TargetError::NoSuchResource));
         let media = format!("/api/media/{ID}");
-        assert!(matches!(at_root(&media), Ok(Route::Media(_))));
+        assert!(matches!(at_root(&media), Ok(TargetResource::Media(_))));
     }
 
     proptest! {
         #[test]
         fn no_target_climbs_or_panics(target in "(/media)?[/.%a-f0-9\\\\ -~é]{0,40}") {
-            if let Ok(Route::Named(name)) = parse(&target) {
+            if let Ok(TargetResource::Named(name)) = parse(&target) {
                 for segment in name.as_str().split('/') {
                     prop_assert!(!matches!(segment, "" | "." | ".."));
                     prop_assert!(!segment.contains('\0'));

@@ -1,11 +1,11 @@
-//! Configuration of the component: the settings of `wit/settings.wit`, each with its default.
+//! Settings of the component: those of `wit/settings.wit`, with a default for each that is absent.
 
 use crate::imports::{Imports, SettingsError};
 use millpond_format::settings::Settings;
 
-/// Inputs of a response beside the request and the store.
+/// Settings with a value for each: the configured one or the default.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Config {
+pub struct EffectiveSettings {
     /// Path under which named files are served: `/`, or a path without a `/` at its end.
     pub mount_path: String,
     /// Origins whose pages may read responses.
@@ -42,26 +42,26 @@ pub const IMMUTABLE: &str = "public, max-age=31536000, immutable";
 pub const SANDBOX: &str = "sandbox; default-src 'none'; img-src 'self' data:; media-src 'self'; \
                            style-src 'self' 'unsafe-inline'; font-src 'self'";
 
-impl Config {
+impl EffectiveSettings {
     /// Reads the settings.
     ///
     /// # Errors
     /// [`SettingsError`] if they cannot be read.
     pub fn read(imports: &impl Imports) -> Result<Self, SettingsError> {
-        imports.settings().map(Config::from)
+        imports.settings().map(EffectiveSettings::from)
     }
 }
 
-impl Default for Config {
+impl Default for EffectiveSettings {
     fn default() -> Self {
         Settings::default().into()
     }
 }
 
-impl From<Settings> for Config {
+impl From<Settings> for EffectiveSettings {
     fn from(settings: Settings) -> Self {
         let text = |value: Option<String>, default: &str| value.unwrap_or_else(|| default.into());
-        Config {
+        EffectiveSettings {
             mount_path: text(settings.mount_path, "/media"),
             cors_origins: settings.cors_origins.map_or(Origins::Any, Origins::Listed),
             cors_max_age_s: settings.cors_max_age_s.unwrap_or(86_400),
