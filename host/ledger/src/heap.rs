@@ -5,10 +5,11 @@
 //! figures.
 
 use crate::route::Route;
+use parking_lot::Mutex;
 use serde::Serialize;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicI64, Ordering};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll};
 
 /// An allocator that keeps statistics.
@@ -110,7 +111,7 @@ impl AllocTracker {
 
     /// Attributes the growth since the last request to its route, and starts with `next`.
     fn attribute_to(&self, now_bytes: i64, next: Option<&Arc<Route>>) {
-        let mut tracked = self.tracked.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut tracked = self.tracked.lock();
         let last = tracked.take();
         *tracked = next.map(|route| TrackedRequest {
             route: Arc::clone(route),

@@ -7,9 +7,10 @@ use crate::budget::Reservation;
 use crate::kind::{Balance, Kind};
 use crate::route::Route;
 use crate::usage_counts::UsageCounts;
+use parking_lot::{Mutex, MutexGuard};
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
+use std::sync::{Arc, OnceLock, Weak};
 use std::time::{Duration, Instant};
 
 /// Owner of a ledger.
@@ -126,9 +127,7 @@ impl Ledger {
 
     /// Holds a reservation of the budget until the last charge has been dropped.
     pub fn keep(&self, reservation: Reservation) {
-        let reservations = &self.entries.reservations;
-        let mut reservations = reservations.lock().unwrap_or_else(PoisonError::into_inner);
-        reservations.push(reservation);
+        self.entries.reservations.lock().push(reservation);
     }
 }
 
@@ -240,8 +239,7 @@ impl Entries {
 impl Drop for Entries {
     fn drop(&mut self) {
         // The budget is released before the registry counts the owner as gone.
-        let reservations = self.reservations.get_mut();
-        reservations.unwrap_or_else(PoisonError::into_inner).clear();
+        self.reservations.get_mut().clear();
         self.ledgers.unregister(self.id, &self.owner);
     }
 }
@@ -321,8 +319,7 @@ impl LiveLedgers {
     pub(crate) fn live(&self) -> Vec<Arc<Entries>> {
         let mut live = Vec::new();
         for shard in &self.live {
-            let shard = shard.lock().unwrap_or_else(PoisonError::into_inner);
-            live.extend(shard.values().filter_map(Weak::upgrade));
+            live.extend(shard.lock().values().filter_map(Weak::upgrade));
         }
         live
     }
@@ -343,8 +340,7 @@ impl LiveLedgers {
     }
 
     fn shard(&self, id: u64) -> MutexGuard<'_, BTreeMap<u64, Weak<Entries>>> {
-        let shard = &self.live[id as usize % SHARDS];
-        shard.lock().unwrap_or_else(PoisonError::into_inner)
+        self.live[id as usize % SHARDS].lock()
     }
 }
 

@@ -6,10 +6,11 @@ use crate::outcome::Outcome;
 use crate::request_counts::{RequestCount, RequestCounts};
 use crate::route::{Route, Routes};
 use crate::usage_counts::UsageCounts;
+use parking_lot::RwLock;
 use std::any::Any;
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 /// Registry of one host's ledgers. It also counts the ended requests, and keeps the routes.
@@ -240,16 +241,14 @@ impl LedgerRegistry {
         self.response_body_bytes
             .fetch_add(body_bytes, Ordering::Relaxed);
         self.request_counts.add(outcome, method, status);
-        let observers = self.observers.read();
-        for observer in &*observers.unwrap_or_else(PoisonError::into_inner) {
+        for observer in &*self.observers.read() {
             observer.on_request_end(outcome, duration, peak_bytes);
         }
     }
 
     /// Registers an observer of type `O`. Returns the same one for every call with that type.
     pub fn observe_once<O: Observer + Default>(&self) -> Arc<O> {
-        let observers = self.observers.write();
-        let mut observers = observers.unwrap_or_else(PoisonError::into_inner);
+        let mut observers = self.observers.write();
         let known = observers.iter().find_map(|observer| {
             let observer: Arc<dyn Any + Send + Sync> = Arc::clone(observer) as _;
             observer.downcast().ok()

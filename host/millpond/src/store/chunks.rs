@@ -3,11 +3,12 @@
 use super::cursor::{Cursor, OutOfBounds};
 use bytes::Bytes;
 use millpond_ledger::Charge;
+use parking_lot::Mutex;
 use std::fmt;
 use std::future::Future;
 use std::io;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 /// Bytes of an open object, read at any offset.
@@ -139,7 +140,7 @@ impl Future for ReadChunk {
     type Output = io::Result<(ChunkStream, Bytes)>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let read = self.read.get_mut().unwrap_or_else(PoisonError::into_inner);
+        let read = self.read.get_mut();
         let chunk = ready!(read.as_mut().poll(cx))?;
         let (given, wanted) = (chunk.len(), self.wanted);
         if given == 0 {

@@ -20,11 +20,12 @@ use millpond_format::{Access, ContentId, RECORD_BYTES, Record};
 use millpond_format::{names, version};
 use millpond_ledger::LedgerHandle;
 use millpond_ledger::heap;
+use parking_lot::Mutex;
 use std::cell::RefCell;
 use std::fs::File;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 /// A folder of media.
@@ -140,7 +141,7 @@ impl Folder {
 impl FolderState {
     /// Looks up the folder's path, and switches to another folder if it leads there. Blocks on any file system.
     fn follow_path(&self) {
-        self.lookup().started = Some(Instant::now());
+        self.lookup.lock().started = Some(Instant::now());
         let root = self.root.load_full();
         let found = root.is_at(&self.given_path).and_then(|is_same| {
             let new = (!is_same).then(|| BeneathDir::open(&self.given_path, &self.pools));
@@ -156,7 +157,7 @@ impl FolderState {
             }
             Err(error) => Some(format!("cannot open the media folder: {error}")),
         };
-        let mut lookup = self.lookup();
+        let mut lookup = self.lookup.lock();
         lookup.started = None;
         if failed.is_some() && lookup.failed.is_none() {
             let error = failed.as_deref().unwrap_or_default();
@@ -168,10 +169,6 @@ impl FolderState {
     /// Closes cached files that were deleted, replaced, or not used for this time.
     fn close_unneeded(&self, unused: Duration) {
         self.open_files.close_unneeded(&self.root.load(), unused);
-    }
-
-    fn lookup(&self) -> MutexGuard<'_, RootLookup> {
-        self.lookup.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn look_up(
@@ -629,7 +626,7 @@ impl MediaStore for Folder {
     }
 
     fn unavailable(&self) -> Option<String> {
-        let lookup = self.0.lookup();
+        let lookup = self.0.lookup.lock();
         let hangs = lookup
             .started
             .is_some_and(|started| started.elapsed() > LOOKUP_TIMEOUT);
