@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicI64, AtomicU64};
 
 /// Maximum number of routes. Requests for further ones count as `(other)`, so a client that makes up paths uses no
 /// memory.
-pub const ROUTES: usize = 64;
+pub(crate) const ROUTES: usize = 64;
 
 /// A group of requests whose targets have the same pattern, with its counters. It is never removed.
 #[derive(Debug)]
@@ -18,9 +18,9 @@ pub struct Route {
     /// Pattern of the route, as in `/api/media/:id`.
     pub pattern: Arc<str>,
     /// Number of requests so far.
-    pub requests: AtomicU64,
+    pub(crate) requests: AtomicU64,
     /// Heap growth while its requests were served, in bytes: allocated minus freed.
-    pub heap_growth_bytes: AtomicI64,
+    pub(crate) heap_growth_bytes: AtomicI64,
 }
 
 impl PartialEq for Route {

@@ -46,7 +46,7 @@ pub use memory_plan::{InsufficientMemory, MemoryPlan};
 pub use millpond_ledger as ledger;
 pub use millpond_ledger::{
     ACCESS_LOG, Budget, LedgerRegistry, LiveRequest, Observer, Outcome, RequestCount, Route,
-    RouteSnapshot, Snapshot, heap, monitor,
+    Snapshot, heap, monitor,
 };
 pub use response_body::{ResponseBody, Segment, SegmentLimits};
 pub use service::{CacheBytes, CachedResponse, Millpond, ProbeError};

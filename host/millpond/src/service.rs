@@ -193,11 +193,7 @@ impl Millpond {
     pub async fn probe(&self) -> Result<(), ProbeError> {
         let state = &self.state;
         let limits = &state.limits;
-        let ledger = Ledger::new(
-            state.registry.live_ledgers(),
-            Owner::Host,
-            limits.request_memory_bytes,
-        );
+        let ledger = Ledger::new(&state.registry, Owner::Host, limits.request_memory_bytes);
         let probe_error = |error: RequestError| ProbeError(error.to_string());
         let trapped = |error: wasmtime::Error, limiter: &InstanceLimiter| {
             probe_error(RequestError::from_trap(&error, limit_of(&error, limiter)))
@@ -226,7 +222,7 @@ impl Millpond {
     /// Responds to one request.
     pub async fn serve<B>(&self, request: Request<B>) -> Response<MediaBody> {
         let (head, _content) = request.into_parts();
-        let registry = Arc::clone(&self.state.registry);
+        let registry = &self.state.registry;
         let limit_bytes = self.state.limits.request_memory_bytes;
         let target = head.uri.path_and_query();
         let target = target.map_or("", |target| target.as_str());
@@ -276,13 +272,12 @@ impl Millpond {
         let answer = cache.try_look_up(&cache_key)?;
         let encoded = answer.encoded()?;
         let reservation = state.budget.try_reserve(RESPONSE_RESERVATION_BYTES)?;
-        let registry = Arc::clone(&state.registry);
         let owner = Owner::Request {
             method: method.clone(),
             route: Arc::clone(answer.route()),
         };
         let limit_bytes = state.limits.request_memory_bytes;
-        let ledger = Ledger::new(registry.live_ledgers(), owner, limit_bytes);
+        let ledger = Ledger::new(&state.registry, owner, limit_bytes);
         let charge = |kind, bytes| ledger.charge(kind, bytes).ok();
         let of_head = charge(Kind::Head, head.held_bytes())?;
         let of_response = charge(Kind::Response, encoded.response_bytes())?;
@@ -291,8 +286,7 @@ impl Millpond {
         let of_content = charge(Kind::Buffers, content.len())?;
         // From here on, the request is counted and answered.
         ledger.keep(reservation);
-        let route = Arc::clone(answer.route());
-        let mut log_entry = AccessLogEntry::with_ledger(ledger, route, method, target, registry);
+        let mut log_entry = AccessLogEntry::with_ledger(ledger, target)?;
         log_entry.cache_hit();
         log_entry.set_status(answer.status());
         Some(CachedResponse {

@@ -688,7 +688,7 @@ mod tests {
 
     fn ledger() -> (Arc<LedgerRegistry>, Ledger) {
         let registry: Arc<LedgerRegistry> = Arc::default();
-        let ledger = Ledger::new(registry.live_ledgers(), Owner::Connection, usize::MAX);
+        let ledger = Ledger::new(&registry, Owner::Connection, usize::MAX);
         (registry, ledger)
     }
 

@@ -107,7 +107,7 @@ impl Admin {
                 Some(reason) => text(StatusCode::SERVICE_UNAVAILABLE, reason),
             },
             "/memory" => json(&figures::Memory::of(&self.millpond, &self.watch.last())),
-            "/requests" => json(&figures::requests(&self.millpond, REQUESTS)),
+            "/requests" => json(&self.millpond.registry().live_requests(REQUESTS)),
             "/metrics" => match metrics::encode(&self.metrics) {
                 Ok(metrics) => respond(StatusCode::OK, metrics::CONTENT_TYPE, metrics),
                 Err(_) => text(StatusCode::INTERNAL_SERVER_ERROR, "cannot write metrics\n"),

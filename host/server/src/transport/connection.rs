@@ -77,7 +77,7 @@ impl Connection {
         // Responses are written whole; waiting to fill a packet would only delay the last one.
         sockopt::of_tcp(stream.set_nodelay(true))?;
         sockopt::set_send_window(&stream, MIN_WINDOW.kernel_bytes)?;
-        let ledger = Ledger::new(registry.live_ledgers(), Owner::Connection, usize::MAX);
+        let ledger = Ledger::new(registry, Owner::Connection, usize::MAX);
         let state = ledger.charge(Kind::Connection, CONNECTION_STATE_BYTES);
         Ok(Arc::new(Connection {
             stream,
