@@ -6,7 +6,6 @@
 
 use crate::route::Route;
 use parking_lot::Mutex;
-use serde::Serialize;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -26,7 +25,7 @@ pub trait Heap: Send + Sync {
 }
 
 /// Statistics of an allocator, in bytes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct HeapStats {
     /// Memory that the program holds, rounded up to the allocator's size classes.
     pub allocated_bytes: u64,

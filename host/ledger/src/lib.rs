@@ -45,7 +45,7 @@ mod snapshot;
 mod usage_counts;
 
 pub use access_log::{ACCESS_LOG, AccessLogEntry};
-pub use budget::{Budget, Overloaded, QUEUE, Reservation};
+pub use budget::{Budget, Overloaded, Reservation};
 pub use kind::{Balance, Kind, MemoryDomain};
 pub use ledger::{Charge, Ledger, LedgerHandle};
 pub use outcome::Outcome;

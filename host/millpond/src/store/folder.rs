@@ -113,7 +113,7 @@ impl Folder {
     ///
     /// # Errors
     /// As [`MediaStore::open`].
-    pub fn open_object(
+    pub(crate) fn open_object(
         &self,
         key: &ObjectKey,
         ledger: &LedgerHandle,
