@@ -46,7 +46,7 @@ impl ReadAt for Bytes {
 #[derive(Clone)]
 pub(crate) struct ChunkStream {
     source: Arc<dyn DynReadAt>,
-    cursor: Cursor,
+    pub(super) cursor: Cursor,
 }
 
 /// Open bytes of any type, charged while they are open.
@@ -85,27 +85,6 @@ impl ChunkStream {
             cursor: Cursor::new(source.length(), offset, length)?,
             source,
         })
-    }
-
-    /// Offset of the next byte in its object.
-    pub(crate) fn offset(&self) -> u64 {
-        self.cursor.offset()
-    }
-
-    /// Number of unread bytes.
-    pub(crate) fn remaining(&self) -> u64 {
-        self.cursor.remaining()
-    }
-
-    /// Returns the stream without the bytes beyond the next `length`.
-    pub(super) fn truncated(mut self, length: u64) -> Self {
-        self.cursor.truncate(length);
-        self
-    }
-
-    /// Skips the next `count` bytes.
-    pub(crate) fn skip(&mut self, count: u64) {
-        self.cursor.skip(count);
     }
 
     /// Starts to read the next `most` bytes at most. At least one byte has to remain.
@@ -156,7 +135,7 @@ impl Future for ReadChunk {
             )));
         }
         let mut rest = self.rest.clone();
-        rest.skip(given as u64);
+        rest.cursor.skip(given as u64);
         Poll::Ready(Ok((rest, chunk)))
     }
 }

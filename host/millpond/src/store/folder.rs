@@ -93,11 +93,11 @@ impl Folder {
             open_files: OpenFileCache::new(OPEN_FILE_CACHE_VALID),
             lookup: Mutex::default(),
         });
-        let tasks = maintenance::Tasks {
-            follow_path: FolderState::follow_path,
-            close_unneeded: FolderState::close_unneeded,
-        };
-        maintenance::start(&state, tasks)?;
+        maintenance::start(
+            &state,
+            FolderState::follow_path,
+            FolderState::close_unneeded,
+        )?;
         Ok(Folder(state))
     }
 
@@ -435,12 +435,21 @@ trait Opener {
     /// Returns whether there is a regular file.
     fn has_file(&self, path: &Path) -> Result<bool, OpenError>;
 
-    /// Reads a file from its start, `max_bytes` at most.
-    fn read(&self, file: &RegularFile, max_bytes: u64, into: &mut Vec<u8>)
-    -> Result<(), OpenError>;
+    /// Reads an open file from its start, `max_bytes` at most.
+    fn read(
+        &self,
+        file: &RegularFile,
+        max_bytes: u64,
+        into: &mut Vec<u8>,
+    ) -> Result<(), OpenError> {
+        let read = (&file.file).take(max_bytes).read_to_end(into);
+        read.map(drop).map_err(open_error)
+    }
 
-    /// Reads a file from an offset on, and returns the number of bytes.
-    fn read_at(&self, file: &File, into: &mut [u8], offset: u64) -> Result<usize, OpenError>;
+    /// Reads an open file from an offset on, and returns the number of bytes.
+    fn read_at(&self, file: &File, into: &mut [u8], offset: u64) -> Result<usize, OpenError> {
+        file_slice::read_at(file, into, offset).map_err(open_error)
+    }
 }
 
 /// Opener that blocks on any file system.
@@ -456,21 +465,6 @@ impl Opener for BlockingOpener<'_> {
 
     fn has_file(&self, path: &Path) -> Result<bool, OpenError> {
         Ok(self.0.has_file(path))
-    }
-
-    fn read(
-        &self,
-        file: &RegularFile,
-        max_bytes: u64,
-        into: &mut Vec<u8>,
-    ) -> Result<(), OpenError> {
-        let read = (&file.file).take(max_bytes).read_to_end(into);
-        read.map_err(open_error)?;
-        Ok(())
-    }
-
-    fn read_at(&self, file: &File, into: &mut [u8], offset: u64) -> Result<usize, OpenError> {
-        file_slice::read_at(file, into, offset).map_err(open_error)
     }
 }
 
@@ -507,19 +501,6 @@ impl Opener for LocalOpener<'_> {
         self.root
             .has_local_file(path)
             .map_err(|error| self.local_open_error(error))
-    }
-
-    fn read(
-        &self,
-        file: &RegularFile,
-        max_bytes: u64,
-        into: &mut Vec<u8>,
-    ) -> Result<(), OpenError> {
-        BlockingOpener(self.root).read(file, max_bytes, into)
-    }
-
-    fn read_at(&self, file: &File, into: &mut [u8], offset: u64) -> Result<usize, OpenError> {
-        BlockingOpener(self.root).read_at(file, into, offset)
     }
 }
 

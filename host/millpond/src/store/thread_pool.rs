@@ -128,15 +128,13 @@ impl ThreadPool {
         }
         state.opens += 1;
         let under_way = OpenCount(Arc::clone(&self.0));
-        let (result_tx, result_rx) = oneshot::channel();
+        let (task, job) = task(job);
         let job = move || {
             let _under_way = under_way;
-            if !result_tx.is_closed() {
-                let _ = result_tx.send(job());
-            }
+            job();
         };
         self.run(state, Box::new(job));
-        Ok(BlockingTask::Pool(result_rx))
+        Ok(task)
     }
 
     /// Runs a job for an open file on a thread of the pool. An open file has one job at a time, so there is no limit.
@@ -144,14 +142,9 @@ impl ThreadPool {
         &self,
         job: impl FnOnce() -> T + Send + 'static,
     ) -> BlockingTask<T> {
-        let (result_tx, result_rx) = oneshot::channel();
-        let job = move || {
-            if !result_tx.is_closed() {
-                let _ = result_tx.send(job());
-            }
-        };
+        let (task, job) = task(job);
         self.run(self.0.state.lock(), Box::new(job));
-        BlockingTask::Pool(result_rx)
+        task
     }
 
     /// Runs a job without a result, such as closing a file.
@@ -225,6 +218,17 @@ impl fmt::Debug for ThreadPool {
             .field("opens", &state.opens)
             .finish()
     }
+}
+
+/// Returns the task of a job, and the job that completes it. If the task is dropped first, the job does nothing.
+fn task<T>(job: impl FnOnce() -> T) -> (BlockingTask<T>, impl FnOnce()) {
+    let (result_tx, result_rx) = oneshot::channel();
+    let job = move || {
+        if !result_tx.is_closed() {
+            let _ = result_tx.send(job());
+        }
+    };
+    (BlockingTask::Pool(result_rx), job)
 }
 
 /// Counts an open, running or waiting, until it is dropped.
