@@ -505,7 +505,7 @@ impl Serve {
         let address = first.context("--admin has no address")??;
         let mut metrics = Registry::default();
         metrics.register_collector(log.dropped_lines_collector());
-        let admin = Admin::with_metrics(metrics, millpond.clone(), monitor.clone(), stop.clone());
+        let admin = Admin::new(metrics, millpond.clone(), monitor.clone(), stop.clone());
         for listener in listeners {
             tokio::spawn(admin.clone().serve(listener));
         }
