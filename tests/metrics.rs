@@ -3,7 +3,8 @@
 use crate::client::{raw, reset, status};
 use crate::host::{Host, noise};
 use crate::server::{Server, exchange};
-use millpond::{Outcome, RequestCount};
+use millpond::Outcome;
+use millpond::ledger::RequestCount;
 use std::collections::BTreeMap;
 use std::fs;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};

@@ -197,7 +197,7 @@ async fn play(player: &str, url: &str) -> String {
 async fn a_browser_shows_a_gif_and_plays_and_seeks_a_video() {
     // The driver runs a script in the page, which a page that is served as media may not.
     let mut config = Config::default();
-    config.headers.content_security_policy = Some(String::new().try_into().unwrap());
+    config.headers.content_security_policy = Some("".parse().unwrap());
     let host = Host::start_with(Setup {
         config,
         ..Setup::default()

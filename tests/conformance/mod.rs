@@ -64,7 +64,8 @@ async fn responses_from_the_cache_are_as_the_table_says() {
     let (table, fixtures) = table();
     let exchanges = exchange::passing(&table, &fixtures);
     let exchanges = not_natively_only(exchanges);
-    let mut components = ways::Components::new(&fixtures, millpond::limits::RESPONSE_CACHE_BYTES);
+    let mut components =
+        ways::Components::new(&fixtures, millpond::Limits::default().response_cache_bytes);
     for turn in 0..2 {
         let (mut first, mut second) = (Vec::new(), Vec::new());
         let mut reused = 0;

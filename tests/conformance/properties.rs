@@ -76,7 +76,7 @@ fn no_fields_make_the_component_fail() {
         Component::new(
             &fixtures,
             &BTreeMap::new(),
-            millpond::limits::RESPONSE_CACHE_BYTES,
+            millpond::Limits::default().response_cache_bytes,
         )
     };
     let targets = targets(&fixtures);

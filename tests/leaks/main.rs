@@ -13,12 +13,12 @@ use millpond::monitor::Monitor;
 use millpond::store::{Folder, MediaObject, MediaStore, ObjectKey, OpenError};
 use millpond::{Config, Limits, MediaBody, MediaService, Millpond, ResponseBody, Source};
 use millpond_server::{ConnectionLimits, Server};
+use parking_lot::Mutex;
 use std::error::Error;
 use std::io;
 use std::mem::ManuallyDrop;
 use std::path::Path;
 use std::pin::Pin;
-use std::sync::{Mutex, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Duration;
 use tokio::net::TcpListener;
@@ -85,7 +85,7 @@ impl MediaStore for LeakingStore {
             Leak::Token => std::mem::forget(ledger.charge(Kind::Buffers, LEAKED_BYTES)),
             Leak::Body => {}
             Leak::Buffer => {
-                let mut buffers = BUFFERS.lock().unwrap_or_else(PoisonError::into_inner);
+                let mut buffers = BUFFERS.lock();
                 buffers.push(vec![7; LEAKED_BYTES]);
             }
         }

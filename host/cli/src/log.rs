@@ -3,15 +3,16 @@
 use crate::log_line::{LogLineFormat, LogTimestamp};
 use clap::ValueEnum;
 use millpond::memory_plan::LOG_QUEUE_BYTES;
+use parking_lot::{Condvar, Mutex};
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
 use prometheus_client::metrics::counter::ConstCounter;
 use std::ffi::OsString;
 use std::fmt;
 use std::io::{self, IsTerminal, Write};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, channel};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tracing_subscriber::fmt::MakeWriter;
 
@@ -138,12 +139,8 @@ struct QueuedLines {
 }
 
 impl Queue {
-    fn queued(&self) -> MutexGuard<'_, QueuedLines> {
-        self.lines.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     fn push(&self, line: &[u8]) {
-        let mut queued = self.queued();
+        let mut queued = self.lines.lock();
         if queued.bytes.len() + queued.taken_bytes + line.len() > LOG_BYTES {
             self.dropped_lines.fetch_add(1, Ordering::Relaxed);
             return;
@@ -156,20 +153,16 @@ impl Queue {
 
     /// Waits until there are lines, and swaps them for `empty`. Returns `None` after the end.
     fn take(&self, empty: Vec<u8>) -> Option<Vec<u8>> {
-        let mut queued = self.queued();
+        let mut queued = self.lines.lock();
         queued.taken_bytes = 0;
         while queued.bytes.is_empty() {
             if queued.is_closed {
                 return None;
             }
             queued.is_writer_idle = true;
-            queued = self
-                .arrived
-                .wait(queued)
-                .unwrap_or_else(PoisonError::into_inner);
+            self.arrived.wait(&mut queued);
             if !queued.is_closed {
-                let more = self.arrived.wait_timeout(queued, BATCH_TIME);
-                queued = more.unwrap_or_else(PoisonError::into_inner).0;
+                self.arrived.wait_for(&mut queued, BATCH_TIME);
             }
         }
         queued.taken_bytes = queued.bytes.len();
@@ -202,7 +195,7 @@ impl Queue {
     }
 
     fn close(&self) {
-        self.queued().is_closed = true;
+        self.lines.lock().is_closed = true;
         self.arrived.notify_all();
     }
 }
@@ -277,7 +270,7 @@ mod tests {
         fn write(&mut self, line: &[u8]) -> io::Result<usize> {
             // After the other end is gone, it takes everything.
             let _ = self.take.recv();
-            self.taken.lock().unwrap().extend_from_slice(line);
+            self.taken.lock().extend_from_slice(line);
             Ok(line.len())
         }
 
@@ -310,8 +303,8 @@ mod tests {
             assert_eq!(queue.dropped_lines.load(Ordering::Relaxed), 3, "{length}");
             drop(go);
             drop(log);
-            assert_eq!(taken.lock().unwrap().len(), room * length);
-            assert!(queue.queued().bytes.is_empty());
+            assert_eq!(taken.lock().len(), room * length);
+            assert!(queue.lines.lock().bytes.is_empty());
         }
     }
 

@@ -144,14 +144,15 @@ impl Second {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
-    use std::sync::{Arc, Mutex};
+    use parking_lot::Mutex;
+    use std::sync::Arc;
 
     #[derive(Clone, Default)]
     struct Written(Arc<Mutex<Vec<u8>>>);
 
     impl std::io::Write for Written {
         fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-            self.0.lock().unwrap().extend_from_slice(bytes);
+            self.0.lock().extend_from_slice(bytes);
             Ok(bytes.len())
         }
 
@@ -184,7 +185,7 @@ mod tests {
     fn written(with: impl FnOnce(Written) -> tracing::Dispatch) -> Vec<String> {
         let written = Written::default();
         tracing::dispatcher::with_default(&with(written.clone()), events);
-        let text = String::from_utf8(written.0.lock().unwrap().clone()).unwrap();
+        let text = String::from_utf8(written.0.lock().clone()).unwrap();
         let without_time = |line: &str| {
             let (time, rest) = line.split_once(' ').unwrap();
             assert_eq!(time.len(), "2026-11-25T13:46:02.655115Z".len());

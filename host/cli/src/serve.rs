@@ -102,9 +102,9 @@ pub(crate) struct Serve {
         value_name = "SIZE|off",
         default_value = "4MiB",
         env = "MILLPOND_RESPONSE_CACHE",
-        value_parser = parse_response_cache
+        value_parser = or_off(parse_size)
     )]
-    response_cache: ResponseCacheSize,
+    response_cache: OrOff<usize>,
 
     /// Time for which a cached open file is used without a check for changes. 0s checks for every request.
     #[arg(
@@ -118,8 +118,8 @@ pub(crate) struct Serve {
 
     /// Address of the admin listener, which serves `/metrics`, `/memory`, `/requests`, `/healthz` and `/readyz`. `off`
     /// turns it off [default: 127.0.0.1:8079, or off if that is taken].
-    #[arg(long, value_name = "ADDR|off", env = "MILLPOND_ADMIN", value_parser = parse_admin)]
-    admin: Option<AdminAddress>,
+    #[arg(long, value_name = "ADDR|off", env = "MILLPOND_ADMIN", value_parser = or_off(parse_tcp))]
+    admin: Option<OrOff<ListenAddress>>,
 
     /// Interval over which a client's rate is measured. A client that takes less than --min-send-rate is disconnected.
     #[arg(
@@ -146,9 +146,9 @@ pub(crate) struct Serve {
         value_name = "TIME|off",
         default_value = "off",
         env = "MILLPOND_RESPONSE_TIMEOUT",
-        value_parser = parse_response_timeout
+        value_parser = or_off(parse_time)
     )]
-    response_timeout: ResponseTimeout,
+    response_timeout: OrOff<Duration>,
 
     /// Time that in-flight responses get to finish after SIGTERM or Ctrl-C. A second signal ends them at once.
     #[arg(
@@ -221,17 +221,26 @@ const ADMIN: ListenAddress = ListenAddress::Tcp {
     port: 8079,
 };
 
-/// Address of the admin listener, or `off`.
+/// Value of an option, or `off`.
 #[derive(Debug, Clone)]
-struct AdminAddress(Option<ListenAddress>);
+struct OrOff<T>(Option<T>);
 
-fn parse_admin(text: &str) -> Result<AdminAddress, String> {
-    if text == "off" {
-        return Ok(AdminAddress(None));
+/// Parses a value, or `off`.
+fn or_off<T>(
+    parse: fn(&str) -> Result<T, String>,
+) -> impl Fn(&str) -> Result<OrOff<T>, String> + Clone {
+    move |text| match text {
+        "off" => Ok(OrOff(None)),
+        _ => parse(text)
+            .map(|value| OrOff(Some(value)))
+            .map_err(|error| format!("{error}, or off")),
     }
+}
+
+fn parse_tcp(text: &str) -> Result<ListenAddress, String> {
     match text.parse() {
-        Ok(address @ ListenAddress::Tcp { .. }) => Ok(AdminAddress(Some(address))),
-        _ => Err("an address and port is needed, as in 127.0.0.1:8079, or off".into()),
+        Ok(address @ ListenAddress::Tcp { .. }) => Ok(address),
+        _ => Err("an address and port is needed, as in 127.0.0.1:8079".into()),
     }
 }
 
@@ -264,33 +273,11 @@ fn parse_time(text: &str) -> Result<Duration, String> {
     Ok(time)
 }
 
-/// Maximum size of the response cache, in bytes; 0 turns it off.
-#[derive(Debug, Clone, Copy)]
-struct ResponseCacheSize(usize);
-
-fn parse_response_cache(text: &str) -> Result<ResponseCacheSize, String> {
-    if text == "off" {
-        return Ok(ResponseCacheSize(0));
-    }
-    let size: Result<ByteSize, _> = text.parse();
-    let bytes = size
-        .ok()
-        .and_then(|size| usize::try_from(size.as_u64()).ok());
-    bytes
-        .map(ResponseCacheSize)
-        .ok_or_else(|| "a size is needed, as in 4MiB, or off".into())
-}
-
-/// Maximum time of a response, if there is a maximum.
-#[derive(Debug, Clone, Copy)]
-struct ResponseTimeout(Option<Duration>);
-
-fn parse_response_timeout(text: &str) -> Result<ResponseTimeout, String> {
-    if text == "off" {
-        return Ok(ResponseTimeout(None));
-    }
-    let time = parse_time(text).map_err(|error| format!("{error}, or off"))?;
-    Ok(ResponseTimeout(Some(time)))
+/// Parses a size, in bytes.
+fn parse_size(text: &str) -> Result<usize, String> {
+    let size: Option<ByteSize> = text.parse().ok();
+    let bytes = size.and_then(|size| usize::try_from(size.as_u64()).ok());
+    bytes.ok_or_else(|| "a size is needed, as in 4MiB".into())
 }
 
 fn parse_limit_rate(text: &str) -> Result<NonZeroU32, String> {
@@ -381,7 +368,7 @@ impl Serve {
             None => memory_bytes(),
         };
         limits.request_memory_bytes = self.request_memory.bytes()?;
-        limits.response_cache_bytes = self.response_cache.0;
+        limits.response_cache_bytes = self.response_cache.0.unwrap_or(0);
         Ok(limits)
     }
 
@@ -432,8 +419,8 @@ impl Serve {
         let millpond = server.millpond();
         let monitor = Monitor::start(server.clone(), self.sample_interval);
         let admin_address = match &self.admin {
-            Some(AdminAddress(None)) => None,
-            Some(AdminAddress(Some(address))) => {
+            Some(OrOff(None)) => None,
+            Some(OrOff(Some(address))) => {
                 let started = self.start_admin(address, millpond, &monitor, &stop, log);
                 Some(started.await?)
             }
@@ -518,7 +505,7 @@ impl Serve {
         let address = first.context("--admin has no address")??;
         let mut metrics = Registry::default();
         metrics.register_collector(log.dropped_lines_collector());
-        let admin = Admin::with_metrics(metrics, millpond.clone(), monitor.clone(), stop.clone());
+        let admin = Admin::new(metrics, millpond.clone(), monitor.clone(), stop.clone());
         for listener in listeners {
             tokio::spawn(admin.clone().serve(listener));
         }

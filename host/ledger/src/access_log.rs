@@ -1,10 +1,10 @@
 //! The access log: one entry for each request, from its head to its outcome.
 
-use crate::ledger::{Ledger, Owner};
+use crate::ledger::Ledger;
 use crate::outcome::Outcome;
-use crate::registry::{LedgerRegistry, RequestEnd};
+use crate::registry::{LedgerRegistry, Owner};
 use crate::route::Route;
-use http::StatusCode;
+use http::{Method, StatusCode};
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -16,7 +16,8 @@ use std::time::Duration;
 /// body.
 #[derive(Debug)]
 pub struct AccessLogEntry {
-    method: http::Method,
+    /// Ledger of the request, whose owner is a request.
+    ledger: Ledger,
     target: String,
     status: Option<StatusCode>,
     body_bytes: u64,
@@ -24,9 +25,6 @@ pub struct AccessLogEntry {
     cache: Option<CacheStatus>,
     outcome: Option<Outcome>,
     error: Option<String>,
-    registry: Arc<LedgerRegistry>,
-    route: Arc<Route>,
-    ledger: Ledger,
 }
 
 /// Part of the response cache in a request (RFC 9211). Absent if the request did not get that far.
@@ -58,37 +56,29 @@ impl AccessLogEntry {
     /// request, of all kinds together.
     #[must_use]
     pub fn new(
-        method: &http::Method,
+        method: &Method,
         target: &str,
-        registry: Arc<LedgerRegistry>,
+        registry: &Arc<LedgerRegistry>,
         limit_bytes: usize,
     ) -> Self {
-        let route = registry.route(target);
         let owner = Owner::Request {
             method: method.clone(),
-            route: Arc::clone(&route),
+            route: registry.route(target),
         };
-        let ledger = Ledger::new(registry.live_ledgers(), owner, limit_bytes);
-        AccessLogEntry::with_ledger(ledger, route, method, target, registry)
+        AccessLogEntry::of(Ledger::new(registry, owner, limit_bytes), target)
     }
 
-    /// Returns the entry of a request that has a ledger already.
-    ///
-    /// The owner of `ledger` has to be a request with this method and route.
+    /// Returns the entry of a request that has a ledger already. `None` if the owner of the ledger is not a request.
     #[must_use]
-    pub fn with_ledger(
-        ledger: Ledger,
-        route: Arc<Route>,
-        method: &http::Method,
-        target: &str,
-        registry: Arc<LedgerRegistry>,
-    ) -> Self {
-        route.requests.fetch_add(1, Ordering::Relaxed);
+    pub fn with_ledger(ledger: Ledger, target: &str) -> Option<Self> {
+        ledger.entries.request()?;
+        Some(AccessLogEntry::of(ledger, target))
+    }
+
+    fn of(ledger: Ledger, target: &str) -> Self {
         let target = if target.is_empty() { "*" } else { target };
-        AccessLogEntry {
+        let log_entry = AccessLogEntry {
             ledger,
-            route,
-            method: method.clone(),
             target: target[..target.floor_char_boundary(LOGGED_TARGET_BYTES)].to_owned(),
             status: None,
             body_bytes: 0,
@@ -96,8 +86,9 @@ impl AccessLogEntry {
             cache: None,
             outcome: None,
             error: None,
-            registry,
-        }
+        };
+        log_entry.route().requests.fetch_add(1, Ordering::Relaxed);
+        log_entry
     }
 
     /// Ledger of the request.
@@ -109,7 +100,16 @@ impl AccessLogEntry {
     /// Route of the request's target.
     #[must_use]
     pub fn route(&self) -> &Arc<Route> {
-        &self.route
+        self.request().1
+    }
+
+    #[allow(
+        clippy::expect_used,
+        reason = "each constructor has a request's ledger"
+    )]
+    fn request(&self) -> (&Method, &Arc<Route>) {
+        let request = self.ledger.entries.request();
+        request.expect("the owner of the ledger is a request")
     }
 
     /// Sets the status of the response.
@@ -130,7 +130,8 @@ impl AccessLogEntry {
     /// Records that the response comes from the response cache.
     pub fn cache_hit(&mut self) {
         self.cache = Some(CacheStatus::Hit);
-        self.registry.count_response_cache_hit();
+        let registry = &self.ledger.entries.registry;
+        registry.count_response_cache_hit();
     }
 
     /// Records that the component makes the response.
@@ -155,21 +156,23 @@ impl AccessLogEntry {
 impl Drop for AccessLogEntry {
     fn drop(&mut self) {
         let outcome = self.outcome.unwrap_or(Outcome::Aborted);
-        let duration = self.ledger.since().elapsed();
-        self.registry.count_end(&RequestEnd {
+        let (method, _) = self.request();
+        let entries = &self.ledger.entries;
+        let (duration, peak_bytes) = (entries.since.elapsed(), entries.peak_bytes());
+        entries.registry.count_end(
             outcome,
-            method: &self.method,
-            status: self.status,
-            body_bytes: self.body_bytes,
+            method,
+            self.status,
+            self.body_bytes,
             duration,
-            peak_bytes: self.ledger.peak_bytes(),
-        });
+            peak_bytes,
+        );
         // One list of fields for every level.
         macro_rules! log {
             ($level:ident) => {
                 tracing::$level!(
                     target: ACCESS_LOG,
-                    method = %self.method,
+                    method = %method,
                     target = %RedactedTarget(&self.target),
                     status = self.status.map(|status| status.as_u16()),
                     body_bytes_sent = self.body_bytes,
@@ -177,7 +180,7 @@ impl Drop for AccessLogEntry {
                     outcome = %outcome,
                     cache = self.cache.map(tracing::field::display),
                     guest_peak_bytes = self.peak_guest_bytes,
-                    peak_bytes = self.ledger.peak_bytes(),
+                    peak_bytes,
                     error = self.error,
                 )
             };

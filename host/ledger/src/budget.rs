@@ -9,7 +9,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
 
 /// Maximum number of requests that wait for memory. A further request is rejected at once.
-pub const QUEUE: usize = 1024;
+pub(crate) const QUEUE: usize = 1024;
 
 /// Memory that responses in progress reserve from. A first-come, first-served queue holds the requests that wait.
 #[derive(Debug)]
@@ -84,15 +84,12 @@ impl Budget {
         }
         let _waiting = QueueGuard::enter(self)?;
         let both = async {
-            let room = Arc::clone(&self.units)
-                .acquire_many_owned(units(bytes))
-                .await;
-            let place = Arc::clone(instances).acquire_owned().await;
-            (room, place)
+            let room = self.reserve_untimed(bytes).await;
+            (room, Arc::clone(instances).acquire_owned().await)
         };
         match timeout(max_wait, both).await {
-            Ok((Ok(permit), Ok(place))) => Ok((Reservation { permit }, place)),
-            // Neither semaphore is ever closed, so this is the timeout.
+            Ok((room, Ok(place))) => Ok((room, place)),
+            // Nothing closes the semaphore, so this is the timeout.
             _ => Err(Overloaded::TooLong(max_wait)),
         }
     }
@@ -110,20 +107,17 @@ impl Budget {
             return Ok(room);
         }
         let _waiting = QueueGuard::enter(self)?;
-        match timeout(max_wait, self.reserve_untimed(bytes)).await {
-            Ok(Some(room)) => Ok(room),
-            _ => Err(Overloaded::TooLong(max_wait)),
-        }
+        let reserved = timeout(max_wait, self.reserve_untimed(bytes)).await;
+        reserved.map_err(|_| Overloaded::TooLong(max_wait))
     }
 
     /// Reserves `bytes`, first come, first served, without a timeout and without a place in the queue.
-    ///
-    /// Returns `None` if the budget is closed, which never happens.
-    pub async fn reserve_untimed(&self, bytes: usize) -> Option<Reservation> {
-        let permit = Arc::clone(&self.units)
-            .acquire_many_owned(units(bytes))
-            .await;
-        permit.ok().map(|permit| Reservation { permit })
+    #[allow(clippy::expect_used, reason = "nothing closes the semaphore")]
+    pub async fn reserve_untimed(&self, bytes: usize) -> Reservation {
+        let permit = Arc::clone(&self.units).acquire_many_owned(units(bytes));
+        Reservation {
+            permit: permit.await.expect("the semaphore is never closed"),
+        }
     }
 
     /// Reserves `bytes` if they are free now and no request waits for memory.

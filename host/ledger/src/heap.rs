@@ -5,10 +5,10 @@
 //! figures.
 
 use crate::route::Route;
-use serde::Serialize;
+use parking_lot::Mutex;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicI64, Ordering};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll};
 
 /// An allocator that keeps statistics.
@@ -25,7 +25,7 @@ pub trait Heap: Send + Sync {
 }
 
 /// Statistics of an allocator, in bytes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct HeapStats {
     /// Memory that the program holds, rounded up to the allocator's size classes.
     pub allocated_bytes: u64,
@@ -110,7 +110,7 @@ impl AllocTracker {
 
     /// Attributes the growth since the last request to its route, and starts with `next`.
     fn attribute_to(&self, now_bytes: i64, next: Option<&Arc<Route>>) {
-        let mut tracked = self.tracked.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut tracked = self.tracked.lock();
         let last = tracked.take();
         *tracked = next.map(|route| TrackedRequest {
             route: Arc::clone(route),

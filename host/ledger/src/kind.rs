@@ -1,12 +1,10 @@
 //! Kinds of memory, and bytes by kind.
 
-use serde::Serialize;
 use std::fmt;
 
 /// Kind of the memory that a request or connection holds. Limits, logs, metrics and tests use these names and no
 /// others.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
-#[serde(rename_all = "snake_case")]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Kind {
     /// Linear memories of the request's instances.
@@ -83,8 +81,7 @@ impl Kind {
     }
 
     /// Domain of this kind's memory.
-    #[must_use]
-    pub fn domain(self) -> MemoryDomain {
+    pub(crate) fn domain(self) -> MemoryDomain {
         match self {
             Kind::GuestMemory | Kind::Tables | Kind::Stack => MemoryDomain::Pool,
             Kind::Files | Kind::Socket => MemoryDomain::Kernel,
@@ -137,12 +134,6 @@ impl Balance {
         for (sum, bytes) in self.0.iter_mut().zip(other.0) {
             *sum += bytes;
         }
-    }
-}
-
-impl Serialize for Balance {
-    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_map(Kind::ALL.iter().map(|kind| (kind.name(), self.of(*kind))))
     }
 }
 

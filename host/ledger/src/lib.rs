@@ -11,9 +11,10 @@
 //!
 //! ```
 //! use millpond_ledger::{Kind, Ledger, LedgerRegistry, Owner};
+//! use std::sync::Arc;
 //!
-//! let registry = LedgerRegistry::default();
-//! let ledger = Ledger::new(registry.live_ledgers(), Owner::Connection, 1000);
+//! let registry = Arc::new(LedgerRegistry::default());
+//! let ledger = Ledger::new(&registry, Owner::Connection, 1000);
 //! let charge = ledger.charge(Kind::Buffers, 600)?;
 //! assert!(ledger.charge(Kind::Files, 500).is_err());
 //! assert_eq!(registry.snapshot().connections.total(), 600);
@@ -40,14 +41,16 @@ pub mod process;
 mod registry;
 mod request_counts;
 mod route;
+mod snapshot;
 mod usage_counts;
 
 pub use access_log::{ACCESS_LOG, AccessLogEntry};
-pub use budget::{Budget, Overloaded, QUEUE, Reservation};
+pub use budget::{Budget, Overloaded, Reservation};
 pub use kind::{Balance, Kind, MemoryDomain};
-pub use ledger::{Charge, Ledger, LedgerHandle, LimitExceeded, LiveLedgers, Owner};
+pub use ledger::{Charge, Ledger, LedgerHandle};
 pub use outcome::Outcome;
-pub use registry::{LedgerRegistry, LiveRequest, Observer, RouteSnapshot, Snapshot};
+pub use registry::{LedgerRegistry, LimitExceeded, Observer, Owner};
 pub use request_counts::RequestCount;
-pub use route::{ROUTES, Route};
+pub use route::Route;
+pub use snapshot::{LiveRequest, Snapshot};
 pub use usage_counts::UsageCounts;

@@ -22,7 +22,8 @@ impl ProcessMemory {
     }
 }
 
-pub use platform::{current_memory, memory_limit_bytes};
+pub(crate) use platform::current_memory;
+pub use platform::memory_limit_bytes;
 
 /// Maximum memory of the threads that read from disks, in bytes. There are 64 at most, each with 128 KiB of stack and
 /// allocator cache.
@@ -63,8 +64,7 @@ mod platform {
     use std::path::Path;
 
     /// Returns the current memory of this process.
-    #[must_use]
-    pub fn current_memory() -> ProcessMemory {
+    pub(crate) fn current_memory() -> ProcessMemory {
         parse_status(&fs::read_to_string("/proc/self/status").unwrap_or_default())
     }
 
@@ -137,8 +137,7 @@ mod platform {
     use super::ProcessMemory;
 
     /// Returns zeros: this system does not report the memory of a process.
-    #[must_use]
-    pub fn current_memory() -> ProcessMemory {
+    pub(crate) fn current_memory() -> ProcessMemory {
         ProcessMemory::default()
     }
 

@@ -1,21 +1,29 @@
-//! Registry of the ledgers, the routes, and the counts of ended requests.
+//! Registry of a host: the entries of its ledgers, its routes, and the counts of its ended requests.
 
-use crate::kind::Balance;
-use crate::ledger::{LiveLedgers, Owner};
+use crate::budget::Reservation;
+use crate::kind::{Balance, Kind};
 use crate::outcome::Outcome;
 use crate::request_counts::{RequestCount, RequestCounts};
+#[cfg(doc)]
+use crate::route::ROUTES;
 use crate::route::{Route, Routes};
 use crate::usage_counts::UsageCounts;
+use http::{Method, StatusCode};
+use parking_lot::{Mutex, MutexGuard, RwLock};
 use std::any::Any;
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, PoisonError, RwLock};
-use std::time::Duration;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Weak};
+use std::time::{Duration, Instant};
 
 /// Registry of one host's ledgers. It also counts the ended requests, and keeps the routes.
 #[derive(Debug, Default)]
 pub struct LedgerRegistry {
-    ledgers: Arc<LiveLedgers>,
+    next_id: AtomicU64,
+    /// Entries of the ledgers that are open or still have charges, by number, oldest first. Several maps reduce
+    /// contention between cores.
+    live: [Mutex<BTreeMap<u64, Weak<Entries>>>; SHARDS],
+    in_use: UsageCounts,
     request_counts: RequestCounts,
     response_body_bytes: AtomicU64,
     response_cache_hits: AtomicU64,
@@ -23,15 +31,23 @@ pub struct LedgerRegistry {
     routes: Routes,
 }
 
-/// Figures of one request at its end.
-#[derive(Debug)]
-pub(crate) struct RequestEnd<'a> {
-    pub(crate) outcome: Outcome,
-    pub(crate) method: &'a http::Method,
-    pub(crate) status: Option<http::StatusCode>,
-    pub(crate) body_bytes: u64,
-    pub(crate) duration: Duration,
-    pub(crate) peak_bytes: usize,
+const SHARDS: usize = 16;
+
+/// Owner of a ledger.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Owner {
+    /// A request.
+    Request {
+        /// Method of the request.
+        method: Method,
+        /// Route of the request's target, as in `/api/media/:id`.
+        route: Arc<Route>,
+    },
+    /// A connection.
+    Connection,
+    /// The host itself, as for a probe.
+    Host,
 }
 
 /// Observer of the end of each request, for histograms. Register one with [`LedgerRegistry::observe_once`].
@@ -41,89 +57,16 @@ pub trait Observer: Any + std::fmt::Debug + Send + Sync {
     fn on_request_end(&self, outcome: Outcome, duration: Duration, peak_bytes: usize);
 }
 
-/// Sums of all ledgers at one moment.
-#[derive(Debug, Clone, Default)]
-#[non_exhaustive]
-pub struct Snapshot {
-    /// Memory of the live requests.
-    pub requests: Balance,
-    /// Memory of the connections.
-    pub connections: Balance,
-    /// Leaked memory: charged to requests and connections that have ended.
-    pub leaked: Balance,
-    /// Number of live requests.
-    pub live_requests: usize,
-    /// Number of open connections.
-    pub live_connections: usize,
-    /// Memory of the requests, by route.
-    pub by_route: Vec<RouteSnapshot>,
-}
-
-/// Sums of the ledgers of one route's requests.
-#[derive(Debug, Clone)]
-#[non_exhaustive]
-pub struct RouteSnapshot {
-    /// Route of the requests.
-    pub route: Arc<Route>,
-    /// Number of ended requests that still have charges.
-    pub leaked_requests: usize,
-    /// Leaked memory: charged to ended requests.
-    pub leaked: Balance,
-    /// Number of live requests.
-    pub live_requests: usize,
-    /// Memory of the live requests.
-    pub live: Balance,
-    /// Age of the oldest live request.
-    pub oldest: Duration,
-}
-
-/// A request that holds memory.
-#[derive(Debug, Clone)]
-#[non_exhaustive]
-pub struct LiveRequest {
-    /// Number of the request, counted from the start of the process.
-    pub id: u64,
-    /// Method of the request.
-    pub method: http::Method,
-    /// Route of the request's target.
-    pub route: Arc<Route>,
-    /// Time since its head was complete.
-    pub age: Duration,
-    /// Memory that it holds now, by kind.
-    pub balance: Balance,
-    /// Maximum memory that it held at one time, in bytes.
-    pub peak_bytes: usize,
-    /// Whether the request has ended, so that its memory is leaked.
-    pub has_ended: bool,
-}
-
-impl Snapshot {
-    /// Sum of the requests, the connections and the leaked memory.
-    #[must_use]
-    pub fn total(&self) -> Balance {
-        let mut total = self.requests;
-        total.add(&self.connections);
-        total.add(&self.leaked);
-        total
-    }
-}
-
 impl LedgerRegistry {
-    /// Ledgers that are open or still have charges. [`Ledger::new`](crate::Ledger::new) needs them.
-    #[must_use]
-    pub fn live_ledgers(&self) -> &Arc<LiveLedgers> {
-        &self.ledgers
-    }
-
     /// Counts of the requests, stores, bodies and files in use.
     #[must_use]
     pub fn in_use(&self) -> &UsageCounts {
-        self.ledgers.in_use()
+        &self.in_use
     }
 
     /// Waits until no request holds any memory.
     pub async fn idle(&self) {
-        self.in_use().idle().await;
+        self.in_use.idle().await;
     }
 
     /// Number of ended requests with one outcome.
@@ -154,70 +97,8 @@ impl LedgerRegistry {
         self.response_cache_hits.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// Returns the sums of all live ledgers.
-    #[must_use]
-    pub fn snapshot(&self) -> Snapshot {
-        let mut snapshot = Snapshot::default();
-        let mut by_route: BTreeMap<Arc<str>, RouteSnapshot> = BTreeMap::new();
-        for entries in self.ledgers.live() {
-            let balance = entries.balance();
-            let has_ended = entries.ended_ago().is_some();
-            match entries.owner() {
-                _ if has_ended => snapshot.leaked.add(&balance),
-                Owner::Host => {}
-                Owner::Connection => {
-                    snapshot.live_connections += 1;
-                    snapshot.connections.add(&balance);
-                }
-                Owner::Request { .. } => {
-                    snapshot.live_requests += 1;
-                    snapshot.requests.add(&balance);
-                }
-            }
-            let Owner::Request { route, .. } = entries.owner() else {
-                continue;
-            };
-            let route_snapshot = by_route
-                .entry(Arc::clone(&route.pattern))
-                .or_insert_with(|| RouteSnapshot::new(route));
-            if has_ended {
-                route_snapshot.leaked_requests += 1;
-                route_snapshot.leaked.add(&balance);
-            } else {
-                route_snapshot.live_requests += 1;
-                route_snapshot.live.add(&balance);
-                route_snapshot.oldest = route_snapshot.oldest.max(entries.age());
-            }
-        }
-        snapshot.by_route = by_route.into_values().collect();
-        snapshot
-    }
-
-    /// Returns the requests that hold memory, oldest first, `max_count` at most.
-    #[must_use]
-    pub fn live_requests(&self, max_count: usize) -> Vec<LiveRequest> {
-        let mut live = self.ledgers.live();
-        live.sort_unstable_by_key(|entries| entries.id());
-        live.iter()
-            .filter_map(|entries| match entries.owner() {
-                Owner::Connection | Owner::Host => None,
-                Owner::Request { method, route } => Some(LiveRequest {
-                    id: entries.id(),
-                    method: method.clone(),
-                    route: Arc::clone(route),
-                    age: entries.age(),
-                    balance: entries.balance(),
-                    peak_bytes: entries.peak_bytes(),
-                    has_ended: entries.ended_ago().is_some(),
-                }),
-            })
-            .take(max_count)
-            .collect()
-    }
-
-    /// Returns the routes of all requests so far, [`ROUTES`](crate::ROUTES) and one at most.
-    #[must_use]
-    pub fn routes(&self) -> Vec<Arc<Route>> {
+    /// Returns the routes of all requests so far, [`ROUTES`] and one at most.
+    pub(crate) fn routes(&self) -> Vec<Arc<Route>> {
         self.routes.all()
     }
 
@@ -228,28 +109,26 @@ impl LedgerRegistry {
     }
 
     /// Counts the end of a request, and calls the observers.
-    pub(crate) fn count_end(&self, end: &RequestEnd<'_>) {
-        let RequestEnd {
-            outcome,
-            method,
-            status,
-            body_bytes,
-            duration,
-            peak_bytes,
-        } = *end;
+    pub(crate) fn count_end(
+        &self,
+        outcome: Outcome,
+        method: &Method,
+        status: Option<StatusCode>,
+        body_bytes: u64,
+        duration: Duration,
+        peak_bytes: usize,
+    ) {
         self.response_body_bytes
             .fetch_add(body_bytes, Ordering::Relaxed);
         self.request_counts.add(outcome, method, status);
-        let observers = self.observers.read();
-        for observer in &*observers.unwrap_or_else(PoisonError::into_inner) {
+        for observer in &*self.observers.read() {
             observer.on_request_end(outcome, duration, peak_bytes);
         }
     }
 
     /// Registers an observer of type `O`. Returns the same one for every call with that type.
     pub fn observe_once<O: Observer + Default>(&self) -> Arc<O> {
-        let observers = self.observers.write();
-        let mut observers = observers.unwrap_or_else(PoisonError::into_inner);
+        let mut observers = self.observers.write();
         let known = observers.iter().find_map(|observer| {
             let observer: Arc<dyn Any + Send + Sync> = Arc::clone(observer) as _;
             observer.downcast().ok()
@@ -260,39 +139,145 @@ impl LedgerRegistry {
             observer
         })
     }
+
+    /// Returns the live entries. The caller drops them outside the locks, because dropping the last reference takes a
+    /// lock.
+    pub(crate) fn live(&self) -> Vec<Arc<Entries>> {
+        let mut live = Vec::new();
+        for shard in &self.live {
+            live.extend(shard.lock().values().filter_map(Weak::upgrade));
+        }
+        live
+    }
+
+    fn shard(&self, id: u64) -> MutexGuard<'_, BTreeMap<u64, Weak<Entries>>> {
+        self.live[id as usize % SHARDS].lock()
+    }
 }
 
-impl RouteSnapshot {
-    fn new(route: &Arc<Route>) -> Self {
-        RouteSnapshot {
-            route: Arc::clone(route),
-            leaked_requests: 0,
-            leaked: Balance::default(),
-            live_requests: 0,
-            live: Balance::default(),
-            oldest: Duration::ZERO,
+/// State shared by a ledger and its charges.
+#[derive(Debug)]
+pub(crate) struct Entries {
+    pub(crate) id: u64,
+    pub(crate) owner: Owner,
+    pub(crate) since: Instant,
+    pub(crate) registry: Arc<LedgerRegistry>,
+    limit_bytes: usize,
+    total: AtomicUsize,
+    peak: AtomicUsize,
+    kinds: [AtomicUsize; Kind::ALL.len()],
+    has_ended: AtomicBool,
+    /// Reservations of the budget, released with the last charge and not with the ledger.
+    reservations: Mutex<Vec<Reservation>>,
+}
+
+/// The error of a charge that would exceed the ledger's limit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the request would hold more than {limit_bytes} bytes, with {kind}")]
+pub struct LimitExceeded {
+    /// Kind of the charge.
+    pub kind: Kind,
+    /// Limit of the ledger, in bytes.
+    pub limit_bytes: usize,
+}
+
+impl Entries {
+    /// Returns the entries of a new ledger, which the registry then knows.
+    pub(crate) fn register(
+        registry: &Arc<LedgerRegistry>,
+        owner: Owner,
+        limit_bytes: usize,
+    ) -> Arc<Self> {
+        let entries = Arc::new(Entries {
+            id: registry.next_id.fetch_add(1, Ordering::Relaxed),
+            owner,
+            since: Instant::now(),
+            registry: Arc::clone(registry),
+            limit_bytes,
+            total: AtomicUsize::new(0),
+            peak: AtomicUsize::new(0),
+            kinds: Default::default(),
+            has_ended: AtomicBool::new(false),
+            reservations: Mutex::new(Vec::new()),
+        });
+        if entries.request().is_some() {
+            registry.in_use.count_request();
+        }
+        let (id, live) = (entries.id, Arc::downgrade(&entries));
+        registry.shard(id).insert(id, live);
+        entries
+    }
+
+    /// Method and route, if the owner is a request.
+    pub(crate) fn request(&self) -> Option<(&Method, &Arc<Route>)> {
+        match &self.owner {
+            Owner::Request { method, route } => Some((method, route)),
+            Owner::Connection | Owner::Host => None,
+        }
+    }
+
+    pub(crate) fn peak_bytes(&self) -> usize {
+        self.peak.load(Ordering::Relaxed)
+    }
+
+    /// Whether the owner has ended, so that its memory is leaked.
+    pub(crate) fn has_ended(&self) -> bool {
+        self.has_ended.load(Ordering::Relaxed)
+    }
+
+    /// Marks the owner as ended.
+    pub(crate) fn end(&self) {
+        self.has_ended.store(true, Ordering::Relaxed);
+    }
+
+    pub(crate) fn balance(&self) -> Balance {
+        Balance(std::array::from_fn(|kind| {
+            self.kinds[kind].load(Ordering::Relaxed)
+        }))
+    }
+
+    /// Holds a reservation until the last charge has been dropped.
+    pub(crate) fn keep(&self, reservation: Reservation) {
+        self.reservations.lock().push(reservation);
+    }
+
+    pub(crate) fn add(&self, kind: Kind, bytes: usize) -> Result<(), LimitExceeded> {
+        let fits = |total: usize| {
+            let sum = total.checked_add(bytes)?;
+            (sum <= self.limit_bytes).then_some(sum)
+        };
+        let before = self
+            .total
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, fits)
+            .map_err(|_| LimitExceeded {
+                kind,
+                limit_bytes: self.limit_bytes,
+            })?;
+        self.peak.fetch_max(before + bytes, Ordering::Relaxed);
+        self.kinds[kind as usize].fetch_add(bytes, Ordering::Relaxed);
+        Ok(())
+    }
+
+    pub(crate) fn subtract(&self, kind: Kind, bytes: usize) {
+        self.kinds[kind as usize].fetch_sub(bytes, Ordering::Relaxed);
+        self.total.fetch_sub(bytes, Ordering::Relaxed);
+    }
+}
+
+impl Drop for Entries {
+    fn drop(&mut self) {
+        // The budget is released before the registry counts the owner as gone.
+        self.reservations.get_mut().clear();
+        self.registry.shard(self.id).remove(&self.id);
+        if self.request().is_some() {
+            self.registry.in_use.uncount_request();
         }
     }
 }
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used)]
     use super::*;
-    use crate::kind::Kind;
-    use crate::ledger::Ledger;
-
-    #[test]
-    fn what_outlives_its_owner_is_unreturned_until_it_is() {
-        let registry = LedgerRegistry::default();
-        let ledger = Ledger::new(registry.live_ledgers(), Owner::Connection, 100);
-        let charge = ledger.handle().charge(Kind::Buffers, 7).unwrap();
-        assert_eq!(registry.snapshot().leaked.total(), 0);
-        drop(ledger);
-        assert_eq!(registry.snapshot().leaked.of(Kind::Buffers), 7);
-        drop(charge);
-        assert_eq!(registry.snapshot().leaked.total(), 0);
-    }
 
     #[derive(Debug, Default)]
     struct Nobody;

@@ -3,13 +3,14 @@
 //! The host does not know the guest's routes, so it derives a pattern from each path. An id becomes `:id`, and a file
 //! name becomes `*` with its extension. There are [`ROUTES`] and one at most.
 
+use parking_lot::RwLock;
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64};
-use std::sync::{Arc, PoisonError, RwLock};
 
 /// Maximum number of routes. Requests for further ones count as `(other)`, so a client that makes up paths uses no
 /// memory.
-pub const ROUTES: usize = 64;
+pub(crate) const ROUTES: usize = 64;
 
 /// A group of requests whose targets have the same pattern, with its counters. It is never removed.
 #[derive(Debug)]
@@ -17,9 +18,9 @@ pub struct Route {
     /// Pattern of the route, as in `/api/media/:id`.
     pub pattern: Arc<str>,
     /// Number of requests so far.
-    pub requests: AtomicU64,
+    pub(crate) requests: AtomicU64,
     /// Heap growth while its requests were served, in bytes: allocated minus freed.
-    pub heap_growth_bytes: AtomicI64,
+    pub(crate) heap_growth_bytes: AtomicI64,
 }
 
 impl PartialEq for Route {
@@ -43,18 +44,12 @@ impl Routes {
     pub(crate) fn of(&self, path: &str) -> Arc<Route> {
         let pattern = pattern(path);
         {
-            let routes = self
-                .by_pattern
-                .read()
-                .unwrap_or_else(PoisonError::into_inner);
+            let routes = self.by_pattern.read();
             if let Some(route) = routes.get(pattern.as_str()) {
                 return Arc::clone(route);
             }
         }
-        let mut routes = self
-            .by_pattern
-            .write()
-            .unwrap_or_else(PoisonError::into_inner);
+        let mut routes = self.by_pattern.write();
         let name = if routes.len() < ROUTES {
             pattern.as_str()
         } else {
@@ -72,10 +67,7 @@ impl Routes {
     }
 
     pub(crate) fn all(&self) -> Vec<Arc<Route>> {
-        let routes = self
-            .by_pattern
-            .read()
-            .unwrap_or_else(PoisonError::into_inner);
+        let routes = self.by_pattern.read();
         routes.values().cloned().collect()
     }
 }

@@ -449,7 +449,7 @@ mod tests {
     async fn the_pieces_of_a_paced_body_are_no_larger_than_its_pace_allows() {
         const LENGTH: usize = 100_000;
         let registry: Arc<LedgerRegistry> = Arc::default();
-        let log_entry = AccessLogEntry::new(&http::Method::GET, "/", registry, 1 << 20);
+        let log_entry = AccessLogEntry::new(&http::Method::GET, "/", &registry, 1 << 20);
         let directory = tempfile::tempdir().unwrap();
         std::fs::write(directory.path().join("a"), [7; LENGTH]).unwrap();
         let folder = Folder::open(directory.path()).unwrap();

@@ -17,9 +17,10 @@ use http::header::{self, HeaderMap, HeaderName};
 use http::{Method, Response, StatusCode};
 use millpond_ledger::LedgerHandle;
 use millpond_ledger::Route;
+use parking_lot::Mutex;
 use quick_cache::sync::{Cache, DefaultLifecycle, PlaceholderGuard};
 use quick_cache::{DefaultHashBuilder, Weighter};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::time::timeout;
 
@@ -185,7 +186,7 @@ impl ResponseCache {
         if vary.iter().all(|name| asked.contains(name)) {
             return true;
         }
-        let _adding = self.adding.lock().unwrap_or_else(PoisonError::into_inner);
+        let _adding = self.adding.lock();
         let mut names = Vec::clone(&self.fields.load());
         for name in vary {
             if !names.contains(name) {

@@ -2,9 +2,11 @@
 
 use millpond_format::settings::{self, SIGNING_KEYS};
 use millpond_format::signature::Key;
-use serde::Deserialize;
+use serde::{Deserialize, Deserializer};
+use std::collections::BTreeMap;
 use std::fmt;
 use std::path::{Path, PathBuf};
+use std::str::FromStr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -18,7 +20,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 /// assert_eq!(config.mount_path(), "/media");
 /// config.mount_path = Some("/files".parse()?);
 /// config.cors.origins = Some(vec!["https://a.example".parse()?]);
-/// config.cache.negative_ttl = Some("10s".to_owned().try_into()?);
+/// config.cache.negative_ttl = Some("10s".parse()?);
 /// assert_eq!(config.mount_path(), "/files");
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
@@ -76,61 +78,53 @@ pub struct Cache {
 }
 
 /// Path under which named files are served: `/`, or segments without a `/` at the end.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
-#[serde(try_from = "String")]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct MountPath(Arc<str>);
 
-/// The text is not a valid mount path.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error(
-    "a mount path begins with `/`, has no `?`, `#`, `%` or space, and is neither `/api/media`, where media \
-     is served by its content, nor beneath it"
-)]
-pub struct InvalidMountPath;
-
 /// A web origin: scheme, host and port (RFC 6454).
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
-#[serde(try_from = "String")]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Origin(String);
 
-/// The text is not an origin.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error(
-    "an origin is `scheme://host` or `scheme://host:port`, in lower case, with nothing behind it"
-)]
-pub struct InvalidOrigin;
-
 /// Value of a field (RFC 9110 section 5.5).
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
-#[serde(try_from = "String")]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FieldValue(String);
 
-/// The text is not a valid field value.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("a field's value is visible ASCII and spaces")]
-pub struct InvalidFieldValue;
-
 /// Duration in whole seconds, as in `5s`, `10m`, `1d`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
-#[serde(try_from = "String")]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct WholeSeconds(u32);
-
-/// The text is not a duration.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("a time is a number with a unit, as in `5s`, `10m` or `1d`")]
-pub struct InvalidDuration;
 
 /// Keys that sign URLs. `Debug` and errors do not show the secrets.
 #[derive(Clone, Default, Deserialize)]
-#[serde(try_from = "std::collections::BTreeMap<String, String>")]
+#[serde(try_from = "BTreeMap<String, String>")]
 pub struct SigningKeys(Vec<Key>);
 
-/// The text is not a valid signing key.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error(
-    "a signing key has an id of letters, digits, `-` and `_`, and 16 bytes or more in hexadecimal"
-)]
-pub struct InvalidSigningKey;
+/// The error of a text that is not a valid value. Each variant has the name of the type.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum InvalidValue {
+    /// The text is not a mount path.
+    #[error(
+        "a mount path begins with `/`, has no `?`, `#`, `%` or space, and is neither `/api/media`, where media \
+         is served by its content, nor beneath it"
+    )]
+    MountPath,
+    /// The text is not an origin.
+    #[error(
+        "an origin is `scheme://host` or `scheme://host:port`, in lower case, with nothing behind it"
+    )]
+    Origin,
+    /// The text is not a field value.
+    #[error("a field's value is visible ASCII and spaces")]
+    FieldValue,
+    /// The text is not a duration.
+    #[error("a time is a number with a unit, as in `5s`, `10m` or `1d`")]
+    WholeSeconds,
+    /// The text is not a list of signing keys.
+    #[error(
+        "a signing key has an id of letters, digits, `-` and `_`, and 16 bytes or more in hexadecimal"
+    )]
+    SigningKeys,
+}
 
 /// The error of a configuration file.
 #[derive(Debug, thiserror::Error)]
@@ -267,11 +261,11 @@ impl SigningKeys {
     /// Parses `<id>:<secret in hexadecimal>`. Spaces or commas separate several keys.
     ///
     /// # Errors
-    /// [`InvalidSigningKey`], if a key has another form or its secret is shorter than 16 bytes.
-    pub fn parse(text: &str) -> Result<Self, InvalidSigningKey> {
+    /// [`InvalidValue::SigningKeys`], if a key has another form or its secret is shorter than 16 bytes.
+    pub fn parse(text: &str) -> Result<Self, InvalidValue> {
         settings::parse_signing_keys(text)
             .map(SigningKeys)
-            .map_err(|_| InvalidSigningKey)
+            .map_err(|_| InvalidValue::SigningKeys)
     }
 
     /// Returns the key with that id. `None` returns the first key.
@@ -296,16 +290,15 @@ impl SigningKeys {
     }
 }
 
-impl TryFrom<std::collections::BTreeMap<String, String>> for SigningKeys {
-    type Error = InvalidSigningKey;
+impl TryFrom<BTreeMap<String, String>> for SigningKeys {
+    type Error = InvalidValue;
 
-    fn try_from(
-        keys: std::collections::BTreeMap<String, String>,
-    ) -> Result<Self, InvalidSigningKey> {
-        keys.iter()
-            .map(|(id, secret)| Key::parse(&format!("{id}:{secret}")).ok_or(InvalidSigningKey))
-            .collect::<Result<_, _>>()
+    fn try_from(keys: BTreeMap<String, String>) -> Result<Self, InvalidValue> {
+        let keys = keys.iter();
+        keys.map(|(id, secret)| Key::parse(&format!("{id}:{secret}")))
+            .collect::<Option<_>>()
             .map(SigningKeys)
+            .ok_or(InvalidValue::SigningKeys)
     }
 }
 
@@ -323,87 +316,74 @@ impl fmt::Debug for SigningKeys {
     }
 }
 
-impl std::str::FromStr for MountPath {
-    type Err = InvalidMountPath;
-
-    fn from_str(text: &str) -> Result<Self, InvalidMountPath> {
-        let plain = |c: char| c.is_ascii_graphic() && !matches!(c, '?' | '#' | '%' | '\\');
-        if !text.starts_with('/') || !text.chars().all(plain) || text.contains("//") {
-            return Err(InvalidMountPath);
-        }
-        let path = text.trim_end_matches('/');
-        // `/api/media` serves media by content id, so a named file beneath it would never be found.
-        if matches!(path.strip_prefix("/api/media"), Some(rest) if rest.is_empty() || rest.starts_with('/'))
-        {
-            return Err(InvalidMountPath);
-        }
-        Ok(MountPath(if path.is_empty() { "/" } else { path }.into()))
-    }
-}
-
-impl TryFrom<String> for MountPath {
-    type Error = InvalidMountPath;
-
-    fn try_from(text: String) -> Result<Self, InvalidMountPath> {
-        text.parse()
-    }
-}
-
 impl MountPath {
     /// The path.
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
     }
+
+    fn parse(text: &str) -> Option<Self> {
+        let is_plain = |c: char| c.is_ascii_graphic() && !matches!(c, '?' | '#' | '%' | '\\');
+        if !text.starts_with('/') || !text.chars().all(is_plain) || text.contains("//") {
+            return None;
+        }
+        let path = text.trim_end_matches('/');
+        // `/api/media` serves media by content id, so a named file beneath it would never be found.
+        let beneath = path.strip_prefix("/api/media");
+        if beneath.is_some_and(|rest| rest.is_empty() || rest.starts_with('/')) {
+            return None;
+        }
+        Some(MountPath(if path.is_empty() { "/" } else { path }.into()))
+    }
 }
 
-impl TryFrom<String> for Origin {
-    type Error = InvalidOrigin;
-
-    fn try_from(text: String) -> Result<Self, InvalidOrigin> {
-        let (scheme, authority) = text.split_once("://").ok_or(InvalidOrigin)?;
+impl Origin {
+    fn parse(text: &str) -> Option<Self> {
+        let (scheme, authority) = text.split_once("://")?;
         let is_plain =
             |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || ".-+:[]".contains(c);
         let fits = |part: &str| !part.is_empty() && part.chars().all(is_plain);
-        if fits(scheme) && fits(authority) {
-            Ok(Origin(text))
-        } else {
-            Err(InvalidOrigin)
-        }
+        (fits(scheme) && fits(authority)).then(|| Origin(text.to_owned()))
     }
 }
 
-impl std::str::FromStr for Origin {
-    type Err = InvalidOrigin;
-
-    fn from_str(text: &str) -> Result<Self, InvalidOrigin> {
-        text.to_owned().try_into()
-    }
-}
-
-impl TryFrom<String> for FieldValue {
-    type Error = InvalidFieldValue;
-
-    fn try_from(text: String) -> Result<Self, InvalidFieldValue> {
+impl FieldValue {
+    fn parse(text: &str) -> Option<Self> {
         let is_visible = |byte: u8| byte == b' ' || byte.is_ascii_graphic();
-        if text.bytes().all(is_visible) && text.trim() == text {
-            Ok(FieldValue(text))
-        } else {
-            Err(InvalidFieldValue)
+        let fits = text.bytes().all(is_visible) && text.trim() == text;
+        fits.then(|| FieldValue(text.to_owned()))
+    }
+}
+
+impl WholeSeconds {
+    fn parse(text: &str) -> Option<Self> {
+        let duration = humantime::parse_duration(text).ok()?;
+        u32::try_from(duration.as_secs()).ok().map(WholeSeconds)
+    }
+}
+
+/// Parses types from the texts of the configuration file and of the command's options.
+macro_rules! from_text {
+    ($($name:ident)+) => {$(
+        impl FromStr for $name {
+            type Err = InvalidValue;
+
+            fn from_str(text: &str) -> Result<Self, InvalidValue> {
+                $name::parse(text).ok_or(InvalidValue::$name)
+            }
         }
-    }
+
+        impl<'de> Deserialize<'de> for $name {
+            fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+                let text = String::deserialize(deserializer)?;
+                text.parse().map_err(serde::de::Error::custom)
+            }
+        }
+    )+};
 }
 
-impl TryFrom<String> for WholeSeconds {
-    type Error = InvalidDuration;
-
-    fn try_from(text: String) -> Result<Self, InvalidDuration> {
-        let duration = humantime::parse_duration(&text).map_err(|_| InvalidDuration)?;
-        u32::try_from(duration.as_secs())
-            .map(WholeSeconds)
-            .map_err(|_| InvalidDuration)
-    }
-}
+from_text!(MountPath Origin FieldValue WholeSeconds);
 
 #[cfg(test)]
 mod tests {
@@ -455,7 +435,11 @@ mod tests {
     #[test]
     fn files_are_not_served_where_media_is_by_its_content() {
         for text in ["/api/media", "/api/media/", "/api/media/files"] {
-            assert_eq!(text.parse::<MountPath>(), Err(InvalidMountPath), "{text}");
+            assert_eq!(
+                text.parse::<MountPath>(),
+                Err(InvalidValue::MountPath),
+                "{text}"
+            );
             let config = read(&format!("mount-path = \"{text}\""));
             assert!(config.is_err(), "{text}");
         }

@@ -7,7 +7,7 @@ use http::request::Parts;
 pub const TARGET_BYTES: usize = 8 * 1024;
 
 /// Maximum sum of a request's field names and values, in bytes; status 431 beyond.
-pub const FIELDS_BYTES: usize = 16 * 1024;
+pub(crate) const FIELDS_BYTES: usize = 16 * 1024;
 
 /// Maximum number of a request's field lines; status 431 beyond.
 pub const FIELD_LINES: usize = 100;
@@ -51,7 +51,7 @@ pub(crate) fn request_head_memory_bytes(head: &Parts) -> usize {
 }
 
 /// Heap memory of a request outside of its other charges, in bytes: its ledger, its access log entry, its body.
-pub const REQUEST_OVERHEAD_BYTES: usize = 2048;
+pub(crate) const REQUEST_OVERHEAD_BYTES: usize = 2048;
 /// Memory of a field besides its name and value, in bytes.
 pub const FIELD_OVERHEAD_BYTES: usize = 96;
 

@@ -25,7 +25,7 @@ pub mod downstream;
 mod engine;
 mod error;
 pub mod head_size;
-pub mod limits;
+mod limits;
 mod media_service;
 pub mod memory_plan;
 #[cfg(feature = "metrics")]
@@ -39,14 +39,11 @@ mod sys;
 
 pub use body::MediaBody;
 pub use config::Config;
-pub use engine::component::{ComponentError, EMBEDDED, Inspection, Source};
-pub use limits::{Limit, Limits};
+pub use engine::component::{ComponentError, Inspection, Source};
+pub use limits::Limits;
 pub use media_service::MediaService;
 pub use memory_plan::{InsufficientMemory, MemoryPlan};
 pub use millpond_ledger as ledger;
-pub use millpond_ledger::{
-    ACCESS_LOG, Budget, LedgerRegistry, LiveRequest, Observer, Outcome, RequestCount, Route,
-    RouteSnapshot, Snapshot, heap, monitor,
-};
+pub use millpond_ledger::{ACCESS_LOG, LedgerRegistry, Outcome, heap, monitor};
 pub use response_body::{ResponseBody, Segment, SegmentLimits};
 pub use service::{CacheBytes, CachedResponse, Millpond, ProbeError};

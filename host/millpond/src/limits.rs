@@ -5,32 +5,32 @@ use std::fmt;
 use std::time::Duration;
 
 /// Default memory limit of the process, in bytes.
-pub const MEMORY_BYTES: usize = 1 << 30;
+const MEMORY_BYTES: usize = 1 << 30;
 
 /// Default memory limit of a request, in bytes. The embedded component takes 64 KiB, and its stack four times as much.
 /// The rest is for the buffers of a fast download.
-pub const REQUEST_MEMORY_BYTES: usize = 1024 * 1024;
+const REQUEST_MEMORY_BYTES: usize = 1024 * 1024;
 
 /// Default CPU time of a request. The embedded component takes a ten-thousandth of it.
-pub const CPU: Duration = Duration::from_millis(200);
+const CPU: Duration = Duration::from_millis(200);
 
 /// Default time from the admission of a request to the head of its response. A disk that takes longer is out of order.
-pub const WALL: Duration = Duration::from_secs(10);
+const WALL: Duration = Duration::from_secs(10);
 
 /// Default maximum number of entries in a request's resource table. An entry may hold an open file. A request serves
 /// one representation, and variants and playlists take a few.
-pub const HANDLES: usize = 64;
+const HANDLES: usize = 64;
 
 /// Default maximum of bytes lifted from a request's instance, over all its calls. A response takes a few kilobytes of
 /// head and as much JSON.
-pub const LIFTED_BYTES: usize = 128 * 1024;
+const LIFTED_BYTES: usize = 128 * 1024;
 
 /// Default maximum number of instances. Further requests wait. An instance lives for microseconds, so a burst seldom
 /// reaches it.
-pub const CONCURRENT_INSTANCES: usize = 128;
+pub(crate) const CONCURRENT_INSTANCES: usize = 128;
 
 /// Default size of the response cache, in bytes. About two thousand responses fit.
-pub const RESPONSE_CACHE_BYTES: usize = 4 * 1024 * 1024;
+const RESPONSE_CACHE_BYTES: usize = 4 * 1024 * 1024;
 
 /// Limits of a host. The embedder sets them once, in [`Millpond::new`](crate::Millpond::new).
 ///
@@ -85,8 +85,7 @@ impl Default for Limits {
 
 /// A limit that a request hit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
-pub enum Limit {
+pub(crate) enum Limit {
     /// Memory of the request. The kind is the one whose charge would have exceeded it, or the one with a limit of its
     /// own.
     #[error("{0}")]
@@ -110,8 +109,7 @@ impl From<LimitExceeded> for Limit {
 
 impl Limit {
     /// Returns whether the same request may succeed later. Only limits of time depend on the load of the machine.
-    #[must_use]
-    pub fn is_transient(self) -> bool {
+    pub(crate) fn is_transient(self) -> bool {
         matches!(self, Limit::Cpu | Limit::Wall)
     }
 }

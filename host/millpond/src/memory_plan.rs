@@ -26,7 +26,7 @@ pub const SEND_WINDOW_BYTES: usize = 28 * 1024;
 
 /// Memory reserved for a request from its admission to the end of its response, in bytes. It covers the smallest send
 /// window, the access log entry, and the head of the response with its small parts.
-pub const RESPONSE_RESERVATION_BYTES: usize =
+pub(crate) const RESPONSE_RESERVATION_BYTES: usize =
     SEND_WINDOW_BYTES + 2 * REQUEST_OVERHEAD_BYTES + RESPONSE_BYTES;
 
 /// Memory reserved for the head of a response and the parts that the guest made, in bytes. A larger response reserves
@@ -58,7 +58,7 @@ pub struct MemoryPlan {
     pub connections: usize,
     /// Memory of the connections.
     pub connections_bytes: usize,
-    /// Memory of the responses in progress. [`Budget`](crate::Budget) divides it.
+    /// Memory of the responses in progress. [`Budget`](crate::ledger::Budget) divides it.
     pub responses_bytes: usize,
 }
 

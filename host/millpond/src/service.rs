@@ -1,14 +1,13 @@
 //! The service: the life of a request from its head to its body, as one function.
 
 use crate::body::{BodyPart, MediaBody};
-use crate::cache::{Lookup, ResponseCache, StoredResponse};
+use crate::cache::{FillGuard, Lookup, ResponseCache, StoredResponse};
 use crate::config::{Config, GuestSettings};
 use crate::downstream::{Downstream, Exchange, Rejection, SimpleHead};
 use crate::engine::component::{ComponentError, Inspection, Source};
 use crate::engine::media::response::{self, CheckedResponse};
 use crate::engine::media::{MediaGuestPre, StoreData, serve};
 use crate::engine::pool::POOL_SLOT_BYTES;
-use crate::engine::resource_limiter::InstanceLimiter;
 use crate::engine::store_limits::{LimitedStore, limit_of};
 #[cfg(feature = "wasi-http")]
 use crate::engine::wasi_http::{HttpGuest, HttpState};
@@ -32,12 +31,13 @@ use millpond_ledger::{
 };
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::error::Elapsed;
 use tokio::time::{Instant, timeout, timeout_at};
 
 /// Maximum time that a request waits for memory and an instance.
-const ADMISSION_WAIT: std::time::Duration = std::time::Duration::from_secs(1);
+const ADMISSION_WAIT: Duration = Duration::from_secs(1);
 
 /// A host with one component and one media store, as a `tower` service.
 ///
@@ -79,7 +79,6 @@ pub struct Millpond {
 
 struct ServiceState {
     engine: ComponentEngine,
-    inspection: Inspection,
     media: Arc<dyn DynMediaStore>,
     settings: Arc<GuestSettings>,
     limits: Limits,
@@ -87,7 +86,7 @@ struct ServiceState {
     plan: MemoryPlan,
     budget: Arc<Budget>,
     instances: Arc<Semaphore>,
-    /// `None` if the response cache is off.
+    /// `None` if the response cache is off, or if it cannot serve the component.
     cache: Option<ResponseCache>,
 }
 
@@ -122,11 +121,12 @@ impl Millpond {
             &limits,
         )?;
         let cache_bytes = plan.cache_bytes - store_bytes;
+        // A component of `wasi:http` does not say what its responses depend on.
+        let has_cache = cache_bytes > 0 && matches!(engine.guest(), LinkedGuest::Media(_));
         // The other half of the instances is for requests that do not wait.
         store.limit_waiting(plan.instances / 2);
         Ok(Millpond {
             state: Arc::new(ServiceState {
-                inspection: engine.inspect(source),
                 engine,
                 media: Arc::new(store),
                 settings,
@@ -135,7 +135,7 @@ impl Millpond {
                 plan,
                 budget: Arc::new(Budget::new(plan.responses_bytes)),
                 instances: Arc::new(Semaphore::new(plan.instances)),
-                cache: (cache_bytes > 0).then(|| ResponseCache::new(cache_bytes)),
+                cache: has_cache.then(|| ResponseCache::new(cache_bytes)),
             }),
         })
     }
@@ -143,7 +143,7 @@ impl Millpond {
     /// The component.
     #[must_use]
     pub fn component(&self) -> &Inspection {
-        &self.state.inspection
+        self.state.engine.inspection()
     }
 
     /// Limits of the host.
@@ -191,64 +191,33 @@ impl Millpond {
     /// # Errors
     /// [`ProbeError`], if the component traps at its start, hits a limit, or does not fit into memory.
     pub async fn probe(&self) -> Result<(), ProbeError> {
-        let state = &self.state;
-        let limits = &state.limits;
-        let ledger = Ledger::new(
-            state.registry.live_ledgers(),
-            Owner::Host,
-            limits.request_memory_bytes,
-        );
-        let probe_error = |error: RequestError| ProbeError(error.to_string());
-        let trapped = |error: wasmtime::Error, limiter: &InstanceLimiter| {
-            probe_error(RequestError::from_trap(&error, limit_of(&error, limiter)))
-        };
-        let too_slow = |_| probe_error(RequestError::Limited(Limit::Wall));
-        match state.engine.guest() {
-            LinkedGuest::Media(guest) => {
-                let store = state.store(&ledger);
-                let mut store = store.map_err(|error| probe_error(error.into()))?;
-                let instantiated = timeout(limits.wall, guest.instantiate_async(&mut store)).await;
-                let instantiated = instantiated.map_err(too_slow)?;
-                instantiated.map_err(|error| trapped(error, store.data().limiter()))?;
-            }
-            #[cfg(feature = "wasi-http")]
-            LinkedGuest::Http(guest) => {
-                let store = state.http_store(guest, &ledger);
-                let mut store = store.map_err(|error| probe_error(error.into()))?;
-                let instantiated = timeout(limits.wall, guest.probe(&mut store)).await;
-                let instantiated = instantiated.map_err(too_slow)?;
-                instantiated.map_err(|error| trapped(error, store.data().limiter()))?;
-            }
-        }
-        Ok(())
+        let probed = self.state.probe().await;
+        probed.map_err(|error| ProbeError(error.to_string()))
     }
 
     /// Responds to one request.
     pub async fn serve<B>(&self, request: Request<B>) -> Response<MediaBody> {
         let (head, _content) = request.into_parts();
-        let registry = Arc::clone(&self.state.registry);
-        let limit_bytes = self.state.limits.request_memory_bytes;
+        let (registry, limits) = (&self.state.registry, &self.state.limits);
         let target = head.uri.path_and_query();
         let target = target.map_or("", |target| target.as_str());
-        let mut log_entry = AccessLogEntry::new(&head.method, target, registry, limit_bytes);
+        let mut log_entry =
+            AccessLogEntry::new(&head.method, target, registry, limits.request_memory_bytes);
         // On millpond's own server, the kernel's memory for the response is charged to the request.
         let exchange = head.extensions.get::<Exchange>();
         let mut downstream = exchange.map(|Exchange(exchange)| {
             Arc::clone(exchange).begin_response(log_entry.route(), &log_entry.ledger().handle())
         });
-        let (mut response, charge) = match self
+        let responded = self
             .state
             .respond(&head, downstream.as_deref_mut(), &mut log_entry)
-            .await
-        {
-            Ok(responded) => responded,
-            Err(error) => respond_with_error(&error, &mut log_entry),
-        };
+            .await;
+        let mut charged =
+            responded.unwrap_or_else(|error| respond_with_error(&error, &mut log_entry));
         if head.method == Method::HEAD {
-            response.body_mut().clear();
+            charged.response.body_mut().clear();
         }
-        log_entry.set_status(response.status());
-        response.map(|parts| MediaBody::new(parts, charge, downstream, log_entry))
+        charged.into_body(downstream, log_entry)
     }
 
     /// Returns the response to a head that the server could not make a request of. `log_entry` counts and logs it as a
@@ -259,9 +228,7 @@ impl Millpond {
         rejection: Rejection,
         mut log_entry: AccessLogEntry,
     ) -> Response<MediaBody> {
-        let (response, charge) = respond_with_error(&rejection.into(), &mut log_entry);
-        log_entry.set_status(response.status());
-        response.map(|parts| MediaBody::new(parts, charge, None, log_entry))
+        respond_with_error(&rejection.into(), &mut log_entry).into_body(None, log_entry)
     }
 }
 
@@ -273,33 +240,30 @@ impl Millpond {
         let cache = state.cache.as_ref()?;
         let (method, target) = (head.method(), head.target());
         let cache_key = cache.cache_key(method, target, |name| head.lines(name))?;
-        let answer = cache.try_look_up(&cache_key)?;
-        let encoded = answer.encoded()?;
+        let stored = cache.try_look_up(&cache_key)?;
+        let encoded = stored.encoded()?;
         let reservation = state.budget.try_reserve(RESPONSE_RESERVATION_BYTES)?;
-        let registry = Arc::clone(&state.registry);
         let owner = Owner::Request {
             method: method.clone(),
-            route: Arc::clone(answer.route()),
+            route: Arc::clone(stored.route()),
         };
-        let limit_bytes = state.limits.request_memory_bytes;
-        let ledger = Ledger::new(registry.live_ledgers(), owner, limit_bytes);
+        let ledger = Ledger::new(&state.registry, owner, state.limits.request_memory_bytes);
         let charge = |kind, bytes| ledger.charge(kind, bytes).ok();
         let of_head = charge(Kind::Head, head.held_bytes())?;
         let of_response = charge(Kind::Response, encoded.response_bytes())?;
-        let parts = answer.try_parts(&state.media, &ledger.handle())?.ok()?;
+        let parts = stored.try_parts(&state.media, &ledger.handle())?.ok()?;
         let content = encoded.content(parts, method)?;
         let of_content = charge(Kind::Buffers, content.len())?;
         // From here on, the request is counted and answered.
         ledger.keep(reservation);
-        let route = Arc::clone(answer.route());
-        let mut log_entry = AccessLogEntry::with_ledger(ledger, route, method, target, registry);
+        let mut log_entry = AccessLogEntry::with_ledger(ledger, target)?;
         log_entry.cache_hit();
-        log_entry.set_status(answer.status());
+        log_entry.set_status(stored.status());
         Some(CachedResponse {
             head: encoded.head(),
             content,
             log_entry,
-            stored: answer,
+            stored,
             _charges: [of_head, of_response, of_content],
         })
     }
@@ -353,92 +317,136 @@ impl CacheBytes {
 impl std::fmt::Debug for Millpond {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Millpond")
-            .field("component", &self.state.inspection.name)
+            .field("component", &self.component().name)
             .field("limits", &self.state.limits)
             .field("bound", &self.state.plan)
             .finish_non_exhaustive()
     }
 }
 
-/// Memory of a response without its files, in bytes.
-fn response_bytes(response: &Response<Vec<BodyPart>>) -> usize {
-    let parts = response.body().iter().map(|part| match part {
-        BodyPart::Bytes(bytes) => size_of::<BodyPart>() + bytes.len(),
-        BodyPart::Stream(_) | BodyPart::StreamingInstance { .. } => size_of::<BodyPart>(),
-    });
-    fields_memory_bytes(response.headers()) + parts.sum::<usize>()
+/// A response on its way to a body, charged to its request.
+struct ChargedResponse {
+    response: Response<Vec<BodyPart>>,
+    charge: Charge,
+}
+
+impl ChargedResponse {
+    fn into_body(
+        self,
+        downstream: Option<Box<dyn Downstream>>,
+        mut log_entry: AccessLogEntry,
+    ) -> Response<MediaBody> {
+        log_entry.set_status(self.response.status());
+        self.response
+            .map(|parts| MediaBody::new(parts, self.charge, downstream, log_entry))
+    }
+}
+
+/// Part of the response cache in one request.
+enum CacheDecision<'a> {
+    /// A stored response that is still valid.
+    Hit(ChargedResponse),
+    /// The guest responds, and its response fills the entry. Requests with the same key wait for it.
+    Miss(FillGuard<'a>),
+    /// The guest responds, and nothing is stored.
+    Bypass,
+}
+
+/// A call of the guest.
+struct GuestCall<'a> {
+    head: &'a http::request::Parts,
+    /// Address of the client, if the server knows it.
+    client: Option<IpAddr>,
+    deadline: Instant,
+    /// Whether the result may include a response for the cache.
+    may_be_stored: bool,
 }
 
 impl ServiceState {
+    /// Responds to one request, in this order: the head, the cache, the guest.
     async fn respond(
         &self,
         head: &http::request::Parts,
         downstream: Option<&mut (dyn Downstream + 'static)>,
         log_entry: &mut AccessLogEntry,
-    ) -> Result<(Response<Vec<BodyPart>>, Charge), RequestError> {
+    ) -> Result<ChargedResponse, RequestError> {
         head_size::check(head)?;
         let mut client = None;
         if let Some(downstream) = downstream {
             downstream.admit(head)?;
             client = Some(downstream.client(&head.headers));
         }
-        let _head = log_entry
-            .ledger()
-            .charge(Kind::Head, request_head_memory_bytes(head))?;
+        let head_bytes = request_head_memory_bytes(head);
+        let _head = log_entry.ledger().charge(Kind::Head, head_bytes)?;
         let deadline = Instant::now() + self.limits.wall;
 
-        match self.engine.guest() {
-            LinkedGuest::Media(guest) => {
-                let mut guard = None;
-                if let Some(cache) = &self.cache
-                    && let Some(cache_key) =
-                        cache.cache_key(&head.method, target(head), |name| lines(head, name))
-                {
-                    match cache.look_up(&cache_key, self.limits.wall).await {
-                        Lookup::Hit(answer) => {
-                            match self.serve_stored(&answer, deadline, log_entry).await? {
-                                Some(responded) => return Ok(responded),
-                                None => cache.invalidate(&cache_key, &answer),
-                            }
-                        }
-                        Lookup::Miss(first) => guard = Some(first),
-                        Lookup::Bypass => {}
-                    }
-                }
-                let may_be_stored = guard.is_some();
-                // Boxed, so that a cache hit does not move all this state.
-                let call = Box::pin(async {
-                    let permit = self.admit(log_entry).await?;
-                    self.call_media(
-                        guest,
-                        head,
-                        client,
-                        permit,
-                        (deadline, may_be_stored),
-                        log_entry,
-                    )
-                    .await
-                });
-                let call = call.await;
-                let (responded, stored) = match call {
-                    Ok((response, charge, stored)) => (Ok((response, charge)), stored),
-                    // After an error, the requests with the same key run the guest at the same time.
-                    Err(error) => (Err(error), None),
-                };
-                if let Some(guard) = guard {
-                    guard.fill(stored);
-                }
-                responded
-            }
-            #[cfg(feature = "wasi-http")]
-            LinkedGuest::Http(guest) => {
-                let call = Box::pin(async {
-                    let permit = self.admit(log_entry).await?;
-                    self.call_wasi_http(guest, head, permit, log_entry).await
-                });
-                call.await
-            }
+        let decision = self.look_up(head, deadline, log_entry).await?;
+        let may_be_stored = match decision {
+            CacheDecision::Hit(response) => return Ok(response),
+            CacheDecision::Miss(_) => true,
+            CacheDecision::Bypass => false,
+        };
+
+        let call = GuestCall {
+            head,
+            client,
+            deadline,
+            may_be_stored,
+        };
+        // Boxed, so that a cache hit does not move all this state.
+        let called = Box::pin(self.call_guest(call, log_entry)).await;
+        let (responded, stored) = match called {
+            Ok((response, stored)) => (Ok(response), stored),
+            // After an error, the requests with the same key run the guest at the same time.
+            Err(error) => (Err(error), None),
+        };
+        if let CacheDecision::Miss(guard) = decision {
+            guard.fill(stored);
         }
+        responded
+    }
+
+    /// Takes the response from the cache if it is there and still valid.
+    async fn look_up(
+        &self,
+        head: &http::request::Parts,
+        deadline: Instant,
+        log_entry: &mut AccessLogEntry,
+    ) -> Result<CacheDecision<'_>, RequestError> {
+        let Some(cache) = &self.cache else {
+            return Ok(CacheDecision::Bypass);
+        };
+        let lines = |name: &HeaderName| lines(head, name);
+        let Some(cache_key) = cache.cache_key(&head.method, target(head), lines) else {
+            return Ok(CacheDecision::Bypass);
+        };
+        let stored = match cache.look_up(&cache_key, self.limits.wall).await {
+            Lookup::Hit(stored) => stored,
+            Lookup::Miss(guard) => return Ok(CacheDecision::Miss(guard)),
+            Lookup::Bypass => return Ok(CacheDecision::Bypass),
+        };
+        let reservation = self
+            .budget
+            .reserve(RESPONSE_RESERVATION_BYTES, ADMISSION_WAIT)
+            .await?;
+        let ledger = log_entry.ledger().handle();
+        let validated = match stored.try_revalidate(&self.media, &ledger) {
+            Some(validated) => validated,
+            None => {
+                let revalidate = Box::pin(stored.revalidate(&self.media, &ledger));
+                let validated = timeout_at(deadline, revalidate).await;
+                validated.map_err(|_| RequestError::Limited(Limit::Wall))?
+            }
+        };
+        // The store may return the same error to the guest, which decides what to do.
+        let Ok(response) = validated else {
+            cache.invalidate(&cache_key, &stored);
+            return Ok(CacheDecision::Bypass);
+        };
+        log_entry.ledger().keep(reservation);
+        log_entry.cache_hit();
+        let charged = self.charge_response(response, log_entry.ledger());
+        charged.map(CacheDecision::Hit)
     }
 
     /// Admits the request: reserves memory until the end of the response, and a permit for an instance.
@@ -455,56 +463,41 @@ impl ServiceState {
         Ok(permit)
     }
 
-    /// Serves a stored response, without an instance. `None` if it is stale.
-    async fn serve_stored(
+    /// Admits the request, and has a fresh instance respond.
+    async fn call_guest(
         &self,
-        answer: &StoredResponse,
-        deadline: Instant,
+        call: GuestCall<'_>,
         log_entry: &mut AccessLogEntry,
-    ) -> Result<Option<(Response<Vec<BodyPart>>, Charge)>, RequestError> {
-        let reservation = self
-            .budget
-            .reserve(RESPONSE_RESERVATION_BYTES, ADMISSION_WAIT)
-            .await?;
-        let ledger = log_entry.ledger().handle();
-        let revalidate = match answer.try_revalidate(&self.media, &ledger) {
-            Some(revalidate) => revalidate,
-            None => {
-                let revalidate = Box::pin(answer.revalidate(&self.media, &ledger));
-                let revalidate = timeout_at(deadline, revalidate).await;
-                revalidate.map_err(|_| RequestError::Limited(Limit::Wall))?
+    ) -> Result<(ChargedResponse, Option<StoredResponse>), RequestError> {
+        let permit = self.admit(log_entry).await?;
+        log_entry.cache_miss();
+        match self.engine.guest() {
+            LinkedGuest::Media(guest) => self.call_media(guest, call, permit, log_entry).await,
+            #[cfg(feature = "wasi-http")]
+            LinkedGuest::Http(guest) => {
+                let response = self.call_wasi_http(guest, call.head, permit, log_entry);
+                Ok((response.await?, None))
             }
-        };
-        // The store may return the same error to the guest, which decides what to do.
-        let Ok(response) = revalidate else {
-            return Ok(None);
-        };
-        log_entry.ledger().keep(reservation);
-        log_entry.cache_hit();
-        let charge = self.charge_response(&response, log_entry.ledger())?;
-        Ok(Some((response, charge)))
+        }
     }
 
-    /// Calls a fresh instance, and frees it before the response is sent. With `may_be_stored`, the result may include a
-    /// response for the cache.
+    /// Calls a fresh instance, and frees it before the response is sent.
     async fn call_media(
         &self,
         guest: &MediaGuestPre<StoreData>,
-        head: &http::request::Parts,
-        client: Option<IpAddr>,
+        call: GuestCall<'_>,
         permit: OwnedSemaphorePermit,
-        (deadline, may_be_stored): (Instant, bool),
         log_entry: &mut AccessLogEntry,
-    ) -> Result<(Response<Vec<BodyPart>>, Charge, Option<StoredResponse>), RequestError> {
-        log_entry.cache_miss();
+    ) -> Result<(ChargedResponse, Option<StoredResponse>), RequestError> {
+        let head = call.head;
         let mut store = self.store(log_entry.ledger())?;
         let fields: Vec<(&str, &[u8])> = head
             .headers
             .iter()
             .map(|(name, value)| (name.as_str(), value.as_bytes()))
             .collect();
-        let client = client.map(|client| client.to_string());
-        let cache_key = serve::Request {
+        let client = call.client.map(|client| client.to_string());
+        let request = serve::Request {
             method: head.method.as_str(),
             path_with_query: target(head),
             headers: &fields,
@@ -512,43 +505,29 @@ impl ServiceState {
             random: rand::random(),
             client: client.as_deref(),
         };
-        let called = timeout_at(deadline, async {
+        let called = timeout_at(call.deadline, async {
             let guest = guest.instantiate_async(&mut store).await?;
             let guest = guest.millpond_media_media_serve();
-            guest.call_handle(&mut store, cache_key).await
+            guest.call_handle(&mut store, request).await
         })
         .await;
         log_entry.set_guest_peak_bytes(store.data().limiter().peak_guest_bytes());
-        let answer = match called {
-            Ok(Ok(answer)) => answer,
-            Ok(Err(error)) => {
-                let limit = limit_of(&error, store.data().limiter());
-                return Err(RequestError::from_trap(&error, limit));
-            }
-            Err(_) => return Err(RequestError::Limited(Limit::Wall)),
-        };
+        let guest_response = call_result(called, &store)?;
 
         // The streams leave the instance. Then it is freed, before the first byte of the body is read.
-        let checked = response::check(answer, &head.method, may_be_stored, store.data_mut())?;
+        let state = store.data_mut();
+        let checked = response::check(guest_response, &head.method, call.may_be_stored, state)?;
         let CheckedResponse { response, recipe } = checked;
-        let route = log_entry.route();
         let stored = recipe.and_then(|recipe| {
-            StoredResponse::of(
-                recipe,
-                response.status(),
-                response.headers(),
-                Arc::clone(route),
-            )
+            let route = Arc::clone(log_entry.route());
+            StoredResponse::of(recipe, response.status(), response.headers(), route)
         });
-        let lifted = store
-            .data_mut()
-            .limiter_mut()
-            .lift(response_bytes(&response));
+        let lifted = state.limiter_mut().lift(response_bytes(&response));
         lifted.map_err(RequestError::Limited)?;
-        let charge = self.charge_response(&response, log_entry.ledger())?;
+        let charged = self.charge_response(response, log_entry.ledger())?;
         drop(store);
         drop(permit);
-        Ok((response, charge, stored))
+        Ok((charged, stored))
     }
 
     /// Calls a fresh instance of `wasi:http`, which holds its permit until the end of the response.
@@ -559,22 +538,39 @@ impl ServiceState {
         head: &http::request::Parts,
         permit: OwnedSemaphorePermit,
         log_entry: &mut AccessLogEntry,
-    ) -> Result<(Response<Vec<BodyPart>>, Charge), RequestError> {
-        log_entry.cache_miss();
+    ) -> Result<ChargedResponse, RequestError> {
         let store = self.http_store(guest, log_entry.ledger())?;
-        let answer = guest.call(store, head, permit, self.limits.wall).await?;
-        let (answer, instance) = answer.into_parts();
-        response::check_http(&answer.headers)?;
-        let parts = match response::promised_length(&answer, &head.method) {
+        let response = guest.call(store, head, permit, self.limits.wall).await?;
+        let (head_of_response, instance) = response.into_parts();
+        response::check_http(&head_of_response.headers)?;
+        let parts = match response::promised_length(&head_of_response, &head.method) {
             Some(0) => Vec::new(),
             length => {
                 let instance = Box::new(instance);
                 vec![BodyPart::StreamingInstance { instance, length }]
             }
         };
-        let response = Response::from_parts(answer, parts);
-        let charge = self.charge_response(&response, log_entry.ledger())?;
-        Ok((response, charge))
+        let response = Response::from_parts(head_of_response, parts);
+        self.charge_response(response, log_entry.ledger())
+    }
+
+    /// Makes an instance as for a request, and frees it.
+    async fn probe(&self) -> Result<(), RequestError> {
+        let limits = &self.limits;
+        let ledger = Ledger::new(&self.registry, Owner::Host, limits.request_memory_bytes);
+        match self.engine.guest() {
+            LinkedGuest::Media(guest) => {
+                let mut store = self.store(&ledger)?;
+                let instantiated = timeout(limits.wall, guest.instantiate_async(&mut store)).await;
+                call_result(instantiated, &store).map(drop)
+            }
+            #[cfg(feature = "wasi-http")]
+            LinkedGuest::Http(guest) => {
+                let mut store = self.http_store(guest, &ledger)?;
+                let instantiated = timeout(limits.wall, guest.probe(&mut store)).await;
+                call_result(instantiated, &store)
+            }
+        }
     }
 
     #[cfg(feature = "wasi-http")]
@@ -600,17 +596,40 @@ impl ServiceState {
     /// Charges the response to the ledger. Reserves the part of it that exceeds the reservation of its admission.
     fn charge_response(
         &self,
-        response: &Response<Vec<BodyPart>>,
+        response: Response<Vec<BodyPart>>,
         ledger: &Ledger,
-    ) -> Result<Charge, RequestError> {
-        let bytes = response_bytes(response);
+    ) -> Result<ChargedResponse, RequestError> {
+        let bytes = response_bytes(&response);
         let charge = ledger.charge(Kind::Response, bytes)?;
         if bytes > RESPONSE_BYTES {
             let beyond = self.budget.try_reserve(bytes - RESPONSE_BYTES);
-            ledger.keep(beyond.ok_or(Overloaded::TooLong(std::time::Duration::ZERO))?);
+            ledger.keep(beyond.ok_or(Overloaded::TooLong(Duration::ZERO))?);
         }
-        Ok(charge)
+        Ok(ChargedResponse { response, charge })
     }
+}
+
+/// Returns the result of a call of an instance, which a timeout may have ended.
+fn call_result<T, S: LimitedStore>(
+    called: Result<wasmtime::Result<T>, Elapsed>,
+    store: &wasmtime::Store<S>,
+) -> Result<T, RequestError> {
+    match called {
+        Ok(result) => result.map_err(|error| {
+            let limit = limit_of(&error, store.data().limiter());
+            RequestError::from_trap(&error, limit)
+        }),
+        Err(_) => Err(RequestError::Limited(Limit::Wall)),
+    }
+}
+
+/// Memory of a response without its files, in bytes.
+fn response_bytes(response: &Response<Vec<BodyPart>>) -> usize {
+    let parts = response.body().iter().map(|part| match part {
+        BodyPart::Bytes(bytes) => size_of::<BodyPart>() + bytes.len(),
+        BodyPart::Stream(_) | BodyPart::StreamingInstance { .. } => size_of::<BodyPart>(),
+    });
+    fields_memory_bytes(response.headers()) + parts.sum::<usize>()
 }
 
 /// Returns the lines of a field, in order.
@@ -622,16 +641,13 @@ fn lines<'a>(
 }
 
 /// Finishes a request that failed, and returns its response with the charge for it.
-fn respond_with_error(
-    error: &RequestError,
-    log_entry: &mut AccessLogEntry,
-) -> (Response<Vec<BodyPart>>, Charge) {
+fn respond_with_error(error: &RequestError, log_entry: &mut AccessLogEntry) -> ChargedResponse {
     log_entry.finish_with(error.outcome(), error.to_string());
     let response = error_response(error);
     let mut charge = log_entry.ledger().empty_charge(Kind::Response);
     // The response is small, and has to be sent even if the request's memory is used up.
     let _ = charge.resize(response_bytes(&response));
-    (response, charge)
+    ChargedResponse { response, charge }
 }
 
 /// Returns the response to a failed request: JSON with an `error`.

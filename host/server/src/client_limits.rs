@@ -12,10 +12,11 @@ use governor::state::keyed::ShrinkableKeyedStateStore;
 use governor::{Quota, RateLimiter};
 use http::HeaderMap;
 pub use ipnet::IpNet;
+use parking_lot::Mutex;
 use std::collections::HashMap;
 use std::net::IpAddr;
 use std::num::NonZeroU32;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 /// Maximum clients whose request rate is measured. They fill a hash table of half a megabyte, and exceed the concurrent
@@ -128,7 +129,7 @@ impl Clients {
         client: ClientAddress,
         most: NonZeroU32,
     ) -> Result<InFlight, TooManyRequests> {
-        let mut in_flight = lock(&self.in_flight);
+        let mut in_flight = self.in_flight.lock();
         let count = in_flight.entry(client).or_default();
         if *count >= most.get() {
             return Err(TooManyRequests::InFlight(most));
@@ -150,7 +151,7 @@ pub(crate) struct InFlight {
 
 impl Drop for InFlight {
     fn drop(&mut self) {
-        let mut in_flight = lock(&self.clients.in_flight);
+        let mut in_flight = self.clients.in_flight.lock();
         if let Some(count) = in_flight.get_mut(&self.client) {
             *count -= 1;
             if *count == 0 {
@@ -192,7 +193,7 @@ impl<C: Clock> ClientRateLimiter<C> {
 
     fn sweep(&self) {
         let now = self.limiter.clock().now();
-        let mut swept = lock(&self.swept);
+        let mut swept = self.swept.lock();
         if Duration::from(now.duration_since(*swept)) >= SWEEP_PAUSE {
             *swept = now;
             self.limiter.retain_recent();
@@ -232,7 +233,7 @@ impl StateStore for Table {
     where
         F: Fn(Option<Nanos>) -> Result<(T, Nanos), E>,
     {
-        let mut state = lock(&self.state);
+        let mut state = self.state.lock();
         let known = state.known.get(client).copied();
         if known.is_none() && state.known.len() >= CLIENTS {
             let (outcome, next) = measure(state.others)?;
@@ -247,20 +248,16 @@ impl StateStore for Table {
 
 impl ShrinkableKeyedStateStore<ClientAddress> for Table {
     fn retain_recent(&self, drop_below: Nanos) {
-        lock(&self.state).known.retain(|_, full| *full > drop_below);
+        self.state.lock().known.retain(|_, full| *full > drop_below);
     }
 
     fn len(&self) -> usize {
-        lock(&self.state).known.len()
+        self.state.lock().known.len()
     }
 
     fn is_empty(&self) -> bool {
         self.len() == 0
     }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]
@@ -327,7 +324,7 @@ mod tests {
     #[test]
     fn full_tables_take_what_their_cap_says() {
         let (rates, _clock) = rates(1, 1);
-        let room = |table: &Table| lock(&table.state).known.capacity();
+        let room = |table: &Table| table.state.lock().known.capacity();
         let before = room(&Table::new());
         for number in 0..u32::try_from(CLIENTS).unwrap() {
             let _ = rates.check(client(number));
@@ -362,6 +359,6 @@ mod tests {
         drop(second);
         assert!(admit("2001:db8::3").is_ok());
         drop(first);
-        assert!(lock(&clients.in_flight).is_empty());
+        assert!(clients.in_flight.lock().is_empty());
     }
 }

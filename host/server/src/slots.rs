@@ -57,11 +57,11 @@ impl ConnectionSlots {
         &self.slot_waiters
     }
 
-    /// Waits for a slot. Returns `None` only if the semaphore or the budget is closed, which never happens.
+    /// Waits for a slot. Returns `None` only if the semaphore is closed, which never happens.
     pub(crate) async fn take(&self) -> Option<Slot> {
         let taken = async {
             let one = Arc::clone(&self.count).acquire_owned().await.ok()?;
-            Some((one, self.memory.reserve_untimed(self.each_bytes).await?))
+            Some((one, self.memory.reserve_untimed(self.each_bytes).await))
         };
         let (one, reserved) = self.wait_for_room(taken).await?;
         Some(Slot {
@@ -74,9 +74,8 @@ impl ConnectionSlots {
     /// Adds bytes to a slot, once there is room. The caller needs a timeout, since connections with slots may wait for
     /// each other.
     pub(crate) async fn enlarge(&self, slot: &mut Slot, bytes: usize) {
-        if let Some(more) = self.wait_for_room(self.memory.reserve_untimed(bytes)).await {
-            slot.reserved.merge(more);
-        }
+        let more = self.wait_for_room(self.memory.reserve_untimed(bytes));
+        slot.reserved.merge(more.await);
     }
 
     /// Waits for room. If there is none at once, idle connections are closed.

@@ -1,12 +1,13 @@
 //! TLS on a listener's connections: the certificate, and its reload after a renewal.
 
 use crate::transport::socket::Socket;
+use parking_lot::RwLock;
 use sha2::{Digest, Sha256};
 use std::fmt;
 use std::fs::File;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::Arc;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::rustls;
 use tokio_rustls::rustls::crypto::ring;
@@ -117,21 +118,11 @@ impl Certificate {
     pub fn reload(&self) -> Result<bool, CertificateError> {
         let digest = self.files.digest()?;
         let is_shown = |shown: &KeyPair| shown.digest == digest;
-        if is_shown(
-            &self
-                .resolver
-                .0
-                .read()
-                .unwrap_or_else(PoisonError::into_inner),
-        ) {
+        if is_shown(&self.resolver.0.read()) {
             return Ok(false);
         }
         let pair = self.files.read()?;
-        *self
-            .resolver
-            .0
-            .write()
-            .unwrap_or_else(PoisonError::into_inner) = pair;
+        *self.resolver.0.write() = pair;
         Ok(true)
     }
 
@@ -263,7 +254,7 @@ struct CertResolver(RwLock<KeyPair>);
 
 impl ResolvesServerCert for CertResolver {
     fn resolve(&self, _hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
-        let pair = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        let pair = self.0.read();
         Some(Arc::clone(&pair.key))
     }
 }
@@ -311,7 +302,7 @@ mod tests {
     }
 
     fn shown(certificate: &Certificate) -> CertificateDer<'static> {
-        certificate.resolver.0.read().unwrap().key.cert[0].clone()
+        certificate.resolver.0.read().key.cert[0].clone()
     }
 
     #[test]

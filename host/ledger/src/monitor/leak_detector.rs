@@ -229,15 +229,10 @@ fn leak_message(
         (100 * part.max(0)).checked_div(whole).unwrap_or(0)
     };
     let mut message = growth_message(leaked, share(unattributed.slope_bytes_per_minute), since);
-    let mut routes: Vec<_> = sample.snapshot.by_route.iter().collect();
-    routes.sort_unstable_by_key(|route| std::cmp::Reverse(route.leaked.total()));
-    for route in routes
-        .iter()
-        .take(3)
-        .filter(|route| route.leaked_requests > 0)
-    {
-        let each = route.leaked.total() / route.leaked_requests;
-        let mut kinds: Vec<(Kind, usize)> = route.leaked.iter().collect();
+    let mut leaks: Vec<_> = sample.snapshot.leaks.iter().collect();
+    leaks.sort_unstable_by_key(|(_, leak)| std::cmp::Reverse(leak.held.total()));
+    for (pattern, leak) in leaks.into_iter().take(3) {
+        let mut kinds: Vec<(Kind, usize)> = leak.held.iter().collect();
         kinds.sort_unstable_by_key(|(_, bytes)| std::cmp::Reverse(*bytes));
         let kinds: Vec<String> = kinds
             .iter()
@@ -246,10 +241,9 @@ fn leak_message(
             .collect();
         let _ = write!(
             message,
-            "; route {}: {} ended requests leaked {} each ({})",
-            route.route.pattern,
-            route.leaked_requests,
-            readable(each as i64),
+            "; route {pattern}: {} ended requests leaked {} each ({})",
+            leak.requests,
+            readable((leak.held.total() / leak.requests) as i64),
             kinds.join(", ")
         );
     }
@@ -285,7 +279,7 @@ mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
     use crate::process::ProcessMemory;
-    use crate::registry::Snapshot;
+    use crate::snapshot::Snapshot;
 
     fn sample(unattributed_bytes: i64) -> Sample {
         Sample {

@@ -16,8 +16,9 @@ use crate::kind::MemoryDomain;
 use crate::process;
 use crate::registry::LedgerRegistry;
 use leak_detector::LeakDetector;
+use parking_lot::Mutex;
 use std::collections::VecDeque;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::{MissedTickBehavior, interval};
 
@@ -53,7 +54,7 @@ impl Monitor {
                 let sample = sampler.sample();
                 let routes = sampler.sources.registry().routes();
                 sampler.detector.evaluate(&sample, routes);
-                *last.lock().unwrap_or_else(PoisonError::into_inner) = sample;
+                *last.lock() = sample;
             }
         });
         monitor
@@ -62,10 +63,7 @@ impl Monitor {
     /// Returns the latest sample.
     #[must_use]
     pub fn last(&self) -> Sample {
-        self.last
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone()
+        self.last.lock().clone()
     }
 }
 

@@ -3,7 +3,7 @@
 use super::trend::Trend;
 use crate::heap::HeapStats;
 use crate::process::ProcessMemory;
-use crate::registry::Snapshot;
+use crate::snapshot::Snapshot;
 
 /// One sample of the process's memory.
 #[derive(Debug, Clone)]

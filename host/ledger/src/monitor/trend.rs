@@ -41,8 +41,7 @@ const STILL_BYTES: f64 = 256.0 * 1024.0;
 
 impl Trend {
     /// Returns the trend of `samples` taken at intervals of `distance`.
-    #[must_use]
-    pub fn of(samples: &[i64], distance: Duration) -> Self {
+    pub(super) fn of(samples: &[i64], distance: Duration) -> Self {
         let values: Vec<f64> = samples.iter().map(|sample| *sample as f64).collect();
         let slope = slope(&values);
         let per_minute = slope * 60.0 / distance.as_secs_f64().max(f64::MIN_POSITIVE);

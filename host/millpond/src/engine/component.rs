@@ -22,7 +22,7 @@ pub(crate) enum HttpVersion {
 }
 
 /// The component that is embedded in this program, as binary WebAssembly.
-pub const EMBEDDED: &[u8] = include_bytes!("../../component/media-serve.wasm");
+const EMBEDDED: &[u8] = include_bytes!("../../component/media-serve.wasm");
 
 /// A component as bytes, with its name.
 #[derive(Debug, Clone)]

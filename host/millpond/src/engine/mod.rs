@@ -32,10 +32,9 @@ use wasmtime::{Config, Engine, InstanceAllocationStrategy, PoolingAllocationConf
 /// wasmtime's engine, with a component ready to be instantiated.
 pub(crate) struct ComponentEngine {
     engine: Engine,
-    component: Component,
-    instance_cost: InstanceCost,
     fixed_cost: FixedCost,
     guest: LinkedGuest,
+    inspection: Inspection,
 }
 
 /// A linked component, by its exports.
@@ -87,20 +86,18 @@ impl ComponentEngine {
             }
         };
         let guest = guest.map_err(unsupported)?;
-        let component_engine = ComponentEngine {
+        tick(&engine)?;
+        Ok(ComponentEngine {
+            inspection: Inspection::of(&component, source, instance_cost),
             engine,
-            component,
-            instance_cost,
             fixed_cost,
             guest,
-        };
-        tick(&component_engine.engine)?;
-        Ok(component_engine)
+        })
     }
 
-    /// Describes the component.
-    pub(crate) fn inspect(&self, source: &Source) -> Inspection {
-        Inspection::of(&self.component, source, self.instance_cost)
+    /// Description of the component.
+    pub(crate) fn inspection(&self) -> &Inspection {
+        &self.inspection
     }
 
     /// Memory of each store.
@@ -124,7 +121,7 @@ impl Source {
     /// [`ComponentError`], except `Read` and `TooLarge`.
     pub fn inspect(&self, limits: &Limits) -> Result<Inspection, ComponentError> {
         let settings = Arc::new(config::Config::default().settings());
-        Ok(ComponentEngine::new(self, limits, None, &settings)?.inspect(self))
+        Ok(ComponentEngine::new(self, limits, None, &settings)?.inspection)
     }
 }
 

@@ -3,8 +3,9 @@
 use crate::engine::pool::STACK_BYTES;
 use crate::limits::{Limit, Limits};
 use millpond_ledger::{Charge, Kind, Ledger, LimitExceeded};
+use parking_lot::Mutex;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 use wasmtime::ResourceLimiter;
 
 /// Maximum number of core instances, of linear memories, and of tables of one component. The embedded component has a
@@ -172,17 +173,11 @@ impl LimiterStatus {
 
     /// Limit that the store or its streams hit last.
     pub(crate) fn limit_hit(&self) -> Option<Limit> {
-        *self
-            .limit_hit
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
+        *self.limit_hit.lock()
     }
 
     pub(crate) fn set_limit_hit(&self, limit: Limit) {
-        *self
-            .limit_hit
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner) = Some(limit);
+        *self.limit_hit.lock() = Some(limit);
     }
 }
 

@@ -1,8 +1,8 @@
 //! Warning in the log for a file that exists but that the server may not read.
 
+use parking_lot::Mutex;
 use std::io;
 use std::path::Path;
-use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 /// Minimum time between two warnings. A client may request an unreadable file as often as it likes.
@@ -19,7 +19,7 @@ pub(super) fn warn(path: &Path, error: &io::Error) {
         return;
     }
     let suppressed = {
-        let mut throttle = LOG_THROTTLE.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut throttle = LOG_THROTTLE.lock();
         throttle.next(Instant::now())
     };
     if let Some(suppressed) = suppressed {

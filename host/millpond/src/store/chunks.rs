@@ -3,11 +3,12 @@
 use super::cursor::{Cursor, OutOfBounds};
 use bytes::Bytes;
 use millpond_ledger::Charge;
+use parking_lot::Mutex;
 use std::fmt;
 use std::future::Future;
 use std::io;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 /// Bytes of an open object, read at any offset.
@@ -45,7 +46,7 @@ impl ReadAt for Bytes {
 #[derive(Clone)]
 pub(crate) struct ChunkStream {
     source: Arc<dyn DynReadAt>,
-    cursor: Cursor,
+    pub(super) cursor: Cursor,
 }
 
 /// Open bytes of any type, charged while they are open.
@@ -86,27 +87,6 @@ impl ChunkStream {
         })
     }
 
-    /// Offset of the next byte in its object.
-    pub(crate) fn offset(&self) -> u64 {
-        self.cursor.offset()
-    }
-
-    /// Number of unread bytes.
-    pub(crate) fn remaining(&self) -> u64 {
-        self.cursor.remaining()
-    }
-
-    /// Returns the stream without the bytes beyond the next `length`.
-    pub(super) fn truncated(mut self, length: u64) -> Self {
-        self.cursor.truncate(length);
-        self
-    }
-
-    /// Skips the next `count` bytes.
-    pub(crate) fn skip(&mut self, count: u64) {
-        self.cursor.skip(count);
-    }
-
     /// Starts to read the next `most` bytes at most. At least one byte has to remain.
     pub(crate) fn read(self, most: usize) -> ReadChunk {
         let wanted = self.cursor.chunk_bytes(most);
@@ -139,7 +119,7 @@ impl Future for ReadChunk {
     type Output = io::Result<(ChunkStream, Bytes)>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let read = self.read.get_mut().unwrap_or_else(PoisonError::into_inner);
+        let read = self.read.get_mut();
         let chunk = ready!(read.as_mut().poll(cx))?;
         let (given, wanted) = (chunk.len(), self.wanted);
         if given == 0 {
@@ -155,7 +135,7 @@ impl Future for ReadChunk {
             )));
         }
         let mut rest = self.rest.clone();
-        rest.skip(given as u64);
+        rest.cursor.skip(given as u64);
         Poll::Ready(Ok((rest, chunk)))
     }
 }

@@ -41,7 +41,7 @@ pub struct OpenFile {
 #[derive(Debug, Clone)]
 pub(crate) struct FileSlice {
     file: Arc<OpenFile>,
-    cursor: Cursor,
+    pub(super) cursor: Cursor,
     /// Whether it is short enough for `sendfile(2)`.
     is_short: bool,
 }
@@ -149,34 +149,13 @@ impl FileSlice {
         })
     }
 
-    /// Offset of the next byte in its object.
-    pub(crate) fn offset(&self) -> u64 {
-        self.cursor.offset()
-    }
-
-    /// Number of unread bytes.
-    pub(crate) fn remaining(&self) -> u64 {
-        self.cursor.remaining()
-    }
-
-    /// Returns the slice without the bytes beyond the next `length`.
-    pub(crate) fn truncated(mut self, length: u64) -> Self {
-        self.cursor.truncate(length);
-        self
-    }
-
-    /// Skips the next `count` bytes.
-    pub(crate) fn skip(&mut self, count: u64) {
-        self.cursor.skip(count);
-    }
-
     /// Returns the next bytes, `most` at most, if they are cached.
     pub(crate) fn take_cached(&mut self, most: usize) -> Option<Bytes> {
         let bytes = self.file.file.bytes.as_ref()?;
         let start = usize::try_from(self.cursor.offset()).ok()?;
         let wanted = self.cursor.chunk_bytes(most);
         let taken = bytes.slice(start..start + wanted);
-        self.skip(wanted as u64);
+        self.cursor.skip(wanted as u64);
         Some(taken)
     }
 
@@ -195,7 +174,7 @@ impl FileSlice {
             offset: self.cursor.offset(),
             length,
         };
-        self.skip(length as u64);
+        self.cursor.skip(length as u64);
         Some(range)
     }
 
@@ -387,7 +366,7 @@ mod tests {
             let (_file, open) = open(&content);
             let mut slice = FileSlice::new(open, start as u64, (end - start) as u64).unwrap();
             let mut buffer = BytesMut::new();
-            while slice.remaining() > 0 {
+            while slice.cursor.remaining() > 0 {
                 match slice.try_read(&mut buffer, most).unwrap() {
                     TryRead::Read if now => {}
                     _ => { slice.read(&mut buffer, most).unwrap(); }

@@ -20,11 +20,12 @@ use millpond_format::{Access, ContentId, RECORD_BYTES, Record};
 use millpond_format::{names, version};
 use millpond_ledger::LedgerHandle;
 use millpond_ledger::heap;
+use parking_lot::Mutex;
 use std::cell::RefCell;
 use std::fs::File;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 /// A folder of media.
@@ -92,11 +93,11 @@ impl Folder {
             open_files: OpenFileCache::new(OPEN_FILE_CACHE_VALID),
             lookup: Mutex::default(),
         });
-        let tasks = maintenance::Tasks {
-            follow_path: FolderState::follow_path,
-            close_unneeded: FolderState::close_unneeded,
-        };
-        maintenance::start(&state, tasks)?;
+        maintenance::start(
+            &state,
+            FolderState::follow_path,
+            FolderState::close_unneeded,
+        )?;
         Ok(Folder(state))
     }
 
@@ -112,7 +113,7 @@ impl Folder {
     ///
     /// # Errors
     /// As [`MediaStore::open`].
-    pub fn open_object(
+    pub(crate) fn open_object(
         &self,
         key: &ObjectKey,
         ledger: &LedgerHandle,
@@ -140,7 +141,7 @@ impl Folder {
 impl FolderState {
     /// Looks up the folder's path, and switches to another folder if it leads there. Blocks on any file system.
     fn follow_path(&self) {
-        self.lookup().started = Some(Instant::now());
+        self.lookup.lock().started = Some(Instant::now());
         let root = self.root.load_full();
         let found = root.is_at(&self.given_path).and_then(|is_same| {
             let new = (!is_same).then(|| BeneathDir::open(&self.given_path, &self.pools));
@@ -156,7 +157,7 @@ impl FolderState {
             }
             Err(error) => Some(format!("cannot open the media folder: {error}")),
         };
-        let mut lookup = self.lookup();
+        let mut lookup = self.lookup.lock();
         lookup.started = None;
         if failed.is_some() && lookup.failed.is_none() {
             let error = failed.as_deref().unwrap_or_default();
@@ -168,10 +169,6 @@ impl FolderState {
     /// Closes cached files that were deleted, replaced, or not used for this time.
     fn close_unneeded(&self, unused: Duration) {
         self.open_files.close_unneeded(&self.root.load(), unused);
-    }
-
-    fn lookup(&self) -> MutexGuard<'_, RootLookup> {
-        self.lookup.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn look_up(
@@ -438,12 +435,21 @@ trait Opener {
     /// Returns whether there is a regular file.
     fn has_file(&self, path: &Path) -> Result<bool, OpenError>;
 
-    /// Reads a file from its start, `max_bytes` at most.
-    fn read(&self, file: &RegularFile, max_bytes: u64, into: &mut Vec<u8>)
-    -> Result<(), OpenError>;
+    /// Reads an open file from its start, `max_bytes` at most.
+    fn read(
+        &self,
+        file: &RegularFile,
+        max_bytes: u64,
+        into: &mut Vec<u8>,
+    ) -> Result<(), OpenError> {
+        let read = (&file.file).take(max_bytes).read_to_end(into);
+        read.map(drop).map_err(open_error)
+    }
 
-    /// Reads a file from an offset on, and returns the number of bytes.
-    fn read_at(&self, file: &File, into: &mut [u8], offset: u64) -> Result<usize, OpenError>;
+    /// Reads an open file from an offset on, and returns the number of bytes.
+    fn read_at(&self, file: &File, into: &mut [u8], offset: u64) -> Result<usize, OpenError> {
+        file_slice::read_at(file, into, offset).map_err(open_error)
+    }
 }
 
 /// Opener that blocks on any file system.
@@ -459,21 +465,6 @@ impl Opener for BlockingOpener<'_> {
 
     fn has_file(&self, path: &Path) -> Result<bool, OpenError> {
         Ok(self.0.has_file(path))
-    }
-
-    fn read(
-        &self,
-        file: &RegularFile,
-        max_bytes: u64,
-        into: &mut Vec<u8>,
-    ) -> Result<(), OpenError> {
-        let read = (&file.file).take(max_bytes).read_to_end(into);
-        read.map_err(open_error)?;
-        Ok(())
-    }
-
-    fn read_at(&self, file: &File, into: &mut [u8], offset: u64) -> Result<usize, OpenError> {
-        file_slice::read_at(file, into, offset).map_err(open_error)
     }
 }
 
@@ -510,19 +501,6 @@ impl Opener for LocalOpener<'_> {
         self.root
             .has_local_file(path)
             .map_err(|error| self.local_open_error(error))
-    }
-
-    fn read(
-        &self,
-        file: &RegularFile,
-        max_bytes: u64,
-        into: &mut Vec<u8>,
-    ) -> Result<(), OpenError> {
-        BlockingOpener(self.root).read(file, max_bytes, into)
-    }
-
-    fn read_at(&self, file: &File, into: &mut [u8], offset: u64) -> Result<usize, OpenError> {
-        BlockingOpener(self.root).read_at(file, into, offset)
     }
 }
 
@@ -629,7 +607,7 @@ impl MediaStore for Folder {
     }
 
     fn unavailable(&self) -> Option<String> {
-        let lookup = self.0.lookup();
+        let lookup = self.0.lookup.lock();
         let hangs = lookup
             .started
             .is_some_and(|started| started.elapsed() > LOOKUP_TIMEOUT);
@@ -691,7 +669,7 @@ mod tests {
 
     fn ledger() -> (Arc<LedgerRegistry>, Ledger) {
         let registry: Arc<LedgerRegistry> = Arc::default();
-        let ledger = Ledger::new(registry.live_ledgers(), Owner::Connection, usize::MAX);
+        let ledger = Ledger::new(&registry, Owner::Connection, usize::MAX);
         (registry, ledger)
     }
 

@@ -189,15 +189,9 @@ impl Importer {
             StoredRecord::Corrupt => Some(Access::Private),
             StoredRecord::Record(record) => Some(record.access),
         };
-        let mut imported = match found {
+        let (mut record, already_present) = match found {
             StoredRecord::Record(record) if record.size == size && self.has_content(&id, size) => {
-                ImportedMedia {
-                    id,
-                    record,
-                    already_present: true,
-                    access_before,
-                    narrowed_variants: Vec::new(),
-                }
+                (record, true)
             }
             found => {
                 let record = Record {
@@ -219,23 +213,22 @@ impl Importer {
                     .and_then(|()| content.as_file().sync_all())
                     .and_then(|()| self.write(&lock, &id, &record, Some(content)))
                     .map_err(write_error(&path))?;
-                ImportedMedia {
-                    id,
-                    record,
-                    already_present: false,
-                    access_before,
-                    narrowed_variants: Vec::new(),
-                }
+                (record, false)
             }
         };
+        let mut narrowed_variants = Vec::new();
         if self.access == Access::Private {
-            imported.narrowed_variants = self.narrow(&lock, id)?;
-            imported
-                .narrowed_variants
-                .retain(|narrowed| *narrowed != id);
-            imported.record.access = Access::Private;
+            narrowed_variants = self.narrow(&lock, id)?;
+            narrowed_variants.retain(|narrowed| *narrowed != id);
+            record.access = Access::Private;
         }
-        Ok(imported)
+        Ok(ImportedMedia {
+            id,
+            record,
+            already_present,
+            access_before,
+            narrowed_variants,
+        })
     }
 
     /// Records that `variant` is a variant of `original`: the same media in another format, or compressed.

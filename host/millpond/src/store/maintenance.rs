@@ -1,7 +1,7 @@
 //! Maintenance thread of a folder: looks up the folder's path, and closes cached files.
 
 use std::io;
-use std::sync::{Arc, Weak};
+use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
@@ -17,37 +17,32 @@ const UNUSED: Duration = Duration::from_secs(60);
 /// Stack of the thread, in bytes. It holds paths.
 const STACK_BYTES: usize = 256 * 1024;
 
-/// Maintenance of a folder with the state `T`.
-#[derive(Debug)]
-pub(super) struct Tasks<T> {
-    /// Looks up where the folder's path leads.
-    pub(super) follow_path: fn(&T),
-    /// Closes cached files that were deleted, replaced, or not used for this time.
-    pub(super) close_unneeded: fn(&T, Duration),
-}
-
 /// Starts the maintenance thread. It ends when the folder is dropped. A file system that hangs blocks only this thread.
+///
+/// `follow_path` looks up where the folder's path leads. `close_unneeded` closes cached files that were deleted,
+/// replaced, or not used for that time.
 ///
 /// # Errors
 /// The system cannot start a thread.
-pub(super) fn start<T: Send + Sync + 'static>(folder: &Arc<T>, tasks: Tasks<T>) -> io::Result<()> {
+pub(super) fn start<T: Send + Sync + 'static>(
+    folder: &Arc<T>,
+    follow_path: fn(&T),
+    close_unneeded: fn(&T, Duration),
+) -> io::Result<()> {
     let folder = Arc::downgrade(folder);
-    let thread = thread::Builder::new().name("millpond-keeper".into());
-    thread
-        .stack_size(STACK_BYTES)
-        .spawn(move || maintain(&folder, &tasks))?;
-    Ok(())
-}
-
-fn maintain<T>(folder: &Weak<T>, tasks: &Tasks<T>) {
-    for interval in 1_u32.. {
-        thread::sleep(INTERVAL);
-        let Some(folder) = folder.upgrade() else {
-            return;
-        };
-        (tasks.follow_path)(&folder);
-        if interval % INTERVALS_PER_CHECK == 0 {
-            (tasks.close_unneeded)(&folder, UNUSED);
+    let maintain = move || {
+        for interval in 1_u32.. {
+            thread::sleep(INTERVAL);
+            let Some(folder) = folder.upgrade() else {
+                return;
+            };
+            follow_path(&folder);
+            if interval % INTERVALS_PER_CHECK == 0 {
+                close_unneeded(&folder, UNUSED);
+            }
         }
-    }
+    };
+    let thread = thread::Builder::new().name("millpond-keeper".into());
+    thread.stack_size(STACK_BYTES).spawn(maintain)?;
+    Ok(())
 }

@@ -1,7 +1,7 @@
 //! The media store, and the objects that it opens, for implementors.
 
 use super::chunks::{ChunkStream, DynReadAt, OpenBytes, ReadAt};
-use super::cursor::OutOfBounds;
+use super::cursor::{Cursor, OutOfBounds};
 use super::file_slice::{FILE_BYTES, FileSlice, MediaFile, OpenFile};
 use millpond_format::{Access, ContentId};
 use millpond_ledger::{Kind, LedgerHandle, LimitExceeded, heap};
@@ -478,33 +478,36 @@ pub(crate) enum MediaStream {
 impl MediaStream {
     /// Number of unread bytes.
     pub(crate) fn remaining(&self) -> u64 {
-        match self {
-            MediaStream::File(slice) => slice.remaining(),
-            MediaStream::ChunkStream(chunks) => chunks.remaining(),
-        }
+        self.cursor().remaining()
     }
 
     /// Offset of the next byte in its object.
     pub(crate) fn offset(&self) -> u64 {
-        match self {
-            MediaStream::File(slice) => slice.offset(),
-            MediaStream::ChunkStream(chunks) => chunks.offset(),
-        }
+        self.cursor().offset()
     }
 
     /// Returns the stream without the bytes beyond the next `length`.
-    pub(crate) fn truncated(self, length: u64) -> Self {
-        match self {
-            MediaStream::File(slice) => MediaStream::File(slice.truncated(length)),
-            MediaStream::ChunkStream(chunks) => MediaStream::ChunkStream(chunks.truncated(length)),
-        }
+    pub(crate) fn truncated(mut self, length: u64) -> Self {
+        self.cursor_mut().truncate(length);
+        self
     }
 
     /// Skips the next `count` bytes.
     pub(crate) fn skip(&mut self, count: u64) {
+        self.cursor_mut().skip(count);
+    }
+
+    fn cursor(&self) -> &Cursor {
         match self {
-            MediaStream::File(slice) => slice.skip(count),
-            MediaStream::ChunkStream(chunks) => chunks.skip(count),
+            MediaStream::File(slice) => &slice.cursor,
+            MediaStream::ChunkStream(chunks) => &chunks.cursor,
+        }
+    }
+
+    fn cursor_mut(&mut self) -> &mut Cursor {
+        match self {
+            MediaStream::File(slice) => &mut slice.cursor,
+            MediaStream::ChunkStream(chunks) => &mut chunks.cursor,
         }
     }
 }

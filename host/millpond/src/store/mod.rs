@@ -32,7 +32,7 @@ pub use media_store::{
     CacheUsage, MediaObject, MediaStore, ObjectInfo, ObjectKey, ObjectVariant, ObjectVersion,
     OpenError,
 };
-pub use millpond_format::{Access, ContentId, MAX_VARIANTS, ParseContentIdError, Record, Variant};
+pub use millpond_format::{Access, ContentId, Record, Variant};
 pub use verify::{Corruption, VerifiedEntry, verify};
 
 pub(crate) use chunks::ReadChunk;

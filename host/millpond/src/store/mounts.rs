@@ -1,12 +1,13 @@
 //! Table of mounts (`/proc/self/mountinfo`, proc(5)). The kernel returns it without calling any file system.
 
+use parking_lot::Mutex;
 use std::ffi::OsString;
 use std::fs::File;
 use std::io::{Read, Seek};
 use std::os::fd::AsFd;
 use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 use rustix::fs::{AtFlags, StatxFlags, statx};
@@ -87,7 +88,7 @@ impl Mounts {
             table: ArcSwap::default(),
         };
         if let Some(mountinfo) = &mounts.mountinfo {
-            let mut mountinfo = mountinfo.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut mountinfo = mountinfo.lock();
             mounts.read(&mut mountinfo);
         }
         mounts
@@ -129,7 +130,7 @@ impl Mounts {
     /// Returns the current mounts: the folder's own, and those beneath it.
     fn table(&self) -> Arc<Vec<Mount>> {
         if let Some(mountinfo) = &self.mountinfo {
-            let mut mountinfo = mountinfo.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut mountinfo = mountinfo.lock();
             if crate::sys::is_priority_pending(&mountinfo) {
                 self.read(&mut mountinfo);
             }

@@ -1,10 +1,10 @@
 //! Temporary files of imports, and the lock of the store.
 
+use parking_lot::{Mutex, MutexGuard};
 use std::collections::HashSet;
 use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, MutexGuard, PoisonError};
 use tempfile::NamedTempFile;
 
 /// Folder of temporary files in the store. Hidden files are not served.
@@ -88,7 +88,7 @@ impl TemporaryFiles {
 
     /// Creates a temporary file.
     pub(super) fn create(&self, _lock: &StoreLock) -> io::Result<TemporaryFile<'_>> {
-        let mut present = self.present();
+        let mut present = self.present.lock();
         let file = tempfile::Builder::new()
             .prefix(PREFIX)
             .tempfile_in(&self.folder)?;
@@ -120,7 +120,7 @@ impl TemporaryFiles {
             entries.push(_present);
             (file, path)
         });
-        let _present = self.present();
+        let _present = self.present.lock();
         for (file, path) in files {
             file.persist(path)?;
         }
@@ -129,17 +129,12 @@ impl TemporaryFiles {
 
     /// Removes the temporary files of this process.
     pub(super) fn abandon(&self) -> AbandonGuard<'_> {
-        let present = self.present();
+        let present = self.present.lock();
         for path in present.iter() {
             // The next import removes the files that cannot be removed now.
             let _ = fs::remove_file(path);
         }
         AbandonGuard { _present: present }
-    }
-
-    fn present(&self) -> MutexGuard<'_, HashSet<PathBuf>> {
-        // The set is consistent after a panic.
-        self.present.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -155,7 +150,7 @@ impl TemporaryFile<'_> {
 
 impl Drop for PresentFile<'_> {
     fn drop(&mut self) {
-        self.temporary_files.present().remove(&self.path);
+        self.temporary_files.present.lock().remove(&self.path);
     }
 }
 
@@ -278,6 +273,6 @@ mod tests {
         let files = [(content, place.as_path()), (record, place.as_path())];
         assert!(temporary_files.place(&lock, files).is_err());
         assert!(!place.exists());
-        assert!(temporary_files.present().is_empty());
+        assert!(temporary_files.present.lock().is_empty());
     }
 }

@@ -1,13 +1,14 @@
 //! Thread pools for blocking file system calls, one for each file system. If one hangs, the others continue.
 
+use parking_lot::{Condvar, Mutex, MutexGuard};
 use std::collections::{HashMap, VecDeque};
 use std::fmt;
 use std::future::Future;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, ready};
 use std::thread;
 use std::time::Duration;
@@ -84,8 +85,7 @@ impl ThreadPools {
     pub(super) fn of(&self, device: u64) -> ThreadPool {
         /// A device number that no file system has.
         const OTHERS: u64 = u64::MAX;
-        let by_device = self.0.by_device.lock();
-        let mut by_device = by_device.unwrap_or_else(PoisonError::into_inner);
+        let mut by_device = self.0.by_device.lock();
         if let Some(pool) = by_device.get(&device) {
             return pool.clone();
         }
@@ -121,22 +121,20 @@ impl ThreadPool {
         &self,
         job: impl FnOnce() -> T + Send + 'static,
     ) -> Result<BlockingTask<T>, PoolFull> {
-        let mut state = self.0.state();
+        let mut state = self.0.state.lock();
         let most = self.0.max_opens.load(Ordering::Relaxed);
         if state.opens >= most {
             return Err(PoolFull(state.opens));
         }
         state.opens += 1;
         let under_way = OpenCount(Arc::clone(&self.0));
-        let (result_tx, result_rx) = oneshot::channel();
+        let (task, job) = task(job);
         let job = move || {
             let _under_way = under_way;
-            if !result_tx.is_closed() {
-                let _ = result_tx.send(job());
-            }
+            job();
         };
         self.run(state, Box::new(job));
-        Ok(BlockingTask::Pool(result_rx))
+        Ok(task)
     }
 
     /// Runs a job for an open file on a thread of the pool. An open file has one job at a time, so there is no limit.
@@ -144,19 +142,14 @@ impl ThreadPool {
         &self,
         job: impl FnOnce() -> T + Send + 'static,
     ) -> BlockingTask<T> {
-        let (result_tx, result_rx) = oneshot::channel();
-        let job = move || {
-            if !result_tx.is_closed() {
-                let _ = result_tx.send(job());
-            }
-        };
-        self.run(self.0.state(), Box::new(job));
-        BlockingTask::Pool(result_rx)
+        let (task, job) = task(job);
+        self.run(self.0.state.lock(), Box::new(job));
+        task
     }
 
     /// Runs a job without a result, such as closing a file.
     pub(super) fn detach(&self, job: impl FnOnce() + Send + 'static) {
-        self.run(self.0.state(), Box::new(job));
+        self.run(self.0.state.lock(), Box::new(job));
     }
 
     /// Whether a file of the file system is being read for its digest.
@@ -180,7 +173,7 @@ impl ThreadPool {
         let thread = thread::Builder::new().name("millpond-files".into());
         let started = thread.stack_size(STACK_BYTES).spawn(move || pool.serve());
         if let Err(error) = started {
-            let mut state = self.0.state();
+            let mut state = self.0.state.lock();
             state.threads -= 1;
             // Without another thread, nobody would run the jobs. Dropping them fails their tasks.
             if !has_others {
@@ -194,25 +187,19 @@ impl ThreadPool {
 }
 
 impl Pool {
-    fn state(&self) -> MutexGuard<'_, PoolState> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     /// Runs jobs on the current thread, until none arrives for a while.
     fn serve(&self) {
-        let mut state = self.state();
+        let mut state = self.state.lock();
         loop {
             if let Some(job) = state.jobs.pop_front() {
                 drop(state);
                 // A panic drops the job, which fails its task.
                 let _ = catch_unwind(AssertUnwindSafe(job));
-                state = self.state();
+                state = self.state.lock();
                 continue;
             }
             state.idle_threads += 1;
-            let waited = self.job_queued.wait_timeout(state, IDLE);
-            let (woken, timeout) = waited.unwrap_or_else(PoisonError::into_inner);
-            state = woken;
+            let timeout = self.job_queued.wait_for(&mut state, IDLE);
             state.idle_threads -= 1;
             if timeout.timed_out() && state.jobs.is_empty() {
                 state.threads -= 1;
@@ -224,7 +211,7 @@ impl Pool {
 
 impl fmt::Debug for ThreadPool {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let state = self.0.state();
+        let state = self.0.state.lock();
         f.debug_struct("ThreadPool")
             .field("threads", &state.threads)
             .field("waiting", &state.jobs.len())
@@ -233,12 +220,23 @@ impl fmt::Debug for ThreadPool {
     }
 }
 
+/// Returns the task of a job, and the job that completes it. If the task is dropped first, the job does nothing.
+fn task<T>(job: impl FnOnce() -> T) -> (BlockingTask<T>, impl FnOnce()) {
+    let (result_tx, result_rx) = oneshot::channel();
+    let job = move || {
+        if !result_tx.is_closed() {
+            let _ = result_tx.send(job());
+        }
+    };
+    (BlockingTask::Pool(result_rx), job)
+}
+
 /// Counts an open, running or waiting, until it is dropped.
 struct OpenCount(Arc<Pool>);
 
 impl Drop for OpenCount {
     fn drop(&mut self) {
-        self.0.state().opens -= 1;
+        self.0.state.lock().opens -= 1;
     }
 }
 
@@ -347,9 +345,9 @@ mod tests {
     fn there_are_so_many_pools_at_most() {
         let pools = ThreadPools::new();
         let held: Vec<_> = (0..1000).map(|device| pools.of(device)).collect();
-        assert_eq!(pools.0.by_device.lock().unwrap().len(), POOLS);
+        assert_eq!(pools.0.by_device.lock().len(), POOLS);
         drop(held);
         pools.of(2000);
-        assert_eq!(pools.0.by_device.lock().unwrap().len(), 1);
+        assert_eq!(pools.0.by_device.lock().len(), 1);
     }
 }

@@ -1,6 +1,7 @@
-//! The JSON of `/memory` and `/requests`. Names follow the metrics.
+//! The JSON of `/memory`. Names follow the metrics.
 
-use millpond::ledger::{Balance, Kind, Outcome};
+use millpond::ledger::process::ProcessMemory;
+use millpond::ledger::{Kind, Outcome};
 use millpond::monitor::{Sample, Trend};
 use millpond::{CacheBytes, Millpond};
 use serde::Serialize;
@@ -27,9 +28,8 @@ pub(super) struct Memory {
 
 #[derive(Debug, Serialize)]
 struct Process {
-    anonymous_bytes: u64,
-    file_bytes: u64,
-    high_water_bytes: u64,
+    #[serde(flatten)]
+    kernel: ProcessMemory,
     allocated_bytes: Option<u64>,
     active_bytes: Option<u64>,
     allocator_resident_bytes: Option<u64>,
@@ -74,9 +74,7 @@ impl Memory {
             memory_limit_bytes: millpond.memory_plan().limit_bytes,
             memory_limit: *millpond.memory_plan(),
             process: Process {
-                anonymous_bytes: seen.process.anonymous_bytes,
-                file_bytes: seen.process.file_bytes,
-                high_water_bytes: seen.process.high_water_bytes,
+                kernel: seen.process,
                 allocated_bytes: seen.heap.map(|heap| heap.allocated_bytes),
                 active_bytes: seen.heap.map(|heap| heap.active_bytes),
                 allocator_resident_bytes: seen.heap.map(|heap| heap.resident_bytes),
@@ -89,7 +87,7 @@ impl Memory {
                 connections: seen.snapshot.live_connections,
                 leaked_bytes: seen.snapshot.leaked.total(),
                 total_bytes: total.total(),
-                by_kind: by_kind(&total),
+                by_kind: Kind::ALL.map(|kind| (kind.name(), total.of(kind))).into(),
             },
             budget: BudgetUse {
                 reserved_bytes: millpond.budget().reserved_bytes(),
@@ -110,41 +108,4 @@ impl Memory {
             },
         }
     }
-}
-
-fn by_kind(balance: &Balance) -> BTreeMap<&'static str, usize> {
-    Kind::ALL.map(|kind| (kind.name(), balance.of(kind))).into()
-}
-
-/// One live request.
-#[derive(Debug, Serialize)]
-pub(super) struct RequestReport {
-    id: u64,
-    method: String,
-    route: String,
-    age_ms: u64,
-    total_bytes: usize,
-    peak_bytes: usize,
-    by_kind: BTreeMap<&'static str, usize>,
-    has_ended: bool,
-}
-
-/// Lists the live requests, oldest first, up to a maximum.
-pub(super) fn requests(millpond: &Millpond, most: usize) -> Vec<RequestReport> {
-    let live = millpond.registry().live_requests(most).into_iter();
-    live.map(|request| RequestReport {
-        id: request.id,
-        method: request.method.to_string(),
-        route: request.route.pattern.to_string(),
-        age_ms: u64::try_from(request.age.as_millis()).unwrap_or(u64::MAX),
-        total_bytes: request.balance.total(),
-        peak_bytes: request.peak_bytes,
-        by_kind: request
-            .balance
-            .iter()
-            .map(|(kind, bytes)| (kind.name(), bytes))
-            .collect(),
-        has_ended: request.has_ended,
-    })
-    .collect()
 }

@@ -41,15 +41,10 @@ pub struct Admin {
 }
 
 impl Admin {
-    /// Creates the admin service of a host and its monitor. `/readyz` fails once `stopping` is cancelled.
+    /// Creates the admin service of a host and its monitor. `registry` has the program's own metrics, which `/metrics`
+    /// lists before the host's. `/readyz` fails once `stopping` is cancelled.
     #[must_use]
-    pub fn new(millpond: Millpond, watch: Monitor, stopping: CancellationToken) -> Self {
-        Admin::with_metrics(Registry::default(), millpond, watch, stopping)
-    }
-
-    /// Creates the admin service with a registry of the program's own metrics. `/metrics` lists them before the host's.
-    #[must_use]
-    pub fn with_metrics(
+    pub fn new(
         mut registry: Registry,
         millpond: Millpond,
         watch: Monitor,
@@ -107,7 +102,7 @@ impl Admin {
                 Some(reason) => text(StatusCode::SERVICE_UNAVAILABLE, reason),
             },
             "/memory" => json(&figures::Memory::of(&self.millpond, &self.watch.last())),
-            "/requests" => json(&figures::requests(&self.millpond, REQUESTS)),
+            "/requests" => json(&self.millpond.registry().live_requests(REQUESTS)),
             "/metrics" => match metrics::encode(&self.metrics) {
                 Ok(metrics) => respond(StatusCode::OK, metrics::CONTENT_TYPE, metrics),
                 Err(_) => text(StatusCode::INTERNAL_SERVER_ERROR, "cannot write metrics\n"),

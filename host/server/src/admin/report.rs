@@ -1,6 +1,6 @@
 //! Writes a report of the current state to a file, for a process that misbehaves and must keep running.
 
-use super::figures::{Memory, requests};
+use super::figures::Memory;
 use millpond::Millpond;
 use millpond::ledger::heap;
 use millpond::monitor::Monitor;
@@ -23,7 +23,7 @@ pub fn write_report(millpond: &Millpond, watch: &Monitor, folder: &Path) -> io::
         "process": std::process::id(),
         "version": env!("CARGO_PKG_VERSION"),
         "memory": Memory::of(millpond, &watch.last()),
-        "requests": requests(millpond, REQUESTS),
+        "requests": millpond.registry().live_requests(REQUESTS),
         "allocator": heap::installed().map(heap::Heap::report),
     });
     let mut file = tempfile::NamedTempFile::new_in(folder)?;

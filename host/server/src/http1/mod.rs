@@ -309,7 +309,7 @@ impl<S: MediaService> Driver<'_, S> {
         let mut log_entry = AccessLogEntry::new(
             &method,
             &target,
-            Arc::clone(millpond.registry()),
+            millpond.registry(),
             millpond.limits().request_memory_bytes,
         );
         // A preface of HTTP/2 in the middle of a connection gets no response: its client would not understand it.

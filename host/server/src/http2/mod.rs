@@ -26,7 +26,7 @@ use http::{Method, Request, Response, StatusCode};
 use http_body::Body;
 use httpdate::HttpDate;
 use millpond::downstream::{Exchange, Rejection, SimpleHead};
-use millpond::head_size::REQUEST_OVERHEAD_BYTES;
+use millpond::head_size::head_memory_bytes;
 use millpond::ledger::Outcome;
 use millpond::{CachedResponse, MediaService, ResponseBody, Segment, SegmentLimits};
 use std::future::{Future, poll_fn};
@@ -293,7 +293,9 @@ impl<'head> SimpleHead for ParsedHead<'head> {
     }
 
     fn held_bytes(&self) -> usize {
-        REQUEST_OVERHEAD_BYTES + held_by_head(self.head)
+        let fields = self.head.headers.iter();
+        let fields = fields.map(|(name, value)| name.as_str().len() + value.len());
+        head_memory_bytes(self.target, self.head.headers.len(), fields.sum())
     }
 }
 

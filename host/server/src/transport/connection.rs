@@ -12,10 +12,11 @@ use millpond::downstream::CHUNK_BYTES;
 use millpond::ledger::heap::AllocTracker;
 use millpond::ledger::{Budget, Charge, Kind, Ledger, LedgerRegistry, Owner, Reservation};
 use millpond::memory_plan::{CONNECTION_BYTES, RECEIVE_BYTES, SEND_WINDOW_BYTES};
+use parking_lot::Mutex;
 use std::io;
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 use tokio::io::Interest;
 use tokio::net::TcpStream;
@@ -76,7 +77,7 @@ impl Connection {
         // Responses are written whole; waiting to fill a packet would only delay the last one.
         sockopt::of_tcp(stream.set_nodelay(true))?;
         sockopt::set_send_window(&stream, MIN_WINDOW.kernel_bytes)?;
-        let ledger = Ledger::new(registry.live_ledgers(), Owner::Connection, usize::MAX);
+        let ledger = Ledger::new(registry, Owner::Connection, usize::MAX);
         let state = ledger.charge(Kind::Connection, CONNECTION_STATE_BYTES);
         Ok(Arc::new(Connection {
             stream,
@@ -222,7 +223,7 @@ pub(crate) struct Connections {
 
 impl Connections {
     pub(crate) fn enter(&self, connection: &Arc<Connection>) {
-        let mut live = self.live.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut live = self.live.lock();
         if live.len() == live.capacity() {
             live.retain(|connection| connection.strong_count() > 0);
         }
@@ -235,7 +236,7 @@ impl Connections {
         const PART: usize = 8;
         const MOST: usize = 32;
         let mut idle: Vec<_> = {
-            let live = self.live.lock().unwrap_or_else(PoisonError::into_inner);
+            let live = self.live.lock();
             let live = live.iter().filter_map(Weak::upgrade);
             let live = live.filter(|connection| connection.timer.is_of(slot_waiters));
             live.filter_map(|connection| Some((connection.timer.idle_since()?, connection)))
@@ -252,7 +253,7 @@ impl Connections {
 
     /// The connections that are open now.
     pub(crate) fn live(&self) -> Vec<Arc<Connection>> {
-        let mut live = self.live.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut live = self.live.lock();
         live.retain(|connection| connection.strong_count() > 0);
         live.iter().filter_map(Weak::upgrade).collect()
     }

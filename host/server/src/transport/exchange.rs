@@ -10,10 +10,11 @@ use http::request::Parts;
 use http::{HeaderMap, StatusCode};
 use millpond::downstream::{BeginResponse, Downstream, Rejection};
 use millpond::ledger::{LedgerHandle, Route};
+use parking_lot::Mutex;
 use std::fmt;
 use std::net::IpAddr;
 use std::num::NonZeroU32;
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, OnceLock};
 
 /// A request, after its head is parsed and its client admitted or rejected.
 pub(crate) struct PendingRequest {
@@ -76,11 +77,7 @@ impl BeginResponse for PendingRequest {
         self.connection.tracker().begin_request(route);
         // A request has one response, so the cell is empty.
         let _ = self.ledger.set(ledger.clone());
-        let admission = {
-            let admission = self.admission.lock();
-            let mut admission = admission.unwrap_or_else(PoisonError::into_inner);
-            std::mem::replace(&mut *admission, Ok(None))
-        };
+        let admission = std::mem::replace(&mut *self.admission.lock(), Ok(None));
         Box::new(PendingResponse {
             admission,
             request: self,

@@ -2,8 +2,9 @@
 
 use crate::limits::ConnectionLimits;
 use crate::transport::slot_waiters::SlotWaiters;
+use parking_lot::Mutex;
 use std::fmt;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep_until};
 
@@ -151,25 +152,25 @@ impl ConnectionTimer {
 
     /// The start of the idle time, unless the connection is busy or dismissed.
     pub(crate) fn idle_since(&self) -> Option<Instant> {
-        let state = self.state();
+        let state = self.state.lock();
         state.idle_since().filter(|_| !state.is_dismissed)
     }
 
     /// Closes the connection if it is idle.
     pub(crate) fn dismiss(&self) {
-        let mut state = self.state();
+        let mut state = self.state.lock();
         state.is_dismissed = state.idle_since().is_some();
         self.look_again.notify_one();
     }
 
     /// Whether the connection is to close if it is still idle.
     pub(crate) fn is_dismissed(&self) -> bool {
-        self.state().is_dismissed
+        self.state.lock().is_dismissed
     }
 
     /// Records that the connection has ended. It is no longer dismissed.
     pub(crate) fn close(&self) {
-        self.state().is_dismissed = false;
+        self.state.lock().is_dismissed = false;
     }
 
     /// Enters an idle phase, and wakes the waiters for a slot.
@@ -182,15 +183,11 @@ impl ConnectionTimer {
 
     /// Whether a stream is in progress.
     pub(crate) fn has_streams(&self) -> bool {
-        matches!(self.state().phase, Phase::Streams { .. })
-    }
-
-    fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        matches!(self.state.lock().phase, Phase::Streams { .. })
     }
 
     fn update(&self, next: impl FnOnce(&State) -> Phase) {
-        let mut state = self.state();
+        let mut state = self.state.lock();
         state.phase = next(&state);
     }
 
@@ -206,7 +203,7 @@ impl ConnectionTimer {
 
     /// Records sent bytes.
     pub(crate) fn sent(&self, bytes: usize) {
-        let mut state = self.state();
+        let mut state = self.state.lock();
         state.sent_bytes += bytes as u64;
         if let Phase::Idle { since } = &mut state.phase {
             *since = Instant::now();
@@ -263,7 +260,7 @@ impl ConnectionTimer {
         least_bytes: u64,
         waiting_bytes: &impl Fn() -> u64,
     ) -> (Instant, TimeoutReason) {
-        let mut state = self.state();
+        let mut state = self.state.lock();
         let now = Instant::now();
         // A connection that received a request meanwhile stays open. The mark is removed, since the connection may be
         // idle again later.

@@ -13,7 +13,8 @@ use crate::store::{
 use bytes::{Bytes, BytesMut};
 use millpond_format::timestamp_ns;
 use millpond_ledger::{Charge, Kind, Ledger, LedgerHandle, LimitExceeded};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use parking_lot::Mutex;
+use std::sync::{Arc, Weak};
 use wasmtime::component::{HasSelf, Linker, Resource, ResourceTable};
 use wasmtime::{Engine, Store};
 use wasmtime_wasi_io::IoView;
@@ -150,8 +151,8 @@ impl StoreData {
         let issued = self.streams.iter().rev().find(|issued| issued.rep == rep)?;
         let (stream, dependency) = (issued.unread.upgrade()?, issued.dependency);
         self.table.delete(handle).ok()?;
-        let stream = stream.lock().unwrap_or_else(PoisonError::into_inner);
-        Some((stream.clone(), dependency))
+        let stream = stream.lock().clone();
+        Some((stream, dependency))
     }
 }
 
@@ -352,23 +353,17 @@ struct GuestStream {
 /// Maximum bytes that a guest reads at a time.
 const GUEST_READ_BYTES: usize = 16 * 1024;
 
-impl GuestStream {
-    fn unread(&self) -> MutexGuard<'_, MediaStream> {
-        self.unread.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
 #[async_trait::async_trait]
 impl Pollable for GuestStream {
     async fn ready(&mut self) {
-        if !self.ahead.is_empty() || self.failed.is_some() || self.unread().remaining() == 0 {
+        if !self.ahead.is_empty() || self.failed.is_some() || self.unread.lock().remaining() == 0 {
             return;
         }
         if let Err(exceeded) = self.ahead_charge.resize(GUEST_READ_BYTES) {
             self.failed = Some(std::io::Error::other(exceeded));
             return;
         }
-        let unread = self.unread().clone();
+        let unread = self.unread.lock().clone();
         let read = match unread {
             MediaStream::File(slice) => {
                 let read = slice.spawn(|mut slice| {
@@ -397,7 +392,7 @@ impl InputStream for GuestStream {
         if let Some(error) = self.failed.take() {
             return Err(StreamError::LastOperationFailed(error.into()));
         }
-        let mut unread = self.unread.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut unread = self.unread.lock();
         if unread.remaining() == 0 {
             return Err(StreamError::Closed);
         }
