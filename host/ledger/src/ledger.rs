@@ -32,13 +32,13 @@ impl Ledger {
     /// # Errors
     /// [`LimitExceeded`], if the sum would exceed the limit. Nothing is charged then.
     pub fn charge(&self, kind: Kind, bytes: usize) -> Result<Charge, LimitExceeded> {
-        self.handle().charge(kind, bytes)
+        Charge::new(&self.entries, kind, bytes)
     }
 
     /// Returns a charge of zero bytes, which can grow.
     #[must_use]
     pub fn empty_charge(&self, kind: Kind) -> Charge {
-        self.handle().empty_charge(kind)
+        Charge::empty(&self.entries, kind)
     }
 
     /// Returns a handle that can charge this ledger and may outlive it.
@@ -82,9 +82,7 @@ impl LedgerHandle {
     /// # Errors
     /// [`LimitExceeded`], if the sum would exceed the limit. Nothing is charged then.
     pub fn charge(&self, kind: Kind, bytes: usize) -> Result<Charge, LimitExceeded> {
-        let mut charge = self.empty_charge(kind);
-        charge.resize(bytes)?;
-        Ok(charge)
+        Charge::new(&self.entries, kind, bytes)
     }
 
     /// Route of the request that owns the ledger. `None` if the owner is no request.
@@ -101,12 +99,7 @@ impl LedgerHandle {
     /// Returns a charge of zero bytes, as [`Ledger::empty_charge`] does.
     #[must_use]
     pub fn empty_charge(&self, kind: Kind) -> Charge {
-        self.entries.registry.in_use().count(kind);
-        Charge {
-            entries: Arc::clone(&self.entries),
-            kind,
-            bytes: 0,
-        }
+        Charge::empty(&self.entries, kind)
     }
 }
 
@@ -119,6 +112,21 @@ pub struct Charge {
 }
 
 impl Charge {
+    fn new(entries: &Arc<Entries>, kind: Kind, bytes: usize) -> Result<Self, LimitExceeded> {
+        let mut charge = Charge::empty(entries, kind);
+        charge.resize(bytes)?;
+        Ok(charge)
+    }
+
+    fn empty(entries: &Arc<Entries>, kind: Kind) -> Self {
+        entries.registry.in_use().count(kind);
+        Charge {
+            entries: Arc::clone(entries),
+            kind,
+            bytes: 0,
+        }
+    }
+
     /// Charged bytes.
     #[must_use]
     pub fn bytes(&self) -> usize {
@@ -142,8 +150,7 @@ impl Charge {
     /// Returns a charge of zero bytes and the same kind, on the same ledger.
     #[must_use]
     pub fn empty_sibling(&self) -> Charge {
-        let entries = Arc::clone(&self.entries);
-        LedgerHandle { entries }.empty_charge(self.kind)
+        Charge::empty(&self.entries, self.kind)
     }
 
     /// Adds `bytes` to the charge.

@@ -160,7 +160,8 @@ impl HttpGuest {
             body,
             done_tx: Some(done_tx),
             cpu,
-            chunk_timeout: ChunkTimeout::new(wall),
+            wall,
+            chunk_timeout: None,
             _permit: permit,
         }))
     }
@@ -312,7 +313,10 @@ pub(crate) struct StreamingInstance {
     body: WasiBody,
     done_tx: Option<oneshot::Sender<()>>,
     cpu: Arc<CpuBudget>,
-    chunk_timeout: ChunkTimeout,
+    /// Maximum time until the next chunk.
+    wall: Duration,
+    /// Runs while the instance is polled for a chunk.
+    chunk_timeout: Option<Pin<Box<Sleep>>>,
     _permit: OwnedSemaphorePermit,
 }
 
@@ -332,7 +336,11 @@ impl ChunkSource for StreamingInstance {
             let frame = match Pin::new(&mut self.body).poll_frame(cx) {
                 Poll::Ready(frame) => frame,
                 Poll::Pending => {
-                    ready!(self.chunk_timeout.poll(cx));
+                    let wall = self.wall;
+                    let timeout = self
+                        .chunk_timeout
+                        .get_or_insert_with(|| Box::pin(sleep(wall)));
+                    ready!(timeout.as_mut().poll(cx));
                     return Poll::Ready(Some(Err(RequestError::Limited(Limit::Wall))));
                 }
             };
@@ -340,7 +348,7 @@ impl ChunkSource for StreamingInstance {
                 Some(Ok(Ok(chunk))) => {
                     self.cpu.reset();
                     // The timeout starts with the next poll. Until then the client may take its time.
-                    self.chunk_timeout.sleep = None;
+                    self.chunk_timeout = None;
                     return Poll::Ready(Some(Ok(chunk)));
                 }
                 // Trailers. Media has none.
@@ -371,24 +379,6 @@ impl fmt::Debug for StreamingInstance {
         f.debug_struct("StreamingInstance")
             .field("has_ended", &self.run.is_none())
             .finish_non_exhaustive()
-    }
-}
-
-/// Maximum time until the next chunk of an instance.
-struct ChunkTimeout {
-    time: Duration,
-    sleep: Option<Pin<Box<Sleep>>>,
-}
-
-impl ChunkTimeout {
-    fn new(time: Duration) -> Self {
-        ChunkTimeout { time, sleep: None }
-    }
-
-    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        let time = self.time;
-        let sleep = self.sleep.get_or_insert_with(|| Box::pin(sleep(time)));
-        sleep.as_mut().poll(cx)
     }
 }
 
@@ -453,7 +443,8 @@ mod tests {
             body: body.boxed_unsync(),
             done_tx: None,
             cpu: Arc::new(CpuBudget::new(&Limits::default())),
-            chunk_timeout: ChunkTimeout::new(wall),
+            wall,
+            chunk_timeout: None,
             _permit: Arc::new(Semaphore::new(1)).try_acquire_owned().unwrap(),
         }
     }
