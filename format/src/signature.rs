@@ -10,10 +10,6 @@ use core::net::IpAddr;
 use hmac::{Hmac, Mac};
 use sha2::Sha256;
 
-// The former name, until `millpond::config` imports the new one.
-#[doc(hidden)]
-pub use self::SigningKey as Key;
-
 /// A secret, and the id by which a signature names it. Several keys at a time allow for rotation.
 #[derive(Clone)]
 pub struct SigningKey {

@@ -1,7 +1,7 @@
 //! Configuration of the guest, validated at the start: the settings of `wit/settings.wit`.
 
 use millpond_format::settings::{self, SIGNING_KEYS};
-use millpond_format::signature::Key;
+use millpond_format::signature::SigningKey;
 use serde::{Deserialize, Deserializer};
 use std::collections::BTreeMap;
 use std::fmt;
@@ -96,7 +96,7 @@ pub struct WholeSeconds(u32);
 /// Keys that sign URLs. `Debug` and errors do not show the secrets.
 #[derive(Clone, Default, Deserialize)]
 #[serde(try_from = "BTreeMap<String, String>")]
-pub struct SigningKeys(Vec<Key>);
+pub struct SigningKeys(Vec<SigningKey>);
 
 /// The error of a text that is not a valid value. Each variant has the name of the type.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -228,7 +228,7 @@ impl GuestSettings {
     }
 
     /// Signing keys.
-    pub(crate) fn signing_keys(&self) -> &[Key] {
+    pub(crate) fn signing_keys(&self) -> &[SigningKey] {
         &self.signing_keys.0
     }
 
@@ -270,7 +270,7 @@ impl SigningKeys {
 
     /// Returns the key with that id. `None` returns the first key.
     #[must_use]
-    pub fn find(&self, id: Option<&str>) -> Option<&Key> {
+    pub fn find(&self, id: Option<&str>) -> Option<&SigningKey> {
         match id {
             Some(id) => self.0.iter().find(|key| key.id() == id),
             None => self.0.first(),
@@ -285,7 +285,7 @@ impl SigningKeys {
 
     fn to_text(&self) -> String {
         let keys = self.0.iter();
-        let keys: Vec<String> = keys.map(Key::to_text).collect();
+        let keys: Vec<String> = keys.map(SigningKey::to_text).collect();
         keys.join(" ")
     }
 }
@@ -295,7 +295,7 @@ impl TryFrom<BTreeMap<String, String>> for SigningKeys {
 
     fn try_from(keys: BTreeMap<String, String>) -> Result<Self, InvalidValue> {
         let keys = keys.iter();
-        keys.map(|(id, secret)| Key::parse(&format!("{id}:{secret}")))
+        keys.map(|(id, secret)| SigningKey::parse(&format!("{id}:{secret}")))
             .collect::<Option<_>>()
             .map(SigningKeys)
             .ok_or(InvalidValue::SigningKeys)
@@ -312,7 +312,9 @@ impl Eq for SigningKeys {}
 
 impl fmt::Debug for SigningKeys {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_set().entries(self.0.iter().map(Key::id)).finish()
+        f.debug_set()
+            .entries(self.0.iter().map(SigningKey::id))
+            .finish()
     }
 }
 

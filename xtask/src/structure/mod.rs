@@ -25,7 +25,10 @@ const CRATES: [&str; 5] = [
 const NAMED: [&str; 4] = ["format", "guest", "components", "host"];
 
 /// Names with several definitions of which a program compiles one, each with the reason.
-const ALTERNATIVES: [(&str, &str); 0] = [];
+const ALTERNATIVES: [(&str, &str); 1] = [(
+    "Certificate",
+    "without the feature `tls` the server has no certificates, and a type without values stands for them",
+)];
 
 /// Draws the crates, and checks all that [`check`] does but the picture.
 ///

@@ -44,7 +44,7 @@ pub(crate) async fn serve<S: MediaService>(
     refusal: Option<HeadError>,
     stop: &CancellationToken,
 ) -> io::Result<()> {
-    let mut driver = Driver {
+    let mut driver = Http1Driver {
         io,
         connection,
         service,
@@ -59,7 +59,7 @@ pub(crate) async fn serve<S: MediaService>(
 }
 
 /// One connection of HTTP/1.1, from head to head.
-struct Driver<'a, S> {
+struct Http1Driver<'a, S> {
     io: HttpIo,
     connection: &'a Arc<Connection>,
     service: &'a S,
@@ -90,7 +90,7 @@ enum Next {
     Malformed(HeadError),
 }
 
-impl<S: MediaService> Driver<'_, S> {
+impl<S: MediaService> Http1Driver<'_, S> {
     /// Receives one head and sends its response. Returns the connection's persistence after it.
     async fn serve_next(&mut self) -> io::Result<Persistence> {
         if !self.received.is_empty() {

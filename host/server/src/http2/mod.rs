@@ -71,7 +71,7 @@ pub(crate) async fn serve<S: MediaService>(
         .max_send_buffer_size(STREAM_SEND_BYTES)
         .max_pending_accept_reset_streams(STREAMS as usize)
         .max_local_error_reset_streams(Some(STREAMS as usize));
-    let mut driver = Driver {
+    let mut driver = Http2Driver {
         http: http.handshake(io).await?,
         flush_hold,
         connection,
@@ -94,7 +94,7 @@ pub(crate) async fn serve<S: MediaService>(
 }
 
 /// One connection of HTTP/2.
-struct Driver<'a, S> {
+struct Http2Driver<'a, S> {
     http: h2::server::Connection<Http2Io, StreamBytes>,
     flush_hold: FlushHold,
     connection: &'a Arc<Connection>,
@@ -110,7 +110,7 @@ struct Driver<'a, S> {
 /// A request that has come, and the means to respond.
 type Accepted = (Request<RecvStream>, SendResponse<StreamBytes>);
 
-impl<S: MediaService> Driver<'_, S> {
+impl<S: MediaService> Http2Driver<'_, S> {
     /// Receives requests and sends responses until nothing more can be done now. Ready when the connection has ended.
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), h2::Error>> {
         let mut accepted = Vec::new();
@@ -356,17 +356,17 @@ async fn respond_to<S: MediaService>(
     }
     match send_body(&mut body, length, stream, &mut send).await {
         Ok(()) => body.end_send(Ok(())),
-        Err(SendError::Body(error)) => {
+        Err(StreamSendError::Body(error)) => {
             body.end_send(Err(&error));
             // A short body must not look whole.
             send.send_reset(Reason::INTERNAL_ERROR);
         }
-        Err(SendError::Client) => {}
+        Err(StreamSendError::Client) => {}
     }
 }
 
 /// A response that was not sent whole.
-enum SendError {
+enum StreamSendError {
     /// The body could not be had.
     Body(std::io::Error),
     /// The client has reset the stream, or has gone.
@@ -380,7 +380,7 @@ async fn send_body(
     length: Option<u64>,
     stream: &Arc<Stream>,
     send: &mut SendStream<StreamBytes>,
-) -> Result<(), SendError> {
+) -> Result<(), StreamSendError> {
     let mut remaining = length;
     while remaining != Some(0) {
         let segment = poll_fn(|cx| poll_segment(body, stream, send, cx)).await?;
@@ -396,7 +396,8 @@ async fn send_body(
             }
             None => {
                 let end = StreamBytes::new(Bytes::new(), stream, None);
-                send.send_data(end, true).map_err(|_| SendError::Client)?;
+                send.send_data(end, true)
+                    .map_err(|_| StreamSendError::Client)?;
                 break;
             }
         };
@@ -407,14 +408,14 @@ async fn send_body(
         }
         let chunk = StreamBytes::new(bytes, stream, None);
         let sent = send.send_data(chunk, remaining == Some(0));
-        sent.map_err(|_| SendError::Client)?;
+        sent.map_err(|_| StreamSendError::Client)?;
     }
     // The response is complete once the connection has taken its last chunk.
     poll_fn(|cx| {
         let taken = stream.poll_taken(cx);
         body.on_sent(stream.take_sent_bytes());
         if taken.is_pending() && send.poll_reset(cx).is_ready() {
-            return Poll::Ready(Err(SendError::Client));
+            return Poll::Ready(Err(StreamSendError::Client));
         }
         taken.map(Ok)
     })
@@ -427,11 +428,11 @@ fn poll_segment(
     stream: &Arc<Stream>,
     send: &mut SendStream<StreamBytes>,
     cx: &mut Context<'_>,
-) -> Poll<Result<Option<Segment>, SendError>> {
+) -> Poll<Result<Option<Segment>, StreamSendError>> {
     let taken = stream.poll_taken(cx);
     body.on_sent(stream.take_sent_bytes());
     if send.poll_reset(cx).is_ready() {
-        return Poll::Ready(Err(SendError::Client));
+        return Poll::Ready(Err(StreamSendError::Client));
     }
     ready!(taken);
     // The connection assigns the rest when it has the chunk.
@@ -439,7 +440,7 @@ fn poll_segment(
     while send.capacity() == 0 {
         match ready!(send.poll_capacity(cx)) {
             Some(Ok(_)) => {}
-            Some(Err(_)) | None => return Poll::Ready(Err(SendError::Client)),
+            Some(Err(_)) | None => return Poll::Ready(Err(StreamSendError::Client)),
         }
     }
     let limits = SegmentLimits {
@@ -447,12 +448,12 @@ fn poll_segment(
         file_bytes: None,
     };
     let segment = ready!(body.poll_segment(cx, limits));
-    Poll::Ready(segment.transpose().map_err(SendError::Body))
+    Poll::Ready(segment.transpose().map_err(StreamSendError::Body))
 }
 
-fn body_error(message: &'static str) -> SendError {
+fn body_error(message: &'static str) -> StreamSendError {
     let error = std::io::Error::new(std::io::ErrorKind::InvalidData, message);
-    SendError::Body(error)
+    StreamSendError::Body(error)
 }
 
 /// Completes the fields of a response: adds the length if it is known, and the date. Removes the fields about a
