@@ -5,6 +5,7 @@ mod ci;
 mod compose;
 mod conformance;
 mod dist;
+mod features;
 mod fuzz;
 mod guest;
 mod hosts;
@@ -73,6 +74,8 @@ enum Task {
         #[arg(long)]
         check: bool,
     },
+    /// Checks that the crates compile without some of their features, or without all.
+    Features,
     /// Prints every limit with its reason, and writes docs/reference/limits.md.
     Limits,
     /// Writes docs/crates.svg, the picture of the crates in layers. Checks that crates and files use each other one way, and
@@ -109,6 +112,7 @@ fn main() -> Result<()> {
         }
         Task::Dist { check: false } => dist::make(&root),
         Task::Dist { check: true } => dist::check(&root),
+        Task::Features => features::check(&root),
         Task::Limits => limits::write(&root),
         Task::Structure => structure::write(&root),
         Task::Prose => prose::check(&root),

@@ -14,8 +14,8 @@
 //! - `wasi-http`: components for `wasi:http`, as in `millpond`.
 
 #![deny(unsafe_code)]
-// Timers and charges of HTTP/2 and TLS stand beside those of every connection.
-#![cfg_attr(not(all(feature = "http2", feature = "tls")), allow(dead_code))]
+// Some code of HTTP/2 and TLS stands beside what every connection has.
+#![cfg_attr(not(all(feature = "http2", feature = "tls")), allow(unused))]
 
 #[cfg(feature = "admin")]
 pub mod admin;
