@@ -80,8 +80,10 @@ impl Measure<'_> {
         row: &Row,
         recorded: Option<&Recorded>,
     ) -> Result<Figures> {
-        if row.load == Load::Http2 {
-            return self.measure_http2(peer, row).await;
+        match row.load {
+            Load::Http2 => return self.measure_encrypted(peer, row, Version::Http2).await,
+            Load::Tls => return self.measure_encrypted(peer, row, Version::Http1).await,
+            _ => {}
         }
         let mut server = self.ground().start(peer, recorded)?;
         let checked = check(peer, server.address, row, self.media)?;
@@ -122,8 +124,13 @@ impl Measure<'_> {
         Ok(self.figures(row, checked.answer_bytes, outcome, cpu, peak))
     }
 
-    /// So too, over HTTP/2 and TLS.
-    async fn measure_http2(&self, peer: &dyn Peer, row: &Row) -> Result<Figures> {
+    /// Measures a peer in a row over TLS.
+    async fn measure_encrypted(
+        &self,
+        peer: &dyn Peer,
+        row: &Row,
+        version: Version,
+    ) -> Result<Figures> {
         let certificate = Certificate::make()?;
         let ground = Ground {
             certificate: Some(&certificate),
@@ -135,7 +142,7 @@ impl Measure<'_> {
         tls::check(&url, row, self.media)?;
         let mut h2load = H2load {
             url: &url,
-            version: Version::Http2,
+            version,
             connections: row.connections,
             seconds: 1,
         };
@@ -204,7 +211,7 @@ impl Measure<'_> {
             fields: checked.fields.clone(),
         };
         match row.load {
-            Load::Closed | Load::ByH2load | Load::BySender | Load::Http2 => {}
+            Load::Closed | Load::ByH2load | Load::BySender | Load::Http2 | Load::Tls => {}
             Load::AtRate(rate) => {
                 plan.rate = Some(f64::from(rate));
                 plan.requests = u64::from(rate) * self.seconds;
@@ -326,8 +333,10 @@ impl Peak {
 pub(crate) fn unfit(peer: &dyn Peer, row: &Row) -> Option<String> {
     match row.load {
         Load::EachOnce if !peer.has_named_files() => Some("it has no files by name".to_owned()),
-        Load::Http2 if !peer.speaks_http2() => Some("it has no HTTP/2 over TLS here".to_owned()),
-        Load::Http2 => tls::missing(find).map(|program| format!("there is no {program} here")),
+        Load::Http2 | Load::Tls if !peer.speaks_http2() => Some("it has no TLS here".to_owned()),
+        Load::Http2 | Load::Tls => {
+            tls::missing(find).map(|program| format!("there is no {program} here"))
+        }
         Load::ByH2load if find("h2load").is_none() => Some("there is no h2load here".to_owned()),
         _ => None,
     }

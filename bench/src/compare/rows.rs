@@ -41,6 +41,8 @@ pub(crate) enum Load {
     BySender,
     /// So too, over HTTP/2 and TLS, several requests at once on each connection.
     Http2,
+    /// The same, over HTTP/1.1 and TLS, one request at a time on each connection.
+    Tls,
     /// As in a closed loop, and each of many files once.
     EachOnce,
     /// So many requests a second, whatever the server does: gives latencies.
@@ -61,6 +63,7 @@ impl Serialize for Load {
             Load::ByH2load => serializer.serialize_str("h2load"),
             Load::BySender => serializer.serialize_str("sender"),
             Load::Http2 => serializer.serialize_str("http2"),
+            Load::Tls => serializer.serialize_str("tls"),
             Load::EachOnce => serializer.serialize_str("each-once"),
             Load::AtRate(rate) => serializer.collect_str(&format_args!("{rate}/s")),
         }
@@ -138,6 +141,10 @@ pub(crate) fn all() -> Vec<Row> {
         load: Load::Http2,
         ..closed(name, title, Asked::Get(file), HTTP2_CONNECTIONS)
     };
+    let tls = |name, title, file, connections| Row {
+        load: Load::Tls,
+        ..closed(name, title, Asked::Get(file), connections)
+    };
     vec![
         closed("1k", "1 KB", Asked::Get(File::OneKilobyte), BUSY),
         closed("4k", "4 KB", Asked::Get(File::FourKilobytes), BUSY),
@@ -208,6 +215,13 @@ pub(crate) fn all() -> Vec<Row> {
                 BUSY,
             )
         },
+        tls("tls", "4 KB, TLS", File::FourKilobytes, BUSY),
+        tls(
+            "tls-500k",
+            "500 KB, TLS",
+            File::HalfMegabyte,
+            BUSY_WITH_LARGE,
+        ),
         http2("h2", "4 KB, HTTP/2 and TLS", File::FourKilobytes),
         http2("h2-500k", "500 KB, HTTP/2 and TLS", File::HalfMegabyte),
         at_rate("slow", "4 KB, 1,000 a second", File::FourKilobytes, 1000),

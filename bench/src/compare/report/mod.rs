@@ -106,6 +106,25 @@ impl RowReport {
         self.times(series, Series::Nginx)
     }
 
+    /// The CPU time that a series takes for an answer in times another's, round by round. Each is in the setting that takes
+    /// least.
+    fn cpu_times(&self, series: Series, than: Series) -> Option<Spread> {
+        let costs = |series| {
+            let settings = self.measured.iter();
+            let settings = settings
+                .filter(|measured| measured.series == series && measured.left_out.is_none());
+            let costs = settings.filter_map(|measured| {
+                let cost = |round: &Figures| Some(round.cpu_seconds_per_million);
+                let median = measured.spread(cost)?.median;
+                let rounds: Vec<f64> = measured.rounds.iter().filter_map(cost).collect();
+                Some((median, rounds))
+            });
+            let least = costs.min_by(|(one, _), (other, _)| one.total_cmp(other));
+            least.map(|(_, rounds)| rounds)
+        };
+        Spread::of_ratios(&costs(series)?, &costs(than)?)
+    }
+
     /// The throughput of a series in times another's, round by round, each in its better setting.
     fn times(&self, series: Series, than: Series) -> Option<Spread> {
         let than = self.best(than)?.throughputs();
@@ -248,6 +267,22 @@ pub(super) mod tests {
         };
         assert_eq!(report.rows[0].times_nginx(Series::Millpond), Some(expected));
         assert_eq!(report.rows[0].times_nginx(Series::Wasmtime), None);
+    }
+
+    #[test]
+    fn a_ratio_of_cpu_time_is_to_the_setting_that_takes_least() {
+        let report = report();
+        let expected = Spread {
+            median: 0.5,
+            least: 1.0 / 2.1,
+            most: 0.5,
+        };
+        let row = &report.rows[0];
+        assert_eq!(
+            row.cpu_times(Series::Millpond, Series::Nginx),
+            Some(expected)
+        );
+        assert_eq!(row.cpu_times(Series::Millpond, Series::Wasmtime), None);
     }
 
     #[test]

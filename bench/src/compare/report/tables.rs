@@ -96,6 +96,27 @@ fn all(report: &Report) -> Vec<Table> {
             Some(count(spread.median))
         },
     );
+    let cpu_ratio = of_rows(
+        report,
+        "CPU time for an answer, in times nginx's",
+        "Of each round the ratio to nginx in the setting that takes least; of the ratios the median, the least and the \
+         most. It holds where the load is slower than the server, too.",
+        true,
+        &|row, series| row.cpu_times(series, Series::Nginx).map(ratio),
+    );
+    let cpu_of_bytes = of_rows(
+        report,
+        "CPU seconds for a gigabyte",
+        "As above, for 10^9 bytes of answers, heads included; medians.",
+        true,
+        &|row, series| {
+            let spread = row.best(series)?.spread(|round| {
+                let bytes = round.answer_bytes as f64;
+                (bytes > 0.0).then(|| round.cpu_seconds_per_million * 1e3 / bytes)
+            })?;
+            Some(format!("{:.2}", spread.median))
+        },
+    );
     let memory = of_rows(
         report,
         "Most memory, MB",
@@ -115,6 +136,8 @@ fn all(report: &Report) -> Vec<Table> {
         throughput,
         latency,
         cpu,
+        cpu_of_bytes,
+        cpu_ratio.filter(|_| report.series().contains(&Series::Nginx)),
         memory,
         scale(report),
     ];
