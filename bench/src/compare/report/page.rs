@@ -1,7 +1,6 @@
 //! The part of `docs/comparison.md` that a whole run makes anew.
 
 use super::Report;
-use super::table::Table;
 use super::{goals, tables};
 use anyhow::{Context, Result};
 
@@ -16,8 +15,18 @@ pub(super) fn renewed(page: &str, report: &Report) -> Result<String> {
     let missing = "the page has no part between the markers";
     let (before, rest) = page.split_once(BEGIN).context(missing)?;
     let (_, after) = rest.split_once(END).context(missing)?;
-    let tables = [tables::times_nginx(report), goals::table(report)];
-    let tables = tables.iter().flatten().map(Table::rows_in_markdown);
+    let tables = [
+        ("Throughput, in times nginx's:", tables::times_nginx(report)),
+        (
+            "CPU time for a response, in times nginx's:",
+            tables::cpu_times_nginx(report),
+        ),
+        ("Goals:", goals::table(report)),
+    ];
+    let tables = tables.iter().filter_map(|(caption, table)| {
+        let rows = table.as_ref()?.rows_in_markdown();
+        Some(format!("{caption}\n\n{rows}"))
+    });
     let tables: Vec<String> = tables.collect();
     let tables = tables.join("\n");
     Ok(format!(

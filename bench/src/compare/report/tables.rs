@@ -96,14 +96,6 @@ fn all(report: &Report) -> Vec<Table> {
             Some(count(spread.median))
         },
     );
-    let cpu_ratio = of_rows(
-        report,
-        "CPU time for an answer, in times nginx's",
-        "Of each round the ratio to nginx in the setting that takes least; of the ratios the median, the least and the \
-         most. It holds where the load is slower than the server, too.",
-        true,
-        &|row, series| row.cpu_times(series, Series::Nginx).map(ratio),
-    );
     let cpu_of_bytes = of_rows(
         report,
         "CPU seconds for a gigabyte",
@@ -137,7 +129,7 @@ fn all(report: &Report) -> Vec<Table> {
         latency,
         cpu,
         cpu_of_bytes,
-        cpu_ratio.filter(|_| report.series().contains(&Series::Nginx)),
+        cpu_times_nginx(report),
         memory,
         scale(report),
     ];
@@ -155,6 +147,21 @@ pub(super) fn times_nginx(report: &Report) -> Option<Table> {
         "Of each round the ratio to nginx in its better setting; of the ratios the median, the least and the most.",
         true,
         &|row, series| row.times_nginx(series).map(ratio),
+    )
+}
+
+/// How CPU times compare with nginx's; none where that was not measured.
+pub(super) fn cpu_times_nginx(report: &Report) -> Option<Table> {
+    if !report.series().contains(&Series::Nginx) {
+        return None;
+    }
+    of_rows(
+        report,
+        "CPU time for an answer, in times nginx's",
+        "Of each round the ratio to nginx in the setting that takes least; of the ratios the median, the least and the \
+         most. It holds where the load is slower than the server, too.",
+        true,
+        &|row, series| row.cpu_times(series, Series::Nginx).map(ratio),
     )
 }
 
