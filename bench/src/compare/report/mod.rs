@@ -91,12 +91,17 @@ impl Measured {
 }
 
 impl RowReport {
+    /// The settings of a series that have figures.
+    fn settings(&self, series: Series) -> impl Iterator<Item = &Measured> {
+        let measured = self.measured.iter();
+        measured.filter(move |measured| measured.series == series && measured.left_out.is_none())
+    }
+
     /// A series in its better setting; none where it has no figures.
     fn best(&self, series: Series) -> Option<&Measured> {
-        let settings = self.measured.iter();
-        let settings =
-            settings.filter(|measured| measured.series == series && measured.left_out.is_none());
-        let merits = settings.filter_map(|measured| Some((measured.merit(&self.row)?, measured)));
+        let merits = self
+            .settings(series)
+            .filter_map(|measured| Some((measured.merit(&self.row)?, measured)));
         let best = merits.max_by(|(one, _), (other, _)| one.total_cmp(other));
         best.map(|(_, measured)| measured)
     }
@@ -110,10 +115,7 @@ impl RowReport {
     /// least.
     fn cpu_times(&self, series: Series, than: Series) -> Option<Spread> {
         let costs = |series| {
-            let settings = self.measured.iter();
-            let settings = settings
-                .filter(|measured| measured.series == series && measured.left_out.is_none());
-            let costs = settings.filter_map(|measured| {
+            let costs = self.settings(series).filter_map(|measured| {
                 let cost = |round: &Figures| Some(round.cpu_seconds_per_million);
                 let median = measured.spread(cost)?.median;
                 let rounds: Vec<f64> = measured.rounds.iter().filter_map(cost).collect();

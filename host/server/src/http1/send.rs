@@ -2,6 +2,7 @@
 
 use crate::http1::encode::{BodyFraming, CHUNK_END, LAST_CHUNK, write_chunk_size};
 use crate::protocol::HttpIo;
+use crate::transport::send_error::{RemainingLength, SendError};
 use crate::transport::send_window::MIN_WINDOW;
 use millpond::store::FileRange;
 use millpond::{ResponseBody, Segment, SegmentLimits};
@@ -37,14 +38,6 @@ pub(crate) async fn send(
     }
 }
 
-/// A response that was not sent whole.
-enum SendError {
-    /// The body could not be had.
-    Body(io::Error),
-    /// The client could not be reached.
-    Client(io::Error),
-}
-
 async fn send_segments(
     io: &mut HttpIo,
     mut head: Vec<u8>,
@@ -53,10 +46,10 @@ async fn send_segments(
 ) -> Result<(), SendError> {
     let mut remaining = match framing {
         BodyFraming::None => return write_head(io, &head, false).await,
-        BodyFraming::Length(length) => Some(length),
-        BodyFraming::Chunked | BodyFraming::Close => None,
+        BodyFraming::Length(length) => RemainingLength(Some(length)),
+        BodyFraming::Chunked | BodyFraming::Close => RemainingLength(None),
     };
-    while remaining != Some(0) {
+    while !remaining.is_zero() {
         let limits = segment_limits(io);
         let polled = poll_fn(|cx| Poll::Ready(body.poll_segment(cx, limits))).await;
         let segment = match polled {
@@ -75,11 +68,7 @@ async fn send_segments(
             Segment::Memory(bytes) => bytes.len(),
             Segment::File(range) => range.length,
         };
-        if let Some(remaining) = &mut remaining {
-            *remaining = remaining
-                .checked_sub(length as u64)
-                .ok_or_else(|| body_error("the body is longer than declared"))?;
-        }
+        remaining.take(length)?;
         match segment {
             // An empty chunk would be the last.
             Segment::Memory(bytes) if bytes.is_empty() => continue,
@@ -105,9 +94,7 @@ async fn send_segments(
         // It has been sent, and its memory is not needed for as long as the body lasts.
         head = Vec::new();
     }
-    if remaining.is_some_and(|missing| missing > 0) {
-        return Err(body_error("the body is shorter than declared"));
-    }
+    remaining.end()?;
     if framing == BodyFraming::Chunked {
         head.extend_from_slice(LAST_CHUNK);
     }
@@ -208,8 +195,4 @@ fn segment_limits(io: &mut HttpIo) -> SegmentLimits {
         memory_bytes: window.chunk_bytes,
         file_bytes: may_be_file.then_some(FILE_BYTES),
     }
-}
-
-fn body_error(message: &'static str) -> SendError {
-    SendError::Body(io::Error::new(io::ErrorKind::InvalidData, message))
 }

@@ -5,35 +5,36 @@
 
 mod field_section;
 mod io;
+mod send;
 pub(crate) mod stream;
 
 use crate::client_limits::InFlight;
 use crate::http1::head::{self, CONTENT_BYTES, HEAD_BYTES};
 use crate::http2::io::{FlushHold, Http2Io};
+use crate::http2::send::{DateField, finish_fields, send_body};
 use crate::http2::stream::{CachedTransfer, Stream, StreamBytes, held_by_head};
 use crate::limits::ConnectionLimits;
 use crate::protocol::HttpIo;
 use crate::transport::connection::Connection;
 use crate::transport::exchange::{Admission, PendingRequest};
+use crate::transport::send_error::SendError;
 use crate::transport::timeouts::STREAMS;
-use bytes::Bytes;
 use futures_util::stream::{FuturesUnordered, StreamExt};
 use h2::server::SendResponse;
 use h2::{Reason, RecvStream, SendStream};
-use http::header::{self, HeaderMap, HeaderName, HeaderValue};
+use http::header::{self, HeaderName, HeaderValue};
 use http::request::Parts;
 use http::{Method, Request, Response, StatusCode};
 use http_body::Body;
-use httpdate::HttpDate;
 use millpond::downstream::{Exchange, Rejection, SimpleHead};
 use millpond::head_size::head_memory_bytes;
 use millpond::ledger::Outcome;
-use millpond::{CachedResponse, MediaService, ResponseBody, Segment, SegmentLimits};
+use millpond::{CachedResponse, MediaService, ResponseBody};
 use std::future::{Future, poll_fn};
 use std::pin::{Pin, pin};
 use std::sync::{Arc, Weak};
 use std::task::{Context, Poll, ready};
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 use tokio::time::timeout;
 
 /// Bytes that may wait on a stream before the next chunk is read. The size of a chunk is the real bound.
@@ -165,25 +166,18 @@ impl<S: MediaService> Http2Driver<'_, S> {
             return;
         };
         name_host(&mut head);
-        let admission: Admission = match head::check_parts(&head) {
-            Ok(()) => self
-                .connection
-                .admit(&head.headers)
-                .map_err(Rejection::from),
-            Err(error) => Err(error.into()),
-        };
         let date = self.date.now();
-        let admission = match admission {
-            Ok(in_flight) if content.is_end_stream() => match self.try_cached(&head) {
-                Some(response) => {
-                    self.send_cached(response, in_flight, &stream, respond, date);
-                    return;
-                }
-                None => Ok(in_flight),
-            },
-            Ok(in_flight) => Ok(in_flight),
-            Err(rejection) => Err(rejection),
-        };
+        let admission: Admission = head::check_parts(&head)
+            .map_err(Rejection::from)
+            .and_then(|()| Ok(self.connection.admit(&head.headers)?));
+        if content.is_end_stream()
+            && admission.is_ok()
+            && let Some(response) = self.try_cached(&head)
+        {
+            let in_flight = admission.ok().flatten();
+            self.send_cached(response, in_flight, &stream, respond, date);
+            return;
+        }
         let pending = PendingRequest::on_stream(&stream, admission);
         head.extensions.insert(Exchange(pending));
         let (service, limits) = (self.service.clone(), Arc::clone(self.limits));
@@ -356,146 +350,12 @@ async fn respond_to<S: MediaService>(
     }
     match send_body(&mut body, length, stream, &mut send).await {
         Ok(()) => body.end_send(Ok(())),
-        Err(StreamSendError::Body(error)) => {
+        Err(SendError::Body(error)) => {
             body.end_send(Err(&error));
             // A short body must not look whole.
             send.send_reset(Reason::INTERNAL_ERROR);
         }
-        Err(StreamSendError::Client) => {}
-    }
-}
-
-/// A response that was not sent whole.
-enum StreamSendError {
-    /// The body could not be had.
-    Body(std::io::Error),
-    /// The client has reset the stream, or has gone.
-    Client,
-}
-
-/// Sends a body of that length, if it is known: chunk by chunk, each of which the connection has taken before the next is
-/// read.
-async fn send_body(
-    body: &mut impl ResponseBody,
-    length: Option<u64>,
-    stream: &Arc<Stream>,
-    send: &mut SendStream<StreamBytes>,
-) -> Result<(), StreamSendError> {
-    let mut remaining = length;
-    while remaining != Some(0) {
-        let segment = poll_fn(|cx| poll_segment(body, stream, send, cx)).await?;
-        let bytes = match segment {
-            // A segment of a file is larger than HTTP/2 sends at a time, and is not asked for.
-            Some(Segment::File(_)) => {
-                return Err(body_error("a file was returned where bytes were asked for"));
-            }
-            Some(Segment::Memory(bytes)) if bytes.is_empty() => continue,
-            Some(Segment::Memory(bytes)) => bytes,
-            None if remaining.is_some() => {
-                return Err(body_error("the body is shorter than declared"));
-            }
-            None => {
-                let end = StreamBytes::new(Bytes::new(), stream, None);
-                send.send_data(end, true)
-                    .map_err(|_| StreamSendError::Client)?;
-                break;
-            }
-        };
-        if let Some(remaining) = &mut remaining {
-            *remaining = remaining
-                .checked_sub(bytes.len() as u64)
-                .ok_or_else(|| body_error("the body is longer than declared"))?;
-        }
-        let chunk = StreamBytes::new(bytes, stream, None);
-        let sent = send.send_data(chunk, remaining == Some(0));
-        sent.map_err(|_| StreamSendError::Client)?;
-    }
-    // The response is complete once the connection has taken its last chunk.
-    poll_fn(|cx| {
-        let taken = stream.poll_taken(cx);
-        body.on_sent(stream.take_sent_bytes());
-        if taken.is_pending() && send.poll_reset(cx).is_ready() {
-            return Poll::Ready(Err(StreamSendError::Client));
-        }
-        taken.map(Ok)
-    })
-    .await
-}
-
-/// Reads the next segment, once the last has been sent and the client's flow control has room.
-fn poll_segment(
-    body: &mut impl ResponseBody,
-    stream: &Arc<Stream>,
-    send: &mut SendStream<StreamBytes>,
-    cx: &mut Context<'_>,
-) -> Poll<Result<Option<Segment>, StreamSendError>> {
-    let taken = stream.poll_taken(cx);
-    body.on_sent(stream.take_sent_bytes());
-    if send.poll_reset(cx).is_ready() {
-        return Poll::Ready(Err(StreamSendError::Client));
-    }
-    ready!(taken);
-    // The connection assigns the rest when it has the chunk.
-    send.reserve_capacity(1);
-    while send.capacity() == 0 {
-        match ready!(send.poll_capacity(cx)) {
-            Some(Ok(_)) => {}
-            Some(Err(_)) | None => return Poll::Ready(Err(StreamSendError::Client)),
-        }
-    }
-    let limits = SegmentLimits {
-        memory_bytes: stream.window().chunk_bytes,
-        file_bytes: None,
-    };
-    let segment = ready!(body.poll_segment(cx, limits));
-    Poll::Ready(segment.transpose().map_err(StreamSendError::Body))
-}
-
-fn body_error(message: &'static str) -> StreamSendError {
-    let error = std::io::Error::new(std::io::ErrorKind::InvalidData, message);
-    StreamSendError::Body(error)
-}
-
-/// Completes the fields of a response: adds the length if it is known, and the date. Removes the fields about a
-/// connection of HTTP/1.1, which are not allowed (RFC 9113 section 8.2.2).
-fn finish_fields(fields: &mut HeaderMap, length: Option<u64>, date: HeaderValue) {
-    for name in [
-        header::CONNECTION,
-        header::TRANSFER_ENCODING,
-        header::UPGRADE,
-        HeaderName::from_static("keep-alive"),
-        HeaderName::from_static("proxy-connection"),
-    ] {
-        fields.remove(name);
-    }
-    if let Some(length) = length
-        && !fields.contains_key(header::CONTENT_LENGTH)
-    {
-        fields.insert(header::CONTENT_LENGTH, length.into());
-    }
-    if !fields.contains_key(header::DATE) {
-        fields.insert(header::DATE, date);
-    }
-}
-
-/// The value of `Date`, made anew each second (RFC 9110 section 6.6.1).
-#[derive(Debug, Default)]
-struct DateField(Option<(u64, HeaderValue)>);
-
-impl DateField {
-    fn now(&mut self) -> HeaderValue {
-        let now = SystemTime::now();
-        let since = now.duration_since(SystemTime::UNIX_EPOCH);
-        let second = since.unwrap_or_default().as_secs();
-        match &self.0 {
-            Some((made, value)) if *made == second => value.clone(),
-            _ => {
-                let text = HttpDate::from(now).to_string();
-                // A date is ASCII, so it is a field value.
-                let value = HeaderValue::from_str(&text).unwrap_or(HeaderValue::from_static(""));
-                self.0.insert((second, value)).1.clone()
-            }
-        }
+        Err(SendError::Client(_)) => {}
     }
 }
 

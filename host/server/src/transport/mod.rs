@@ -2,6 +2,7 @@
 
 pub(crate) mod connection;
 pub(crate) mod exchange;
+pub(crate) mod send_error;
 pub(crate) mod send_state;
 pub(crate) mod send_window;
 pub(crate) mod slot_waiters;
