@@ -36,7 +36,8 @@ pub enum EntryKind {
 pub struct ListQuery {
     /// Order of the entries.
     pub order: ListOrder,
-    /// Whether the order is reversed. Folders come first nevertheless.
+    /// Whether the order is reversed. Folders come first nevertheless, and entries of equal time or length stay ordered by
+    /// name.
     pub descending: bool,
     /// Text that names contain, in lower or upper case. None for all entries.
     pub search: Option<String>,
@@ -152,7 +153,8 @@ struct RankedEntry {
     entry: Entry,
     value: u64,
     folded_name: String,
-    descending: bool,
+    reverses_values: bool,
+    reverses_names: bool,
 }
 
 impl RankedEntry {
@@ -165,7 +167,8 @@ impl RankedEntry {
         RankedEntry {
             value,
             folded_name: entry.name.to_lowercase(),
-            descending,
+            reverses_values: descending,
+            reverses_names: descending && order == ListOrder::Name,
             entry,
         }
     }
@@ -177,15 +180,17 @@ impl RankedEntry {
 
 impl Ord for RankedEntry {
     fn cmp(&self, other: &Self) -> Ordering {
+        let reversed_if = |is_reversed: bool, ordering: Ordering| match is_reversed {
+            true => ordering.reverse(),
+            false => ordering,
+        };
         let by_kind = self.is_file().cmp(&other.is_file());
         let by_value = self.value.cmp(&other.value);
         let by_name = self.folded_name.cmp(&other.folded_name);
-        let exactly = self.entry.name.cmp(&other.entry.name);
-        let within_kind = by_value.then(by_name).then(exactly);
-        by_kind.then(match self.descending {
-            true => within_kind.reverse(),
-            false => within_kind,
-        })
+        let by_name = by_name.then_with(|| self.entry.name.cmp(&other.entry.name));
+        by_kind
+            .then(reversed_if(self.reverses_values, by_value))
+            .then(reversed_if(self.reverses_names, by_name))
     }
 }
 
@@ -256,7 +261,8 @@ mod tests {
             (ListOrder::Name, false, ["Y", "z", "A", "b", "c"]),
             (ListOrder::Name, true, ["z", "Y", "c", "b", "A"]),
             (ListOrder::Length, false, ["Y", "z", "b", "c", "A"]),
-            (ListOrder::Modified, true, ["z", "Y", "b", "A", "c"]),
+            (ListOrder::Modified, true, ["Y", "z", "b", "A", "c"]),
+            (ListOrder::Length, true, ["Y", "z", "A", "c", "b"]),
         ] {
             let query = ListQuery {
                 order,

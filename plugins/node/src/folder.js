@@ -72,8 +72,9 @@ export class Folder {
     const directory = this.#openFolder(folder);
     try {
       let count = 0;
-      for (let found; (found = directory.readSync()) !== null; ) {
-        if (++count > MAX_READ) throw new StoreError('io', new Error(`a folder has more than ${MAX_READ} entries`));
+      for (let found; (found = directory.readSync()) !== null;) {
+        if (++count > MAX_READ)
+          throw new StoreError('io', new Error(`a folder has more than ${MAX_READ} entries`));
         const { name } = found;
         const path = folder === '' ? name : `${folder}/${name}`;
         // A name that is not UTF-8 has been replaced in part, and would lead nowhere.

@@ -108,7 +108,8 @@ export class Instances {
           object.makeStream = (make) => this.#keep(make);
           return object;
         },
-        list: (/** @type {string} */ folder, /** @type {ListQuery} */ query) => this.#store.list(folder, query),
+        list: (/** @type {string} */ folder, /** @type {ListQuery} */ query) =>
+          this.#store.list(folder, query),
       },
       'millpond:media/settings': {
         get: () => settings.record,

@@ -75,9 +75,11 @@ export class PageSelector {
   /** @param {Ranked} a @param {Ranked} b */
   #compare(a, b) {
     if (a.isFile !== b.isFile) return a.isFile ? 1 : -1;
-    const byValue = a.value < b.value ? -1 : a.value > b.value ? 1 : 0;
-    const within = byValue || Buffer.compare(a.folded, b.folded) || Buffer.compare(a.exact, b.exact);
-    return this.#query.descending ? -within : within;
+    const sign = this.#query.descending ? -1 : 1;
+    if (a.value !== b.value) return a.value < b.value ? -sign : sign;
+    const byName = Buffer.compare(a.folded, b.folded) || Buffer.compare(a.exact, b.exact);
+    // Entries of equal time or length stay ordered by name.
+    return this.#query.order === 'name' ? sign * byName : byName;
   }
 }
 
@@ -93,5 +95,11 @@ function rankedOf(entry, { order }) {
   const length = kind.tag === 'file' ? kind.val.length : 0n;
   const value = order === 'modified' ? modified : order === 'length' ? length : 0n;
   // UTF-8 is in the order of code points, and UTF-16 is not.
-  return { entry, isFile: kind.tag === 'file', value, folded: Buffer.from(name.toLowerCase()), exact: Buffer.from(name) };
+  return {
+    entry,
+    isFile: kind.tag === 'file',
+    value,
+    folded: Buffer.from(name.toLowerCase()),
+    exact: Buffer.from(name),
+  };
 }

@@ -202,7 +202,7 @@ class Folder:
         except OSError as error:
             raise StoreError(_reason(error)) from error
 
-    def list(self, folder: str, query: ListQuery) -> Listing:
+    def list_folder(self, folder: str, query: ListQuery) -> Listing:
         """Lists a folder, page by page; an empty path is the root.
 
         :raises StoreError: when there is no such folder, or it cannot be read.

@@ -376,7 +376,7 @@ def _list(call: _Call, folder: str, query: tuple[Any, ...]) -> tuple[bool, Any]:
     order, descending, search, after, most = query
     call.lift(len(folder) + len(search or "") + len(after[0] if after else ""))
     try:
-        page = call.folder.list(folder, ListQuery(order, descending, search, _entry_of(after), most))
+        page = call.folder.list_folder(folder, ListQuery(order, descending, search, _entry_of(after), most))
     except StoreError as error:
         return False, (error.reason, None)
     entries = [

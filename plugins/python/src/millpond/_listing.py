@@ -85,15 +85,22 @@ def _compare(query: ListQuery, one: Entry, other: Entry) -> int:
     """Folders first in every order; then by the order, and by name among equals."""
     if (one.file is None) != (other.file is None):
         return -1 if one.file is None else 1
-    mine, theirs = _rank(query.order, one), _rank(query.order, other)
-    within = (mine > theirs) - (mine < theirs)
-    return -within if query.descending else within
+    sign = -1 if query.descending else 1
+    mine, theirs = _value(query.order, one), _value(query.order, other)
+    if mine != theirs:
+        return sign if mine > theirs else -sign
+    by_name = (_name(one) > _name(other)) - (_name(one) < _name(other))
+    # Entries of equal time or length stay ordered by name.
+    return sign * by_name if query.order == "name" else by_name
 
 
-def _rank(order: ListOrder, entry: Entry) -> tuple[int, str, str]:
-    value = 0
+def _value(order: ListOrder, entry: Entry) -> int:
     if order == "modified":
-        value = entry.modified_ns or 0
-    elif order == "length" and entry.file is not None:
-        value = entry.file.length_bytes
-    return value, entry.name.lower(), entry.name
+        return entry.modified_ns or 0
+    if order == "length" and entry.file is not None:
+        return entry.file.length_bytes
+    return 0
+
+
+def _name(entry: Entry) -> tuple[str, str]:
+    return entry.name.lower(), entry.name
