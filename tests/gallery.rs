@@ -18,7 +18,11 @@ async fn names(host: &Host, mut target: String) -> Vec<String> {
         assert_eq!(page.status, 200, "{target}");
         let page: serde_json::Value = serde_json::from_slice(&page.body).unwrap();
         let entries = page["entries"].as_array().unwrap();
-        names.extend(entries.iter().map(|entry| entry["name"].as_str().unwrap().to_owned()));
+        names.extend(
+            entries
+                .iter()
+                .map(|entry| entry["name"].as_str().unwrap().to_owned()),
+        );
         match page["next"].as_str() {
             Some(next) => target = next.to_owned(),
             None => return names,
@@ -81,9 +85,16 @@ async fn links_in_a_circle_and_odd_entries_are_left_out() {
         let found: BTreeSet<_> = found.iter().map(String::as_str).collect();
         assert_eq!(found, BTreeSet::from(expected), "{sort}");
     }
-    assert_eq!(names(&host, "/media/album/here/here/".into()).await.len(), 4);
+    assert_eq!(
+        names(&host, "/media/album/here/here/".into()).await.len(),
+        4
+    );
     let root = names(&host, "/media/".into()).await;
-    assert_eq!(root, ["album"], "folders of the content store are not listed");
+    assert_eq!(
+        root,
+        ["album"],
+        "folders of the content store are not listed"
+    );
     let page = host.request("GET", "/media/album/", &[HTML]).await;
     let page = String::from_utf8(page.body).unwrap();
     assert_eq!(page.matches("<script").count(), 1, "{page}");
@@ -102,11 +113,18 @@ async fn a_page_of_the_folder_takes_its_place() {
 #[tokio::test]
 async fn listings_that_are_turned_off_are_missing() {
     let config: Config = with(|config: &mut Config| config.browse = Some(false));
-    let setup = Setup { config, ..Setup::default() };
+    let setup = Setup {
+        config,
+        ..Setup::default()
+    };
     let host = Host::start_with(setup).await;
     host.write("album/a.gif", b"GIF89a");
     for target in ["/", "/media/", "/media/album/", "/media/album"] {
-        assert_eq!(host.request("GET", target, &[HTML]).await.status, 404, "{target}");
+        assert_eq!(
+            host.request("GET", target, &[HTML]).await.status,
+            404,
+            "{target}"
+        );
     }
 }
 
@@ -115,12 +133,24 @@ async fn listings_that_are_turned_off_are_missing() {
 async fn a_browser_plays_a_film_of_the_gallery_and_seeks_by_keyboard() {
     let host = Host::start().await;
     for name in ["clip.mp4", "wheel.gif", "tone.mp3", "pond.webp"] {
-        host.write(&format!("My album/{name}"), &fs::read(sample(name)).unwrap());
+        host.write(
+            &format!("My album/{name}"),
+            &fs::read(sample(name)).unwrap(),
+        );
     }
     let browser = Browser::start().await;
     let client = &browser.client;
-    client.goto(&format!("http://{}/", host.address)).await.unwrap();
-    client.find(Locator::LinkText("My album")).await.unwrap().click().await.unwrap();
+    client
+        .goto(&format!("http://{}/", host.address))
+        .await
+        .unwrap();
+    client
+        .find(Locator::LinkText("My album"))
+        .await
+        .unwrap()
+        .click()
+        .await
+        .unwrap();
     let loaded = client.execute_async(
         "const done = arguments[arguments.length - 1];
          const film = document.querySelector('.t video');
@@ -129,12 +159,22 @@ async fn a_browser_plays_a_film_of_the_gallery_and_seeks_by_keyboard() {
          ready();",
         vec![],
     );
-    let [width, duration] = <[serde_json::Value; 2]>::try_from(
-        loaded.await.unwrap().as_array().unwrap().clone(),
-    ).unwrap();
-    assert_eq!((width, duration), (480.into(), "0:10".into()), "the thumbnail of the film");
+    let [width, duration] =
+        <[serde_json::Value; 2]>::try_from(loaded.await.unwrap().as_array().unwrap().clone())
+            .unwrap();
+    assert_eq!(
+        (width, duration),
+        (480.into(), "0:10".into()),
+        "the thumbnail of the film"
+    );
 
-    client.find(Locator::Css("li[data-name='clip.mp4'] a")).await.unwrap().click().await.unwrap();
+    client
+        .find(Locator::Css("li[data-name='clip.mp4'] a"))
+        .await
+        .unwrap()
+        .click()
+        .await
+        .unwrap();
     let film = Locator::Css("dialog[open] video");
     client.wait().for_element(film).await.unwrap();
     // Waits until the film is at a time, and returns that time.
@@ -145,7 +185,12 @@ async fn a_browser_plays_a_film_of_the_gallery_and_seeks_by_keyboard() {
              const look = () => ({condition}) ? done(film.currentTime) : setTimeout(look, 20);
              look();"
         );
-        client.execute_async(&script, vec![]).await.unwrap().as_f64().unwrap()
+        client
+            .execute_async(&script, vec![])
+            .await
+            .unwrap()
+            .as_f64()
+            .unwrap()
     };
     let press = async |keys: &str| {
         let focused = client.active_element().await.unwrap();
@@ -169,7 +214,11 @@ async fn a_browser_plays_a_film_of_the_gallery_and_seeks_by_keyboard() {
     // A link to one entry opens the player.
     let url = format!("http://{}/media/My%20album/#wheel.gif", host.address);
     client.goto(&url).await.unwrap();
-    client.wait().for_element(Locator::Css("dialog[open] img")).await.unwrap();
+    client
+        .wait()
+        .for_element(Locator::Css("dialog[open] img"))
+        .await
+        .unwrap();
     browser.stop().await;
     host.registry().idle().await;
 }

@@ -124,7 +124,8 @@ impl Settings {
             ("negative-ttl", seconds(self.negative_ttl_s)),
             (
                 "browse",
-                self.browse.map(|is_on| if is_on { "on" } else { "off" }.to_owned()),
+                self.browse
+                    .map(|is_on| if is_on { "on" } else { "off" }.to_owned()),
             ),
         ];
         let all = all.into_iter();

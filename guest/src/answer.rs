@@ -541,9 +541,7 @@ impl Refusal {
             Refusal::Target(TargetError::NoSuchMedia) | Refusal::Store(StoreError::NotFound) => {
                 (StatusCode::NOT_FOUND, "Media not found")
             }
-            Refusal::Store(StoreError::Busy) => {
-                (StatusCode::SERVICE_UNAVAILABLE, "Store is busy")
-            }
+            Refusal::Store(StoreError::Busy) => (StatusCode::SERVICE_UNAVAILABLE, "Store is busy"),
             Refusal::Store(StoreError::Failed | StoreError::OutOfBounds) => {
                 (StatusCode::INTERNAL_SERVER_ERROR, "Stream error")
             }
@@ -554,12 +552,8 @@ impl Refusal {
                 StatusCode::UNAUTHORIZED,
                 "Authentication required for private media",
             ),
-            Refusal::Denied(Denied::Invalid) => {
-                (StatusCode::FORBIDDEN, "Signature is not valid")
-            }
-            Refusal::PreconditionFailed => {
-                (StatusCode::PRECONDITION_FAILED, "Precondition failed")
-            }
+            Refusal::Denied(Denied::Invalid) => (StatusCode::FORBIDDEN, "Signature is not valid"),
+            Refusal::PreconditionFailed => (StatusCode::PRECONDITION_FAILED, "Precondition failed"),
             Refusal::RangeNotSatisfiable { .. } => {
                 (StatusCode::RANGE_NOT_SATISFIABLE, "Range not satisfiable")
             }
@@ -573,8 +567,8 @@ fn settings_unavailable<S>() -> Response<S> {
     Response::error(StatusCode::INTERNAL_SERVER_ERROR, SETTINGS_UNAVAILABLE)
 }
 
-/// Makes the response for media that does not exist cacheable for a moment, by the host as well, so that repeated
-/// requests for missing media cost little.
+/// Makes the response for media that does not exist cacheable for a moment, by the host as well. Repeated requests for
+/// missing media then cost little.
 fn missing<S>(mut response: Response<S>, settings: &EffectiveSettings) -> Response<S> {
     if settings.negative_ttl_s > 0 {
         let value = format!("public, max-age={}", settings.negative_ttl_s);
@@ -1342,12 +1336,19 @@ mod tests {
     fn a_folder_is_a_page_for_browsers_and_json_for_others() {
         let page = ask("GET", "/media/?q=gif", &[BROWSER]);
         assert_eq!(page.status, 200);
-        assert_eq!(field(&page, "content-type"), Some("text/html; charset=utf-8"));
+        assert_eq!(
+            field(&page, "content-type"),
+            Some("text/html; charset=utf-8")
+        );
         assert_eq!(field(&page, "vary"), Some("accept"));
         assert_eq!(page.cacheability, None);
         let policy = field(&page, "content-security-policy").unwrap();
         assert!(policy.contains("script-src 'nonce-") && !policy.contains("unsafe-inline"));
-        for accept in ["*/*", "application/json", "text/html;q=0.5, application/json"] {
+        for accept in [
+            "*/*",
+            "application/json",
+            "text/html;q=0.5, application/json",
+        ] {
             let listing = ask("GET", "/media/", &[("accept", accept)]);
             let listing = json(&listing);
             assert_eq!(listing["total"], 3);
@@ -1377,7 +1378,14 @@ mod tests {
     #[test]
     fn without_browse_no_folder_is_told_from_what_is_missing() {
         let store = with_settings(&[("browse", "off")]);
-        for target in ["/", "/media", "/media/", "/media/album", "/media/album/", "/api/gallery.js"] {
+        for target in [
+            "/",
+            "/media",
+            "/media/",
+            "/media/album",
+            "/media/album/",
+            "/api/gallery.js",
+        ] {
             let response = ask_of(&store, "GET", target, &[BROWSER]);
             assert_eq!(response.status, 404, "{target}");
             assert_eq!(field(&response, "content-type"), Some("application/json"));
@@ -1389,7 +1397,10 @@ mod tests {
     fn errors_are_pages_for_browsers() {
         let response = ask("GET", "/media/none", &[BROWSER]);
         assert_eq!(response.status, 404);
-        assert_eq!(field(&response, "content-type"), Some("text/html; charset=utf-8"));
+        assert_eq!(
+            field(&response, "content-type"),
+            Some("text/html; charset=utf-8")
+        );
         assert_eq!(field(&response, "cache-control"), Some("public, max-age=5"));
         assert_eq!(field(&response, "vary"), Some("accept"));
         assert_eq!(response.cacheability.unwrap().vary, ["accept", "origin"]);

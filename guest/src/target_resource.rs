@@ -93,8 +93,9 @@ impl TargetResource {
         let below = below.ok_or(TargetError::NoSuchResource)?;
         match below.strip_suffix('/') {
             _ if below.is_empty() => Ok(TargetResource::Folder(FolderName(String::new()))),
-            Some(folder) => FileName::parse(folder)
-                .map(|name| TargetResource::Folder(FolderName(name.0))),
+            Some(folder) => {
+                FileName::parse(folder).map(|name| TargetResource::Folder(FolderName(name.0)))
+            }
             None => FileName::parse(below).map(TargetResource::Named),
         }
     }
@@ -263,7 +264,10 @@ mod tests {
             ("/media/../", Err(NoSuchMedia)),
             ("/media/%ff/", Err(Malformed)),
             ("/api/gallery.js", Ok(TargetResource::Asset(Asset::Js))),
-            ("/api/gallery.css?v=1", Ok(TargetResource::Asset(Asset::Css))),
+            (
+                "/api/gallery.css?v=1",
+                Ok(TargetResource::Asset(Asset::Css)),
+            ),
             ("/media//a.gif", Err(NoSuchMedia)),
             ("/media/./a.gif", Err(NoSuchMedia)),
             ("/media/../a.gif", Err(NoSuchMedia)),

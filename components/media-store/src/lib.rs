@@ -115,10 +115,7 @@ impl<S: Storage> Guest for Store<S> {
         .map(Object::new)
     }
 
-    fn list(
-        folder: String,
-        query: wit_store::ListQuery,
-    ) -> Result<wit_store::Listing, ErrorCode> {
+    fn list(folder: String, query: wit_store::ListQuery) -> Result<wit_store::Listing, ErrorCode> {
         let query = ListQuery {
             order: match query.order {
                 wit_store::ListOrder::Name => ListOrder::Name,

@@ -175,7 +175,9 @@ fn list(root: &Descriptor, folder: &str, query: &ListQuery) -> Result<Listing, S
     while let Some(found) = entries.read_directory_entry().map_err(store_error)? {
         read += 1;
         if read > MAX_READ {
-            log(&format!("a folder has more than {MAX_READ} entries: {folder}"));
+            log(&format!(
+                "a folder has more than {MAX_READ} entries: {folder}"
+            ));
             return Err(StoreError::Io(None));
         }
         let (name, path) = (found.name.as_str(), join(folder, &found.name));
@@ -248,10 +250,13 @@ fn has_content(root: &Descriptor, name: &str, path: &str) -> bool {
     if !names::may_be_content_folder(name) {
         return false;
     }
-    let Ok(entries) = open_folder(root, path).and_then(|folder| folder.read_directory().map_err(store_error)) else {
+    let Ok(entries) =
+        open_folder(root, path).and_then(|folder| folder.read_directory().map_err(store_error))
+    else {
         return false;
     };
-    let mut first = std::iter::from_fn(|| entries.read_directory_entry().ok().flatten()).take(FIRST);
+    let mut first =
+        std::iter::from_fn(|| entries.read_directory_entry().ok().flatten()).take(FIRST);
     first.any(|entry| names::is_content(name, &entry.name))
 }
 

@@ -1,8 +1,8 @@
 //! The style sheet and the script of folders' pages.
 
+use crate::conditions::{self, EntityTag, Evaluation, Validators};
 use crate::message::{Request, Response};
 use crate::target_resource::Asset;
-use crate::conditions::{self, EntityTag, Evaluation, Validators};
 use http::{StatusCode, header};
 
 /// Target of the style sheet.
@@ -25,7 +25,10 @@ pub(crate) fn asset<S>(request: &Request<'_>, asset: Asset) -> Option<Response<S
         Asset::Js => ("text/javascript; charset=utf-8", JS),
     };
     // A file in gzip ends with the checksum and the length of its content (RFC 1952 section 2.3.1).
-    let end: String = gzip[gzip.len() - 8..].iter().map(|byte| format!("{byte:02x}")).collect();
+    let end: String = gzip[gzip.len() - 8..]
+        .iter()
+        .map(|byte| format!("{byte:02x}"))
+        .collect();
     let validators = Validators {
         etag: EntityTag::strong(&end),
         last_modified: None,
@@ -59,7 +62,9 @@ mod tests {
             (JS, include_str!("gallery.js")),
         ] {
             let mut text = String::new();
-            flate2::read::GzDecoder::new(gzip).read_to_string(&mut text).unwrap();
+            flate2::read::GzDecoder::new(gzip)
+                .read_to_string(&mut text)
+                .unwrap();
             assert!(text == source, "`cargo xtask guest` compresses them anew");
         }
     }

@@ -1,7 +1,9 @@
 //! Folders: a page for browsers, and the same in JSON for others.
 
 mod asset;
+mod entries;
 mod page;
+mod view;
 
 pub(crate) use asset::asset;
 pub(crate) use page::error_page;
@@ -11,18 +13,11 @@ use crate::message::{Request, Response};
 use crate::negotiate;
 use crate::settings::EffectiveSettings;
 use crate::target_resource::FolderName;
+use entries::{append_entries, reference, time};
 use http::{StatusCode, header};
-use millpond_format::listing::{Entry, EntryKind, ListOrder, ListQuery, Listing};
-use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
+use millpond_format::listing::{Entry, EntryKind, ListQuery, Listing};
 use serde::Serialize;
-use std::borrow::Cow;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
-
-/// Number of entries on a page.
-const PAGE_ENTRIES: u32 = 100;
-
-/// Maximum bytes of the entries of a page. The host lifts 128 KiB at most. Only a folder of very long names reaches this.
-const PAGE_BYTES: usize = 80 * 1024;
+use view::View;
 
 /// Returns the listing of a folder.
 ///
@@ -75,150 +70,6 @@ pub(crate) fn is_folder(imports: &impl Imports, folder: &FolderName) -> Result<b
     }
 }
 
-/// The part of a folder that a query asks for.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-struct View {
-    order: ListOrder,
-    descending: bool,
-    search: String,
-    after: Option<Entry>,
-}
-
-/// Orders by the values of the parameter `sort`. A leading `-` reverses one.
-const ORDERS: [(&str, ListOrder); 3] = [
-    ("name", ListOrder::Name),
-    ("modified", ListOrder::Modified),
-    ("size", ListOrder::Length),
-];
-
-impl View {
-    /// Parses a query. Unknown parameters and values count as absent.
-    fn parse(query: &str) -> Self {
-        let mut view = View::default();
-        for pair in query.split('&') {
-            let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
-            let value = decode(value);
-            match name {
-                "sort" => {
-                    let order = value.strip_prefix('-').unwrap_or(&value);
-                    if let Some((_, order)) = ORDERS.iter().find(|(name, _)| *name == order) {
-                        view.order = *order;
-                        view.descending = value.starts_with('-');
-                    }
-                }
-                "q" => view.search = value.trim().to_owned(),
-                "after" => view.after = parse_cursor(&value),
-                _ => {}
-            }
-        }
-        view
-    }
-
-    fn to_query(&self) -> ListQuery {
-        ListQuery {
-            order: self.order,
-            descending: self.descending,
-            search: Some(self.search.clone()).filter(|search| !search.is_empty()),
-            after: self.after.clone(),
-            max: PAGE_ENTRIES,
-        }
-    }
-
-    /// Value of `sort`.
-    fn sort(&self) -> String {
-        let order = ORDERS.iter().find(|(_, order)| *order == self.order);
-        let reversed = if self.descending { "-" } else { "" };
-        format!("{reversed}{}", order.map_or("", |(name, _)| name))
-    }
-
-    /// Returns the query of the page after an entry.
-    fn query_after(&self, entry: &Entry) -> String {
-        let mut query = String::new();
-        let parameters = [
-            ("sort", self.sort()),
-            ("q", self.search.clone()),
-            ("after", self.cursor(entry)),
-        ];
-        for (name, value) in parameters {
-            if !value.is_empty() {
-                query.push(if query.is_empty() { '?' } else { '&' });
-                query.extend([name, "="]);
-                query.extend(encode(&value));
-            }
-        }
-        query
-    }
-
-    /// Returns the place of an entry in the order: its kind, the value that it is ordered by, and its name.
-    fn cursor(&self, entry: &Entry) -> String {
-        let (kind, length) = match &entry.kind {
-            EntryKind::Folder => ('d', 0),
-            EntryKind::File { length, .. } => ('f', *length),
-        };
-        let value = match self.order {
-            ListOrder::Name => 0,
-            ListOrder::Modified => entry.modified_ns.unwrap_or(0),
-            ListOrder::Length => length,
-        };
-        format!("{kind}.{value}.{}", entry.name)
-    }
-}
-
-fn parse_cursor(text: &str) -> Option<Entry> {
-    let (kind, rest) = text.split_once('.')?;
-    let (value, name) = rest.split_once('.')?;
-    let value = value.parse().ok()?;
-    Some(Entry {
-        name: name.to_owned(),
-        modified_ns: Some(value),
-        kind: match kind {
-            "d" => EntryKind::Folder,
-            "f" => EntryKind::File {
-                length: value,
-                media_type: String::new(),
-            },
-            _ => return None,
-        },
-    })
-}
-
-/// Decodes a value of a form (URL Standard, section 5.1). Bytes that are not UTF-8 are replaced.
-fn decode(value: &str) -> String {
-    let spaced: Cow<'_, str> = match value.contains('+') {
-        true => value.replace('+', " ").into(),
-        false => value.into(),
-    };
-    percent_decode_str(&spaced).decode_utf8_lossy().into_owned()
-}
-
-/// Characters other than the unreserved ones (RFC 3986 section 2.3).
-const RESERVED: &AsciiSet = &NON_ALPHANUMERIC
-    .remove(b'-')
-    .remove(b'.')
-    .remove(b'_')
-    .remove(b'~');
-
-fn encode(text: &str) -> impl Iterator<Item = &str> {
-    utf8_percent_encode(text, RESERVED)
-}
-
-/// A reference to an entry, relative to its folder. `./` keeps a name with a colon from being a scheme.
-fn reference(entry: &Entry) -> String {
-    let mut reference = String::from("./");
-    reference.extend(encode(&entry.name));
-    if entry.kind == EntryKind::Folder {
-        reference.push('/');
-    }
-    reference
-}
-
-fn time(entry: &Entry) -> Option<SystemTime> {
-    /// Last second that RFC 3339 can represent: 9999-12-31T23:59:59Z.
-    const LAST_SECOND: u64 = 253_402_300_799;
-    let seconds = (entry.modified_ns? / 1_000_000_000).min(LAST_SECOND);
-    Some(UNIX_EPOCH + Duration::from_secs(seconds))
-}
-
 /// An entry in JSON.
 #[derive(Serialize)]
 struct JsonEntry<'a> {
@@ -253,26 +104,6 @@ impl<'a> JsonEntry<'a> {
     }
 }
 
-/// Appends entries as long as they fit on a page. Returns the last one if more follow.
-fn append_entries<'a>(
-    content: &mut Vec<u8>,
-    listing: &'a Listing,
-    mut append: impl FnMut(&mut Vec<u8>, &Entry),
-) -> Option<&'a Entry> {
-    let start = content.len();
-    let mut last = None;
-    for entry in &listing.entries {
-        let before = content.len();
-        append(content, entry);
-        if content.len() - start > PAGE_BYTES {
-            content.truncate(before);
-            return last;
-        }
-        last = Some(entry);
-    }
-    last.filter(|_| listing.has_more)
-}
-
 /// Returns a folder in JSON. References are relative to the folder's own.
 fn json(path: &str, folder: &FolderName, listing: &Listing, view: &View) -> Vec<u8> {
     // Serialization of these types cannot fail: they have text keys and no maps.
@@ -302,70 +133,25 @@ fn json(path: &str, folder: &FolderName, listing: &Listing, view: &View) -> Vec<
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
-    use proptest::prelude::*;
+    use entries::PAGE_BYTES;
 
-    fn entry(name: &str, kind: EntryKind) -> Entry {
+    fn film(name: &str) -> Entry {
         Entry {
             name: name.into(),
             modified_ns: Some(784_111_777_000_000_001),
-            kind,
-        }
-    }
-
-    fn film(name: &str) -> Entry {
-        let kind = EntryKind::File {
-            length: 1_234_567,
-            media_type: "video/mp4".into(),
-        };
-        entry(name, kind)
-    }
-
-    #[test]
-    fn what_a_query_asks_for() {
-        let view = View::parse("sort=-modified&q=a+b%20c&unknown=1");
-        assert_eq!(view.order, ListOrder::Modified);
-        assert!(view.descending);
-        assert_eq!(view.search, "a b c");
-        for query in ["", "sort=", "sort=none", "sort=--name", "after=x", "after=x.1.a", "after=d.x.a", "q=+"] {
-            assert_eq!(View::parse(query), View::default(), "{query}");
-        }
-    }
-
-    proptest! {
-        #[test]
-        fn a_link_to_the_next_page_says_where_it_begins(
-            name in "\\PC{1,40}",
-            is_folder: bool,
-            order in 0..3_usize,
-            descending: bool,
-            search in "[a-zé&=+ %]{0,9}",
-        ) {
-            let view = View {
-                order: ORDERS[order].1,
-                descending,
-                search: search.trim().to_owned(),
-                after: None,
-            };
-            let last = if is_folder { entry(&name, EntryKind::Folder) } else { film(&name) };
-            let query = view.query_after(&last);
-            prop_assert!(query.bytes().all(|byte| byte.is_ascii_graphic() && !b"\"<>'".contains(&byte)));
-            let next = View::parse(&query[1..]);
-            let after = next.after.clone().unwrap();
-            prop_assert_eq!(next.cursor(&after), view.cursor(&last));
-            prop_assert_eq!(after.name, last.name);
-            prop_assert_eq!(View { after: None, ..next }, view);
-        }
-
-        #[test]
-        fn no_query_panics(query in "[ -~]{0,60}") {
-            let _ = View::parse(&query);
+            kind: EntryKind::File {
+                length: 1_234_567,
+                media_type: "video/mp4".into(),
+            },
         }
     }
 
     #[test]
     fn a_page_of_very_long_names_ends_early() {
         let listing = Listing {
-            entries: (0..100).map(|n| film(&format!("{n:03}{}", "\"".repeat(252)))).collect(),
+            entries: (0..100)
+                .map(|n| film(&format!("{n:03}{}", "\"".repeat(252))))
+                .collect(),
             total: 100,
             has_more: false,
         };
@@ -374,9 +160,19 @@ mod tests {
         assert!(json.len() < PAGE_BYTES + 4096, "{}", json.len());
         let json: serde_json::Value = serde_json::from_slice(&json).unwrap();
         let entries = json["entries"].as_array().unwrap();
-        assert!(entries.len() > 10 && entries.len() < 100, "{}", entries.len());
+        assert!(
+            entries.len() > 10 && entries.len() < 100,
+            "{}",
+            entries.len()
+        );
         let last = entries.last().unwrap()["name"].as_str().unwrap();
         let next = json["next"].as_str().unwrap();
-        assert_eq!(View::parse(next.split_once('?').unwrap().1).after.unwrap().name, last);
+        assert_eq!(
+            View::parse(next.split_once('?').unwrap().1)
+                .after
+                .unwrap()
+                .name,
+            last
+        );
     }
 }

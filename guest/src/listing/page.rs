@@ -1,6 +1,8 @@
 //! Pages in HTML: a folder, and an error.
 
-use super::{ORDERS, View, append_entries, asset, encode, reference, time};
+use super::asset;
+use super::entries::{append_entries, reference, time};
+use super::view::{ORDERS, View};
 use crate::message::Response;
 use crate::target_resource::FolderName;
 use http::{StatusCode, header};
@@ -17,7 +19,10 @@ pub(super) fn folder_page(
     nonce: u64,
 ) -> Vec<u8> {
     let mut page = String::with_capacity(listing.entries.len() * 448 + 3 * 1024);
-    begin(&mut page, folder.as_str().rsplit('/').next().unwrap_or_default());
+    begin(
+        &mut page,
+        folder.as_str().rsplit('/').next().unwrap_or_default(),
+    );
     page.push_str("<header><h1>");
     crumbs(&mut page, folder);
     page.push_str("</h1>");
@@ -46,12 +51,23 @@ pub(super) fn folder_page(
     let entries = if total == 1 { "entry" } else { "entries" };
     let mut end = format!("</main><footer><span>{total} {entries}</span>");
     if view.after.is_some() {
-        let first = View { after: None, ..view.clone() };
-        let _ = write!(end, "<a class=\"b\" href=\"{}\">First page</a>", Escaped(&first.query()));
+        let first = View {
+            after: None,
+            ..view.clone()
+        };
+        let _ = write!(
+            end,
+            "<a class=\"b\" href=\"{}\">First page</a>",
+            Escaped(&first.query())
+        );
     }
     if let Some(last) = last {
         let next = view.query_after(last);
-        let _ = write!(end, "<a class=\"b\" rel=\"next\" href=\"{}\">Next page</a>", Escaped(&next));
+        let _ = write!(
+            end,
+            "<a class=\"b\" rel=\"next\" href=\"{}\">Next page</a>",
+            Escaped(&next)
+        );
     }
     let _ = write!(
         end,
@@ -115,7 +131,12 @@ fn crumbs(page: &mut String, folder: &FolderName) {
         }
         let _ = match above {
             0 => write!(page, "<span aria-current=\"page\">{}</span>", Escaped(name)),
-            _ => write!(page, "<a href=\"{}\">{}</a>", "../".repeat(above), Escaped(name)),
+            _ => write!(
+                page,
+                "<a href=\"{}\">{}</a>",
+                "../".repeat(above),
+                Escaped(name)
+            ),
         };
     }
 }
@@ -146,18 +167,6 @@ fn controls(page: &mut String, view: &View) {
     page.push_str("</select><button>Search</button></form>");
 }
 
-impl View {
-    /// Query of the first page.
-    fn query(&self) -> String {
-        let mut query = format!("?sort={}", self.sort());
-        if !self.search.is_empty() {
-            query.push_str("&q=");
-            query.extend(encode(&self.search));
-        }
-        query
-    }
-}
-
 /// One entry of a folder's page.
 struct Card<'a>(&'a Entry);
 
@@ -178,7 +187,10 @@ impl Display for Card<'_> {
                     "<li data-type=\"{}\" data-name=\"{name}\"><a href=\"{href}\"><span class=\"t\">",
                     Escaped(media_type)
                 )?;
-                let extension = entry.name.rsplit_once('.').map_or("", |(_, extension)| extension);
+                let extension = entry
+                    .name
+                    .rsplit_once('.')
+                    .map_or("", |(_, extension)| extension);
                 if !extension.is_empty() && extension.len() <= 5 {
                     Escaped(&extension.to_uppercase()).fmt(f)?;
                 }
@@ -273,7 +285,11 @@ mod tests {
 
     fn page_of(entries: Vec<Entry>, view: &View) -> String {
         let total = entries.len() as u64;
-        let listing = Listing { entries, total, has_more: false };
+        let listing = Listing {
+            entries,
+            total,
+            has_more: false,
+        };
         let page = folder_page(&FolderName::default(), &listing, view, 1);
         String::from_utf8(page).unwrap()
     }
@@ -281,9 +297,15 @@ mod tests {
     #[test]
     fn names_with_markup_are_text() {
         let name = "<script>alert(1)</script>\"'&.mp4";
-        let view = View { search: "\"><img src=x>".into(), ..View::default() };
+        let view = View {
+            search: "\"><img src=x>".into(),
+            ..View::default()
+        };
         let page = page_of(vec![file(name, "video/mp4")], &view);
-        assert!(!page.contains("<script>") && !page.contains("<img src=x"), "{page}");
+        assert!(
+            !page.contains("<script>") && !page.contains("<img src=x"),
+            "{page}"
+        );
         assert!(page.contains("&lt;script&gt;alert(1)&lt;/script&gt;&quot;&#39;&amp;.mp4"));
         assert_eq!(page.matches("<script").count(), 1);
     }

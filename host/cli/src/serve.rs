@@ -452,8 +452,13 @@ impl Serve {
                 }
             },
         };
-        let announcement =
-            self.announcement(millpond, &mount_path, browse, &bound_addresses, admin_address);
+        let announcement = self.announcement(
+            millpond,
+            &mount_path,
+            browse,
+            &bound_addresses,
+            admin_address,
+        );
         self.report_on_signal(millpond, &monitor, report);
         certificate::follow(certificate.clone(), reload);
         announce(announcement).context("cannot start a thread")?;

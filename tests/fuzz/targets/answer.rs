@@ -9,12 +9,12 @@
 use arbitrary::{Arbitrary, Unstructured};
 use http::{HeaderName, HeaderValue, StatusCode};
 use libfuzzer_sys::fuzz_target;
+use millpond_format::listing::PageSelector;
 use millpond_format::signature;
 use millpond_guest::{self as message, HeaderLine, Part, handle};
-use millpond_format::listing::PageSelector;
 use millpond_guest::{
-    Access, Entry, EntryKind, Imports, Info, Key, ListQuery, Listing, Object, SettingsError, StoreError, Timestamp,
-    VariantInfo, Version,
+    Access, Entry, EntryKind, Imports, Info, Key, ListQuery, Listing, Object, SettingsError,
+    StoreError, Timestamp, VariantInfo, Version,
 };
 use std::cell::RefCell;
 

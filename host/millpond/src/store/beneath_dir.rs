@@ -105,7 +105,10 @@ fn metadata(dir: &Dir, path: &Path) -> Option<EntryMetadata> {
     (found.is_dir() || found.is_file()).then(|| EntryMetadata {
         is_folder: found.is_dir(),
         length: found.len(),
-        modified: found.modified().ok().map(cap_std::time::SystemTime::into_std),
+        modified: found
+            .modified()
+            .ok()
+            .map(cap_std::time::SystemTime::into_std),
     })
 }
 

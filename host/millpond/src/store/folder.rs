@@ -640,7 +640,10 @@ impl MediaStore for Folder {
             let _permit = permit;
             job.run_on_local_disk()
         });
-        match BlockingTask::Runtime(local).await.map_err(OpenError::Failed)? {
+        match BlockingTask::Runtime(local)
+            .await
+            .map_err(OpenError::Failed)?
+        {
             Ok(listed) => listed,
             Err((threads, job)) => job.run_on(&threads).await,
         }

@@ -15,8 +15,8 @@ pub(super) type MetadataOf<'a> = &'a dyn Fn(&Path) -> Option<EntryMetadata>;
 
 /// Returns one page of a folder's listing. Blocks on the folder's file system.
 ///
-/// Left out are hidden entries, entries of the content store, names that are not UTF-8, and entries without metadata:
-/// devices, and links that lead out of the folder or to a file system that may not answer.
+/// It leaves out hidden entries, entries of the content store, and names that are not UTF-8. It leaves out devices too, and
+/// links that lead out of the folder or to a file system that may not answer.
 ///
 /// # Errors
 /// The system's, and one for a folder of more than [`MAX_READ`] entries.
@@ -114,7 +114,8 @@ fn has_content(root: &BeneathDir, name: &str, path: &str) -> bool {
     let mut first = entries.take(FIRST).flatten();
     first.any(|entry| {
         let file = entry.file_name();
-        file.to_str().is_some_and(|file| names::is_content(name, file))
+        file.to_str()
+            .is_some_and(|file| names::is_content(name, file))
     })
 }
 

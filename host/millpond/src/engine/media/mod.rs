@@ -271,7 +271,11 @@ impl media_store::Host for StoreData {
                     .resize(listing.entries.len() * ENTRY_BYTES)
                     .map_err(Limit::from)?;
                 Ok(Ok(media_store::Listing {
-                    entries: listing.entries.into_iter().map(media_store::Entry::from).collect(),
+                    entries: listing
+                        .entries
+                        .into_iter()
+                        .map(media_store::Entry::from)
+                        .collect(),
                     total: listing.total,
                     has_more: listing.has_more,
                 }))
