@@ -188,8 +188,8 @@ const ROWS: &[Row] = &[
     row("MAL-URL-PERCENT-NULL", "GET /media/a.txt%00 HTTP/1.1\r\nhost: a\r\n\r\n", &[400], Guest, Open, "RFC 3986 section 7.3"),
     row("MAL-URL-PERCENT-CRLF", "GET /media/a.txt%0d%0aX:%20b HTTP/1.1\r\nhost: a\r\n\r\n", &[404], Guest, Open, "RFC 3986 section 2.1: a name that no file has"),
     // Further rows of Http11Probe: Content-Length.
-    row("SMUG-CL-COMMA-SAME", "POST /media/a.txt HTTP/1.1\r\nhost: a\r\ncontent-length: 5, 5\r\n\r\nhello", &[400], By::Host, Closed, "RFC 9110 section 8.6: it may be refused"),
-    row("SMUG-CL-COMMA-TRIPLE", "POST /media/a.txt HTTP/1.1\r\nhost: a\r\ncontent-length: 5, 5, 5\r\n\r\nhello", &[400], By::Host, Closed, "RFC 9110 section 8.6"),
+    row("SMUG-CL-COMMA-SAME", "POST /media/a.txt HTTP/1.1\r\nhost: a\r\ncontent-length: 5, 5\r\n\r\nhello", &[405], Guest, Closed, "RFC 9110 section 8.6: may be taken for one"),
+    row("SMUG-CL-COMMA-TRIPLE", "POST /media/a.txt HTTP/1.1\r\nhost: a\r\ncontent-length: 5, 5, 5\r\n\r\nhello", &[405], Guest, Closed, "RFC 9110 section 8.6: may be taken for one"),
     row("SMUG-CL-LEADING-ZEROS", "POST /media/a.txt HTTP/1.1\r\nhost: a\r\ncontent-length: 005\r\n\r\nhello", &[405], Guest, Closed, "RFC 9110 section 8.6: the grammar allows it"),
     row("SMUG-CL-OCTAL", "POST /media/a.txt HTTP/1.1\r\nhost: a\r\ncontent-length: 0o5\r\n\r\nhello", &[400], By::Host, Closed, "RFC 9112 section 6.3"),
     row("SMUG-CL-NEGATIVE-ZERO", "POST /media/a.txt HTTP/1.1\r\nhost: a\r\ncontent-length: -0\r\n\r\n", &[400], By::Host, Closed, "RFC 9112 section 6.3"),
@@ -266,7 +266,9 @@ async fn every_row_gets_its_answer_and_nothing_behind_it_is_smuggled() {
         host.registry().idle().await;
         if row.by != Guest {
             let refused = host.registry().ended_requests(Outcome::Rejected) - refused;
-            assert_eq!(refused, 1, "{}", row.name);
+            if refused != 1 {
+                wrong.push(format!("{}: {refused} counted as rejected", row.name));
+            }
         }
         assert_eq!(
             host.get("/media/good.txt").await.status,
