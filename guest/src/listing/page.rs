@@ -69,9 +69,9 @@ pub(super) fn folder_page(
             Escaped(&next)
         );
     }
-    let _ = write!(
+    let _ = writeln!(
         end,
-        "</footer><script defer nonce=\"{nonce:016x}\" src=\"{}\"></script></html>\n",
+        "</footer><script defer nonce=\"{nonce:016x}\" src=\"{}\"></script></html>",
         asset::JS_PATH
     );
     page.extend_from_slice(end.as_bytes());
@@ -90,9 +90,9 @@ pub(super) fn content_security_policy(nonce: u64) -> String {
 pub(crate) fn error_page<S>(status: StatusCode, message: &str) -> Response<S> {
     let mut page = String::with_capacity(768);
     begin(&mut page, message);
-    let _ = write!(
+    let _ = writeln!(
         page,
-        "<main class=\"e\"><h1><b>{}</b> {}</h1><p><a class=\"b\" href=\"./\">Up</a></p></main></html>\n",
+        "<main class=\"e\"><h1><b>{}</b> {}</h1><p><a class=\"b\" href=\"./\">Up</a></p></main></html>",
         status.as_u16(),
         Escaped(message)
     );

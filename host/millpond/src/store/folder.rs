@@ -621,12 +621,12 @@ impl MediaStore for Folder {
             return Err(OpenError::NotFound);
         }
         let root = self.0.root.load_full();
-        let job = ListJob {
+        let job = Box::new(ListJob {
             root: Arc::clone(&root),
             folder: folder.to_owned(),
             query: query.clone(),
             _page: ledger.charge(Kind::Buffers, LISTING_BYTES)?,
-        };
+        });
         if let Some(threads) = root.threads() {
             return job.run_on(threads).await;
         }
@@ -692,7 +692,7 @@ struct ListJob {
 
 impl ListJob {
     /// Reads the page on threads that may block on its file system.
-    async fn run_on(self, threads: &ThreadPool) -> Result<Listing, OpenError> {
+    async fn run_on(self: Box<Self>, threads: &ThreadPool) -> Result<Listing, OpenError> {
         let listed = threads.open(move || {
             let metadata_of = |path: &Path| self.root.metadata(path);
             let listed = folder_listing::list(&self.root, &self.folder, &self.query, &metadata_of);
@@ -706,7 +706,7 @@ impl ListJob {
     ///
     /// # Errors
     /// The threads of the folder's file system, if that is no local disk, and the job.
-    fn run_on_local_disk(self) -> Result<Result<Listing, OpenError>, (ThreadPool, Self)> {
+    fn run_on_local_disk(self: Box<Self>) -> Result<Result<Listing, OpenError>, Elsewhere> {
         match self.root.check_local_folder(Path::new(&self.folder)) {
             Ok(()) => {
                 let metadata_of = |path: &Path| self.root.local_metadata(path);
@@ -719,6 +719,9 @@ impl ListJob {
         }
     }
 }
+
+/// A job whose folder is on no local disk, and the threads of its file system.
+type Elsewhere = (ThreadPool, Box<ListJob>);
 
 /// Counts one listing until it is dropped.
 struct ListingCount<'a>(&'a AtomicUsize);
