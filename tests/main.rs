@@ -12,6 +12,7 @@ mod clients;
 mod command_line;
 mod conformance;
 mod frames;
+mod gallery;
 mod half_close;
 mod host;
 mod hostile_clients;

@@ -55,7 +55,7 @@ async fn run(program: &str, arguments: &[&str]) -> Output {
     output
 }
 
-fn sample(name: &str) -> PathBuf {
+pub(crate) fn sample(name: &str) -> PathBuf {
     let media = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../examples/media");
     media.join(name)
 }
@@ -280,14 +280,14 @@ async fn a_browser_shows_a_gif_and_plays_and_seeks_a_video() {
 }
 
 /// A headless Chromium, driven through its own driver.
-struct Browser {
+pub(crate) struct Browser {
     driver: Child,
-    client: Client,
+    pub(crate) client: Client,
     _profile: tempfile::TempDir,
 }
 
 impl Browser {
-    async fn start() -> Self {
+    pub(crate) async fn start() -> Self {
         let mut driver = Command::new("chromedriver")
             .arg("--port=0")
             .stdout(Stdio::piped())
@@ -329,7 +329,7 @@ impl Browser {
         }
     }
 
-    async fn stop(mut self) {
+    pub(crate) async fn stop(mut self) {
         self.client.close().await.unwrap();
         self.driver.kill().unwrap();
         self.driver.wait().unwrap();

@@ -5,6 +5,7 @@
 //! - [`ContentId`]: address of stored media, and its place in the store.
 //! - [`Record`]: metadata beside stored media.
 //! - [`names`]: names that are served, their media types, and sibling files.
+//! - [`listing`]: entries of a folder, page by page.
 //! - [`charset`]: detection of UTF-8 text.
 //! - [`version`]: opaque part of the entity tag of a named file.
 //! - [`settings`]: settings as environment variables.
@@ -14,6 +15,7 @@
 
 pub mod charset;
 mod content_id;
+pub mod listing;
 pub mod names;
 mod record;
 pub mod settings;

@@ -15,6 +15,21 @@ pub fn is_served(name: &str) -> bool {
     segments.clone().all(is_shown) && !pairs.any(is_in_content_store)
 }
 
+/// Returns whether a folder may belong to the content store, by its name: the first two digits of an id.
+///
+/// Such a folder is not listed if a file of the content store is in it.
+#[must_use]
+pub fn may_be_content_folder(name: &str) -> bool {
+    let is_digit = |byte: u8| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte);
+    name.len() == 2 && name.bytes().all(is_digit)
+}
+
+/// Returns whether a file in a folder belongs to the content store, by the names of both.
+#[must_use]
+pub fn is_content(folder: &str, file: &str) -> bool {
+    is_in_content_store((folder, file))
+}
+
 fn is_in_content_store((folder, file): (&str, &str)) -> bool {
     let id = file.get(..64);
     id.is_some_and(|id| id.parse::<ContentId>().is_ok() && id.starts_with(folder))

@@ -26,6 +26,8 @@ pub struct Settings {
     pub cache_files: Option<String>,
     /// Lifetime of the response that media does not exist, in seconds.
     pub negative_ttl_s: Option<u32>,
+    /// Whether folders are listed.
+    pub browse: Option<bool>,
 }
 
 /// Key of the setting that holds the signing keys. It is a secret, so no list of settings contains it.
@@ -59,7 +61,7 @@ impl Settings {
     /// Reads the settings in an environment.
     ///
     /// # Errors
-    /// [`InvalidSetting`] if a number is malformed.
+    /// [`InvalidSetting`] if a number or a switch is malformed.
     pub fn from_environment(environment: &[(String, String)]) -> Result<Self, InvalidSetting> {
         let text = |key| value(environment, key).map(str::to_owned);
         let seconds = |key| {
@@ -68,6 +70,17 @@ impl Settings {
                     key,
                     expected: "a number of seconds",
                 })
+            };
+            value(environment, key).map(parse).transpose()
+        };
+        let switch = |key| {
+            let parse = |text: &str| match text {
+                "on" => Ok(true),
+                "off" => Ok(false),
+                _ => Err(InvalidSetting {
+                    key,
+                    expected: "on or off",
+                }),
             };
             value(environment, key).map(parse).transpose()
         };
@@ -82,6 +95,7 @@ impl Settings {
             cache_content: text("cache-content"),
             cache_files: text("cache-files"),
             negative_ttl_s: seconds("negative-ttl")?,
+            browse: switch("browse")?,
         })
     }
 
@@ -108,6 +122,11 @@ impl Settings {
             ("cache-content", self.cache_content.clone()),
             ("cache-files", self.cache_files.clone()),
             ("negative-ttl", seconds(self.negative_ttl_s)),
+            (
+                "browse",
+                self.browse
+                    .map(|is_on| if is_on { "on" } else { "off" }.to_owned()),
+            ),
         ];
         let all = all.into_iter();
         all.filter_map(|(key, value)| Some((key, value?))).collect()
@@ -157,6 +176,7 @@ mod tests {
             cache_content: Some("public, max-age=1".into()),
             cache_files: Some("no-store".into()),
             negative_ttl_s: Some(0),
+            browse: Some(false),
         }
     }
 
@@ -168,7 +188,7 @@ mod tests {
             assert_eq!(Settings::from_environment(&environment), Ok(settings));
         }
         assert_eq!(variable("mount-path"), "MILLPOND_MOUNT_PATH");
-        assert_eq!(whole().to_pairs().len(), 9);
+        assert_eq!(whole().to_pairs().len(), 10);
     }
 
     #[test]
@@ -197,6 +217,9 @@ mod tests {
                 );
             }
         }
+        let unclear = environment(&[("MILLPOND_BROWSE", "yes")]);
+        let error = Settings::from_environment(&unclear).unwrap_err();
+        assert_eq!(error.to_string(), "MILLPOND_BROWSE: expected on or off");
         let secret = "000102030405060708090a0b0c0d0e0f";
         let error = parse_signing_keys(&format!("k1:{secret} k2:5ec2e7")).unwrap_err();
         let message = error.to_string();

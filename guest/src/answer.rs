@@ -7,12 +7,13 @@ use crate::imports::{
     Imports, Info, InputStream, Key, Object, SettingsError, StoreError, Timestamp, VariantInfo,
     Version,
 };
+use crate::listing;
 use crate::message::{Cacheability, Part, Request, Response};
 use crate::multipart::multipart;
 use crate::negotiate;
 use crate::range::{self, Range, Selection};
 use crate::settings::EffectiveSettings;
-use crate::target_resource::{FileName, TargetError, TargetResource};
+use crate::target_resource::{FileName, FolderName, TargetError, TargetResource};
 use http::{HeaderName, StatusCode, header};
 use millpond_format::signature::{self, Denied};
 use millpond_format::{Access, ContentId};
@@ -29,7 +30,7 @@ pub fn handle<I: Imports>(request: &Request<'_>, imports: &I) -> Response<InputS
     };
     let response = match request.method {
         "GET" | "HEAD" => respond(request, imports, &settings)
-            .unwrap_or_else(|refusal| refusal.into_response(&settings))
+            .unwrap_or_else(|refusal| refusal.into_response(request, &settings))
             .for_method(request.method),
         "OPTIONS" => {
             let response = Response::new(StatusCode::NO_CONTENT);
@@ -98,20 +99,78 @@ fn respond<I: Imports>(
             let (_, info) = open_content(request, imports, &id)?;
             describe(request, &id, &info)
         }
-        TargetResource::Named(name) => {
-            let object = imports.open(&name.key())?;
-            let info = object.info();
-            // Private media is served by its content id only. By its name it does not exist.
-            if info.access == Access::Private {
-                return Err(Refusal::Store(StoreError::NotFound));
+        TargetResource::Named(name) => match named(request, imports, &name, settings) {
+            Err(Refusal::Store(StoreError::NotFound))
+                if settings.browse
+                    // The legacy form has the name in the query, so no reference is relative to it.
+                    && request.path_and_query().0 != settings.mount_path
+                    && listing::is_folder(imports, &FolderName::from(&name))? =>
+            {
+                Ok(redirect_to_folder(request))
             }
-            let addressing = Addressing::Named(&name);
-            let selected = SelectedRepresentation::select(
-                request, imports, object, info, addressing, settings,
-            )?;
-            selected.into_response(request, name.last_segment(), settings)
+            responded => responded,
+        },
+        TargetResource::Folder(_) if !settings.browse => {
+            Err(Refusal::Target(TargetError::NoSuchMedia))
+        }
+        TargetResource::Folder(folder) => {
+            match named(request, imports, &folder.file(INDEX), settings) {
+                Err(Refusal::Store(StoreError::NotFound)) => {
+                    Ok(listing::listing(request, imports, &folder)?)
+                }
+                responded => responded,
+            }
+        }
+        TargetResource::Root | TargetResource::Asset(_) if !settings.browse => {
+            Err(Refusal::Target(TargetError::NoSuchResource))
+        }
+        TargetResource::Root => Ok(redirect(format!(
+            "{}/",
+            settings.mount_path.trim_end_matches('/')
+        ))),
+        TargetResource::Asset(asset) => {
+            listing::asset(request, asset).ok_or(Refusal::PreconditionFailed)
         }
     }
+}
+
+/// File that is served in place of a folder's listing.
+const INDEX: &str = "index.html";
+
+/// Returns the response for a named file.
+fn named<I: Imports>(
+    request: &Request<'_>,
+    imports: &I,
+    name: &FileName,
+    settings: &EffectiveSettings,
+) -> Result<Response<InputStream<I>>, Refusal> {
+    let object = imports.open(&name.key())?;
+    let info = object.info();
+    // Private media is served by its content id only. By its name it does not exist.
+    if info.access == Access::Private {
+        return Err(Refusal::Store(StoreError::NotFound));
+    }
+    let addressing = Addressing::Named(name);
+    let selected =
+        SelectedRepresentation::select(request, imports, object, info, addressing, settings)?;
+    selected.into_response(request, name.last_segment(), settings)
+}
+
+/// Redirects a folder's target without a `/` at its end, so that relative references work.
+fn redirect_to_folder<S>(request: &Request<'_>) -> Response<S> {
+    let (path, query) = request.path_and_query();
+    let segment = path.rsplit('/').next().unwrap_or_default();
+    let query = query.map(|query| format!("?{query}")).unwrap_or_default();
+    // A relative reference cannot lead to another origin.
+    redirect(format!("./{segment}/{query}"))
+}
+
+/// A permanent redirect (RFC 9110 section 15.4.9). Caches have to validate it: a file may take the folder's place.
+fn redirect<S>(location: String) -> Response<S> {
+    Response::new(StatusCode::PERMANENT_REDIRECT)
+        .with(header::CACHE_CONTROL, "no-cache")
+        .with(header::CONTENT_LENGTH, "0")
+        .with(header::LOCATION, location)
 }
 
 /// Opens media by its content id, if the request may read it.
@@ -450,53 +509,67 @@ enum Refusal {
 }
 
 impl Refusal {
-    fn into_response<S>(self, settings: &EffectiveSettings) -> Response<S> {
+    fn into_response<S>(self, request: &Request<'_>, settings: &EffectiveSettings) -> Response<S> {
+        let (status, message) = self.status_and_message();
+        let response = match listing::prefers_page(request, settings) {
+            true => listing::error_page(status, message),
+            false => Response::error(status, message),
+        };
+        let response = match settings.browse {
+            true => response.with(header::VARY, "accept"),
+            false => response,
+        };
         match self {
-            Refusal::Target(TargetError::Malformed) => {
-                Response::error(StatusCode::BAD_REQUEST, "Malformed path")
-            }
-            Refusal::Target(TargetError::NoSuchResource) => {
-                Response::error(StatusCode::NOT_FOUND, "Not found")
-            }
             Refusal::Target(TargetError::NoSuchMedia) | Refusal::Store(StoreError::NotFound) => {
-                missing(settings)
+                missing(response, settings)
             }
-            Refusal::Store(StoreError::Busy) => {
-                Response::error(StatusCode::SERVICE_UNAVAILABLE, "Store is busy")
-                    .with(header::RETRY_AFTER, "1")
+            Refusal::Store(StoreError::Busy) => response.with(header::RETRY_AFTER, "1"),
+            Refusal::Denied(Denied::Unsigned) => {
+                response.with(header::WWW_AUTHENTICATE, "Signed-URL")
             }
+            Refusal::RangeNotSatisfiable { length } => response
+                .with(header::CONTENT_RANGE, format!("bytes */{length}"))
+                .with(header::ACCEPT_RANGES, "bytes"),
+            _ => response,
+        }
+    }
+
+    fn status_and_message(self) -> (StatusCode, &'static str) {
+        match self {
+            Refusal::Target(TargetError::Malformed) => (StatusCode::BAD_REQUEST, "Malformed path"),
+            Refusal::Target(TargetError::NoSuchResource) => (StatusCode::NOT_FOUND, "Not found"),
+            Refusal::Target(TargetError::NoSuchMedia) | Refusal::Store(StoreError::NotFound) => {
+                (StatusCode::NOT_FOUND, "Media not found")
+            }
+            Refusal::Store(StoreError::Busy) => (StatusCode::SERVICE_UNAVAILABLE, "Store is busy"),
             Refusal::Store(StoreError::Failed | StoreError::OutOfBounds) => {
-                Response::error(StatusCode::INTERNAL_SERVER_ERROR, "Stream error")
+                (StatusCode::INTERNAL_SERVER_ERROR, "Stream error")
             }
-            Refusal::Settings(SettingsError) => settings_unavailable(),
-            Refusal::Denied(Denied::Unsigned) => Response::error(
+            Refusal::Settings(SettingsError) => {
+                (StatusCode::INTERNAL_SERVER_ERROR, SETTINGS_UNAVAILABLE)
+            }
+            Refusal::Denied(Denied::Unsigned) => (
                 StatusCode::UNAUTHORIZED,
                 "Authentication required for private media",
-            )
-            .with(header::WWW_AUTHENTICATE, "Signed-URL"),
-            Refusal::Denied(Denied::Invalid) => {
-                Response::error(StatusCode::FORBIDDEN, "Signature is not valid")
-            }
-            Refusal::PreconditionFailed => {
-                Response::error(StatusCode::PRECONDITION_FAILED, "Precondition failed")
-            }
-            Refusal::RangeNotSatisfiable { length } => {
-                Response::error(StatusCode::RANGE_NOT_SATISFIABLE, "Range not satisfiable")
-                    .with(header::CONTENT_RANGE, format!("bytes */{length}"))
-                    .with(header::ACCEPT_RANGES, "bytes")
+            ),
+            Refusal::Denied(Denied::Invalid) => (StatusCode::FORBIDDEN, "Signature is not valid"),
+            Refusal::PreconditionFailed => (StatusCode::PRECONDITION_FAILED, "Precondition failed"),
+            Refusal::RangeNotSatisfiable { .. } => {
+                (StatusCode::RANGE_NOT_SATISFIABLE, "Range not satisfiable")
             }
         }
     }
 }
 
+const SETTINGS_UNAVAILABLE: &str = "Settings cannot be read";
+
 fn settings_unavailable<S>() -> Response<S> {
-    Response::error(StatusCode::INTERNAL_SERVER_ERROR, "Settings cannot be read")
+    Response::error(StatusCode::INTERNAL_SERVER_ERROR, SETTINGS_UNAVAILABLE)
 }
 
-/// Returns the response for media that does not exist. It may be cached for a moment, by the host as well, so that
-/// repeated requests for missing media cost little.
-fn missing<S>(settings: &EffectiveSettings) -> Response<S> {
-    let mut response = Response::error(StatusCode::NOT_FOUND, "Media not found");
+/// Makes the response for media that does not exist cacheable for a moment, by the host as well. Repeated requests for
+/// missing media then cost little.
+fn missing<S>(mut response: Response<S>, settings: &EffectiveSettings) -> Response<S> {
     if settings.negative_ttl_s > 0 {
         let value = format!("public, max-age={}", settings.negative_ttl_s);
         for (name, field) in &mut response.headers {
@@ -505,7 +578,7 @@ fn missing<S>(settings: &EffectiveSettings) -> Response<S> {
             }
         }
         response.cacheability = Some(Cacheability {
-            vary: &["origin"],
+            vary: &["accept", "origin"],
             max_age_ms: settings.negative_ttl_s.saturating_mul(1000),
         });
     }
@@ -541,6 +614,7 @@ mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
     use crate::settings::IMMUTABLE;
+    use millpond_format::listing::{Entry, EntryKind, ListQuery, Listing};
     use millpond_format::settings::{self, SIGNING_KEYS, Settings};
     use proptest::prelude::*;
 
@@ -637,6 +711,27 @@ mod tests {
                     _ => Vec::new(),
                 },
             })
+        }
+
+        fn list(&self, folder: &str, query: &ListQuery) -> Result<Listing, StoreError> {
+            let file = |name: &str| Entry {
+                name: name.into(),
+                modified_ns: Some(784_111_777_000_000_001),
+                kind: EntryKind::File {
+                    length: 1000,
+                    media_type: "image/gif".into(),
+                },
+            };
+            match folder {
+                "" => Ok(Listing {
+                    entries: vec![file("a.gif"), file("<b>.gif")],
+                    total: 3,
+                    has_more: query.after.is_none(),
+                }),
+                "album" => Ok(Listing::default()),
+                "busy-folder" => Err(StoreError::Busy),
+                _ => Err(StoreError::NotFound),
+            }
         }
 
         fn settings(&self) -> Result<Settings, SettingsError> {
@@ -1070,7 +1165,11 @@ mod tests {
             ] {
                 let response = ask_of(&listed, method, target, &fields);
                 assert_eq!(field(&response, "access-control-allow-origin"), allowed);
-                assert_eq!(field(&response, "vary"), Some("origin"));
+                let vary = match target {
+                    "/media/none" => "accept, origin",
+                    _ => "origin",
+                };
+                assert_eq!(field(&response, "vary"), Some(vary));
                 let is_preflight = method == "OPTIONS" && allowed.is_some();
                 assert_eq!(
                     field(&response, "access-control-allow-methods").is_some(),
@@ -1226,5 +1325,100 @@ mod tests {
         let response = ask_of(&never, "GET", "/media/none", &[]);
         assert_eq!(field(&response, "cache-control"), Some("no-store"));
         assert_eq!(response.cacheability, None);
+    }
+
+    const BROWSER: (&str, &str) = (
+        "accept",
+        "text/html,application/xhtml+xml,application/xml;q=0.9,image/avif,image/webp,*/*;q=0.8",
+    );
+
+    #[test]
+    fn a_folder_is_a_page_for_browsers_and_json_for_others() {
+        let page = ask("GET", "/media/?q=gif", &[BROWSER]);
+        assert_eq!(page.status, 200);
+        assert_eq!(
+            field(&page, "content-type"),
+            Some("text/html; charset=utf-8")
+        );
+        assert_eq!(field(&page, "vary"), Some("accept"));
+        assert_eq!(page.cacheability, None);
+        let policy = field(&page, "content-security-policy").unwrap();
+        assert!(policy.contains("script-src 'nonce-") && !policy.contains("unsafe-inline"));
+        for accept in [
+            "*/*",
+            "application/json",
+            "text/html;q=0.5, application/json",
+        ] {
+            let listing = ask("GET", "/media/", &[("accept", accept)]);
+            let listing = json(&listing);
+            assert_eq!(listing["total"], 3);
+            assert_eq!(listing["entries"][1]["href"], "./%3Cb%3E.gif");
+            assert_eq!(listing["next"], "/media/?sort=name&after=f.0.%3Cb%3E.gif");
+        }
+        let head = ask("HEAD", "/media/", &[BROWSER]);
+        assert!(head.body.is_empty() && field(&head, "content-length").is_some());
+    }
+
+    #[test]
+    fn a_folder_without_its_slash_is_redirected() {
+        for (target, location) in [
+            ("/", "/media/"),
+            ("/media", "/media/"),
+            ("/media/album", "./album/"),
+            ("/media/album?q=%20", "./album/?q=%20"),
+        ] {
+            let response = ask("GET", target, &[]);
+            assert_eq!(response.status, 308, "{target}");
+            assert_eq!(field(&response, "location"), Some(location));
+        }
+        assert_eq!(ask("GET", "/media/none/", &[]).status, 404);
+        assert_eq!(ask("GET", "/media/busy-folder/", &[]).status, 503);
+    }
+
+    #[test]
+    fn without_browse_no_folder_is_told_from_what_is_missing() {
+        let store = with_settings(&[("browse", "off")]);
+        for target in [
+            "/",
+            "/media",
+            "/media/",
+            "/media/album",
+            "/media/album/",
+            "/api/gallery.js",
+        ] {
+            let response = ask_of(&store, "GET", target, &[BROWSER]);
+            assert_eq!(response.status, 404, "{target}");
+            assert_eq!(field(&response, "content-type"), Some("application/json"));
+            assert_eq!(field(&response, "vary"), None);
+        }
+    }
+
+    #[test]
+    fn errors_are_pages_for_browsers() {
+        let response = ask("GET", "/media/none", &[BROWSER]);
+        assert_eq!(response.status, 404);
+        assert_eq!(
+            field(&response, "content-type"),
+            Some("text/html; charset=utf-8")
+        );
+        assert_eq!(field(&response, "cache-control"), Some("public, max-age=5"));
+        assert_eq!(field(&response, "vary"), Some("accept"));
+        assert_eq!(response.cacheability.unwrap().vary, ["accept", "origin"]);
+    }
+
+    #[test]
+    fn assets_of_the_gallery_are_in_gzip_and_validated() {
+        for (target, media_type) in [
+            ("/api/gallery.css", "text/css; charset=utf-8"),
+            ("/api/gallery.js", "text/javascript; charset=utf-8"),
+        ] {
+            let response = ask("GET", target, &[]);
+            assert_eq!(response.status, 200);
+            assert_eq!(field(&response, "content-type"), Some(media_type));
+            assert_eq!(field(&response, "content-encoding"), Some("gzip"));
+            let etag = field(&response, "etag").unwrap();
+            let again = ask("GET", target, &[("if-none-match", etag)]);
+            assert_eq!(again.status, 304);
+        }
     }
 }

@@ -9,6 +9,7 @@ use bindings::exports::millpond::media::media_serve as wit;
 use bindings::millpond::media::media_store;
 use bindings::millpond::media::settings;
 use millpond_format::Access;
+use millpond_format::listing::{Entry, EntryKind, ListOrder, ListQuery, Listing};
 use millpond_format::settings::Settings;
 use millpond_format::signature::SigningKey;
 use std::marker::PhantomData;
@@ -67,6 +68,28 @@ impl Imports for Wasi {
         .map_err(StoreError::from)
     }
 
+    fn list(&self, folder: &str, query: &ListQuery) -> Result<Listing, StoreError> {
+        let listing = media_store::list(
+            folder,
+            &media_store::ListQuery {
+                order: match query.order {
+                    ListOrder::Name => media_store::ListOrder::Name,
+                    ListOrder::Modified => media_store::ListOrder::Modified,
+                    ListOrder::Length => media_store::ListOrder::Length,
+                },
+                descending: query.descending,
+                search: query.search.clone(),
+                after: query.after.clone().map(media_store::Entry::from),
+                max: query.max,
+            },
+        )?;
+        Ok(Listing {
+            entries: listing.entries.into_iter().map(Entry::from).collect(),
+            total: listing.total,
+            has_more: listing.has_more,
+        })
+    }
+
     fn settings(&self) -> Result<Settings, SettingsError> {
         let settings = settings::get().map_err(|()| SettingsError)?;
         Ok(Settings {
@@ -79,6 +102,7 @@ impl Imports for Wasi {
             cache_content: settings.cache_content,
             cache_files: settings.cache_files,
             negative_ttl_s: settings.negative_ttl_s,
+            browse: settings.browse,
         })
     }
 
@@ -128,6 +152,37 @@ impl Object for media_store::Object {
 
     fn read(&self, offset: u64, length: u64) -> Result<Self::InputStream, StoreError> {
         media_store::Object::read(self, offset, length).map_err(StoreError::from)
+    }
+}
+
+impl From<Entry> for media_store::Entry {
+    fn from(entry: Entry) -> Self {
+        media_store::Entry {
+            name: entry.name,
+            modified: entry.modified_ns,
+            kind: match entry.kind {
+                EntryKind::Folder => media_store::EntryKind::Folder,
+                EntryKind::File { length, media_type } => {
+                    media_store::EntryKind::File(media_store::FileEntry { length, media_type })
+                }
+            },
+        }
+    }
+}
+
+impl From<media_store::Entry> for Entry {
+    fn from(entry: media_store::Entry) -> Self {
+        Entry {
+            name: entry.name,
+            modified_ns: entry.modified,
+            kind: match entry.kind {
+                media_store::EntryKind::Folder => EntryKind::Folder,
+                media_store::EntryKind::File(file) => EntryKind::File {
+                    length: file.length,
+                    media_type: file.media_type,
+                },
+            },
+        }
     }
 }
 

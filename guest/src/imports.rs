@@ -4,6 +4,7 @@
 //! objects in a native test.
 
 use millpond_format::Access;
+use millpond_format::listing::{ListQuery, Listing};
 use millpond_format::settings::Settings;
 use millpond_format::signature::SigningKey;
 use std::time::{Duration, SystemTime};
@@ -18,6 +19,12 @@ pub trait Imports {
     /// # Errors
     /// [`StoreError`].
     fn open(&self, key: &Key) -> Result<Self::Object, StoreError>;
+
+    /// Lists a folder, page by page. `folder` is a path of plain segments, or empty for the root.
+    ///
+    /// # Errors
+    /// [`StoreError::NotFound`] if there is no such folder, or if the store lists none.
+    fn list(&self, folder: &str, query: &ListQuery) -> Result<Listing, StoreError>;
 
     /// Returns the settings, without secrets.
     ///

@@ -14,6 +14,7 @@ mod digest;
 mod fields;
 mod handler;
 mod imports;
+mod listing;
 mod message;
 mod multipart;
 mod negotiate;
@@ -36,5 +37,6 @@ pub use imports::{
 };
 pub use message::{Cacheability, HeaderLine, Part, Request, Response};
 pub use millpond_format::Access;
+pub use millpond_format::listing::{Entry, EntryKind, ListOrder, ListQuery, Listing};
 pub use millpond_format::settings::Settings;
 pub use millpond_format::signature;

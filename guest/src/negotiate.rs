@@ -60,6 +60,14 @@ pub(crate) fn choose<'a>(
         .map(|(_, variant)| variant)
 }
 
+/// Returns whether the request prefers HTML to JSON. It must name HTML, as browsers do; `*/*` gets JSON.
+#[must_use]
+pub(crate) fn prefers_html(request: &Request<'_>) -> bool {
+    let accept = Preferences::of(request, &header::ACCEPT);
+    let json = accept.named("application/json").unwrap_or(0);
+    accept.named("text/html").is_some_and(|html| html > json)
+}
+
 /// Rank among variants that the request prefers equally: formats and codings that are usually smaller come first.
 fn preference(variant: &VariantInfo) -> u8 {
     let of_type = match variant.media_type.as_str() {

@@ -24,6 +24,8 @@ pub struct EffectiveSettings {
     pub cache_files: String,
     /// Lifetime of the response that media does not exist, in seconds.
     pub negative_ttl_s: u32,
+    /// Whether folders are listed.
+    pub browse: bool,
 }
 
 /// Origins (RFC 6454) whose pages may read responses.
@@ -75,6 +77,7 @@ impl From<Settings> for EffectiveSettings {
             // A name may be given to another file, so caches have to validate it.
             cache_files: text(settings.cache_files, "public, no-cache"),
             negative_ttl_s: settings.negative_ttl_s.unwrap_or(5),
+            browse: settings.browse.unwrap_or(true),
         }
     }
 }

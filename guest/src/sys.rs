@@ -11,7 +11,7 @@ use core::mem::MaybeUninit;
 
 /// Length of the arena. With the stack and the constants it fits in one page of linear memory. The host therefore clears
 /// one page at most after a request.
-const ARENA_BYTES: usize = 20 * 1024;
+const ARENA_BYTES: usize = 14 * 1024;
 
 /// Alignment of the arena. Allocations with a larger alignment go to the other allocator.
 const ALIGNMENT: usize = 16;

@@ -12,8 +12,23 @@ pub(crate) enum TargetResource {
     Media(ContentId),
     /// `/api/media/<id>/info`: a description of the media in JSON.
     Info(ContentId),
-    /// `<mount-path>/<path>`: a named file.
+    /// `<mount-path>/<path>`: a named file, or a folder whose target lacks the `/` at its end.
     Named(FileName),
+    /// `<mount-path>/<path>/`: a folder.
+    Folder(FolderName),
+    /// `/` or `<mount-path>` without a `/` at its end: the folder of all named files is elsewhere.
+    Root,
+    /// `/api/gallery.css` or `/api/gallery.js`: what the pages of folders need.
+    Asset(Asset),
+}
+
+/// A file that the pages of folders need.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Asset {
+    /// The style sheet.
+    Css,
+    /// The script.
+    Js,
 }
 
 /// Reason why a target names no resource.
@@ -30,6 +45,10 @@ pub(crate) enum TargetError {
 /// A decoded relative path of plain segments: none is empty, `.` or `..`, or contains `/` or U+0000.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct FileName(String);
+
+/// A decoded relative path of plain segments, as [`FileName`], or empty for the root.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct FolderName(String);
 
 const MEDIA_PREFIX: &str = "/api/media/";
 const INFO_SUFFIX: &str = "/info";
@@ -54,14 +73,31 @@ impl TargetResource {
             }
             .map_err(|_| TargetError::NoSuchMedia);
         }
+        match path {
+            "/api/gallery.css" => return Ok(TargetResource::Asset(Asset::Css)),
+            "/api/gallery.js" => return Ok(TargetResource::Asset(Asset::Js)),
+            _ => {}
+        }
         let below = match path.strip_prefix(mount_path.trim_end_matches('/')) {
             // Legacy form: `/media?id=<name>`.
-            Some("") => query.and_then(legacy_name),
-            Some(rest) => rest.strip_prefix('/').map(Cow::Borrowed),
+            Some("") => {
+                return match query.and_then(legacy_name) {
+                    Some(name) => FileName::parse(&name).map(TargetResource::Named),
+                    None => Ok(TargetResource::Root),
+                };
+            }
+            Some(rest) => rest.strip_prefix('/'),
+            None if path == "/" => return Ok(TargetResource::Root),
             None => None,
         };
         let below = below.ok_or(TargetError::NoSuchResource)?;
-        FileName::parse(&below).map(TargetResource::Named)
+        match below.strip_suffix('/') {
+            _ if below.is_empty() => Ok(TargetResource::Folder(FolderName(String::new()))),
+            Some(folder) => {
+                FileName::parse(folder).map(|name| TargetResource::Folder(FolderName(name.0)))
+            }
+            None => FileName::parse(below).map(TargetResource::Named),
+        }
     }
 }
 
@@ -124,6 +160,29 @@ impl FileName {
     }
 }
 
+impl FolderName {
+    /// Decoded path; empty for the root.
+    #[must_use]
+    pub(crate) fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// Returns the key of a file in the folder.
+    #[must_use]
+    pub(crate) fn file(&self, name: &str) -> FileName {
+        match self.0.as_str() {
+            "" => FileName(name.to_owned()),
+            folder => FileName(format!("{folder}/{name}")),
+        }
+    }
+}
+
+impl From<&FileName> for FolderName {
+    fn from(name: &FileName) -> Self {
+        FolderName(name.0.clone())
+    }
+}
+
 /// Returns the `id` of a query. Forms encode a `/` in it.
 fn legacy_name(query: &str) -> Option<Cow<'_, str>> {
     let name = query.split('&').find_map(|pair| pair.strip_prefix("id="))?;
@@ -160,6 +219,10 @@ mod tests {
         Ok(TargetResource::Named(FileName(name.into())))
     }
 
+    fn folder(name: &str) -> Result<TargetResource, TargetError> {
+        Ok(TargetResource::Folder(FolderName(name.into())))
+    }
+
     #[test]
     fn targets() {
         use TargetError::*;
@@ -191,9 +254,20 @@ mod tests {
             ("/media?id=../../etc/passwd", Err(NoSuchMedia)),
             ("/media?id=%2e%2e%2fetc/passwd", Err(NoSuchMedia)),
             ("/media?id=%zz", Err(Malformed)),
-            ("/media", Err(NoSuchResource)),
-            ("/media/", Err(NoSuchMedia)),
-            ("/media/dir/", Err(NoSuchMedia)),
+            ("/media", Ok(TargetResource::Root)),
+            ("/media?v=1", Ok(TargetResource::Root)),
+            ("/media/", folder("")),
+            ("/media/dir/", folder("dir")),
+            ("/media/a%20b/c/?q=1", folder("a b/c")),
+            ("/media/dir//", Err(NoSuchMedia)),
+            ("/media/%2f/", Err(NoSuchMedia)),
+            ("/media/../", Err(NoSuchMedia)),
+            ("/media/%ff/", Err(Malformed)),
+            ("/api/gallery.js", Ok(TargetResource::Asset(Asset::Js))),
+            (
+                "/api/gallery.css?v=1",
+                Ok(TargetResource::Asset(Asset::Css)),
+            ),
             ("/media//a.gif", Err(NoSuchMedia)),
             ("/media/./a.gif", Err(NoSuchMedia)),
             ("/media/../a.gif", Err(NoSuchMedia)),
@@ -210,7 +284,7 @@ mod tests {
             ("/media/a%", Err(Malformed)),
             ("/media/a%2", Err(Malformed)),
             ("/mediax/a.gif", Err(NoSuchResource)),
-            ("/", Err(NoSuchResource)),
+            ("/", Ok(TargetResource::Root)),
             ("*", Err(NoSuchResource)),
         ] {
             assert_eq!(parse(target), expected, "{target}");
@@ -222,7 +296,8 @@ mod tests {
         let at_root = |target| TargetResource::parse(target, "/");
         assert_eq!(at_root("/a.gif"), named("a.gif"));
         assert_eq!(at_root("/media/a.gif"), named("media/a.gif"));
-        assert_eq!(at_root("/"), Err(TargetError::NoSuchMedia));
+        assert_eq!(at_root("/"), folder(""));
+        assert_eq!(at_root("/media/"), folder("media"));
         assert_eq!(at_root("*"), Err(TargetError::NoSuchResource));
         let media = format!("/api/media/{ID}");
         assert!(matches!(at_root(&media), Ok(TargetResource::Media(_))));

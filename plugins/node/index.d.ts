@@ -61,6 +61,8 @@ export interface Settings {
   cacheFiles?: string;
   /** Lifetime of the response that media does not exist, in seconds. Default: 5. */
   negativeTtl?: number;
+  /** Whether folders are listed: as pages for browsers, and in JSON for others. Default: true. */
+  browse?: boolean;
   /** Keys that sign URLs, by id: at least 16 bytes in hexadecimal. Default: none. */
   signingKeys?: Record<string, string>;
 }

@@ -3,13 +3,15 @@
 use super::table::{self, Common, Settings};
 use crate::host::noise;
 use millpond::store::{ContentId, Importer};
-use millpond_format::{settings, signature};
+use millpond_format::listing::PageSelector;
+use millpond_format::{names, settings, signature};
 use millpond_guest::settings::SANDBOX;
 use millpond_guest::{
-    Access, Imports, Info, Key, Object, SettingsError, StoreError, Timestamp, VariantInfo, Version,
+    Access, Entry, EntryKind, Imports, Info, Key, ListQuery, Listing, Object, SettingsError,
+    StoreError, Timestamp, VariantInfo, Version,
 };
 use sha2::{Digest, Sha256};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
 use std::path::Path;
 use std::sync::Arc;
@@ -92,6 +94,17 @@ impl Fixtures {
             };
             let file = File::options().write(true).open(path).unwrap();
             file.set_modified(modified).unwrap();
+        }
+        // The listing of a folder tells when its folders were modified.
+        for fixture in self.objects.values() {
+            let Key::Named(name) = &fixture.key else {
+                continue;
+            };
+            for above in Path::new(name).ancestors().skip(1) {
+                let modified = SystemTime::UNIX_EPOCH + Duration::from_nanos(MODIFIED_NS);
+                let above = File::open(folder.join(above)).unwrap();
+                above.set_modified(modified).unwrap();
+            }
         }
         // The variants of a named file are found by their names.
         for fixture in self.objects.values() {
@@ -299,6 +312,50 @@ impl Imports for Shelf<'_> {
             variants,
             ..item
         })
+    }
+
+    /// The folders are those on the paths of the named files.
+    fn list(&self, folder: &str, query: &ListQuery) -> Result<Listing, StoreError> {
+        let prefix = match folder {
+            "" => String::new(),
+            _ => format!("{folder}/"),
+        };
+        let mut entries = BTreeSet::new();
+        let mut selector = PageSelector::new(query);
+        for fixture in self.fixtures.objects.values() {
+            let Key::Named(name) = &fixture.key else {
+                continue;
+            };
+            let Some(below) = name.strip_prefix(&prefix) else {
+                continue;
+            };
+            let (name, is_folder) = match below.split_once('/') {
+                Some((name, _)) => (name, true),
+                None => (below, false),
+            };
+            let is_new = entries.insert(name);
+            if !is_new || !names::is_served(name) || !selector.matches(name) {
+                continue;
+            }
+            selector.offer(Entry {
+                name: name.to_owned(),
+                modified_ns: Some(match is_folder {
+                    true => MODIFIED_NS,
+                    false => fixture.modified.0,
+                }),
+                kind: match is_folder {
+                    true => EntryKind::Folder,
+                    false => EntryKind::File {
+                        length: fixture.bytes.len() as u64,
+                        media_type: names::media_type(name).to_owned(),
+                    },
+                },
+            });
+        }
+        match entries.is_empty() || (!folder.is_empty() && !names::is_served(folder)) {
+            true => Err(StoreError::NotFound),
+            false => Ok(selector.into_listing()),
+        }
     }
 
     fn settings(&self) -> Result<settings::Settings, SettingsError> {

@@ -7,7 +7,7 @@ use crate::host::noise;
 use millpond::Outcome;
 use millpond_format::settings::Settings;
 use millpond_format::signature;
-use millpond_guest::{Imports, Key, SettingsError, StoreError};
+use millpond_guest::{Imports, Key, ListQuery, Listing, SettingsError, StoreError};
 use proptest::prelude::*;
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -283,6 +283,10 @@ impl Imports for One<'_> {
 
     fn open(&self, _key: &Key) -> Result<Item, StoreError> {
         Ok(Item::new(self.0.into(), "text/plain", None))
+    }
+
+    fn list(&self, _folder: &str, _query: &ListQuery) -> Result<Listing, StoreError> {
+        Err(StoreError::NotFound)
     }
 
     fn settings(&self) -> Result<Settings, SettingsError> {

@@ -117,7 +117,7 @@ pub(crate) fn config_toml(settings: &Settings) -> toml::Table {
     };
     for (key, value) in settings {
         match key.as_str() {
-            "mount-path" => {}
+            "mount-path" | "browse" => {}
             "cors-origins" => {
                 let origins: Vec<_> = value.split_ascii_whitespace().map(text).collect();
                 put(["cors", "origins"], origins.into());
@@ -141,6 +141,9 @@ pub(crate) fn config_toml(settings: &Settings) -> toml::Table {
     }
     if let Some(path) = settings.get("mount-path") {
         config.insert("mount-path".into(), text(path));
+    }
+    if let Some(browse) = settings.get("browse") {
+        config.insert("browse".into(), (browse == "on").into());
     }
     config
 }

@@ -5,8 +5,12 @@
 
 use crate::metadata::About;
 use anyhow::{Context, Result, bail, ensure};
+use flate2::Compression;
+use flate2::read::GzDecoder;
+use flate2::write::GzEncoder;
 use sha2::{Digest, Sha256};
 use std::collections::BTreeSet;
+use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::{env, fs};
@@ -95,6 +99,7 @@ const STAMP: &str = "millpond:sources-sha256";
 /// in for it.
 pub(crate) fn build_all(root: &Path, to: &Path) -> Result<()> {
     let toolchain = Toolchain::find()?;
+    compress_assets(root)?;
     for guest in &GUESTS {
         let module = toolchain.build(root, guest)?;
         let component = componentize(&module, &guest.about(root)?, &sources_digest(root, guest)?)
@@ -103,6 +108,32 @@ pub(crate) fn build_all(root: &Path, to: &Path) -> Result<()> {
         fs::create_dir_all(path.parent().unwrap_or(to))?;
         fs::write(&path, &component)?;
         println!("{}: {} bytes", path.display(), component.len());
+    }
+    Ok(())
+}
+
+/// Files of the gallery that the guest includes in gzip, without `.gz`.
+const ASSETS: [&str; 2] = [
+    "guest/src/listing/gallery.css",
+    "guest/src/listing/gallery.js",
+];
+
+/// Compresses the files of the gallery that have changed. The others stay as they are, whatever this compressor would make
+/// of them.
+fn compress_assets(root: &Path) -> Result<()> {
+    for asset in ASSETS {
+        let source = fs::read(root.join(asset)).with_context(|| format!("cannot read {asset}"))?;
+        let compressed = root.join(format!("{asset}.gz"));
+        let mut content = Vec::new();
+        let read = fs::File::open(&compressed)
+            .and_then(|file| GzDecoder::new(file).read_to_end(&mut content));
+        if read.is_ok() && content == source {
+            continue;
+        }
+        let mut encoder = GzEncoder::new(Vec::new(), Compression::best());
+        encoder.write_all(&source)?;
+        fs::write(&compressed, encoder.finish()?)?;
+        println!("{}", compressed.display());
     }
     Ok(())
 }

@@ -4,12 +4,14 @@
 #![cfg(target_family = "wasm")]
 
 use bindings::exports::millpond::media::media_store::{
-    Access, ErrorCode, Guest, GuestObject, Info, Key, Object, ReadError, VariantInfo,
+    self as wit_store, Access, ErrorCode, Guest, GuestObject, Info, Key, Object, ReadError,
+    VariantInfo,
 };
 use bindings::exports::millpond::media::settings as wit;
 use bindings::wasi::cli::environment::get_environment;
 use bindings::wasi::cli::stderr::get_stderr;
 use bindings::wasi::io::streams::InputStream;
+use millpond_format::listing::{Entry, EntryKind, ListOrder, ListQuery, Listing};
 use millpond_format::settings::{self, InvalidSetting, SIGNING_KEYS, Settings};
 use millpond_format::signature::SigningKey;
 use millpond_format::{self as format, ContentId, RECORD_BYTES, Record, timestamp_ns};
@@ -58,6 +60,14 @@ pub trait Storage: Sized + 'static {
         Err(ErrorCode::NotFound)
     }
 
+    /// Lists a folder. By default there is none.
+    ///
+    /// # Errors
+    /// [`ErrorCode::NotFound`] if there is no such folder, or if the storage lists none.
+    fn list(&self, _folder: &str, _query: &ListQuery) -> Result<Listing, ErrorCode> {
+        Err(ErrorCode::NotFound)
+    }
+
     /// Reads the first `length` bytes of a file; fewer if the file is shorter.
     ///
     /// # Errors
@@ -103,6 +113,50 @@ impl<S: Storage> Guest for Store<S> {
             Key::Named(name) => storage.open_named(&name),
         }
         .map(Object::new)
+    }
+
+    fn list(folder: String, query: wit_store::ListQuery) -> Result<wit_store::Listing, ErrorCode> {
+        let query = ListQuery {
+            order: match query.order {
+                wit_store::ListOrder::Name => ListOrder::Name,
+                wit_store::ListOrder::Modified => ListOrder::Modified,
+                wit_store::ListOrder::Length => ListOrder::Length,
+            },
+            descending: query.descending,
+            search: query.search,
+            after: query.after.map(|entry| Entry {
+                name: entry.name,
+                modified_ns: entry.modified,
+                kind: match entry.kind {
+                    wit_store::EntryKind::Folder => EntryKind::Folder,
+                    wit_store::EntryKind::File(file) => EntryKind::File {
+                        length: file.length,
+                        media_type: file.media_type,
+                    },
+                },
+            }),
+            max: query.max,
+        };
+        let listing = S::open()?.list(&folder, &query)?;
+        let entries = listing.entries.into_iter();
+        Ok(wit_store::Listing {
+            entries: entries.map(wit_entry).collect(),
+            total: listing.total,
+            has_more: listing.has_more,
+        })
+    }
+}
+
+fn wit_entry(entry: Entry) -> wit_store::Entry {
+    wit_store::Entry {
+        name: entry.name,
+        modified: entry.modified_ns,
+        kind: match entry.kind {
+            EntryKind::Folder => wit_store::EntryKind::Folder,
+            EntryKind::File { length, media_type } => {
+                wit_store::EntryKind::File(wit_store::FileEntry { length, media_type })
+            }
+        },
     }
 }
 
@@ -197,6 +251,7 @@ impl<S: Storage> wit::Guest for Store<S> {
             cache_content: settings.cache_content,
             cache_files: settings.cache_files,
             negative_ttl_s: settings.negative_ttl_s,
+            browse: settings.browse,
         })
     }
 

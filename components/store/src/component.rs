@@ -5,6 +5,7 @@ use bindings::wasi::filesystem::types::{
     Descriptor, DescriptorFlags, DescriptorStat, DescriptorType, ErrorCode, OpenFlags, PathFlags,
 };
 use millpond_format::charset::with_charset;
+use millpond_format::listing::{Entry, EntryKind, ListOrder, ListQuery, Listing, PageSelector};
 use millpond_format::{names, version};
 use millpond_media_store::bindings::exports::millpond::media::media_store::{
     Access, ErrorCode as StoreError, Info, Key, VariantInfo, Version,
@@ -65,6 +66,10 @@ impl Storage for PreopenedDirectory {
 
     fn open_named(&self, name: &str) -> Result<OpenObject<Self>, StoreError> {
         open_named(&self.0, name)
+    }
+
+    fn list(&self, folder: &str, query: &ListQuery) -> Result<Listing, StoreError> {
+        list(&self.0, folder, query)
     }
 
     fn read(file: &Descriptor, length: u64) -> Result<Vec<u8>, StoreError> {
@@ -153,6 +158,113 @@ fn open_named(root: &Descriptor, name: &str) -> Result<OpenObject<PreopenedDirec
         },
         variants,
     })
+}
+
+/// Maximum number of entries that are read of one folder.
+const MAX_READ: usize = 1_000_000;
+
+/// Lists a folder by the rules of the host's own folder (`host/millpond/src/store/folder_listing.rs`).
+fn list(root: &Descriptor, folder: &str, query: &ListQuery) -> Result<Listing, StoreError> {
+    if !folder.is_empty() && !names::is_served(folder) {
+        return Err(StoreError::NotFound);
+    }
+    let mut selector = PageSelector::new(query);
+    let directory = open_folder(root, folder)?;
+    let entries = directory.read_directory().map_err(store_error)?;
+    let mut read = 0;
+    while let Some(found) = entries.read_directory_entry().map_err(store_error)? {
+        read += 1;
+        if read > MAX_READ {
+            log(&format!(
+                "a folder has more than {MAX_READ} entries: {folder}"
+            ));
+            return Err(StoreError::Io(None));
+        }
+        let (name, path) = (found.name.as_str(), join(folder, &found.name));
+        if !selector.matches(name) || !names::is_served(&path) {
+            continue;
+        }
+        let kind = match found.type_ {
+            _ if selector.needs_metadata() => None,
+            DescriptorType::Directory => Some(EntryKind::Folder),
+            DescriptorType::RegularFile => Some(EntryKind::File {
+                length: 0,
+                media_type: String::new(),
+            }),
+            _ => None,
+        };
+        let entry = match kind {
+            Some(kind) => Entry {
+                name: name.to_owned(),
+                modified_ns: None,
+                kind,
+            },
+            None => match entry_of(root, name, &path) {
+                Some(entry) => entry,
+                None => continue,
+            },
+        };
+        if entry.kind == EntryKind::Folder && has_content(root, name, &path) {
+            continue;
+        }
+        selector.offer(entry);
+    }
+    let mut listing = selector.into_listing();
+    if query.order == ListOrder::Name {
+        for entry in &mut listing.entries {
+            if let Some(found) = entry_of(root, &entry.name, &join(folder, &entry.name)) {
+                *entry = found;
+            }
+        }
+    }
+    Ok(listing)
+}
+
+fn open_folder(root: &Descriptor, folder: &str) -> Result<Descriptor, StoreError> {
+    let path = if folder.is_empty() { "." } else { folder };
+    let (flags, access) = (OpenFlags::DIRECTORY, DescriptorFlags::READ);
+    let opened = root.open_at(PathFlags::SYMLINK_FOLLOW, path, flags, access);
+    opened.map_err(store_error)
+}
+
+/// Returns an entry with its metadata. `None` for what is neither a file nor a folder.
+fn entry_of(root: &Descriptor, name: &str, path: &str) -> Option<Entry> {
+    let stat = root.stat_at(PathFlags::SYMLINK_FOLLOW, path).ok()?;
+    Some(Entry {
+        name: name.to_owned(),
+        modified_ns: modified(&stat),
+        kind: match stat.type_ {
+            DescriptorType::Directory => EntryKind::Folder,
+            DescriptorType::RegularFile => EntryKind::File {
+                length: stat.size,
+                media_type: names::media_type(name).to_owned(),
+            },
+            _ => return None,
+        },
+    })
+}
+
+/// Returns whether a folder belongs to the content store, by its name and its first entries.
+fn has_content(root: &Descriptor, name: &str, path: &str) -> bool {
+    const FIRST: usize = 4;
+    if !names::may_be_content_folder(name) {
+        return false;
+    }
+    let Ok(entries) =
+        open_folder(root, path).and_then(|folder| folder.read_directory().map_err(store_error))
+    else {
+        return false;
+    };
+    let mut first =
+        std::iter::from_fn(|| entries.read_directory_entry().ok().flatten()).take(FIRST);
+    first.any(|entry| names::is_content(name, &entry.name))
+}
+
+fn join(folder: &str, name: &str) -> String {
+    match folder {
+        "" => name.to_owned(),
+        _ => format!("{folder}/{name}"),
+    }
 }
 
 /// Opens a regular file. The host lets no path and no link lead out of the folder.

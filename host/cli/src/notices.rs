@@ -9,7 +9,6 @@ use millpond_format::{Access, ContentId, RECORD_BYTES, Record};
 use std::fs::{self, File};
 use std::io::Read;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
 
 /// Warns if the memory limit exceeds the memory of the machine, so that the system may kill the process.
 pub(crate) fn of_memory(limit_bytes: usize) {
@@ -46,33 +45,44 @@ pub(crate) fn of_open_files(plan: &MemoryPlan) {
 
 /// Warns if the store has private media and there is no signing key. Reads the first records only; the first request
 /// for private media warns of others.
+///
+/// It reads on a thread of its own: a large folder or a slow disk must not delay the start.
 pub(crate) fn of_private_media(folder: &Path, config: &Config) {
-    if config.signing_keys.is_empty()
-        && let Some(record) = private_record(folder)
-    {
-        tracing::warn!(
-            "private media such as {} cannot be served without signing keys: set MILLPOND_SIGNING_KEYS or signing-keys \
-             in --config",
-            record.display(),
-        );
+    if !config.signing_keys.is_empty() {
+        return;
+    }
+    let folder = folder.to_owned();
+    let warn = move || {
+        if let Some(record) = private_record(&folder) {
+            tracing::warn!(
+                "private media such as {} cannot be served without signing keys: set MILLPOND_SIGNING_KEYS or \
+                 signing-keys in --config",
+                record.display(),
+            );
+        }
+    };
+    let thread = std::thread::Builder::new().name("millpond-notices".into());
+    if let Err(error) = thread.spawn(warn) {
+        tracing::warn!(%error, "cannot look for private media");
     }
 }
 
-/// Maximum number of records to read, and maximum time. A large store or a slow disk must not delay the start.
+/// Maximum number of entries to read.
+const ENTRIES: usize = 10_000;
+
+/// Maximum number of records to read.
 const RECORDS: usize = 1000;
-const LONGEST: Duration = Duration::from_millis(250);
 
 /// Returns the path of a record of private media, relative to the folder.
 fn private_record(folder: &Path) -> Option<PathBuf> {
-    let began = Instant::now();
     let folders = (0..=u8::MAX).map(|first| folder.join(format!("{first:02x}")));
     let entries = folders
         .filter_map(|folder| fs::read_dir(folder).ok())
-        .flatten();
+        .flatten()
+        .take(ENTRIES);
     let records = entries.filter_map(|entry| record_path(&entry.ok()?.path()));
     records
         .take(RECORDS)
-        .take_while(|_| began.elapsed() < LONGEST)
         .find(|path| is_private(&folder.join(path)) == Some(true))
 }
 

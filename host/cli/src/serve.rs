@@ -74,6 +74,10 @@ pub(crate) struct Serve {
     #[arg(long, value_name = "PATH", env = "MILLPOND_MOUNT_PATH", value_parser = parse::<MountPath>)]
     mount_path: Option<MountPath>,
 
+    /// Whether folders are listed: as pages for browsers, and in JSON for others [default: on].
+    #[arg(long, value_name = "on|off", env = "MILLPOND_BROWSE", value_parser = parse_switch)]
+    browse: Option<bool>,
+
     /// Origin whose pages may read responses, as in https://a.example. Repeat the option or separate origins with
     /// commas [default: all origins].
     #[arg(
@@ -280,6 +284,14 @@ fn parse_size(text: &str) -> Result<usize, String> {
     bytes.ok_or_else(|| "a size is needed, as in 4MiB".into())
 }
 
+fn parse_switch(text: &str) -> Result<bool, String> {
+    match text {
+        "on" => Ok(true),
+        "off" => Ok(false),
+        _ => Err("on or off is needed".into()),
+    }
+}
+
 fn parse_limit_rate(text: &str) -> Result<NonZeroU32, String> {
     let size: ByteSize = text.parse()?;
     let bytes = u32::try_from(size.as_u64()).ok().and_then(NonZeroU32::new);
@@ -356,6 +368,7 @@ impl Serve {
         Ok(PreparedServer {
             millpond,
             mount_path: config.mount_path().to_owned(),
+            browse: config.browse.unwrap_or(true),
             certificate,
             limits,
         })
@@ -404,6 +417,7 @@ impl Serve {
         let PreparedServer {
             millpond,
             mount_path,
+            browse,
             certificate,
             limits,
         } = prepared;
@@ -438,8 +452,13 @@ impl Serve {
                 }
             },
         };
-        let announcement =
-            self.announcement(millpond, &mount_path, &bound_addresses, admin_address);
+        let announcement = self.announcement(
+            millpond,
+            &mount_path,
+            browse,
+            &bound_addresses,
+            admin_address,
+        );
         self.report_on_signal(millpond, &monitor, report);
         certificate::follow(certificate.clone(), reload);
         announce(announcement).context("cannot start a thread")?;
@@ -467,6 +486,9 @@ impl Serve {
         };
         if let Some(mount_path) = &self.mount_path {
             config.mount_path = Some(mount_path.clone());
+        }
+        if let Some(browse) = self.browse {
+            config.browse = Some(browse);
         }
         let origins = all(&self.cors_origin);
         if !origins.is_empty() {
@@ -539,6 +561,7 @@ impl Serve {
         &self,
         millpond: &Millpond,
         mount_path: &str,
+        browse: bool,
         bound_addresses: &[BoundAddress],
         admin: Option<SocketAddr>,
     ) -> String {
@@ -576,7 +599,9 @@ impl Serve {
         let listening = listening.map(|url| format!("  listening  {url}"));
         let admin = admin.map(|admin| format!("  admin      http://{admin}"));
         lines.splice(2..2, listening.chain(admin));
-        if let Some(file) = file_to_try(&self.dir) {
+        if browse {
+            lines.push(format!("  open       {url}{mount_path}/"));
+        } else if let Some(file) = file_to_try(&self.dir) {
             lines.push(format!("  try        {url}{mount_path}/{file}"));
         }
         lines.join("\n") + "\n"
@@ -619,6 +644,8 @@ fn file_to_try(dir: &Path) -> Option<String> {
 struct PreparedServer {
     millpond: Millpond,
     mount_path: String,
+    /// Whether folders are listed.
+    browse: bool,
     certificate: Option<Certificate>,
     limits: ConnectionLimits,
 }

@@ -30,6 +30,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 pub struct Config {
     /// Path under which named files are served. Default: `/media`.
     pub mount_path: Option<MountPath>,
+    /// Whether folders are listed: as pages for browsers, and in JSON for others. Default: `true`.
+    pub browse: Option<bool>,
     /// Cross-origin resource sharing.
     pub cors: Cors,
     /// Response headers.
@@ -201,6 +203,7 @@ impl Config {
             cache_content: text(&self.cache.content),
             cache_files: text(&self.cache.files),
             negative_ttl_s: seconds(self.cache.negative_ttl),
+            browse: self.browse,
         };
         let pairs = typed.to_pairs().into_iter();
         GuestSettings {

@@ -7,12 +7,16 @@ import fs from 'node:fs';
 import { Digests, objectVersionOf, versionOf } from './digests.js';
 import { LINKS, RECORD_BYTES, SMALL_BYTES, TEXT_BYTES } from './limits.js';
 import { mediaTypeOf, withCharset } from './media-types.js';
+import { kindOf, MAX_READ, PageSelector } from './listing.js';
 import { FileSlice, OpenFile } from './open-file.js';
 import { isContentId, parseRecord } from './record.js';
 
 /** @typedef {import('../dist/interfaces/millpond-media-media-store.js').Key} Key */
 /** @typedef {import('../dist/interfaces/millpond-media-media-store.js').Info} Info */
+/** @typedef {import('../dist/interfaces/millpond-media-media-store.js').Listing} Listing */
+/** @typedef {import('../dist/interfaces/millpond-media-media-store.js').ListQuery} ListQuery */
 /** @typedef {import('../dist/interfaces/millpond-media-media-store.js').VariantInfo} VariantInfo */
+/** @typedef {import('../dist/interfaces/millpond-media-media-store.js').Entry} Entry */
 
 /** A failed call of the store: `error-code` and `read-error` of `wit/media-store.wit`. */
 export class StoreError extends Error {
@@ -53,6 +57,92 @@ export class Folder {
    */
   open(key) {
     return key.tag === 'content' ? this.#openContent(key.val) : this.#openNamed(key.val);
+  }
+
+  /**
+   * Lists a folder, page by page.
+   * @param {string} folder path from the root; empty for the root
+   * @param {ListQuery} query
+   * @returns {Listing}
+   * @throws {StoreError}
+   */
+  list(folder, query) {
+    if (folder !== '' && !isServedByName(folder)) throw new StoreError('not-found');
+    const selector = new PageSelector(query);
+    const directory = this.#openFolder(folder);
+    try {
+      let count = 0;
+      for (let found; (found = directory.readSync()) !== null;) {
+        if (++count > MAX_READ)
+          throw new StoreError('io', new Error(`a folder has more than ${MAX_READ} entries`));
+        const { name } = found;
+        const path = folder === '' ? name : `${folder}/${name}`;
+        // A name that is not UTF-8 has been replaced in part, and would lead nowhere.
+        if (name.includes('\ufffd') || !selector.matches(name) || !isServedByName(path)) continue;
+        const isKnown = !selector.needsMetadata && (found.isDirectory() || found.isFile());
+        const entry = isKnown ? { name, kind: kindOf(found.isDirectory()) } : this.#entryOf(name, path);
+        if (entry === undefined) continue;
+        if (entry.kind.tag === 'folder' && this.#hasContent(name, path)) continue;
+        selector.offer(entry);
+      }
+    } catch (error) {
+      throw storeErrorOf(error);
+    } finally {
+      directory.closeSync();
+    }
+    const listing = selector.listing();
+    listing.entries = listing.entries.map(
+      (entry) => this.#entryOf(entry.name, folder === '' ? entry.name : `${folder}/${entry.name}`) ?? entry,
+    );
+    return listing;
+  }
+
+  /** @param {string} folder */
+  #openFolder(folder) {
+    const path = folder === '' ? this.#root : this.#resolve(folder);
+    if (path === undefined) throw new StoreError('not-found');
+    try {
+      return fs.opendirSync(path);
+    } catch (error) {
+      throw storeErrorOf(error);
+    }
+  }
+
+  /**
+   * An entry with its metadata; nothing for what is neither a file nor a folder.
+   * @param {string} name
+   * @param {string} path from the root
+   * @returns {Entry | undefined}
+   */
+  #entryOf(name, path) {
+    const resolved = this.#resolve(path);
+    const stat = resolved && fs.lstatSync(resolved, { bigint: true, throwIfNoEntry: false });
+    if (!stat || !(stat.isDirectory() || stat.isFile())) return undefined;
+    const modified = stat.mtimeNs > 0n ? stat.mtimeNs : 0n;
+    return { name, modified, kind: kindOf(stat.isDirectory(), stat.size, mediaTypeOf(name)) };
+  }
+
+  /**
+   * Whether a folder belongs to the content store, by its name and its first entries.
+   * @param {string} name
+   * @param {string} path from the root
+   */
+  #hasContent(name, path) {
+    if (!/^[0-9a-f]{2}$/.test(name)) return false;
+    try {
+      const directory = this.#openFolder(path);
+      try {
+        for (let count = 0; count < 4; count += 1) {
+          const file = directory.readSync()?.name.slice(0, 64);
+          if (file !== undefined && isContentId(file) && file.startsWith(name)) return true;
+        }
+      } finally {
+        directory.closeSync();
+      }
+    } catch {
+      // A folder that cannot be read is listed as a folder.
+    }
+    return false;
   }
 
   /** @param {string} id */

@@ -8,6 +8,7 @@ import { FileSlice } from './open-file.js';
 /** @typedef {import('../dist/interfaces/millpond-media-media-serve.js').Request} Request */
 /** @typedef {import('../dist/interfaces/millpond-media-media-serve.js').Response} Response */
 /** @typedef {import('../dist/interfaces/millpond-media-media-store.js').Key} Key */
+/** @typedef {import('../dist/interfaces/millpond-media-media-store.js').ListQuery} ListQuery */
 
 /** A limit that a request met. */
 export class LimitReached extends Error {
@@ -107,6 +108,8 @@ export class Instances {
           object.makeStream = (make) => this.#keep(make);
           return object;
         },
+        list: (/** @type {string} */ folder, /** @type {ListQuery} */ query) =>
+          this.#store.list(folder, query),
       },
       'millpond:media/settings': {
         get: () => settings.record,

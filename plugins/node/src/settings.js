@@ -88,6 +88,13 @@ const SETTINGS = [
   { option: 'cacheFiles', key: 'cache-files', ...asText },
   { option: 'negativeTtl', field: 'negativeTtlS', key: 'negative-ttl', ...asSeconds },
   {
+    option: 'browse',
+    key: 'browse',
+    fromText: /** @type {Read} */ ((text) => ({ on: true, off: false })[text]),
+    parse: (/** @type {unknown} */ value) => (typeof value === 'boolean' ? value : undefined),
+    expected: 'browse is true or false: on or off',
+  },
+  {
     option: 'signingKeys',
     key: 'signing-keys',
     fromText: /** @type {Read} */ (keysIn),

@@ -88,6 +88,7 @@ def test_a_second_signal_ends_it_at_once(media: Path) -> None:
     [
         (["/none"], "No such file"),
         (["{media}", "--setting", "negative-ttl=soon"], "negative-ttl: a number of seconds"),
+        (["{media}", "--setting", "browse=yes"], "browse: on or off"),
         (["{media}", "--setting", "cache=1"], "cache: there is no such setting"),
         (["{media}", "--mount-path", "media"], "mount-path: a mount path"),
         (["{media}", "--listen", "8080"], "8080 is not HOST:PORT"),
@@ -108,6 +109,7 @@ def test_settings() -> None:
         cors_origins=["https://a.example", "http://b.example:81"],
         cors_max_age_seconds=600,
         content_security_policy="",
+        browse=False,
         signing_keys={"k1": "00" * 16},
     )
     assert settings.record() == (
@@ -120,6 +122,7 @@ def test_settings() -> None:
         None,
         None,
         None,
+        False,
     )
     assert settings.keys() == [("k1", bytes(16))]
     assert "0000" not in repr(settings), "secrets are not shown"
@@ -130,6 +133,7 @@ def test_settings() -> None:
             "cors-origins": "https://a.example, http://b.example:81",
             "cors-max-age": "600",
             "content-security-policy": "",
+            "browse": "off",
         }
     )
     assert parsed.record() == settings.record()

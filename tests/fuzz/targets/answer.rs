@@ -9,10 +9,12 @@
 use arbitrary::{Arbitrary, Unstructured};
 use http::{HeaderName, HeaderValue, StatusCode};
 use libfuzzer_sys::fuzz_target;
+use millpond_format::listing::PageSelector;
 use millpond_format::signature;
 use millpond_guest::{self as message, HeaderLine, Part, handle};
 use millpond_guest::{
-    Access, Imports, Info, Key, Object, SettingsError, StoreError, Timestamp, VariantInfo, Version,
+    Access, Entry, EntryKind, Imports, Info, Key, ListQuery, Listing, Object, SettingsError,
+    StoreError, Timestamp, VariantInfo, Version,
 };
 use std::cell::RefCell;
 
@@ -28,6 +30,8 @@ struct Input {
     other_fields: Vec<Field>,
     settings: Settings,
     objects: [Stored; 4],
+    /// Names in every folder, and whether each is a folder.
+    entries: Vec<(String, bool)>,
     received_seconds: u32,
     random: u64,
     client: Client,
@@ -474,6 +478,26 @@ impl Imports for Shelf<'_> {
                 .collect(),
             trouble: stored.trouble,
         })
+    }
+
+    fn list(&self, _folder: &str, query: &ListQuery) -> Result<Listing, StoreError> {
+        let mut selector = PageSelector::new(query);
+        for (name, is_folder) in &self.input.entries {
+            if selector.matches(name) {
+                selector.offer(Entry {
+                    name: name.clone(),
+                    modified_ns: None,
+                    kind: match is_folder {
+                        true => EntryKind::Folder,
+                        false => EntryKind::File {
+                            length: name.len() as u64,
+                            media_type: format!("video/{name}"),
+                        },
+                    },
+                });
+            }
+        }
+        Ok(selector.into_listing())
     }
 
     fn settings(&self) -> Result<millpond_format::settings::Settings, SettingsError> {

@@ -152,7 +152,8 @@ impl Heads {
                 let unsound = Some(unsound);
                 return Heads { methods, unsound };
             }
-            let method = head.split(|byte| *byte == b' ').next();
+            // The line may have a method only.
+            let method = head.split(u8::is_ascii_whitespace).next();
             methods.push(String::from_utf8_lossy(method.unwrap_or_default()).into_owned());
             rest = after;
         }

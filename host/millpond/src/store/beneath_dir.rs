@@ -3,12 +3,24 @@
 use super::thread_pool::{ThreadPool, ThreadPools};
 use super::version::FileVersion;
 use cap_std::ambient_authority;
-use cap_std::fs::{Dir, OpenOptions};
+use cap_std::fs::{Dir, OpenOptions, ReadDir};
 use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
 pub(super) use platform::BeneathDir;
+
+/// Metadata of an entry of a folder. Symbolic links are followed.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct EntryMetadata {
+    /// Whether it is a folder. Otherwise it is a regular file.
+    pub(super) is_folder: bool,
+    /// Length, in bytes.
+    pub(super) length: u64,
+    /// Time of the last modification.
+    pub(super) modified: Option<SystemTime>,
+}
 
 /// Properties of a file's file system.
 #[derive(Debug, Clone)]
@@ -77,6 +89,27 @@ fn open_in(dir: &Dir, path: &Path) -> io::Result<File> {
 
 fn has_file(dir: &Dir, path: &Path) -> bool {
     dir.metadata(path).is_ok_and(|found| found.is_file())
+}
+
+/// Reads the entries of a folder beneath the folder; an empty path is the folder itself. Blocks on any file system.
+fn read_dir(dir: &Dir, path: &Path) -> io::Result<ReadDir> {
+    match path.as_os_str().is_empty() {
+        true => dir.entries(),
+        false => dir.open_dir(path)?.entries(),
+    }
+}
+
+/// Returns the metadata of a file or folder. `None` for everything else. Blocks on any file system.
+fn metadata(dir: &Dir, path: &Path) -> Option<EntryMetadata> {
+    let found = dir.metadata(path).ok()?;
+    (found.is_dir() || found.is_file()).then(|| EntryMetadata {
+        is_folder: found.is_dir(),
+        length: found.len(),
+        modified: found
+            .modified()
+            .ok()
+            .map(cap_std::time::SystemTime::into_std),
+    })
 }
 
 #[cfg(target_os = "linux")]
@@ -230,6 +263,64 @@ mod platform {
         /// Returns whether there is a regular file. Blocks on any file system.
         pub(in crate::store) fn has_file(&self, path: &Path) -> bool {
             has_file(&self.dir, path)
+        }
+
+        /// Returns whether a folder may be there. `false` only if the kernel knows it without a disk.
+        pub(in crate::store) fn try_may_be_folder(&self, path: &Path) -> bool {
+            let flags = OFlags::PATH | OFlags::DIRECTORY;
+            let opened = self.open_beneath(path, flags, WaitMode::Never);
+            !matches!(opened, Err(Errno::NOENT | Errno::NOTDIR))
+        }
+
+        /// Checks that a folder is on a local disk, so that its entries can be read on any thread.
+        ///
+        /// # Errors
+        /// [`LocalOpenError`].
+        pub(in crate::store) fn check_local_folder(
+            &self,
+            path: &Path,
+        ) -> Result<(), LocalOpenError> {
+            if path.as_os_str().is_empty() {
+                return Ok(());
+            }
+            let flags = OFlags::PATH | OFlags::DIRECTORY;
+            let opened = self.open_beneath(path, flags, WaitMode::ForDisk);
+            opened.map(drop).map_err(io::Error::from).or_else(|error| {
+                match is_unknown_syscall(&error) {
+                    true => Ok(()),
+                    false => Err(self.local_open_error(path, error)),
+                }
+            })
+        }
+
+        /// Reads the entries of a folder; an empty path is this folder. Blocks on any file system.
+        ///
+        /// # Errors
+        /// The system's.
+        pub(in crate::store) fn read_dir(&self, path: &Path) -> io::Result<ReadDir> {
+            read_dir(&self.dir, path)
+        }
+
+        /// Returns the metadata of a file or folder. `None` for everything else. Blocks on any file system.
+        pub(in crate::store) fn metadata(&self, path: &Path) -> Option<EntryMetadata> {
+            metadata(&self.dir, path)
+        }
+
+        /// Returns the metadata of a file or folder on a local disk. `None` for everything else. Waits for a local disk at
+        /// most.
+        pub(in crate::store) fn local_metadata(&self, path: &Path) -> Option<EntryMetadata> {
+            match self.open_beneath(path, OFlags::PATH, WaitMode::ForDisk) {
+                Ok((found, _)) => {
+                    let found = File::from(found).metadata().ok()?;
+                    (found.is_dir() || found.is_file()).then(|| EntryMetadata {
+                        is_folder: found.is_dir(),
+                        length: found.len(),
+                        modified: found.modified().ok(),
+                    })
+                }
+                Err(Errno::NOSYS | Errno::PERM) => self.metadata(path),
+                Err(_) => None,
+            }
         }
 
         fn file_beneath(&self, path: &Path, wait: WaitMode) -> io::Result<(File, FileSystem)> {
@@ -494,6 +585,29 @@ mod platform {
 
         pub(in crate::store) fn open_file(&self, path: &Path) -> io::Result<(File, FileSystem)> {
             Ok((open_in(&self.dir, path)?, ANY))
+        }
+
+        pub(in crate::store) fn try_may_be_folder(&self, _path: &Path) -> bool {
+            true
+        }
+
+        pub(in crate::store) fn check_local_folder(
+            &self,
+            _path: &Path,
+        ) -> Result<(), LocalOpenError> {
+            Ok(())
+        }
+
+        pub(in crate::store) fn read_dir(&self, path: &Path) -> io::Result<ReadDir> {
+            read_dir(&self.dir, path)
+        }
+
+        pub(in crate::store) fn metadata(&self, path: &Path) -> Option<EntryMetadata> {
+            metadata(&self.dir, path)
+        }
+
+        pub(in crate::store) fn local_metadata(&self, path: &Path) -> Option<EntryMetadata> {
+            metadata(&self.dir, path)
         }
 
         pub(in crate::store) fn has_file(&self, path: &Path) -> bool {

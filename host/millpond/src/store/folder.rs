@@ -4,6 +4,7 @@ use super::access_warning;
 use super::beneath_dir::{BeneathDir, FileSystem, LocalOpenError};
 use super::digest_cache::DigestCache;
 use super::file_slice::{self, MediaFile, SMALL_BYTES};
+use super::folder_listing;
 use super::maintenance;
 use super::media_store::{
     CacheUsage, MediaObject, MediaStore, ObjectInfo, ObjectKey, ObjectVariant, ObjectVersion,
@@ -16,17 +17,20 @@ use super::thread_pool::{BlockingTask, ThreadPool, ThreadPools};
 use super::version::FileVersion;
 use arc_swap::ArcSwap;
 use millpond_format::charset::with_charset;
+use millpond_format::listing::{ENTRY_BYTES, ListQuery, Listing, MAX_ENTRIES};
 use millpond_format::{Access, ContentId, RECORD_BYTES, Record};
 use millpond_format::{names, version};
-use millpond_ledger::LedgerHandle;
 use millpond_ledger::heap;
+use millpond_ledger::{Charge, Kind, LedgerHandle};
 use parking_lot::Mutex;
 use std::cell::RefCell;
 use std::fs::File;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant, SystemTime};
+use tokio::sync::Semaphore;
 
 /// A folder of media.
 ///
@@ -58,7 +62,17 @@ struct FolderState {
     digest_cache: DigestCache,
     open_files: OpenFileCache,
     lookup: Mutex<RootLookup>,
+    /// Permits of the listings that are read at the same time.
+    listings: Arc<Semaphore>,
+    /// Number of listings that wait for a permit or are read.
+    listings_under_way: AtomicUsize,
 }
+
+/// Maximum number of folders that are read at the same time for listings.
+const LISTINGS: usize = 2;
+
+/// Maximum number of listings that wait for that. Each occupies an instance.
+const WAITING_LISTINGS: usize = 16;
 
 /// State of looking up the folder's path.
 #[derive(Debug, Default)]
@@ -92,6 +106,8 @@ impl Folder {
             digest_cache: DigestCache::new(),
             open_files: OpenFileCache::new(OPEN_FILE_CACHE_VALID),
             lookup: Mutex::default(),
+            listings: Arc::new(Semaphore::new(LISTINGS)),
+            listings_under_way: AtomicUsize::new(0),
         });
         maintenance::start(
             &state,
@@ -595,6 +611,44 @@ impl MediaStore for Folder {
         }
     }
 
+    async fn list(
+        &self,
+        folder: &str,
+        query: &ListQuery,
+        ledger: &LedgerHandle,
+    ) -> Result<Listing, OpenError> {
+        if !folder.is_empty() && !names::is_served(folder) {
+            return Err(OpenError::NotFound);
+        }
+        let root = self.0.root.load_full();
+        let job = Box::new(ListJob {
+            root: Arc::clone(&root),
+            folder: folder.to_owned(),
+            query: query.clone(),
+            _page: ledger.charge(Kind::Buffers, LISTING_BYTES)?,
+        });
+        if let Some(threads) = root.threads() {
+            return job.run_on(threads).await;
+        }
+        if !folder.is_empty() && !root.try_may_be_folder(Path::new(folder)) {
+            return Err(OpenError::NotFound);
+        }
+        let _under_way = ListingCount::new(&self.0.listings_under_way)?;
+        let permit = Arc::clone(&self.0.listings).acquire_owned().await;
+        let permit = permit.map_err(|closed| OpenError::Failed(io::Error::other(closed)))?;
+        let local = tokio::task::spawn_blocking(move || {
+            let _permit = permit;
+            job.run_on_local_disk()
+        });
+        match BlockingTask::Runtime(local)
+            .await
+            .map_err(OpenError::Failed)?
+        {
+            Ok(listed) => listed,
+            Err((threads, job)) => job.run_on(&threads).await,
+        }
+    }
+
     fn cache_usage(&self) -> CacheUsage {
         CacheUsage {
             used_bytes: self.0.open_files.bytes(),
@@ -621,6 +675,74 @@ impl MediaStore for Folder {
 
     fn limit_waiting(&self, opens: usize) {
         self.0.pools.limit_opens(opens);
+    }
+}
+
+/// Memory of reading one page of a folder, in bytes: the entries in order, and the system's buffer.
+const LISTING_BYTES: usize = (MAX_ENTRIES as usize + 1) * ENTRY_BYTES + 32 * 1024;
+
+/// Reading of one page of a folder.
+struct ListJob {
+    root: Arc<BeneathDir>,
+    folder: String,
+    query: ListQuery,
+    /// Lasts as long as the job runs, even if nobody waits for it any more.
+    _page: Charge,
+}
+
+impl ListJob {
+    /// Reads the page on threads that may block on its file system.
+    async fn run_on(self: Box<Self>, threads: &ThreadPool) -> Result<Listing, OpenError> {
+        let listed = threads.open(move || {
+            let metadata_of = |path: &Path| self.root.metadata(path);
+            let listed = folder_listing::list(&self.root, &self.folder, &self.query, &metadata_of);
+            listed.map_err(open_error)
+        });
+        let listed = listed.map_err(|full| OpenError::Busy(io::Error::other(full)))?;
+        listed.await.map_err(OpenError::Failed)?
+    }
+
+    /// Reads the page, and waits for a local disk at most.
+    ///
+    /// # Errors
+    /// The threads of the folder's file system, if that is no local disk, and the job.
+    fn run_on_local_disk(self: Box<Self>) -> Result<Result<Listing, OpenError>, Elsewhere> {
+        match self.root.check_local_folder(Path::new(&self.folder)) {
+            Ok(()) => {
+                let metadata_of = |path: &Path| self.root.local_metadata(path);
+                let listed =
+                    folder_listing::list(&self.root, &self.folder, &self.query, &metadata_of);
+                Ok(listed.map_err(open_error))
+            }
+            Err(LocalOpenError::Failed(error)) => Ok(Err(open_error(error))),
+            Err(LocalOpenError::Elsewhere(threads)) => Err((threads, self)),
+        }
+    }
+}
+
+/// A job whose folder is on no local disk, and the threads of its file system.
+type Elsewhere = (ThreadPool, Box<ListJob>);
+
+/// Counts one listing until it is dropped.
+struct ListingCount<'a>(&'a AtomicUsize);
+
+impl<'a> ListingCount<'a> {
+    /// # Errors
+    /// [`OpenError::Busy`], if too many wait.
+    fn new(under_way: &'a AtomicUsize) -> Result<Self, OpenError> {
+        let count = ListingCount(under_way);
+        if under_way.fetch_add(1, Ordering::Relaxed) >= LISTINGS + WAITING_LISTINGS {
+            return Err(OpenError::Busy(io::Error::other(
+                "too many folders are being listed",
+            )));
+        }
+        Ok(count)
+    }
+}
+
+impl Drop for ListingCount<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
     }
 }
 

@@ -3,8 +3,9 @@
 use super::chunks::{ChunkStream, DynReadAt, OpenBytes, ReadAt};
 use super::cursor::{Cursor, OutOfBounds};
 use super::file_slice::{FILE_BYTES, FileSlice, MediaFile, OpenFile};
+use millpond_format::listing::{ListQuery, Listing};
 use millpond_format::{Access, ContentId};
-use millpond_ledger::{Kind, LedgerHandle, LimitExceeded, heap};
+use millpond_ledger::{Kind, LedgerHandle, LimitExceeded, Route, heap};
 use std::fmt;
 use std::fs::File;
 use std::future::Future;
@@ -93,6 +94,23 @@ pub trait MediaStore: Send + Sync + 'static {
         None
     }
 
+    /// Lists a folder, page by page: `list` of `wit/media-store.wit`. `folder` is a path as in [`ObjectKey::Named`], or
+    /// empty for the root. By default a store lists nothing.
+    ///
+    /// The future runs as that of [`MediaStore::open`]. A client chooses the folder and the search.
+    /// [`PageSelector`](millpond_format::listing::PageSelector) selects the page with bounded memory.
+    ///
+    /// # Errors
+    /// As [`MediaStore::open`].
+    fn list(
+        &self,
+        _folder: &str,
+        _query: &ListQuery,
+        _ledger: &LedgerHandle,
+    ) -> impl Future<Output = Result<Listing, OpenError>> + Send {
+        std::future::ready(Err(OpenError::NotFound))
+    }
+
     /// Returns the memory of the store's own caches. It is part of the [`MemoryPlan`](crate::MemoryPlan).
     fn cache_usage(&self) -> CacheUsage {
         CacheUsage::default()
@@ -134,6 +152,15 @@ impl<S: MediaStore> MediaStore for Arc<S> {
         S::try_open(self, key, ledger)
     }
 
+    async fn list(
+        &self,
+        folder: &str,
+        query: &ListQuery,
+        ledger: &LedgerHandle,
+    ) -> Result<Listing, OpenError> {
+        S::list(self, folder, query, ledger).await
+    }
+
     fn cache_usage(&self) -> CacheUsage {
         S::cache_usage(self)
     }
@@ -166,13 +193,20 @@ pub struct CacheUsage {
 
 /// [`MediaStore`] as a trait object.
 pub(crate) trait DynMediaStore: Send + Sync {
-    fn open(self: Arc<Self>, key: ObjectKey, ledger: LedgerHandle) -> OpenFuture;
+    fn open(self: Arc<Self>, key: ObjectKey, ledger: LedgerHandle) -> StoreFuture<MediaObject>;
 
     fn try_open(
         &self,
         key: &ObjectKey,
         ledger: &LedgerHandle,
     ) -> Option<Result<MediaObject, OpenError>>;
+
+    fn list(
+        self: Arc<Self>,
+        folder: String,
+        query: ListQuery,
+        ledger: LedgerHandle,
+    ) -> StoreFuture<Listing>;
 
     fn cache_usage(&self) -> CacheUsage;
 
@@ -191,7 +225,7 @@ pub(crate) async fn open(
     }
 }
 
-type OpenFuture = Pin<Box<dyn Future<Output = Result<MediaObject, OpenError>> + Send>>;
+type StoreFuture<T> = Pin<Box<dyn Future<Output = Result<T, OpenError>> + Send>>;
 
 impl<S: MediaStore> DynMediaStore for S {
     fn try_open(
@@ -210,19 +244,40 @@ impl<S: MediaStore> DynMediaStore for S {
         MediaStore::unavailable(self)
     }
 
-    fn open(self: Arc<Self>, key: ObjectKey, ledger: LedgerHandle) -> OpenFuture {
+    fn open(self: Arc<Self>, key: ObjectKey, ledger: LedgerHandle) -> StoreFuture<MediaObject> {
         let runs_on_fiber_stack = self.runs_on_fiber_stack();
         let route = ledger.route().cloned();
         let open = async move { MediaStore::open(&*self, &key, &ledger).await };
-        if runs_on_fiber_stack {
-            return Box::pin(open);
-        }
-        let opened = spawn_off_fiber(heap::attribute_future(route, open));
-        Box::pin(async move {
-            let failed = |error| OpenError::Failed(io::Error::other(error));
-            opened.await.map_err(failed)?
-        })
+        on_stack(runs_on_fiber_stack, route, open)
     }
+
+    fn list(
+        self: Arc<Self>,
+        folder: String,
+        query: ListQuery,
+        ledger: LedgerHandle,
+    ) -> StoreFuture<Listing> {
+        let runs_on_fiber_stack = self.runs_on_fiber_stack();
+        let route = ledger.route().cloned();
+        let list = async move { MediaStore::list(&*self, &folder, &query, &ledger).await };
+        on_stack(runs_on_fiber_stack, route, list)
+    }
+}
+
+/// Returns a store's future, in a task of its own unless it may run on the guest's fiber stack.
+fn on_stack<T: Send + 'static>(
+    runs_on_fiber_stack: bool,
+    route: Option<Arc<Route>>,
+    work: impl Future<Output = Result<T, OpenError>> + Send + 'static,
+) -> StoreFuture<T> {
+    if runs_on_fiber_stack {
+        return Box::pin(work);
+    }
+    let result = spawn_off_fiber(heap::attribute_future(route, work));
+    Box::pin(async move {
+        let failed = |error| OpenError::Failed(io::Error::other(error));
+        result.await.map_err(failed)?
+    })
 }
 
 /// Runs a program's future as a task of its own. On the guest's fiber stack it could overflow, which would abort the

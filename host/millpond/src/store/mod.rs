@@ -11,6 +11,7 @@ mod cursor;
 mod digest_cache;
 mod file_slice;
 mod folder;
+mod folder_listing;
 mod import;
 mod maintenance;
 mod markup;
@@ -32,6 +33,7 @@ pub use media_store::{
     CacheUsage, MediaObject, MediaStore, ObjectInfo, ObjectKey, ObjectVariant, ObjectVersion,
     OpenError,
 };
+pub use millpond_format::listing::{Entry, EntryKind, ListOrder, ListQuery, Listing};
 pub use millpond_format::{Access, ContentId, Record, Variant};
 pub use verify::{Corruption, VerifiedEntry, verify};
 

@@ -10,15 +10,18 @@ import codecs
 import errno
 import itertools
 import os
+import re
 import stat
 import threading
 from collections import deque
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from importlib import resources
 from typing import Final, Literal
 
 from ._content import Access, Record, is_content_id, parse_record
 from ._digests import Digests, FileVersion
+from ._listing import MAX_READ, Entry, FileEntry, Listing, ListQuery, select
 from .figures import Accounts
 from .limits import LINKS, RECORD_BYTES, SMALL_BYTES, TEXT_BYTES
 
@@ -199,6 +202,79 @@ class Folder:
         except OSError as error:
             raise StoreError(_reason(error)) from error
 
+    def list_folder(self, folder: str, query: ListQuery) -> Listing:
+        """Lists a folder, page by page; an empty path is the root.
+
+        :raises StoreError: when there is no such folder, or it cannot be read.
+        """
+        if folder and not _is_served_by_name(folder):
+            raise StoreError("not-found")
+        prefix = f"{folder}/" if folder else ""
+        try:
+            page = select(query, self._entries(prefix, query))
+        except OSError as error:
+            raise StoreError(_reason(error)) from error
+        return replace(page, entries=[self._entry(prefix, found.name) or found for found in page.entries])
+
+    def _entries(self, prefix: str, query: ListQuery) -> Iterator[Entry]:
+        """The entries of a folder that match, without their metadata where the order needs none."""
+        descriptor = self._open_folder(prefix)
+        try:
+            with os.scandir(descriptor) as entries:
+                for count, found in enumerate(entries):
+                    if count == MAX_READ:
+                        raise OSError(errno.EIO, f"a folder has more than {MAX_READ} entries")
+                    name = found.name
+                    if not _is_unicode(name) or not query.matches(name) or not _is_served_by_name(prefix + name):
+                        continue
+                    is_folder = found.is_dir(follow_symlinks=False)
+                    entry: Entry | None
+                    if not query.needs_metadata and (is_folder or found.is_file(follow_symlinks=False)):
+                        entry = Entry(name, None, None if is_folder else FileEntry(0, ""))
+                    else:
+                        entry = self._entry(prefix, name)
+                    if entry is not None and not (entry.file is None and self._has_content(prefix, name)):
+                        yield entry
+        finally:
+            os.close(descriptor)
+
+    def _entry(self, prefix: str, name: str) -> Entry | None:
+        """An entry with its metadata; none for what is neither a file nor a folder, or cannot be read."""
+        try:
+            descriptor = _open_beneath(self._root, os.fsencode(f"{prefix}{name}"))
+        except OSError:
+            return None
+        try:
+            found = os.fstat(descriptor)
+        finally:
+            os.close(descriptor)
+        modified_ns = max(found.st_mtime_ns, 0)
+        if stat.S_ISDIR(found.st_mode):
+            return Entry(name, modified_ns, None)
+        if stat.S_ISREG(found.st_mode):
+            return Entry(name, modified_ns, FileEntry(found.st_size, media_type_of(name)))
+        return None
+
+    def _open_folder(self, prefix: str) -> int:
+        if not prefix:
+            return os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=self._root)
+        return _open_beneath(self._root, os.fsencode(prefix))
+
+    def _has_content(self, prefix: str, name: str) -> bool:
+        """Whether a folder belongs to the content store, by its name and its first entries."""
+        if not _CONTENT_FOLDER.fullmatch(name):
+            return False
+        try:
+            descriptor = self._open_folder(f"{prefix}{name}/")
+        except OSError:
+            return False
+        try:
+            with os.scandir(descriptor) as entries:
+                first = [entry.name[:64] for entry in itertools.islice(entries, 4)]
+        finally:
+            os.close(descriptor)
+        return any(is_content_id(file) and file.startswith(name) for file in first)
+
     def siblings(self, name: str, media_type: str) -> list[Variant]:
         """The files beside a named one that hold the same in another form: ``logo.svg.br`` of ``logo.svg``."""
         candidates: list[tuple[str, str, str | None]]
@@ -328,6 +404,8 @@ _PASS: Final = getattr(os, "O_PATH", os.O_RDONLY) | os.O_DIRECTORY | os.O_NOFOLL
 # Opening a named pipe would else wait for a writer, for ever.
 _READ: Final = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
+_CONTENT_FOLDER: Final = re.compile(r"[0-9a-f]{2}")
+
 _CODINGS: Final = (("br", "br"), ("zst", "zstd"), ("gz", "gzip"))
 
 _COMPRESSIBLE: Final = {
@@ -423,6 +501,11 @@ def _read_at_most(descriptor: int, most_bytes: int) -> bytes:
             break
         data += piece
     return data
+
+
+def _is_unicode(name: str) -> bool:
+    """Whether a file's name is UTF-8. Other bytes stand in it as surrogates."""
+    return name.isascii() or not any("\ud800" <= char <= "\udfff" for char in name)
 
 
 def _is_served_by_name(name: str) -> bool:

@@ -13,6 +13,7 @@ import wasmtime.component
 
 from . import _values as values
 from ._folder import Folder, Key, MediaObject, Slice, StoreError, Truncated
+from ._listing import Entry, FileEntry, ListQuery
 from .limits import HANDLES, LIFTED_BYTES, LIFTED_OVERHEAD_BYTES, PIECE_BYTES, Limits
 from .settings import Settings
 
@@ -371,6 +372,31 @@ def _open(call: _Call, key: Key) -> tuple[bool, Any]:
         return False, (error.reason, None)
 
 
+def _list(call: _Call, folder: str, query: tuple[Any, ...]) -> tuple[bool, Any]:
+    order, descending, search, after, most = query
+    call.lift(len(folder) + len(search or "") + len(after[0] if after else ""))
+    try:
+        page = call.folder.list_folder(folder, ListQuery(order, descending, search, _entry_of(after), most))
+    except StoreError as error:
+        return False, (error.reason, None)
+    entries = [
+        (
+            entry.name,
+            entry.modified_ns,
+            ("folder", None) if entry.file is None else ("file", (entry.file.length_bytes, entry.file.media_type)),
+        )
+        for entry in page.entries
+    ]
+    return True, (entries, page.total, page.has_more)
+
+
+def _entry_of(lifted: tuple[Any, ...] | None) -> Entry | None:
+    if lifted is None:
+        return None
+    name, modified_ns, (_, file) = lifted
+    return Entry(name, modified_ns, None if file is None else FileEntry(*file))
+
+
 def _info(call: _Call, number: int) -> tuple[Any, ...]:
     info = call.object(number).info
     return (
@@ -471,6 +497,7 @@ _settings_record = values.Record(
     cache_content=values.Option(values.STRING),
     cache_files=values.Option(values.STRING),
     negative_ttl_s=values.Option(values.U32),
+    browse=values.Option(values.BOOL),
 )
 _signing_key = values.Record(id=values.STRING, secret=values.BYTES)
 _stream_error = values.Variant(last_operation_failed=_error, closed=None)
@@ -484,6 +511,19 @@ _info_record = values.Record(
     access=values.Enum(),
 )
 _variant_info = values.Record(key=_key, media_type=values.STRING, content_coding=values.Option(values.STRING))
+_entry = values.Record(
+    name=values.STRING,
+    modified=values.Option(values.U64),
+    kind=values.Variant(folder=None, file=values.Record(length=values.U64, media_type=values.STRING)),
+)
+_list_query = values.Record(
+    order=values.Enum(),
+    descending=values.BOOL,
+    search=values.Option(values.STRING),
+    after=values.Option(_entry),
+    max=values.U32,
+)
+_listing = values.Record(entries=values.List(_entry), total=values.U64, has_more=values.BOOL)
 _some_bytes = values.Result(values.BYTES, _stream_error)
 _some_count = values.Result(values.U64, _stream_error)
 
@@ -511,6 +551,7 @@ _IMPORTS: Final = {
         {"object": _OBJECT},
         {
             "open": _Function(_open, (_key,), values.Result(_object, _error_code)),
+            "list": _Function(_list, (values.STRING, _list_query), values.Result(_listing, _error_code)),
             "[method]object.info": _Function(_info, (_object,), _info_record),
             "[method]object.variants": _Function(_variants, (_object,), values.List(_variant_info)),
             "[method]object.read": _Function(

@@ -46,6 +46,9 @@ class Settings:
     negative_ttl_seconds: int | None = None
     """Lifetime of the response that media does not exist. Default: 5."""
 
+    browse: bool | None = None
+    """Whether folders are listed: as pages for browsers, and in JSON for others. Default: ``True``."""
+
     signing_keys: Mapping[str, str] = field(default_factory=dict, repr=False)
     """Secrets that sign URLs, by id: at least 16 bytes in hexadecimal."""
 
@@ -87,6 +90,10 @@ class Settings:
                     if not (text.isascii() and text.isdigit()):
                         raise SettingError(f"{key}: a number of seconds")
                     values[f"{key.replace('-', '_')}_seconds"] = int(text)
+                case "browse":
+                    if text not in ("on", "off"):
+                        raise SettingError("browse: on or off")
+                    values["browse"] = text == "on"
                 case "signing-keys":
                     keys = [entry.partition(":") for entry in text.replace(",", " ").split()]
                     values["signing_keys"] = {key: secret for key, _, secret in keys}
@@ -108,6 +115,7 @@ class Settings:
             self.cache_content,
             self.cache_files,
             self.negative_ttl_seconds,
+            self.browse,
         )
 
     def keys(self) -> list[tuple[str, bytes]]:

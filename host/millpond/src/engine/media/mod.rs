@@ -7,10 +7,11 @@ use crate::engine::resource_limiter::{FixedCost, InstanceLimiter};
 use crate::engine::store_limits::{self, CpuBudget, LimitedStore};
 use crate::limits::{Limit, Limits};
 use crate::store::{
-    self, Access, ContentId, DynMediaStore, MediaObject, MediaStream, ObjectInfo, ObjectVersion,
-    OpenError, TryRead, spawn_off_fiber,
+    self, Access, ContentId, DynMediaStore, Entry, EntryKind, ListOrder, ListQuery, MediaObject,
+    MediaStream, ObjectInfo, ObjectVersion, OpenError, TryRead, spawn_off_fiber,
 };
 use bytes::{Bytes, BytesMut};
+use millpond_format::listing::ENTRY_BYTES;
 use millpond_format::timestamp_ns;
 use millpond_ledger::{Charge, Kind, Ledger, LedgerHandle, LimitExceeded};
 use parking_lot::Mutex;
@@ -32,6 +33,7 @@ mod bindings {
         world: "media-guest",
         imports: {
             "millpond:media/media-store.open": async | trappable,
+            "millpond:media/media-store.list": async | trappable,
             default: trappable,
         },
         exports: { default: async },
@@ -54,6 +56,8 @@ pub(crate) struct StoreData {
     /// stored.
     dependencies: Option<Vec<Dependency>>,
     cpu: CpuBudget,
+    /// Memory of the last listing that the guest got.
+    listing_charge: Charge,
     ledger: LedgerHandle,
 }
 
@@ -115,6 +119,7 @@ impl StoreData {
             streams: Vec::new(),
             dependencies: Some(Vec::new()),
             cpu: CpuBudget::new(limits),
+            listing_charge: ledger.handle().empty_charge(Kind::Buffers),
             ledger: ledger.handle(),
         };
         Ok(store_limits::store(engine, limits, state))
@@ -189,6 +194,7 @@ impl settings::Host for StoreData {
             cache_content: settings.cache_content.clone(),
             cache_files: settings.cache_files.clone(),
             negative_ttl_s: settings.negative_ttl_s,
+            browse: settings.browse,
         }))
     }
 
@@ -235,21 +241,122 @@ impl media_store::Host for StoreData {
                     .table
                     .push(ObjectResource { object, dependency })?))
             }
-            Err(OpenError::NotFound) => {
-                self.record_dependency(key, None);
-                Ok(Err(media_store::ErrorCode::NotFound))
+            Err(error) => {
+                match error {
+                    OpenError::NotFound => drop(self.record_dependency(key, None)),
+                    _ => self.dependencies = None,
+                }
+                Ok(Err(error_code(error, "cannot open media")?))
             }
-            Err(error @ OpenError::Busy(_)) => {
-                tracing::warn!(%error, "cannot open media");
+        }
+    }
+
+    async fn list(
+        &mut self,
+        folder: String,
+        query: media_store::ListQuery,
+    ) -> wasmtime::Result<Result<media_store::Listing, media_store::ErrorCode>> {
+        self.limiter.lift(folder.len())?;
+        let query = self.list_query(query)?;
+        let is_path = folder.is_empty() || store::ObjectKey::named(folder.clone()).is_some();
+        if !is_path {
+            return Ok(Err(media_store::ErrorCode::NotFound));
+        }
+        let media = Arc::clone(&self.media);
+        match media.list(folder, query, self.ledger.clone()).await {
+            Ok(listing) => {
+                // A folder has no version, so nothing can validate a stored response.
                 self.dependencies = None;
-                Ok(Err(media_store::ErrorCode::Busy))
+                self.listing_charge
+                    .resize(listing.entries.len() * ENTRY_BYTES)
+                    .map_err(Limit::from)?;
+                Ok(Ok(media_store::Listing {
+                    entries: listing
+                        .entries
+                        .into_iter()
+                        .map(media_store::Entry::from)
+                        .collect(),
+                    total: listing.total,
+                    has_more: listing.has_more,
+                }))
             }
-            Err(OpenError::Exceeded(exceeded)) => Err(Limit::from(exceeded).into()),
-            Err(error @ OpenError::Failed(_)) => {
-                tracing::error!(%error, "cannot open media");
-                self.dependencies = None;
-                Ok(Err(media_store::ErrorCode::Io(None)))
+            // A folder that is made meanwhile may go unnoticed for as long as the response is fresh.
+            Err(error) => {
+                if !matches!(error, OpenError::NotFound) {
+                    self.dependencies = None;
+                }
+                Ok(Err(error_code(error, "cannot list a folder")?))
             }
+        }
+    }
+}
+
+/// Returns the code of a store's error, and logs its text.
+///
+/// # Errors
+/// [`Limit`], if the request reached a limit.
+fn error_code(error: OpenError, message: &str) -> Result<media_store::ErrorCode, Limit> {
+    match error {
+        OpenError::NotFound => Ok(media_store::ErrorCode::NotFound),
+        OpenError::Busy(_) => {
+            tracing::warn!(%error, "{message}");
+            Ok(media_store::ErrorCode::Busy)
+        }
+        OpenError::Exceeded(exceeded) => Err(Limit::from(exceeded)),
+        OpenError::Failed(_) => {
+            tracing::error!(%error, "{message}");
+            Ok(media_store::ErrorCode::Io(None))
+        }
+    }
+}
+
+impl StoreData {
+    /// Makes a query of a guest's.
+    ///
+    /// # Errors
+    /// [`Limit`], if the texts exceed the limit of lifted bytes.
+    fn list_query(&mut self, query: media_store::ListQuery) -> Result<ListQuery, Limit> {
+        let texts = [
+            query.search.as_ref(),
+            query.after.as_ref().map(|entry| &entry.name),
+        ];
+        let lifted = texts.into_iter().flatten().map(String::len).sum();
+        self.limiter.lift(lifted)?;
+        Ok(ListQuery {
+            order: match query.order {
+                media_store::ListOrder::Name => ListOrder::Name,
+                media_store::ListOrder::Modified => ListOrder::Modified,
+                media_store::ListOrder::Length => ListOrder::Length,
+            },
+            descending: query.descending,
+            search: query.search,
+            after: query.after.map(|entry| Entry {
+                name: entry.name,
+                modified_ns: entry.modified,
+                kind: match entry.kind {
+                    media_store::EntryKind::Folder => EntryKind::Folder,
+                    media_store::EntryKind::File(file) => EntryKind::File {
+                        length: file.length,
+                        media_type: file.media_type,
+                    },
+                },
+            }),
+            max: query.max,
+        })
+    }
+}
+
+impl From<Entry> for media_store::Entry {
+    fn from(entry: Entry) -> Self {
+        media_store::Entry {
+            name: entry.name,
+            modified: entry.modified_ns,
+            kind: match entry.kind {
+                EntryKind::Folder => media_store::EntryKind::Folder,
+                EntryKind::File { length, media_type } => {
+                    media_store::EntryKind::File(media_store::FileEntry { length, media_type })
+                }
+            },
         }
     }
 }
