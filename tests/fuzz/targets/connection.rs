@@ -153,7 +153,7 @@ impl Heads {
                 return Heads { methods, unsound };
             }
             // The line may have a method only.
-            let method = head.split(u8::is_ascii_whitespace).next();
+            let method = head.split(|byte| b" \r\n".contains(byte)).next();
             methods.push(String::from_utf8_lossy(method.unwrap_or_default()).into_owned());
             rest = after;
         }
