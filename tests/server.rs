@@ -135,6 +135,24 @@ impl Server {
         serde_json::from_str(content).unwrap()
     }
 
+    /// Returns the admin listener's whole response to a target.
+    pub(crate) fn get_admin(&self, target: &str) -> String {
+        get(&self.admin, target)
+    }
+
+    /// Posts to the admin listener. Returns status and content.
+    pub(crate) fn post_admin(
+        &self,
+        target: &str,
+        fields: &[(&str, &str)],
+    ) -> (u16, serde_json::Value) {
+        let answer = exchange_by("POST", &self.admin, target, fields);
+        let status = crate::client::status(&answer).unwrap();
+        let head = answer.windows(4).position(|bytes| bytes == b"\r\n\r\n");
+        let content = &answer[head.unwrap() + 4..];
+        (status, serde_json::from_slice(content).unwrap())
+    }
+
     /// Waits for a line of the log with that in it.
     pub(crate) fn wait_for_log(&self, wanted: &str) -> String {
         let mut log = self.log.text.lock().unwrap();

@@ -10,6 +10,8 @@ mod certificate;
 mod check;
 mod command;
 mod common;
+mod config;
+mod doctor;
 mod hints;
 mod inspect;
 mod interrupt;
@@ -19,19 +21,27 @@ mod log_line;
 mod memory;
 mod new;
 mod notices;
+mod passed_sockets;
 mod publish;
+mod reload;
 mod serve;
+mod service_manager;
+mod settings;
+mod settings_file;
 mod sign;
 mod signals;
 
-use clap::Parser;
+use clap::{CommandFactory, FromArgMatches};
 use std::io::Write;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
     #[cfg(feature = "jemalloc")]
     millpond::ledger::heap::install(&allocator::Jemalloc);
-    match command::Command::parse().run() {
+    let matches = command::Command::command().get_matches();
+    let parsed = command::Command::from_arg_matches(&matches);
+    let command = parsed.unwrap_or_else(|error| error.exit());
+    match command.run(&matches) {
         Ok(code) => code,
         Err(error) => {
             // If nobody reads it, the exit code remains.

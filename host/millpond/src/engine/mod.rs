@@ -30,14 +30,16 @@ use wasmtime::component::{Component, Linker};
 use wasmtime::{Config, Engine, InstanceAllocationStrategy, PoolingAllocationConfig};
 
 /// wasmtime's engine, with a component ready to be instantiated.
+#[derive(Clone)]
 pub(crate) struct ComponentEngine {
     engine: Engine,
     fixed_cost: FixedCost,
     guest: LinkedGuest,
-    inspection: Inspection,
+    inspection: Arc<Inspection>,
 }
 
 /// A linked component, by its exports.
+#[derive(Clone)]
 pub(crate) enum LinkedGuest {
     /// `millpond:media/media-serve`.
     Media(MediaGuestPre<StoreData>),
@@ -88,15 +90,41 @@ impl ComponentEngine {
         let guest = guest.map_err(unsupported)?;
         tick(&engine)?;
         Ok(ComponentEngine {
-            inspection: Inspection::of(&component, source, instance_cost),
+            inspection: Arc::new(Inspection::of(&component, source, instance_cost)),
             engine,
             fixed_cost,
             guest,
         })
     }
 
+    /// Returns the same component with other settings.
+    ///
+    /// # Errors
+    /// [`ComponentError::Engine`], if the folder cannot be opened again.
+    pub(crate) fn with_settings(
+        &self,
+        folder: Option<&Path>,
+        settings: &Arc<GuestSettings>,
+    ) -> Result<Self, ComponentError> {
+        #[cfg(not(feature = "wasi-http"))]
+        let _ = (folder, settings);
+        let guest = match &self.guest {
+            LinkedGuest::Media(guest) => LinkedGuest::Media(guest.clone()),
+            #[cfg(feature = "wasi-http")]
+            LinkedGuest::Http(guest) => {
+                let given = HostContext::new(folder, settings)
+                    .map_err(|error| ComponentError::Engine(one_line(&error)))?;
+                LinkedGuest::Http(guest.with_context(given))
+            }
+        };
+        Ok(ComponentEngine {
+            guest,
+            ..self.clone()
+        })
+    }
+
     /// Description of the component.
-    pub(crate) fn inspection(&self) -> &Inspection {
+    pub(crate) fn inspection(&self) -> &Arc<Inspection> {
         &self.inspection
     }
 
@@ -121,7 +149,8 @@ impl Source {
     /// [`ComponentError`], except `Read` and `TooLarge`.
     pub fn inspect(&self, limits: &Limits) -> Result<Inspection, ComponentError> {
         let settings = Arc::new(config::Config::default().settings());
-        Ok(ComponentEngine::new(self, limits, None, &settings)?.inspection)
+        let engine = ComponentEngine::new(self, limits, None, &settings)?;
+        Ok(Inspection::clone(&engine.inspection))
     }
 }
 

@@ -48,9 +48,10 @@ use wasmtime_wasi_http::{WasiBody, WasiHttpCtx, WasiHttpView};
 pub(crate) const HTTP_BUFFERS_BYTES: usize = 3 * HTTP_CHUNK_BYTES;
 
 /// A linked component of `wasi:http`.
+#[derive(Clone)]
 pub(crate) struct HttpGuest {
     proxy: Arc<ProxyPre<HttpState>>,
-    host_context: HostContext,
+    host_context: Arc<HostContext>,
 }
 
 /// Context that every instance of a host shares.
@@ -110,8 +111,16 @@ impl HttpGuest {
         };
         Ok(HttpGuest {
             proxy: Arc::new(proxy),
-            host_context,
+            host_context: Arc::new(host_context),
         })
+    }
+
+    /// Returns the same component in another context.
+    pub(crate) fn with_context(&self, host_context: HostContext) -> Self {
+        HttpGuest {
+            proxy: Arc::clone(&self.proxy),
+            host_context: Arc::new(host_context),
+        }
     }
 
     /// Makes an instance, and drops it.
