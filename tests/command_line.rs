@@ -611,7 +611,10 @@ fn config_check_names_the_line_the_field_and_what_is_allowed() {
     assert_eq!(code, Some(0), "{said}");
     assert!(said.ends_with("millpond.toml is valid\n"), "{said}");
     for (config, message) in [
-        ("listen = \"here\"", "1: listen: an address is HOST:PORT"),
+        (
+            "listen = \"here\"",
+            "1: listen: here: an address is HOST:PORT",
+        ),
         ("listen = []", "1: listen: at least one value is needed"),
         (
             "\nadmin = true",
@@ -694,7 +697,7 @@ fn config_show_tells_where_each_setting_comes_from_and_no_secret() {
         assert!(found.ends_with(&format!(" # {source}")), "{found}");
     }
     assert!(!shown.contains(secret), "{shown}");
-    // What is shown is a valid file itself.
+    // The output is a valid file itself.
     let again = folder.path().join("again.toml");
     fs::write(&again, &shown).unwrap();
     let output = millpond(&["config", "check", text(&again)]);

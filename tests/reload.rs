@@ -152,7 +152,7 @@ fn a_wrong_file_changes_nothing_and_is_named_with_its_line() {
             "mount-path = \"/two\"\nlimit-rate = \"fast\"",
             2,
             "limit-rate",
-            "byte",
+            "a size is needed",
         ),
         (
             "mount-path = \"/two\"\n\nlog-level = \"loud\"",
@@ -358,7 +358,15 @@ fn a_unix_socket_is_taken_over_too() {
     let setup = Setup::new("");
     let path = setup.path("a.sock");
     let address = format!("unix:{}", path.display());
-    let arguments = ["--listen", &address, "--admin", "off", "--reuse-port"];
+    let arguments = [
+        "--listen",
+        "127.0.0.1:0",
+        "--listen",
+        &address,
+        "--admin",
+        "off",
+        "--reuse-port",
+    ];
     let get = || {
         let mut stream = std::os::unix::net::UnixStream::connect(&path).unwrap();
         stream

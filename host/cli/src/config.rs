@@ -1,11 +1,10 @@
 //! `millpond config`.
 
 use crate::serve::{self, Serve};
-use crate::settings::{Setting, Settings};
+use crate::settings::{ResolvedSettings, Setting};
 use anyhow::Result;
 use clap::{ArgMatches, Subcommand};
-use std::fmt::Write as _;
-use std::io::{self, Write as _};
+use std::io::{self, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -25,13 +24,13 @@ impl ConfigCommand {
     pub(crate) fn run(self, matches: &ArgMatches) -> Result<ExitCode> {
         match self {
             ConfigCommand::Check { file } => {
-                let settings = Settings::<Serve>::of_file(&file)?;
+                let settings = ResolvedSettings::<Serve>::of_file(&file)?;
                 serve::check(&settings)?;
                 writeln!(io::stdout(), "{} is valid", file.display())?;
             }
             ConfigCommand::Show(_) => {
                 let of_show = matches.subcommand().map_or(matches, |(_, matches)| matches);
-                let settings = Settings::<Serve>::resolve(of_show)?;
+                let settings = ResolvedSettings::<Serve>::resolve(of_show)?;
                 serve::check(&settings)?;
                 io::stdout().write_all(shown(&settings.list).as_bytes())?;
             }
@@ -42,38 +41,28 @@ impl ConfigCommand {
 
 /// Returns the settings as a file in TOML, with the source of each in a comment. A setting without a value is a comment.
 fn shown(list: &[Setting]) -> String {
-    /// Column of the sources.
-    const WIDTH: usize = 48;
     let mut text = String::new();
-    let mut add = |key: &str, setting: &Setting| {
-        let line = match setting.toml() {
-            Some(value) => format!("{key} = {value}"),
-            None => format!("# {key} = {}", setting.shown()),
-        };
-        // Writing to a string does not fail.
-        let _ = writeln!(text, "{line:WIDTH$} # {}", setting.source);
-    };
-    let (tables, options): (Vec<&Setting>, Vec<&Setting>) =
-        list.iter().partition(|setting| setting.key.contains('.'));
-    for setting in options {
-        add(&setting.key, setting);
+    // Fields without a table come first, as TOML needs it.
+    for setting in list.iter().filter(|setting| setting.table().is_empty()) {
+        text += &line(setting);
     }
-    let mut tables: Vec<_> = tables
-        .iter()
-        .filter_map(|setting| Some((setting.key.split_once('.')?, *setting)))
-        .collect();
-    tables.sort_by_key(|((table, _), _)| *table);
-    let mut last = "";
-    for ((table, key), setting) in tables {
-        if table != last {
-            let _ = writeln!(text, "\n[{table}]");
-            last = table;
-        }
-        let line = match setting.toml() {
-            Some(value) => format!("{key} = {value}"),
-            None => format!("# {key} = {}", setting.shown()),
-        };
-        let _ = writeln!(text, "{line:WIDTH$} # {}", setting.source);
+    let mut tables: Vec<&Setting> = list.iter().collect();
+    tables.retain(|setting| !setting.table().is_empty());
+    tables.sort_by_key(|setting| setting.table());
+    for of_table in tables.chunk_by(|one, next| one.table() == next.table()) {
+        text += &format!("\n[{}]\n", of_table[0].table());
+        text.extend(of_table.iter().map(|setting| line(setting)));
     }
     text
+}
+
+fn line(setting: &Setting) -> String {
+    /// Column of the sources.
+    const WIDTH: usize = 48;
+    let name = setting.name();
+    let field = match setting.toml() {
+        Some(value) => format!("{name} = {value}"),
+        None => format!("# {name} = {}", setting.shown()),
+    };
+    format!("{field:WIDTH$} # {}\n", setting.source)
 }

@@ -3,6 +3,8 @@
 //! A reload reads, checks, compiles and probes everything first. Only then it changes anything, and no step after that
 //! can fail.
 
+use crate::common::one_line;
+use crate::hints;
 use crate::log::{LiveLogLevel, LogLevel};
 use crate::service_manager;
 use crate::settings::Setting;
@@ -78,7 +80,7 @@ struct ReloaderState {
 
 /// Result of a reload.
 #[derive(Debug, Serialize)]
-pub(crate) struct Reloaded {
+pub(crate) struct ReloadReport {
     /// Settings that have changed.
     changed: Vec<Change>,
     /// Settings whose new values need a restart.
@@ -94,7 +96,7 @@ struct Change {
 }
 
 /// Everything that a reload is about to change.
-struct Prepared {
+struct PreparedReload {
     settings: LiveSettings,
     certificate: Option<Certificate>,
     replacement: Replacement,
@@ -142,7 +144,7 @@ impl Reloader {
     /// the outcome, and one for the settings that need a restart. `trigger` begins the lines.
     ///
     /// A caller that drops the future does not end the reload.
-    async fn reload(&self, trigger: &'static str) -> Result<Reloaded> {
+    async fn reload(&self, trigger: &'static str) -> Result<ReloadReport> {
         let state = Arc::clone(&self.0);
         let reloading = tokio::spawn(async move {
             let mut running = state.running.lock().await;
@@ -150,7 +152,7 @@ impl Reloader {
             match &reloaded {
                 Ok(reloaded) => reloaded.log(trigger),
                 Err(error) => {
-                    let error = crate::one_line(error);
+                    let error = one_line(error);
                     tracing::error!(
                         %error,
                         "{trigger}: cannot reload; the previous settings and component stay in use"
@@ -164,7 +166,7 @@ impl Reloader {
 }
 
 impl ReloaderState {
-    async fn reload(self: &Arc<Self>, running: &mut Vec<Setting>) -> Result<Reloaded> {
+    async fn reload(self: &Arc<Self>, running: &mut Vec<Setting>) -> Result<ReloadReport> {
         let state = Arc::clone(self);
         let prepared = tokio::task::spawn_blocking(move || state.prepare());
         let prepared = prepared.await.context("the reload ended early")??;
@@ -175,7 +177,7 @@ impl ReloaderState {
     }
 
     /// Reads and checks everything, and compiles a new component.
-    fn prepare(&self) -> Result<Prepared> {
+    fn prepare(&self) -> Result<PreparedReload> {
         let settings = (self.read)()?;
         let server = &self.server;
         let certificate = match (&settings.certificate, &server.certificate) {
@@ -202,8 +204,8 @@ impl ReloaderState {
             )
         });
         let replacement = server.millpond.prepare(source.as_ref(), &settings.config);
-        let replacement = replacement.map_err(crate::hints::of_component)?;
-        Ok(Prepared {
+        let replacement = replacement.map_err(hints::of_component)?;
+        Ok(PreparedReload {
             settings,
             certificate,
             replacement,
@@ -212,7 +214,7 @@ impl ReloaderState {
     }
 
     /// Changes everything that was prepared. No step can fail.
-    fn apply(&self, prepared: Prepared, running: &mut Vec<Setting>) -> Reloaded {
+    fn apply(&self, prepared: PreparedReload, running: &mut Vec<Setting>) -> ReloadReport {
         let (server, settings) = (&self.server, prepared.settings);
         let has_tls = prepared.certificate.is_some();
         let is_renewed = match (&prepared.certificate, &server.certificate) {
@@ -229,7 +231,7 @@ impl ReloaderState {
         prepared.replacement.install();
         server.log_level.set(settings.log_level);
 
-        let mut reloaded = Reloaded::compare(running, settings.list, has_tls);
+        let mut reloaded = ReloadReport::compare(running, settings.list, has_tls);
         reloaded
             .changed
             .retain(|change| change.setting != "component");
@@ -275,7 +277,7 @@ pub(crate) fn is_live(key: &str, has_tls: bool) -> bool {
     key.contains('.') || (LIVE.contains(&key) && (has_tls || !is_about_tls))
 }
 
-impl Reloaded {
+impl ReloadReport {
     /// Compares the settings in use with new ones, and notes in `running` those that have changed.
     fn compare(running: &mut Vec<Setting>, news: Vec<Setting>, has_tls: bool) -> Self {
         let (mut changed, mut needs_restart) = (Vec::new(), Vec::new());
@@ -311,7 +313,7 @@ impl Reloaded {
                 None => running.push(new),
             }
         }
-        Reloaded {
+        ReloadReport {
             changed,
             needs_restart,
         }
@@ -341,7 +343,7 @@ impl fmt::Display for Change {
 
 /// Returns an error as JSON. The error of a file has its place in fields of their own.
 fn error_json(error: &anyhow::Error) -> Value {
-    let text = crate::one_line(error);
+    let text = one_line(error);
     match error.downcast_ref::<ConfigError>() {
         Some(ConfigError::Invalid {
             path,

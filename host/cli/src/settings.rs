@@ -25,7 +25,7 @@ const CORS_ORIGIN: (&str, &str) = ("cors-origin", "cors.origins");
 
 /// Settings, resolved.
 #[derive(Debug)]
-pub(crate) struct Settings<T> {
+pub(crate) struct ResolvedSettings<T> {
     /// Options, with the values of the file.
     pub(crate) options: T,
     /// Settings of the component in the file.
@@ -65,13 +65,13 @@ pub(crate) enum SettingSource {
     Option(String),
 }
 
-impl<T: Args> Settings<T> {
+impl<T: Args> ResolvedSettings<T> {
     /// Resolves the settings of parsed arguments. Reads the file that they name, if they name one.
     ///
     /// # Errors
     /// A value of the file is invalid. The message names the file, the line, the field and what is allowed.
     pub(crate) fn resolve(given: &ArgMatches) -> Result<Self> {
-        let mut settings = Settings::of_options(given)?;
+        let mut settings = ResolvedSettings::of_options(given)?;
         if let Some(keys) = signing_keys()? {
             settings.component.signing_keys = keys;
             let source = SettingSource::Variable("MILLPOND_SIGNING_KEYS".into());
@@ -83,14 +83,14 @@ impl<T: Args> Settings<T> {
     /// Resolves the settings of a file alone, without the environment.
     ///
     /// # Errors
-    /// As [`Settings::resolve`].
+    /// As [`ResolvedSettings::resolve`].
     pub(crate) fn of_file(path: &Path) -> Result<Self> {
         let file = [
             "serve".into(),
             "--config".into(),
             path.as_os_str().to_owned(),
         ];
-        Settings::of_options(&command::<T>().try_get_matches_from(file)?)
+        ResolvedSettings::of_options(&command::<T>().try_get_matches_from(file)?)
     }
 
     fn of_options(given: &ArgMatches) -> Result<Self> {
@@ -157,7 +157,7 @@ impl<T: Args> Settings<T> {
                 None => list.push(setting),
             }
         }
-        let mut settings = Settings {
+        let mut settings = ResolvedSettings {
             options: T::from_arg_matches(&matches)?,
             component,
             list,
@@ -371,6 +371,16 @@ fn component_settings(component: &Config, file: Option<&SettingsFile>) -> Vec<Se
 }
 
 impl Setting {
+    /// Table of the setting in the file. Options have none.
+    pub(crate) fn table(&self) -> &str {
+        self.key.split_once('.').map_or("", |(table, _)| table)
+    }
+
+    /// Name of the setting in its table.
+    pub(crate) fn name(&self) -> &str {
+        self.key.split_once('.').map_or(&self.key, |(_, name)| name)
+    }
+
     /// Whether two settings have the same value, whatever their sources.
     pub(crate) fn is_same(&self, other: &Setting) -> bool {
         self.value == other.value

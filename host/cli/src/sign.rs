@@ -2,7 +2,7 @@
 
 use crate::common::signing_keys;
 use crate::serve::Serve;
-use crate::settings::Settings;
+use crate::settings::ResolvedSettings;
 use anyhow::{Context, Result};
 use clap::Args;
 use millpond_format::signature::{Grant, covers};
@@ -57,7 +57,11 @@ impl Sign {
     pub(crate) fn run(self) -> Result<ExitCode> {
         let keys = match (signing_keys()?, &self.config) {
             (Some(keys), _) => keys,
-            (None, Some(path)) => Settings::<Serve>::of_file(path)?.component.signing_keys,
+            (None, Some(path)) => {
+                ResolvedSettings::<Serve>::of_file(path)?
+                    .component
+                    .signing_keys
+            }
             (None, None) => Default::default(),
         };
         let key = keys.find(self.key.as_deref()).context(

@@ -76,10 +76,10 @@ impl ConnectionLimits {
 /// A new limit applies to the next request of each connection. A response in progress keeps the limits that it began
 /// with. Clones share the limits.
 #[derive(Debug, Clone)]
-pub struct LiveLimits(Arc<Current>);
+pub struct LiveLimits(Arc<CurrentLimits>);
 
 #[derive(Debug)]
-struct Current {
+struct CurrentLimits {
     limits: ArcSwap<ConnectionLimits>,
     clients: ArcSwap<Clients>,
 }
@@ -117,7 +117,7 @@ impl LiveLimits {
 
 impl From<ConnectionLimits> for LiveLimits {
     fn from(limits: ConnectionLimits) -> Self {
-        LiveLimits(Arc::new(Current {
+        LiveLimits(Arc::new(CurrentLimits {
             clients: ArcSwap::new(Clients::new(&limits.clients)),
             limits: ArcSwap::from_pointee(limits),
         }))

@@ -4,10 +4,10 @@ mod finding;
 mod machine;
 mod service;
 
+use crate::common::one_line;
 use crate::doctor::finding::{Finding, Verdict};
-use crate::one_line;
 use crate::serve::{self, Serve};
-use crate::settings::Settings;
+use crate::settings::ResolvedSettings;
 use anyhow::{Context, Result};
 use clap::{ArgMatches, Args};
 use std::io::{self, Write};
@@ -30,7 +30,7 @@ impl Doctor {
             .enable_all()
             .build();
         let runtime = runtime.context("cannot start the runtime")?;
-        let settings = Settings::<Serve>::resolve(matches);
+        let settings = ResolvedSettings::<Serve>::resolve(matches);
         let settings = settings.and_then(|settings| serve::check(&settings).map(|()| settings));
         let findings = match settings {
             Ok(settings) => runtime.block_on(examine(&settings)),
@@ -55,7 +55,7 @@ impl Doctor {
     }
 }
 
-async fn examine(settings: &Settings<Serve>) -> Vec<Finding> {
+async fn examine(settings: &ResolvedSettings<Serve>) -> Vec<Finding> {
     let serve = &settings.options;
     let mut findings = vec![Finding::ok(
         "settings",

@@ -1,10 +1,9 @@
 //! Checks of the folder, the addresses, the certificate and the component.
 
-use crate::common::readable;
+use crate::common::{one_line, readable};
 use crate::doctor::finding::Finding;
 use crate::hints;
 use crate::listen::{ListenAddress, PortSharing};
-use crate::one_line;
 use anyhow::{Context, Error, Result, ensure};
 use millpond::config::Config;
 use millpond::store::Folder;

@@ -15,7 +15,7 @@ use crate::engine::component::{ComponentError, HttpVersion, Inspection, Source};
 use crate::engine::instance_cost::InstanceCost;
 use crate::engine::media::{MediaGuestPre, StoreData};
 use crate::engine::pool::{
-    GUEST_STACK_BYTES, KEEP_MEMORY_BYTES, KEEP_STACK_BYTES, STACK_BYTES, TICK,
+    GUEST_STACK_BYTES, KEEP_MEMORY_BYTES, KEEP_STACK_BYTES, PoolReservation, STACK_BYTES, TICK,
 };
 use crate::engine::resource_limiter::FixedCost;
 use crate::engine::resource_limiter::{CORE_INSTANCES, TABLE_ELEMENT_BYTES};
@@ -36,6 +36,7 @@ pub(crate) struct ComponentEngine {
     fixed_cost: FixedCost,
     guest: LinkedGuest,
     inspection: Arc<Inspection>,
+    pool_reservation: PoolReservation,
 }
 
 /// A linked component, by its exports.
@@ -71,13 +72,15 @@ impl ComponentEngine {
             name: source.name.clone(),
             reason: one_line(&error),
         };
+        let pool_reservation = PoolReservation::default();
         let guest = match http {
             None => link(&engine, &component).map(LinkedGuest::Media),
             #[cfg(feature = "wasi-http")]
             Some(version) => {
                 let given = HostContext::new(folder, settings)
                     .map_err(|error| ComponentError::Engine(one_line(&error)))?;
-                HttpGuest::link(&engine, &component, version, given).map(LinkedGuest::Http)
+                HttpGuest::link(&engine, &component, version, given, &pool_reservation)
+                    .map(LinkedGuest::Http)
             }
             #[cfg(not(feature = "wasi-http"))]
             Some(_) => {
@@ -94,6 +97,7 @@ impl ComponentEngine {
             engine,
             fixed_cost,
             guest,
+            pool_reservation,
         })
     }
 
@@ -126,6 +130,11 @@ impl ComponentEngine {
     /// Description of the component.
     pub(crate) fn inspection(&self) -> &Arc<Inspection> {
         &self.inspection
+    }
+
+    /// The reservation of the instance pool, which all clones share.
+    pub(crate) fn pool_reservation(&self) -> &PoolReservation {
+        &self.pool_reservation
     }
 
     /// Memory of each store.

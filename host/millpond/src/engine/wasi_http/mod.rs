@@ -11,6 +11,7 @@ mod state;
 use crate::body::ChunkSource;
 use crate::config::GuestSettings;
 use crate::engine::component::HttpVersion;
+use crate::engine::pool::PoolReservation;
 use crate::engine::resource_limiter::{FixedCost, InstanceLimiter, LimiterStatus};
 use crate::engine::store_limits::limit_of;
 use crate::engine::store_limits::{self, CpuBudget};
@@ -52,6 +53,7 @@ pub(crate) const HTTP_BUFFERS_BYTES: usize = 3 * HTTP_CHUNK_BYTES;
 pub(crate) struct HttpGuest {
     proxy: Arc<ProxyPre<HttpState>>,
     host_context: Arc<HostContext>,
+    pool_reservation: PoolReservation,
 }
 
 /// Context that every instance of a host shares.
@@ -90,6 +92,7 @@ impl HttpGuest {
         component: &Component,
         version: HttpVersion,
         host_context: HostContext,
+        pool_reservation: &PoolReservation,
     ) -> wasmtime::Result<Self> {
         let mut linker = Linker::<HttpState>::new(engine);
         config::add_to_linker::<_, HasSelf<_>>(&mut linker, |state| state)?;
@@ -112,14 +115,15 @@ impl HttpGuest {
         Ok(HttpGuest {
             proxy: Arc::new(proxy),
             host_context: Arc::new(host_context),
+            pool_reservation: Arc::clone(pool_reservation),
         })
     }
 
     /// Returns the same component in another context.
     pub(crate) fn with_context(&self, host_context: HostContext) -> Self {
         HttpGuest {
-            proxy: Arc::clone(&self.proxy),
             host_context: Arc::new(host_context),
+            ..self.clone()
         }
     }
 
@@ -172,6 +176,7 @@ impl HttpGuest {
             wall,
             chunk_timeout: None,
             _permit: permit,
+            _pool_reservation: Arc::clone(&self.pool_reservation),
         }))
     }
 
@@ -327,6 +332,7 @@ pub(crate) struct StreamingInstance {
     /// Runs while the instance is polled for a chunk.
     chunk_timeout: Option<Pin<Box<Sleep>>>,
     _permit: OwnedSemaphorePermit,
+    _pool_reservation: PoolReservation,
 }
 
 impl ChunkSource for StreamingInstance {
@@ -455,6 +461,7 @@ mod tests {
             wall,
             chunk_timeout: None,
             _permit: Arc::new(Semaphore::new(1)).try_acquire_owned().unwrap(),
+            _pool_reservation: PoolReservation::default(),
         }
     }
 
