@@ -3,7 +3,7 @@
 use crate::server::{Server, exchange};
 use std::fs;
 use std::io::{Read, Write};
-use std::net::TcpStream;
+use std::net::{TcpListener, TcpStream};
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
@@ -281,13 +281,20 @@ fn every_option_of_every_command_stands_on_the_page() {
         "/../../docs/reference/command-line.md"
     );
     let page = fs::read_to_string(page).unwrap();
-    for command in ["serve", "add", "publish", "check", "sign", "inspect", "new"] {
+    let of_serve = options("serve");
+    for command in [
+        "serve", "add", "publish", "check", "sign", "inspect", "new", "doctor",
+    ] {
         let section = page.split("\n## ").find(|section| {
             let title = section.lines().next().unwrap();
             title == command
         });
         let section = section.unwrap_or_else(|| panic!("{command} is not on the page"));
-        let options = options(command);
+        let mut options = options(command);
+        if command == "doctor" {
+            // It takes those of `serve`, and the page says so.
+            options.retain(|option| !of_serve.contains(option));
+        }
         assert!(!options.is_empty(), "{command}");
         for (name, default) in options {
             let mut rows = section.lines().filter(|line| line.starts_with('|'));
@@ -338,7 +345,7 @@ fn a_signal_that_asks_for_no_end_ends_nothing() {
     let server = Server::start(folder.path(), &["--admin", "off"]);
     let mut reader = stuck_reader(&server);
     for (signal, said) in [
-        (Signal::HUP, "SIGHUP: there is no certificate to reload"),
+        (Signal::HUP, "SIGHUP: no setting has changed"),
         (
             Signal::USR1,
             "SIGUSR1 ignored: the log goes to standard error",
@@ -587,6 +594,183 @@ fn an_option_that_cannot_be_meant_is_refused_with_what_to_do() {
         assert_eq!(output.status.code(), Some(2), "{option} {value}: {stderr}");
         assert!(stderr.contains(said), "{option} {value}: {stderr}");
     }
+}
+
+#[test]
+fn config_check_names_the_line_the_field_and_what_is_allowed() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("millpond.toml");
+    let check = |config: &str| {
+        fs::write(&file, config).unwrap();
+        let output = millpond(&["config", "check", text(&file)]);
+        let said = [output.stdout, output.stderr].concat();
+        (output.status.code(), String::from_utf8(said).unwrap())
+    };
+    let (code, said) =
+        check("listen = \":80\"\nmemory-limit = \"64MiB\"\n[cache]\nfiles = \"no-cache\"\n");
+    assert_eq!(code, Some(0), "{said}");
+    assert!(said.ends_with("millpond.toml is valid\n"), "{said}");
+    for (config, message) in [
+        (
+            "listen = \"here\"",
+            "1: listen: here: an address is HOST:PORT",
+        ),
+        ("listen = []", "1: listen: at least one value is needed"),
+        (
+            "\nadmin = true",
+            "2: admin: a text in quotes or a whole number is needed",
+        ),
+        (
+            "reuse-port = \"yes\"",
+            "1: reuse-port: true or false is needed",
+        ),
+        (
+            "log-format = \"xml\"",
+            "1: log-format: the value is one of text, json",
+        ),
+        ("client-rate = 0", "1: client-rate: "),
+        (
+            "config = \"other.toml\"",
+            "1: config: unknown field, expected one of admin, ",
+        ),
+        (
+            "cors-origin = \"https://a.example\"",
+            "1: cors-origin: unknown field",
+        ),
+        (
+            "tls-cert = \"a.pem\"",
+            "1: tls-cert: --tls-key is needed too",
+        ),
+        (
+            "mount-path = \"media\"",
+            "1: mount-path: a mount path begins with `/`",
+        ),
+        (
+            "[signing-keys]\nk1 = \"5ec2e7\"",
+            "1: [signing-keys]: a signing key",
+        ),
+    ] {
+        let (code, said) = check(config);
+        assert_eq!(code, Some(2), "{config}: {said}");
+        assert!(
+            said.contains(&format!("millpond.toml:{message}")),
+            "{config}: {said}"
+        );
+        assert!(
+            said.lines().count() == 1 && !said.contains("5ec2e7"),
+            "{said}"
+        );
+    }
+}
+
+#[test]
+fn config_show_tells_where_each_setting_comes_from_and_no_secret() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("millpond.toml");
+    let secret = "000102030405060708090a0b0c0d0e0f";
+    fs::write(
+        &file,
+        format!(
+            "limit-rate = \"2MiB\"\n[cors]\nmax-age = \"1h\"\n[signing-keys]\nk1 = \"{secret}\"\n"
+        ),
+    )
+    .unwrap();
+    let output = Command::new(env!("CARGO_BIN_EXE_millpond"))
+        .args(["config", "show", "--config", text(&file), "--listen", ":80"])
+        .env("MILLPOND_LOG_LEVEL", "warn")
+        .output()
+        .unwrap();
+    let shown = String::from_utf8(output.stdout).unwrap();
+    let file = file.display();
+    for (line, source) in [
+        ("listen = [\":80\"]", "--listen".to_owned()),
+        ("limit-rate = \"2MiB\"", format!("{file}:1")),
+        ("log-level = \"warn\"", "MILLPOND_LOG_LEVEL".into()),
+        ("send-timeout = \"2m\"", "default".into()),
+        ("# tls-cert = unset", "default".into()),
+        ("max-age = \"1h\"", format!("{file}:3")),
+        ("# k1 = (hidden)", format!("{file}:5")),
+    ] {
+        let mut lines = shown.lines();
+        let found = lines.find(|shown| shown.starts_with(line));
+        let found = found.unwrap_or_else(|| panic!("{line}: {shown}"));
+        assert!(found.ends_with(&format!(" # {source}")), "{found}");
+    }
+    assert!(!shown.contains(secret), "{shown}");
+    // The output is a valid file itself.
+    let again = folder.path().join("again.toml");
+    fs::write(&again, &shown).unwrap();
+    let output = millpond(&["config", "check", text(&again)]);
+    assert!(output.status.success(), "{output:?}");
+}
+
+#[test]
+fn doctor_says_what_is_wrong_and_what_to_do() {
+    let folder = tempfile::tempdir().unwrap();
+    fs::write(folder.path().join("a.txt"), "hello").unwrap();
+    let here = text(folder.path());
+    let doctor = |arguments: &[&str]| {
+        let output = millpond(&[&["doctor", here, "--json", "--admin", "off"], arguments].concat());
+        let json: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+        (output.status.code(), json)
+    };
+    let verdict = |json: &serde_json::Value, check: &str| {
+        let findings = json["findings"].as_array().unwrap();
+        let mut of_check = findings.iter().filter(|finding| finding["check"] == check);
+        let finding = of_check.find(|finding| finding["verdict"] != "ok");
+        finding.map(|finding| {
+            assert!(finding["remedy"].is_string(), "{finding}");
+            finding["verdict"].as_str().unwrap().to_owned()
+        })
+    };
+    let (code, json) = doctor(&["--listen", "0"]);
+    assert_eq!(code, Some(0), "{json}");
+    for check in ["settings", "folder", "address", "component", "clock"] {
+        assert_eq!(verdict(&json, check), None, "{json}");
+    }
+    let garbage = folder.path().join("garbage.wasm");
+    fs::write(&garbage, "garbage").unwrap();
+    let none = folder.path().join("none");
+    for (check, arguments) in [
+        (
+            "component",
+            &["--listen", "0", "--component", text(&garbage)][..],
+        ),
+        (
+            "certificate",
+            &[
+                "--listen",
+                "0",
+                "--tls-cert",
+                text(&none),
+                "--tls-key",
+                text(&none),
+            ],
+        ),
+        ("reports", &["--listen", "0", "--report-dir", text(&none)]),
+        ("memory", &["--listen", "0", "--memory-limit", "1PiB"]),
+        ("settings", &["--listen", "0", "--config", text(&none)]),
+    ] {
+        let (code, json) = doctor(arguments);
+        assert_eq!(code, Some(1), "{json}");
+        assert_eq!(verdict(&json, check).as_deref(), Some("fail"), "{json}");
+    }
+    let held = TcpListener::bind("127.0.0.1:0").unwrap();
+    let held = held
+        .local_addr()
+        .map(|address| (held, address.to_string()))
+        .unwrap();
+    let (code, json) = doctor(&["--listen", &held.1]);
+    assert_eq!(
+        (code, verdict(&json, "address").as_deref()),
+        (Some(1), Some("fail")),
+        "{json}"
+    );
+    let output = millpond(&["doctor", text(&none), "--listen", "0"]);
+    assert_eq!(output.status.code(), Some(1));
+    let said = String::from_utf8(output.stdout).unwrap();
+    assert!(said.contains("fail  folder        cannot serve"), "{said}");
+    assert!(said.contains("→ name a folder"), "{said}");
 }
 
 #[test]

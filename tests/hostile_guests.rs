@@ -78,7 +78,7 @@ async fn each_deed_behind_wasi_http_is_ended_while_others_go_on() {
 }
 
 /// A guest written as a core module in text.
-fn guest_of_wat(wat: &str) -> Source {
+pub(crate) fn guest_of_wat(wat: &str) -> Source {
     let mut module = wat::parse_str(wat).unwrap();
     let mut resolve = wit_parser::Resolve::default();
     let wit = concat!(env!("CARGO_MANIFEST_DIR"), "/../../wit");

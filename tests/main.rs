@@ -24,6 +24,8 @@ mod http2;
 mod http_edge;
 mod import;
 mod instance;
+#[cfg(unix)]
+mod load;
 mod memory;
 mod metrics;
 #[cfg(target_os = "linux")]
@@ -31,6 +33,8 @@ mod mounts;
 mod new_guests;
 mod players;
 mod plugin;
+#[cfg(unix)]
+mod reload;
 mod reuse;
 mod seed;
 mod server;

@@ -97,7 +97,9 @@ impl Server {
             let url = lines.find_map(|line| line.trim().strip_prefix(name))?;
             Some(url.trim().split_once("://")?.1.to_owned())
         };
-        self.address = url("listening").expect("the server ended at once");
+        assert!(announced.contains("  request"), "the server ended at once");
+        // Without one, it listens on a UNIX domain socket only.
+        self.address = url("listening").unwrap_or_default();
         self.admin = url("admin").unwrap_or_default();
         self.announced = announced;
     }
@@ -133,6 +135,24 @@ impl Server {
         let answer = get(&self.admin, target);
         let (_, content) = answer.split_once("\r\n\r\n").unwrap();
         serde_json::from_str(content).unwrap()
+    }
+
+    /// Returns the admin listener's whole response to a target.
+    pub(crate) fn get_admin(&self, target: &str) -> String {
+        get(&self.admin, target)
+    }
+
+    /// Posts to the admin listener. Returns status and content.
+    pub(crate) fn post_admin(
+        &self,
+        target: &str,
+        fields: &[(&str, &str)],
+    ) -> (u16, serde_json::Value) {
+        let answer = exchange_by("POST", &self.admin, target, fields);
+        let status = crate::client::status(&answer).unwrap();
+        let head = answer.windows(4).position(|bytes| bytes == b"\r\n\r\n");
+        let content = &answer[head.unwrap() + 4..];
+        (status, serde_json::from_slice(content).unwrap())
     }
 
     /// Waits for a line of the log with that in it.

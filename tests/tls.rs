@@ -247,7 +247,7 @@ async fn a_renewed_certificate_is_shown_without_a_restart() {
 
     fs::write(identity.key_file(), "no key").unwrap();
     server.signal(rustix::process::Signal::HUP);
-    let line = server.wait_for_log("the previous one stays");
+    let line = server.wait_for_log("SIGHUP: cannot reload");
     assert!(line.contains("there is no private key in"), "{line}");
     assert!(identity.connect(address, &[]).await.is_ok());
 

@@ -1,8 +1,8 @@
 //! Command line, with its subcommands.
 
-use crate::{add, check, inspect, new, publish, serve, sign};
+use crate::{add, check, config, doctor, inspect, new, publish, serve, sign};
 use anyhow::Result;
-use clap::Parser;
+use clap::{ArgMatches, Parser};
 use std::process::ExitCode;
 
 /// Media server that answers requests with a WebAssembly component. The memory of every request is accounted for,
@@ -24,19 +24,29 @@ pub(crate) enum Command {
     Inspect(inspect::Inspect),
     /// Create a folder with a component to start from: sources, interface, and build instructions.
     New(new::New),
+    /// Check a configuration file, or show the settings in effect.
+    #[command(subcommand)]
+    Config(config::ConfigCommand),
+    /// Check the machine, the folder and the settings for `serve`.
+    Doctor(Box<doctor::Doctor>),
 }
 
 impl Command {
     /// Runs the subcommand. The exit code is 0 on success, 1 if it found a fault, and 2 for an error.
-    pub(crate) fn run(self) -> Result<ExitCode> {
+    ///
+    /// `matches` are the arguments that the command was parsed from.
+    pub(crate) fn run(self, matches: &ArgMatches) -> Result<ExitCode> {
+        let of_subcommand = || matches.subcommand().map_or(matches, |(_, matches)| matches);
         match self {
-            Command::Serve(serve) => serve.run(),
+            Command::Serve(_) => serve::run(of_subcommand()),
             Command::Add(add) => add.run(),
             Command::Publish(publish) => publish.run(),
             Command::Check(check) => check.run(),
             Command::Sign(sign) => sign.run(),
             Command::Inspect(inspect) => inspect.run(),
             Command::New(new) => new.run(),
+            Command::Config(config) => config.run(of_subcommand()),
+            Command::Doctor(doctor) => doctor.run(of_subcommand()),
         }
     }
 }

@@ -24,7 +24,8 @@ pub(crate) struct RequestMemory {
         long,
         value_name = "SIZE",
         default_value = "1MiB",
-        env = "MILLPOND_REQUEST_MEMORY_LIMIT"
+        env = "MILLPOND_REQUEST_MEMORY_LIMIT",
+        value_parser = parse_size
     )]
     request_memory_limit: ByteSize,
 }
@@ -52,6 +53,12 @@ pub(crate) fn readable(bytes: u64) -> String {
     ByteSize(bytes).display().iec().to_string()
 }
 
+/// Parses a size. The error does not repeat the text.
+pub(crate) fn parse_size(text: &str) -> Result<ByteSize, String> {
+    let size = text.parse();
+    size.map_err(|_| "a size is needed, as in 4MiB".into())
+}
+
 /// Converts the size of an option to bytes.
 pub(crate) fn bytes(size: ByteSize, option: &str) -> Result<usize> {
     usize::try_from(size.as_u64())
@@ -67,4 +74,31 @@ pub(crate) fn progress_bar(total_bytes: u64) -> indicatif::ProgressBar {
         bar.set_style(style);
     }
     bar
+}
+
+/// Returns an error and its causes in one line. Some libraries' errors include their cause, so each is written once.
+pub(crate) fn one_line(error: &anyhow::Error) -> String {
+    let mut line = error.to_string();
+    for cause in error.chain().skip(1) {
+        let cause = cause.to_string();
+        if !line.contains(&cause) {
+            line = format!("{line}: {cause}");
+        }
+    }
+    line
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn a_cause_that_its_error_has_told_is_not_told_again() {
+        let none = std::path::Path::new("/none/at/all");
+        let error = tempfile::NamedTempFile::new_in(none).map(drop);
+        let line = one_line(&anyhow::Context::context(error, "cannot write").unwrap_err());
+        assert!(line.starts_with("cannot write: "), "{line}");
+        assert_eq!(line.matches("No such file").count(), 1, "{line}");
+    }
 }

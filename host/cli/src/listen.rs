@@ -7,7 +7,7 @@ use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 use std::str::FromStr;
-use tokio::net::{TcpListener, lookup_host};
+use tokio::net::{TcpListener, TcpSocket, lookup_host};
 
 /// An address to listen on.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -108,6 +108,9 @@ pub(crate) enum BoundAddress {
     Tcp(SocketAddr),
     /// Dropping the value removes the file.
     Unix(SocketFile),
+    /// File of a socket that another process has made, and removes.
+    #[cfg(unix)]
+    PassedUnix(PathBuf),
 }
 
 impl ListenAddress {
@@ -115,11 +118,11 @@ impl ListenAddress {
     ///
     /// # Errors
     /// The address cannot be bound.
-    pub(crate) async fn bind(&self) -> Result<Vec<BoundListener>> {
+    pub(crate) async fn bind(&self, sharing: PortSharing) -> Result<Vec<BoundListener>> {
         match self {
-            ListenAddress::Unix(path) => Ok(vec![bind_unix(path)?]),
+            ListenAddress::Unix(path) => Ok(vec![bind_unix(path, sharing)?]),
             ListenAddress::Tcp { .. } => {
-                let listeners = self.bind_tcp().await?.into_iter();
+                let listeners = self.bind_tcp(sharing).await?.into_iter();
                 listeners
                     .map(|listener| {
                         Ok(BoundListener {
@@ -136,7 +139,7 @@ impl ListenAddress {
     ///
     /// # Errors
     /// As [`ListenAddress::bind`], and for UNIX domain sockets.
-    pub(crate) async fn bind_tcp(&self) -> Result<Vec<TcpListener>> {
+    pub(crate) async fn bind_tcp(&self, sharing: PortSharing) -> Result<Vec<TcpListener>> {
         let ListenAddress::Tcp { host, port } = self else {
             anyhow::bail!("cannot listen on {self}: a TCP port is needed");
         };
@@ -144,8 +147,8 @@ impl ListenAddress {
             Host::One(address) => vec![(*address, *port).into()],
             // One socket for both families, if there are both.
             Host::Any => {
-                let both = (Ipv6Addr::UNSPECIFIED, *port);
-                match TcpListener::bind(both).await {
+                let both = (Ipv6Addr::UNSPECIFIED, *port).into();
+                match listen_tcp(both, sharing) {
                     Ok(listener) => return Ok(vec![listener]),
                     Err(error) if is_no_address(&error) => {
                         vec![(Ipv4Addr::UNSPECIFIED, *port).into()]
@@ -157,15 +160,19 @@ impl ListenAddress {
                 .await
                 .with_context(|| format!("cannot listen on {self}"))?,
         };
-        self.bind_all(addresses).await
+        self.bind_all(addresses, sharing)
     }
 
     /// Binds the addresses that this machine has. At least one has to succeed.
-    async fn bind_all(&self, addresses: Vec<SocketAddr>) -> Result<Vec<TcpListener>> {
+    fn bind_all(
+        &self,
+        addresses: Vec<SocketAddr>,
+        sharing: PortSharing,
+    ) -> Result<Vec<TcpListener>> {
         let mut listeners = Vec::new();
         let mut missing = None;
         for address in addresses {
-            match TcpListener::bind(address).await {
+            match listen_tcp(address, sharing) {
                 Ok(listener) => listeners.push(listener),
                 Err(error) if is_no_address(&error) => missing = Some(error),
                 Err(error) => return Err(error).context(format!("cannot listen on {self}")),
@@ -178,6 +185,37 @@ impl ListenAddress {
             _ => Ok(listeners),
         }
     }
+}
+
+/// Sharing of an address with another process of this user.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum PortSharing {
+    /// The address has to be free.
+    Exclusive,
+    /// A process that shares the address too may listen on it already (`SO_REUSEPORT`).
+    ReusePort,
+}
+
+/// Maximum number of connections that wait in the queue of a listener. The kernel lowers it to `net.core.somaxconn`.
+const BACKLOG: u32 = 1024;
+
+fn listen_tcp(address: SocketAddr, sharing: PortSharing) -> io::Result<TcpListener> {
+    let socket = match address {
+        SocketAddr::V4(_) => TcpSocket::new_v4()?,
+        SocketAddr::V6(_) => TcpSocket::new_v6()?,
+    };
+    #[cfg(unix)]
+    {
+        // Connections of a process before may still be in TIME_WAIT.
+        socket.set_reuseaddr(true)?;
+        socket.set_reuseport(sharing == PortSharing::ReusePort)?;
+    }
+    #[cfg(not(unix))]
+    if sharing == PortSharing::ReusePort {
+        return Err(io::ErrorKind::Unsupported.into());
+    }
+    socket.bind(address)?;
+    socket.listen(BACKLOG)
 }
 
 /// Returns the addresses of a name, without duplicates. For port 0 it returns one, because each would get another port.
@@ -219,9 +257,10 @@ fn is_unsupported_family(_error: &io::Error) -> bool {
     false
 }
 
-/// Binds a UNIX domain socket.
+/// Binds a UNIX domain socket. With [`PortSharing::ReusePort`], the path leads to the new socket from one moment to the
+/// next, and another server may still have the old one.
 #[cfg(unix)]
-fn bind_unix(path: &std::path::Path) -> Result<BoundListener> {
+fn bind_unix(path: &std::path::Path, sharing: PortSharing) -> Result<BoundListener> {
     use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
     use std::os::unix::net::UnixStream;
     /// Mode of the socket: owner and group can connect, such as a proxy on the same machine.
@@ -233,20 +272,29 @@ fn bind_unix(path: &std::path::Path) -> Result<BoundListener> {
             "cannot listen on unix:{}: the path exists and is not a socket",
             path.display()
         );
-        // Nobody accepts connections on the socket of a server that was killed.
-        let refused = UnixStream::connect(path);
-        let is_stale =
-            matches!(&refused, Err(error) if error.kind() == io::ErrorKind::ConnectionRefused);
-        ensure!(
-            is_stale,
-            "cannot listen on unix:{}: another server listens there",
-            path.display()
-        );
-        std::fs::remove_file(path).with_context(context)?;
+        if sharing == PortSharing::Exclusive {
+            // Nobody accepts connections on the socket of a server that was killed.
+            let refused = UnixStream::connect(path);
+            let is_stale =
+                matches!(&refused, Err(error) if error.kind() == io::ErrorKind::ConnectionRefused);
+            ensure!(
+                is_stale,
+                "cannot listen on unix:{}: another server listens there",
+                path.display()
+            );
+            std::fs::remove_file(path).with_context(context)?;
+        }
     }
-    let listener = tokio::net::UnixListener::bind(path).with_context(context)?;
+    // A client finds the old socket or the new one, and no socket that it may not open.
+    let mut temporary = path.as_os_str().to_owned();
+    temporary.push(format!(".{}", std::process::id()));
+    let temporary = PathBuf::from(temporary);
+    let listener = tokio::net::UnixListener::bind(&temporary).with_context(context)?;
     let mode = std::fs::Permissions::from_mode(MODE);
-    std::fs::set_permissions(path, mode).with_context(context)?;
+    std::fs::set_permissions(&temporary, mode)
+        .and_then(|()| std::fs::rename(&temporary, path))
+        .inspect_err(|_| drop(std::fs::remove_file(&temporary)))
+        .with_context(context)?;
     let metadata = path.symlink_metadata().with_context(context)?;
     let file = SocketFile {
         path: path.to_owned(),
@@ -259,7 +307,7 @@ fn bind_unix(path: &std::path::Path) -> Result<BoundListener> {
 }
 
 #[cfg(not(unix))]
-fn bind_unix(path: &std::path::Path) -> Result<BoundListener> {
+fn bind_unix(path: &std::path::Path, _sharing: PortSharing) -> Result<BoundListener> {
     anyhow::bail!(
         "cannot listen on unix:{}: this system has no UNIX domain sockets",
         path.display()

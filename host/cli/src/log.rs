@@ -14,7 +14,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, channel};
 use std::time::Duration;
+use tracing_subscriber::filter::LevelFilter;
 use tracing_subscriber::fmt::MakeWriter;
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::reload;
+use tracing_subscriber::util::SubscriberInitExt;
 
 /// Maximum size of the lines that wait to be written, in bytes: about 5,000 requests. Further lines are dropped and
 /// counted, because no request waits for the log.
@@ -41,12 +45,24 @@ pub(crate) enum LogLevel {
     Warn,
 }
 
-impl From<LogLevel> for tracing::Level {
-    fn from(level: LogLevel) -> Self {
-        match level {
-            LogLevel::Info => tracing::Level::INFO,
-            LogLevel::Warn => tracing::Level::WARN,
+impl LogLevel {
+    fn filter(self) -> LevelFilter {
+        match self {
+            LogLevel::Info => LevelFilter::INFO,
+            LogLevel::Warn => LevelFilter::WARN,
         }
+    }
+}
+
+/// The level of the running log, which may change.
+#[derive(Debug, Clone)]
+pub(crate) struct LiveLogLevel(reload::Handle<LevelFilter, tracing_subscriber::Registry>);
+
+impl LiveLogLevel {
+    /// Logs from that level on.
+    pub(crate) fn set(&self, level: LogLevel) {
+        // The log exists as long as the process.
+        let _ = self.0.modify(|filter| *filter = level.filter());
     }
 }
 
@@ -73,26 +89,29 @@ impl Log {
     ///
     /// # Errors
     /// The system cannot start a thread.
-    pub(crate) fn start(format: LogFormat, level: LogLevel) -> io::Result<Self> {
+    pub(crate) fn start(format: LogFormat, level: LogLevel) -> io::Result<(Self, LiveLogLevel)> {
         let (lines, log) = queue(io::stderr())?;
-        let subscriber = tracing_subscriber::fmt()
+        let (filter, live_level) = reload::Layer::new(level.filter());
+        let registry = tracing_subscriber::registry().with(filter);
+        let layer = tracing_subscriber::fmt::layer()
             .with_writer(lines)
             // An error of the log would be printed on standard error, and panic if that is closed.
             .log_internal_errors(false)
             .with_ansi(is_coloured(
                 io::stderr().is_terminal(),
                 std::env::var_os("NO_COLOR"),
-            ))
-            .with_max_level(tracing::Level::from(level));
+            ));
         match format {
-            LogFormat::Text => subscriber.event_format(LogLineFormat::new()).init(),
+            LogFormat::Text => registry
+                .with(layer.event_format(LogLineFormat::new()))
+                .init(),
             LogFormat::Json => {
                 // `target` is a field of the access log.
-                let subscriber = subscriber.json().flatten_event(true).with_target(false);
-                subscriber.with_timer(LogTimestamp).init();
+                let layer = layer.json().flatten_event(true).with_target(false);
+                registry.with(layer.with_timer(LogTimestamp)).init();
             }
         }
-        Ok(log)
+        Ok((log, LiveLogLevel(live_level)))
     }
 
     /// Returns the collector of the dropped lines, for `/metrics`.

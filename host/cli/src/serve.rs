@@ -1,23 +1,27 @@
 //! `millpond serve`.
 
 use crate::certificate;
-use crate::common::{RequestMemory, bytes, readable, signing_keys};
+use crate::common::{RequestMemory, bytes, parse_size, readable};
 use crate::hints;
-use crate::listen::{BoundAddress, Host, ListenAddress};
-use crate::log::{Log, LogFormat, LogLevel, announce};
+use crate::listen::{BoundAddress, BoundListener, Host, ListenAddress, PortSharing};
+use crate::log::{LiveLogLevel, Log, LogFormat, LogLevel, announce};
 use crate::memory::memory_bytes;
 use crate::notices;
+use crate::passed_sockets::PassedSockets;
+use crate::reload::{LiveServer, LiveSettings, Reloader, check_regular};
+use crate::service_manager;
+use crate::settings::ResolvedSettings;
 use crate::signals::{SignalStream, Signals};
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result};
 use bytesize::ByteSize;
-use clap::Args;
+use clap::{ArgMatches, Args};
 use millpond::config::{Config, MountPath, Origin};
 use millpond::monitor::Monitor;
 use millpond::store::Folder;
 use millpond::{Limits, Millpond, Source};
 use millpond_server::admin::{Admin, write_report};
 use millpond_server::tls::Certificate;
-use millpond_server::{ConnectionLimits, IpNet, Listener, Rate, Server};
+use millpond_server::{ConnectionLimits, IpNet, Listener, Listeners, LiveLimits, Rate, Server};
 use prometheus_client::registry::Registry;
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -28,7 +32,6 @@ use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::TcpListener;
-use tokio_util::sync::CancellationToken;
 
 #[derive(Debug, Args)]
 pub(crate) struct Serve {
@@ -47,26 +50,22 @@ pub(crate) struct Serve {
     )]
     listen: Vec<List<ListenAddress>>,
 
+    /// Share the addresses of --listen and --admin with another server that shares them too (SO_REUSEPORT), for a
+    /// restart without downtime.
+    #[arg(long, env = "MILLPOND_REUSE_PORT")]
+    reuse_port: bool,
+
     /// Certificate chain in PEM; turns on HTTPS. The certificate and its key are read again when they change, and on
     /// SIGHUP.
-    #[arg(
-        long,
-        value_name = "FILE",
-        env = "MILLPOND_TLS_CERT",
-        requires = "tls_key"
-    )]
+    #[arg(long, value_name = "FILE", env = "MILLPOND_TLS_CERT")]
     tls_cert: Option<PathBuf>,
 
     /// Private key of the certificate, in PEM.
-    #[arg(
-        long,
-        value_name = "FILE",
-        env = "MILLPOND_TLS_KEY",
-        requires = "tls_cert"
-    )]
+    #[arg(long, value_name = "FILE", env = "MILLPOND_TLS_KEY")]
     tls_key: Option<PathBuf>,
 
-    /// Configuration file in TOML. Options of the command line take precedence over it.
+    /// Configuration file in TOML, with any of these options and the settings of the component. Options and variables
+    /// take precedence over it. It is read again on SIGHUP.
     #[arg(long, value_name = "FILE", env = "MILLPOND_CONFIG")]
     config: Option<PathBuf>,
 
@@ -94,7 +93,7 @@ pub(crate) struct Serve {
 
     /// Maximum memory of the process, kernel included [default: a quarter of the machine or control group, half of a
     /// small one, 4GiB at most].
-    #[arg(long, value_name = "SIZE", env = "MILLPOND_MEMORY_LIMIT")]
+    #[arg(long, value_name = "SIZE", env = "MILLPOND_MEMORY_LIMIT", value_parser = parse_size)]
     memory_limit: Option<ByteSize>,
 
     #[command(flatten)]
@@ -106,7 +105,7 @@ pub(crate) struct Serve {
         value_name = "SIZE|off",
         default_value = "4MiB",
         env = "MILLPOND_RESPONSE_CACHE",
-        value_parser = or_off(parse_size)
+        value_parser = or_off(parse_usize)
     )]
     response_cache: OrOff<usize>,
 
@@ -173,12 +172,7 @@ pub(crate) struct Serve {
     client_rate: Option<NonZeroU32>,
 
     /// Maximum number of requests that a client may send at once after a pause [default: the client rate].
-    #[arg(
-        long,
-        value_name = "COUNT",
-        env = "MILLPOND_CLIENT_BURST",
-        requires = "client_rate"
-    )]
+    #[arg(long, value_name = "COUNT", env = "MILLPOND_CLIENT_BURST")]
     client_burst: Option<NonZeroU32>,
 
     /// Maximum bytes per second for each response, as in 2MiB [default: no limit]. It has to be at least twice
@@ -278,10 +272,9 @@ fn parse_time(text: &str) -> Result<Duration, String> {
 }
 
 /// Parses a size, in bytes.
-fn parse_size(text: &str) -> Result<usize, String> {
-    let size: Option<ByteSize> = text.parse().ok();
-    let bytes = size.and_then(|size| usize::try_from(size.as_u64()).ok());
-    bytes.ok_or_else(|| "a size is needed, as in 4MiB".into())
+fn parse_usize(text: &str) -> Result<usize, String> {
+    let bytes = usize::try_from(parse_size(text)?.as_u64());
+    bytes.map_err(|_| "it is more than this machine can address".into())
 }
 
 fn parse_switch(text: &str) -> Result<bool, String> {
@@ -293,7 +286,7 @@ fn parse_switch(text: &str) -> Result<bool, String> {
 }
 
 fn parse_limit_rate(text: &str) -> Result<NonZeroU32, String> {
-    let size: ByteSize = text.parse()?;
+    let size = parse_size(text)?;
     let bytes = u32::try_from(size.as_u64()).ok().and_then(NonZeroU32::new);
     bytes.ok_or_else(|| "a size above zero and below 4GiB is needed".into())
 }
@@ -310,31 +303,87 @@ fn parse<T: FromStr<Err: fmt::Display>>(text: &str) -> Result<T, String> {
     text.parse().map_err(|error: T::Err| error.to_string())
 }
 
-impl Serve {
-    pub(crate) fn run(self) -> Result<ExitCode> {
-        let log = Log::start(self.log_format, self.log_level).context("cannot start the log")?;
-        let runtime = tokio::runtime::Builder::new_multi_thread()
-            .enable_all()
-            .build()
-            .context("cannot start the runtime")?;
-        let shutdown = runtime.block_on(Arc::new(self).start(&log));
-        // The process ends a read that hangs.
-        match &shutdown {
-            Ok(Shutdown::Graceful) => runtime.shutdown_timeout(BLOCKING_GRACE),
-            Ok(Shutdown::Immediate) | Err(_) => runtime.shutdown_background(),
-        }
-        Ok(match shutdown? {
-            Shutdown::Graceful => ExitCode::SUCCESS,
-            Shutdown::Immediate => ExitCode::FAILURE,
-        })
+/// Runs `millpond serve` with these arguments.
+pub(crate) fn run(matches: &ArgMatches) -> Result<ExitCode> {
+    let passed = PassedSockets::take()?;
+    let settings = ResolvedSettings::<Serve>::resolve(matches)?;
+    check(&settings)?;
+    let serve = &settings.options;
+    let log = Log::start(serve.log_format, serve.log_level).context("cannot start the log")?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .context("cannot start the runtime")?;
+    let launch = Launch {
+        settings: Arc::new(settings),
+        given: matches.clone(),
+        passed,
+    };
+    let shutdown = runtime.block_on(launch.start(&log));
+    // The process ends a read that hangs.
+    match &shutdown {
+        Ok(Shutdown::Graceful) => runtime.shutdown_timeout(BLOCKING_GRACE),
+        Ok(Shutdown::Immediate) | Err(_) => runtime.shutdown_background(),
     }
+    Ok(match shutdown? {
+        Shutdown::Graceful => ExitCode::SUCCESS,
+        Shutdown::Immediate => ExitCode::FAILURE,
+    })
+}
 
+/// Checks settings that depend on each other.
+///
+/// # Errors
+/// The name of one of them, its place, and what is needed.
+pub(crate) fn check(settings: &ResolvedSettings<Serve>) -> Result<()> {
+    let serve = &settings.options;
+    if all(&serve.listen).is_empty() {
+        return Err(settings.invalid("listen", "an address is needed"));
+    }
+    match (&serve.tls_cert, &serve.tls_key) {
+        (Some(_), None) => return Err(settings.invalid("tls-cert", "--tls-key is needed too")),
+        (None, Some(_)) => return Err(settings.invalid("tls-key", "--tls-cert is needed too")),
+        _ => {}
+    }
+    if serve.client_burst.is_some() && serve.client_rate.is_none() {
+        return Err(settings.invalid("client-burst", "--client-rate is needed too"));
+    }
+    let limits = serve.connection_limits().check();
+    limits.map_err(|error| settings.invalid("limit-rate", hints::of_limit_rate(error)))?;
+    serve.limits().map(drop)
+}
+
+/// Returns the settings that a running server can change.
+fn live(settings: ResolvedSettings<Serve>) -> Result<LiveSettings> {
+    check(&settings)?;
+    let serve = settings.options;
+    Ok(LiveSettings {
+        connection_limits: serve.connection_limits(),
+        config: serve.config(&settings.component),
+        certificate: serve.tls_cert.zip(serve.tls_key),
+        component: serve.component,
+        log_level: serve.log_level,
+        open_file_cache_valid: serve.open_file_cache_valid,
+        list: settings.list,
+    })
+}
+
+/// Everything that a server starts with.
+struct Launch {
+    settings: Arc<ResolvedSettings<Serve>>,
+    /// Arguments, for reading the settings again.
+    given: ArgMatches,
+    passed: PassedSockets,
+}
+
+impl Launch {
     /// Prepares the server, and serves until a signal ends it.
-    async fn start(self: Arc<Self>, log: &Log) -> Result<Shutdown> {
+    async fn start(self, log: &(Log, LiveLogLevel)) -> Result<Shutdown> {
         // Signals are handled from the beginning, because the rest of the start takes a while.
         let signals = Signals::take().context("cannot wait for signals")?;
-        let serve = Arc::clone(&self);
-        let prepared = tokio::task::spawn_blocking(move || serve.prepare());
+        let settings = Arc::clone(&self.settings);
+        let prepared =
+            tokio::task::spawn_blocking(move || settings.options.prepare(&settings.component));
         let prepared = tokio::select! {
             prepared = prepared => prepared.context("cannot start")??,
             () = signals.stop.cancelled() => return Ok(Shutdown::Graceful),
@@ -342,10 +391,108 @@ impl Serve {
         self.serve(prepared, signals, log).await
     }
 
+    async fn serve(
+        mut self,
+        prepared: PreparedServer,
+        signals: Signals,
+        (log, log_level): &(Log, LiveLogLevel),
+    ) -> Result<Shutdown> {
+        let PreparedServer {
+            millpond,
+            folder,
+            mount_path,
+            certificate,
+            limits,
+        } = prepared;
+        let Signals {
+            stop,
+            stop_at_once,
+            reload,
+            report,
+        } = signals;
+        let serve = &self.settings.options;
+        // The listeners come last: connections wait in their queues from then on.
+        millpond.probe().await?;
+        let admin_listeners = serve.bind_admin(self.passed.admin()?).await?;
+        let passed = self.passed.listeners()?;
+        let is_passed = !passed.is_empty();
+        let bound = if is_passed {
+            passed
+        } else {
+            serve.listen().await?
+        };
+        let (listeners, bound_addresses): (Vec<Listener>, Vec<BoundAddress>) = bound
+            .into_iter()
+            .map(|bound| (bound.listener, bound.address))
+            .unzip();
+        let server = Server::new(millpond);
+        let millpond = server.millpond();
+        let monitor = Monitor::start(server.clone(), serve.sample_interval);
+        let live_server = LiveServer {
+            millpond: millpond.clone(),
+            folder,
+            limits: limits.clone(),
+            certificate: certificate.clone(),
+            log_level: log_level.clone(),
+        };
+        let given = self.given.clone();
+        let reloader = Reloader::new(live_server, self.settings.list.clone(), move || {
+            let file = given.get_one::<PathBuf>("config");
+            file.map_or(Ok(()), |file| check_regular(file))?;
+            live(ResolvedSettings::resolve(&given)?)
+        });
+        let mut metrics = Registry::default();
+        metrics.register_collector(log.dropped_lines_collector());
+        let admin = Admin::new(metrics, millpond.clone(), monitor.clone(), stop.clone());
+        let for_admin = reloader.clone();
+        let admin = admin.with_reload(move || {
+            let reloader = for_admin.clone();
+            async move { reloader.reload_for_admin().await }
+        });
+        let admin_address = admin_listeners.first().map(TcpListener::local_addr);
+        let admin_address = admin_address.transpose()?;
+        for listener in admin_listeners {
+            tokio::spawn(admin.clone().serve(listener));
+        }
+        let announcement =
+            serve.announcement(millpond, &mount_path, &bound_addresses, admin_address);
+        serve.report_on_signal(millpond, &monitor, report);
+        reloader.follow(reload);
+        if let Some(certificate) = certificate.clone() {
+            certificate::follow(certificate);
+        }
+        announce(announcement).context("cannot start a thread")?;
+        service_manager::ready();
+        let stopping = stop.clone();
+        tokio::spawn(async move {
+            stopping.cancelled().await;
+            service_manager::stopping();
+        });
+        let listeners = Listeners::from(listeners);
+        let listeners = if is_passed {
+            listeners.shared()
+        } else {
+            listeners
+        };
+        let served = async {
+            match certificate {
+                Some(certificate) => {
+                    let served = server.serve_tls(listeners, certificate, limits, stop);
+                    served.await;
+                }
+                None => server.serve(listeners, limits, stop).await,
+            }
+        };
+        Ok(tokio::select! {
+            () = served => Shutdown::Graceful,
+            () = stop_at_once.cancelled() => Shutdown::Immediate,
+        })
+    }
+}
+
+impl Serve {
     /// Reads and makes everything before the listeners. It blocks, because compiling a component may take seconds.
-    fn prepare(&self) -> Result<PreparedServer> {
-        let limits = self.connection_limits();
-        limits.check().map_err(hints::of_limit_rate)?;
+    fn prepare(&self, component: &Config) -> Result<PreparedServer> {
         let source = match &self.component {
             Some(path) => Source::from_file(path)?,
             None => Source::embedded(),
@@ -355,26 +502,25 @@ impl Serve {
         let folder = Folder::open(&self.dir)
             .with_context(|| format!("cannot serve the folder {}", self.dir.display()))?
             .with_open_file_cache_valid(self.open_file_cache_valid);
-        if let Some(folder) = &self.report_dir {
-            check_reports(folder)?;
-        }
-        let config = self.config()?;
+        self.check_report_dir().transpose()?;
+        let config = self.config(component);
         let limits_of_requests = self.limits()?;
         notices::of_memory(limits_of_requests.memory_bytes);
-        let millpond = Millpond::new(&source, folder, &config, limits_of_requests);
+        let millpond = Millpond::new(&source, folder.clone(), &config, limits_of_requests);
         let millpond = millpond.map_err(hints::of_component)?;
         notices::of_open_files(millpond.memory_plan());
         notices::of_private_media(&self.dir, &config);
         Ok(PreparedServer {
             millpond,
+            folder,
             mount_path: config.mount_path().to_owned(),
-            browse: config.browse.unwrap_or(true),
             certificate,
-            limits,
+            limits: self.connection_limits().into(),
         })
     }
 
-    fn limits(&self) -> Result<Limits> {
+    /// Limits of the host.
+    pub(crate) fn limits(&self) -> Result<Limits> {
         let mut limits = Limits::default();
         limits.memory_bytes = match self.memory_limit {
             Some(memory) => bytes(memory, "--memory-limit")?,
@@ -403,135 +549,91 @@ impl Serve {
     }
 
     fn certificate(&self) -> Result<Option<Certificate>> {
-        let files = self.tls_cert.as_deref().zip(self.tls_key.as_deref());
+        let files = self.certificate_files();
         let certificate = files.map(|(certificate, key)| Certificate::from_files(certificate, key));
         Ok(certificate.transpose()?)
     }
 
-    async fn serve(
-        &self,
-        prepared: PreparedServer,
-        signals: Signals,
-        log: &Log,
-    ) -> Result<Shutdown> {
-        let PreparedServer {
-            millpond,
-            mount_path,
-            browse,
-            certificate,
-            limits,
-        } = prepared;
-        let Signals {
-            stop,
-            stop_at_once,
-            reload,
-            report,
-        } = signals;
-        let (listeners, bound_addresses) = self.listen().await?;
-        millpond.probe().await?;
-        let server = Server::new(millpond);
-        let millpond = server.millpond();
-        let monitor = Monitor::start(server.clone(), self.sample_interval);
-        let admin_address = match &self.admin {
-            Some(OrOff(None)) => None,
-            Some(OrOff(Some(address))) => {
-                let started = self.start_admin(address, millpond, &monitor, &stop, log);
-                Some(started.await?)
-            }
-            // The default admin listener is optional.
-            None => match self
-                .start_admin(&ADMIN, millpond, &monitor, &stop, log)
-                .await
-            {
-                Ok(address) => Some(address),
-                Err(error) => {
-                    tracing::warn!(
-                        "{error:#}: continuing without an admin listener; --admin sets another address"
-                    );
-                    None
-                }
-            },
-        };
-        let announcement = self.announcement(
-            millpond,
-            &mount_path,
-            browse,
-            &bound_addresses,
-            admin_address,
-        );
-        self.report_on_signal(millpond, &monitor, report);
-        certificate::follow(certificate.clone(), reload);
-        announce(announcement).context("cannot start a thread")?;
-        let served = async {
-            let stop = stop.clone();
-            match certificate {
-                Some(certificate) => {
-                    let served = server.serve_tls(listeners, certificate, limits, stop);
-                    served.await;
-                }
-                None => server.serve(listeners, limits, stop).await,
-            }
-        };
-        Ok(tokio::select! {
-            () = served => Shutdown::Graceful,
-            () = stop_at_once.cancelled() => Shutdown::Immediate,
-        })
-    }
-
-    /// Returns the configuration of the file, overridden by the options.
-    fn config(&self) -> Result<Config> {
-        let mut config = match &self.config {
-            Some(path) => Config::from_file(path)?,
-            None => Config::default(),
-        };
-        if let Some(mount_path) = &self.mount_path {
-            config.mount_path = Some(mount_path.clone());
-        }
-        if let Some(browse) = self.browse {
-            config.browse = Some(browse);
-        }
+    /// Returns the settings of the component: those of the file, overridden by the options.
+    pub(crate) fn config(&self, component: &Config) -> Config {
+        let mut config = component.clone();
+        config.mount_path.clone_from(&self.mount_path);
+        config.browse = self.browse;
         let origins = all(&self.cors_origin);
         if !origins.is_empty() {
             config.cors.origins = Some(origins);
         }
-        if let Some(keys) = signing_keys()? {
-            config.signing_keys = keys;
-        }
-        Ok(config)
+        config
     }
 
-    /// Binds the listeners, and returns them with their addresses.
-    async fn listen(&self) -> Result<(Vec<Listener>, Vec<BoundAddress>)> {
-        let addresses = all(&self.listen);
-        ensure!(!addresses.is_empty(), "--listen has no address");
-        let (mut listeners, mut bound_addresses) = (Vec::new(), Vec::new());
-        for address in addresses {
-            for bound in address.bind().await? {
-                listeners.push(bound.listener);
-                bound_addresses.push(bound.address);
-            }
+    /// Whether addresses are shared with another process.
+    pub(crate) fn sharing(&self) -> PortSharing {
+        if self.reuse_port {
+            PortSharing::ReusePort
+        } else {
+            PortSharing::Exclusive
         }
-        Ok((listeners, bound_addresses))
     }
 
-    async fn start_admin(
-        &self,
-        address: &ListenAddress,
-        millpond: &Millpond,
-        monitor: &Monitor,
-        stop: &CancellationToken,
-        log: &Log,
-    ) -> Result<SocketAddr> {
-        let listeners = address.bind_tcp().await.context("--admin")?;
-        let first = listeners.first().map(TcpListener::local_addr);
-        let address = first.context("--admin has no address")??;
-        let mut metrics = Registry::default();
-        metrics.register_collector(log.dropped_lines_collector());
-        let admin = Admin::new(metrics, millpond.clone(), monitor.clone(), stop.clone());
-        for listener in listeners {
-            tokio::spawn(admin.clone().serve(listener));
+    /// Folder to serve.
+    pub(crate) fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    /// File of the component. `None` is the embedded one.
+    pub(crate) fn component(&self) -> Option<&Path> {
+        self.component.as_deref()
+    }
+
+    /// Addresses to listen on.
+    pub(crate) fn listen_addresses(&self) -> Vec<ListenAddress> {
+        all(&self.listen)
+    }
+
+    /// Address of the admin listener, and whether the server starts without it.
+    pub(crate) fn admin_address(&self) -> Option<(ListenAddress, bool)> {
+        match &self.admin {
+            Some(OrOff(address)) => Some((address.clone()?, false)),
+            None => Some((ADMIN, true)),
         }
-        Ok(address)
+    }
+
+    /// Files of the certificate and of its key.
+    pub(crate) fn certificate_files(&self) -> Option<(&Path, &Path)> {
+        self.tls_cert.as_deref().zip(self.tls_key.as_deref())
+    }
+
+    /// Checks that reports can be written, if there is a directory for them.
+    pub(crate) fn check_report_dir(&self) -> Option<Result<()>> {
+        self.report_dir.as_deref().map(check_reports)
+    }
+
+    /// Binds the listeners.
+    async fn listen(&self) -> Result<Vec<BoundListener>> {
+        let mut bound = Vec::new();
+        for address in all(&self.listen) {
+            bound.extend(address.bind(self.sharing()).await?);
+        }
+        Ok(bound)
+    }
+
+    /// Returns the sockets of the admin listener: those that were passed, or bound ones. None if it is off.
+    async fn bind_admin(&self, passed: Vec<TcpListener>) -> Result<Vec<TcpListener>> {
+        let bind = async |address: &ListenAddress| {
+            address.bind_tcp(self.sharing()).await.context("--admin")
+        };
+        match &self.admin {
+            _ if !passed.is_empty() => Ok(passed),
+            Some(OrOff(None)) => Ok(Vec::new()),
+            Some(OrOff(Some(address))) => bind(address).await,
+            // The default admin listener is optional.
+            None => Ok(bind(&ADMIN).await.unwrap_or_else(|error| {
+                tracing::warn!(
+                    "{error:#}: continuing without an admin listener; --admin sets another address"
+                );
+                Vec::new()
+            })),
+        }
     }
 
     /// Writes a report on each SIGUSR2.
@@ -561,7 +663,6 @@ impl Serve {
         &self,
         millpond: &Millpond,
         mount_path: &str,
-        browse: bool,
         bound_addresses: &[BoundAddress],
         admin: Option<SocketAddr>,
     ) -> String {
@@ -573,6 +674,8 @@ impl Serve {
         let url_of = |bound: &BoundAddress| match bound {
             BoundAddress::Tcp(address) => format!("{scheme}://{address}"),
             BoundAddress::Unix(file) => format!("unix:{}", file.path.display()),
+            #[cfg(unix)]
+            BoundAddress::PassedUnix(path) => format!("unix:{}", path.display()),
         };
         let is_tcp = |bound: &&BoundAddress| matches!(bound, BoundAddress::Tcp(_));
         let url = bound_addresses
@@ -599,7 +702,7 @@ impl Serve {
         let listening = listening.map(|url| format!("  listening  {url}"));
         let admin = admin.map(|admin| format!("  admin      http://{admin}"));
         lines.splice(2..2, listening.chain(admin));
-        if browse {
+        if self.browse.unwrap_or(true) {
             lines.push(format!("  open       {url}{mount_path}/"));
         } else if let Some(file) = file_to_try(&self.dir) {
             lines.push(format!("  try        {url}{mount_path}/{file}"));
@@ -643,11 +746,10 @@ fn file_to_try(dir: &Path) -> Option<String> {
 /// Everything that is made before the listeners.
 struct PreparedServer {
     millpond: Millpond,
+    folder: Folder,
     mount_path: String,
-    /// Whether folders are listed.
-    browse: bool,
     certificate: Option<Certificate>,
-    limits: ConnectionLimits,
+    limits: LiveLimits,
 }
 
 /// End of the server.
@@ -675,5 +777,124 @@ fn raise_open_files() {
                 maximum,
             },
         );
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::panic, clippy::unwrap_used)]
+    use super::*;
+    use crate::reload::{LIVE, is_live};
+    use crate::settings::{SettingSource, command, key};
+    use clap::{Arg, ArgAction};
+
+    /// An example of an option's value in the file, by the name of the value in the help.
+    fn example(arg: &Arg) -> &'static str {
+        if matches!(arg.get_action(), ArgAction::SetTrue) {
+            return "true";
+        }
+        match arg.get_value_names().unwrap()[0].as_str() {
+            "DIR" | "FILE" => "\"/some/where\"",
+            "ADDR" | "ADDR|off" => "\"127.0.0.1:1234\"",
+            "PATH" => "\"/path\"",
+            "ORIGIN" => "[\"https://a.example\", \"https://b.example\"]",
+            "SIZE" | "SIZE|off" => "\"16MiB\"",
+            "TIME" | "TIME|off" => "\"9s\"",
+            "BYTES" | "COUNT" => "123",
+            "CIDR" => "[\"10.0.0.0/8\", \"192.0.2.1\"]",
+            "FORMAT" => "\"json\"",
+            "LEVEL" => "\"warn\"",
+            name => panic!("no example of {name}: add one"),
+        }
+    }
+
+    #[test]
+    fn each_option_can_stand_in_the_file_and_is_read_from_there() {
+        let options = command::<Serve>();
+        let keys: Vec<_> = options
+            .get_arguments()
+            .filter_map(|arg| Some((key(arg)?, example(arg))))
+            .collect();
+        assert!(keys.len() > 25, "{keys:?}");
+        // Keys of tables come last.
+        let line = |(key, example): &(String, &str)| match key.split_once('.') {
+            Some((table, key)) => format!("[{table}]\n{key} = {example}\n"),
+            None => format!("{key} = {example}\n"),
+        };
+        let (tables, plain): (Vec<_>, Vec<_>) = keys.iter().partition(|(key, _)| key.contains('.'));
+        let text: String = plain.into_iter().chain(tables).map(line).collect();
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), &text).unwrap();
+        let settings = ResolvedSettings::<Serve>::of_file(file.path()).unwrap();
+        check(&settings).unwrap();
+        for (key, example) in &keys {
+            let found = settings.list.iter().find(|setting| setting.key == *key);
+            let found = found.unwrap();
+            assert!(
+                matches!(found.source, SettingSource::File(..)),
+                "{key}: {found:?}"
+            );
+            let plain = |text: &str| text.replace(['[', ']', '"'], "");
+            assert_eq!(plain(&found.toml().unwrap()), plain(example), "{key}");
+        }
+    }
+
+    #[test]
+    fn a_setting_that_can_change_is_an_option() {
+        let options = command::<Serve>();
+        let keys: Vec<_> = options.get_arguments().filter_map(key).collect();
+        for live in LIVE {
+            assert!(keys.iter().any(|key| key == live), "{live}");
+        }
+        assert!(is_live("cors.origins", false) && is_live("tls-cert", true));
+        assert!(!is_live("tls-cert", false) && !is_live("listen", true));
+    }
+
+    #[test]
+    fn options_come_before_variables_and_these_before_the_file_and_its_defaults() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let text = "listen = [\"a:1\", \"b:2\"]\nclient-rate = 5\nresponse-cache = \"off\"\n\
+                    [cors]\norigins = [\"https://file.example\"]\n";
+        std::fs::write(file.path(), text).unwrap();
+        let path = file.path().to_str().unwrap();
+        let resolve = |arguments: &[&str]| {
+            let arguments = [&["serve", "--config", path], arguments].concat();
+            let given = command::<Serve>().try_get_matches_from(arguments).unwrap();
+            ResolvedSettings::<Serve>::resolve(&given).unwrap()
+        };
+        let settings = resolve(&[]);
+        assert_eq!(all(&settings.options.listen).len(), 2);
+        assert_eq!(settings.options.client_rate, NonZeroU32::new(5));
+        assert!(settings.options.response_cache.0.is_none());
+        assert_eq!(settings.options.min_send_rate, 1024);
+        let config = settings.options.config(&settings.component);
+        assert_eq!(
+            config.cors.origins.unwrap()[0].to_string(),
+            "https://file.example"
+        );
+
+        let settings = resolve(&[
+            "/dir",
+            "--listen",
+            "c:3",
+            "--cors-origin",
+            "https://a.example",
+        ]);
+        assert_eq!(all(&settings.options.listen).len(), 1);
+        assert_eq!(settings.options.dir, Path::new("/dir"));
+        let config = settings.options.config(&settings.component);
+        assert_eq!(
+            config.cors.origins.unwrap()[0].to_string(),
+            "https://a.example"
+        );
+        let source = |key: &str| {
+            let setting = settings.list.iter().find(|setting| setting.key == key);
+            setting.unwrap().source.to_string()
+        };
+        assert_eq!(source("listen"), "--listen");
+        assert_eq!(source("dir"), "DIR");
+        assert_eq!(source("cors.origins"), "--cors-origin");
+        assert_eq!(source("client-rate"), format!("{path}:2"));
+        assert_eq!(source("send-timeout"), "default");
     }
 }

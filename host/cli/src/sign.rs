@@ -1,9 +1,10 @@
 //! `millpond sign`.
 
 use crate::common::signing_keys;
+use crate::serve::Serve;
+use crate::settings::ResolvedSettings;
 use anyhow::{Context, Result};
 use clap::Args;
-use millpond::config::Config;
 use millpond_format::signature::{Grant, covers};
 use std::io::{self, Write};
 use std::path::PathBuf;
@@ -56,7 +57,11 @@ impl Sign {
     pub(crate) fn run(self) -> Result<ExitCode> {
         let keys = match (signing_keys()?, &self.config) {
             (Some(keys), _) => keys,
-            (None, Some(path)) => Config::from_file(path)?.signing_keys,
+            (None, Some(path)) => {
+                ResolvedSettings::<Serve>::of_file(path)?
+                    .component
+                    .signing_keys
+            }
             (None, None) => Default::default(),
         };
         let key = keys.find(self.key.as_deref()).context(

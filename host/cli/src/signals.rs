@@ -10,7 +10,7 @@ pub(crate) struct Signals {
     pub(crate) stop: CancellationToken,
     /// Cancelled by the second one. In-flight responses are cut.
     pub(crate) stop_at_once: CancellationToken,
-    /// SIGHUP: reload the certificate.
+    /// SIGHUP: reload the settings.
     pub(crate) reload: SignalStream,
     /// SIGUSR2: write a report.
     pub(crate) report: SignalStream,

@@ -170,6 +170,11 @@ impl ResponseCache {
         }
     }
 
+    /// Removes all responses.
+    pub(crate) fn clear(&self) {
+        self.entries.clear();
+    }
+
     /// Removes a stale response.
     pub(crate) fn invalidate(&self, cache_key: &CacheKey, response: &Arc<StoredResponse>) {
         let is_it = |entry: &CacheEntry| {

@@ -2,16 +2,18 @@
 
 use millpond_format::settings::{self, SIGNING_KEYS};
 use millpond_format::signature::SigningKey;
-use serde::{Deserialize, Deserializer};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use std::collections::BTreeMap;
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+use toml::de::DeTable;
 
 /// Settings of the guest. The TOML file uses the names of the fields, with `-` for `_`. The guest has a default for
-/// each.
+/// each. `Serialize` shows the ids of the signing keys and no secret.
 ///
 /// ```
 /// use millpond::Config;
@@ -24,7 +26,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 /// assert_eq!(config.mount_path(), "/files");
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
-#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
 #[non_exhaustive]
 pub struct Config {
@@ -43,7 +45,7 @@ pub struct Config {
 }
 
 /// Cross-origin resource sharing (Fetch section 3.2).
-#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
 #[non_exhaustive]
 pub struct Cors {
@@ -54,7 +56,7 @@ pub struct Cors {
 }
 
 /// Values of response headers. An empty value omits the header.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
 #[non_exhaustive]
 pub struct Headers {
@@ -67,7 +69,7 @@ pub struct Headers {
 }
 
 /// Directives for caches.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
 #[non_exhaustive]
 pub struct Cache {
@@ -154,8 +156,18 @@ pub enum ConfigError {
     },
 }
 
+impl ConfigError {
+    /// Line of a byte offset in a text, counted from 1.
+    #[must_use]
+    pub fn line_at(text: &str, offset: usize) -> usize {
+        let before = text.get(..offset).unwrap_or_default();
+        before.matches('\n').count() + 1
+    }
+}
+
 impl Config {
-    /// Reads a TOML file.
+    /// Reads a TOML file of these settings only. A program with settings of its own in the same file calls
+    /// [`Config::from_toml`].
     ///
     /// # Errors
     /// [`ConfigError::Read`] if the file cannot be read, and [`ConfigError::Invalid`] with the line and the field if a
@@ -165,10 +177,33 @@ impl Config {
             path: path.to_owned(),
             source,
         })?;
-        toml::from_str(&text).map_err(|error| {
+        Config::from_toml(path, &text, |_| false)
+    }
+
+    /// Parses TOML. `path` appears in errors. `is_other` selects keys of the top level that are the program's own, and
+    /// no settings of the guest.
+    ///
+    /// # Errors
+    /// [`ConfigError::Invalid`], as [`Config::from_file`].
+    pub fn from_toml(
+        path: &Path,
+        text: &str,
+        is_other: impl Fn(&str) -> bool,
+    ) -> Result<Self, ConfigError> {
+        let parsed = DeTable::parse(text).and_then(|table| {
+            let span = table.span();
+            let mut settings = DeTable::new();
+            for (key, value) in table.into_inner() {
+                if !is_other(key.get_ref()) {
+                    settings.insert(key, value);
+                }
+            }
+            let settings = toml::Spanned::new(span, settings);
+            Config::deserialize(toml::Deserializer::from(settings))
+        });
+        parsed.map_err(|error| {
             let start = error.span().map_or(0, |span| span.start);
-            let before = text.get(..start).unwrap_or_default();
-            let line = before.matches('\n').count() + 1;
+            let line = ConfigError::line_at(text, start);
             let content = text.lines().nth(line - 1).unwrap_or_default();
             let field = content.split('=').next().unwrap_or_default().trim();
             // The value may be a secret, so the error does not include it.
@@ -305,6 +340,13 @@ impl TryFrom<BTreeMap<String, String>> for SigningKeys {
     }
 }
 
+/// Shows ids only.
+impl Serialize for SigningKeys {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_map(self.0.iter().map(|key| (key.id(), "(hidden)")))
+    }
+}
+
 impl PartialEq for SigningKeys {
     fn eq(&self, other: &Self) -> bool {
         self.to_text() == other.to_text()
@@ -368,7 +410,31 @@ impl WholeSeconds {
     }
 }
 
-/// Parses types from the texts of the configuration file and of the command's options.
+impl fmt::Display for MountPath {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl fmt::Display for Origin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl fmt::Display for FieldValue {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl fmt::Display for WholeSeconds {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        humantime::format_duration(Duration::from_secs(self.0.into())).fmt(f)
+    }
+}
+
+/// Parses types from the texts of the configuration file and of the command's options, and shows them as such.
 macro_rules! from_text {
     ($($name:ident)+) => {$(
         impl FromStr for $name {
@@ -383,6 +449,12 @@ macro_rules! from_text {
             fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
                 let text = String::deserialize(deserializer)?;
                 text.parse().map_err(serde::de::Error::custom)
+            }
+        }
+
+        impl Serialize for $name {
+            fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+                serializer.collect_str(self)
             }
         }
     )+};
@@ -435,6 +507,26 @@ mod tests {
             "secrets are not shown"
         );
         assert_eq!(read("").unwrap(), Config::default());
+    }
+
+    #[test]
+    fn other_keys_are_left_out_and_what_is_shown_has_no_secret() {
+        let text = "listen = \"a:1\"\nmount-path = \"/x\"\n[cors]\nmax-age = \"90m\"\n\
+                    [signing-keys]\nk1 = \"000102030405060708090a0b0c0d0e0f\"\n";
+        let path = Path::new("m.toml");
+        let config = Config::from_toml(path, text, |key| key == "listen").unwrap();
+        let shown = serde_json::to_value(&config).unwrap();
+        assert_eq!(shown["mount-path"], "/x");
+        assert_eq!(shown["cors"]["max-age"], "1h 30m");
+        assert_eq!(shown["cors"]["origins"], serde_json::Value::Null);
+        assert_eq!(shown["signing-keys"]["k1"], "(hidden)");
+        let error = Config::from_toml(path, text, |_| false).unwrap_err();
+        assert!(
+            error
+                .to_string()
+                .starts_with("m.toml:1: listen: unknown field"),
+            "{error}"
+        );
     }
 
     #[test]

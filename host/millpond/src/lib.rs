@@ -46,4 +46,4 @@ pub use memory_plan::{InsufficientMemory, MemoryPlan};
 pub use millpond_ledger as ledger;
 pub use millpond_ledger::{ACCESS_LOG, LedgerRegistry, Outcome, heap, monitor};
 pub use response_body::{ResponseBody, Segment, SegmentLimits};
-pub use service::{CacheBytes, CachedResponse, Millpond, ProbeError};
+pub use service::{CacheBytes, CachedResponse, Millpond, ProbeError, Replacement};

@@ -20,6 +20,7 @@ use crate::memory_plan::{
     RESPONSE_RESERVATION_BYTES,
 };
 use crate::store::{DynMediaStore, MediaStore};
+use arc_swap::ArcSwap;
 use bytes::Bytes;
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use http::{Method, Request, Response, StatusCode};
@@ -27,9 +28,10 @@ use millpond_format::timestamp_ns;
 use millpond_ledger::monitor::MemorySources;
 use millpond_ledger::{
     AccessLogEntry, Budget, Charge, Kind, Ledger, LedgerRegistry, LimitExceeded, Overloaded, Owner,
-    heap, process,
+    Reservation, heap, process,
 };
 use std::net::IpAddr;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -38,6 +40,13 @@ use tokio::time::{Instant, timeout, timeout_at};
 
 /// Maximum time that a request waits for memory and an instance.
 const ADMISSION_WAIT: Duration = Duration::from_secs(1);
+
+/// Memory that the compiler takes for any component, in bytes. Measured with [`COMPILED_BYTES_PER_BYTE`]: 22 MiB for a
+/// component of 132 KiB, and 29 MiB for one of 455 KiB.
+const COMPILER_BYTES: usize = 24 * 1024 * 1024;
+
+/// Memory that the compiler takes for each byte of a component, with the compiled code, in bytes.
+const COMPILED_BYTES_PER_BYTE: usize = 16;
 
 /// A host with one component and one media store, as a `tower` service.
 ///
@@ -72,27 +81,38 @@ const ADMISSION_WAIT: Duration = Duration::from_secs(1);
 /// # Ok(())
 /// # }
 /// ```
+///
+/// [`Millpond::prepare`] makes a [`Replacement`] of the component or of its settings, while the host serves.
 #[derive(Clone)]
 pub struct Millpond {
-    state: Arc<ServiceState>,
+    host: Arc<HostState>,
+    current: Arc<ArcSwap<ServiceState>>,
 }
 
-struct ServiceState {
-    engine: ComponentEngine,
+/// State of the host, for its whole life.
+struct HostState {
     media: Arc<dyn DynMediaStore>,
-    settings: Arc<GuestSettings>,
+    folder: Option<PathBuf>,
     limits: Limits,
     registry: Arc<LedgerRegistry>,
     plan: MemoryPlan,
     budget: Arc<Budget>,
     instances: Arc<Semaphore>,
+    response_cache_bytes: usize,
+}
+
+/// The component with its settings, and the responses that it made. A request keeps the one that it began with.
+struct ServiceState {
+    host: Arc<HostState>,
+    engine: ComponentEngine,
+    settings: Arc<GuestSettings>,
     /// `None` if the response cache is off, or if it cannot serve the component.
     cache: Option<ResponseCache>,
 }
 
-/// The error of a probe: no instance of the component can be made.
+/// The error of a probe: no instance of the component can be made, or it does not respond.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("no instance of the component can be made: {0}")]
+#[error("the component cannot serve: {0}")]
 pub struct ProbeError(String);
 
 impl Millpond {
@@ -120,69 +140,110 @@ impl Millpond {
             files,
             &limits,
         )?;
-        let cache_bytes = plan.cache_bytes - store_bytes;
-        // A component of `wasi:http` does not say what its responses depend on.
-        let has_cache = cache_bytes > 0 && matches!(engine.guest(), LinkedGuest::Media(_));
         // The other half of the instances is for requests that do not wait.
         store.limit_waiting(plan.instances / 2);
+        let host = Arc::new(HostState {
+            folder: store.folder().map(Path::to_owned),
+            media: Arc::new(store),
+            limits,
+            registry: Arc::default(),
+            plan,
+            budget: Arc::new(Budget::new(plan.responses_bytes)),
+            instances: Arc::new(Semaphore::new(plan.instances)),
+            response_cache_bytes: plan.cache_bytes - store_bytes,
+        });
+        let state = ServiceState::new(&host, engine, settings);
         Ok(Millpond {
-            state: Arc::new(ServiceState {
-                engine,
-                media: Arc::new(store),
-                settings,
-                limits,
-                registry: Arc::default(),
-                plan,
-                budget: Arc::new(Budget::new(plan.responses_bytes)),
-                instances: Arc::new(Semaphore::new(plan.instances)),
-                cache: has_cache.then(|| ResponseCache::new(cache_bytes)),
-            }),
+            host,
+            current: Arc::new(ArcSwap::from_pointee(state)),
         })
     }
 
-    /// The component.
+    /// Prepares another component, the same component with another configuration, or both. The host serves meanwhile,
+    /// and nothing changes before [`Replacement::install`]. `None` keeps the component. It blocks, because compiling a
+    /// component may take seconds.
+    ///
+    /// The limits and the memory plan stay. A new component is compiled in memory that no response can have meanwhile.
+    ///
+    /// # Errors
+    /// [`ComponentError`], if the component cannot be served, or if there is no memory for it beside the old one.
+    pub fn prepare(
+        &self,
+        source: Option<&Source>,
+        config: &Config,
+    ) -> Result<Replacement, ComponentError> {
+        let settings = Arc::new(config.settings());
+        let folder = self.host.folder.as_deref();
+        let (engine, reserved) = match source {
+            None => {
+                let engine = &self.current.load_full().engine;
+                (engine.with_settings(folder, &settings)?, None)
+            }
+            Some(source) => {
+                let bytes = self.host.plan.instances * POOL_SLOT_BYTES
+                    + COMPILER_BYTES
+                    + source.bytes().len() * COMPILED_BYTES_PER_BYTE;
+                let reserved = self.host.budget.try_reserve(bytes);
+                let reserved = reserved.ok_or(ComponentError::NoRoom { needs_bytes: bytes })?;
+                let engine = ComponentEngine::new(source, &self.host.limits, folder, &settings)?;
+                (engine, Some(reserved))
+            }
+        };
+        Ok(Replacement {
+            state: ServiceState::new(&self.host, engine, settings),
+            current: Arc::clone(&self.current),
+            reserved,
+        })
+    }
+
+    /// The component in use.
     #[must_use]
-    pub fn component(&self) -> &Inspection {
-        self.state.engine.inspection()
+    pub fn component(&self) -> Arc<Inspection> {
+        Arc::clone(self.current.load().engine.inspection())
     }
 
     /// Limits of the host.
     #[must_use]
     pub fn limits(&self) -> &Limits {
-        &self.state.limits
+        &self.host.limits
     }
 
     /// Partition of the process's memory limit.
     #[must_use]
     pub fn memory_plan(&self) -> &MemoryPlan {
-        &self.state.plan
+        &self.host.plan
     }
 
     /// Memory of the caches.
     #[must_use]
     pub fn cache_bytes(&self) -> CacheBytes {
         CacheBytes {
-            files: self.state.media.cache_usage().used_bytes,
-            responses: self.state.cache.as_ref().map_or(0, ResponseCache::bytes),
+            files: self.host.media.cache_usage().used_bytes,
+            responses: self
+                .current
+                .load()
+                .cache
+                .as_ref()
+                .map_or(0, ResponseCache::bytes),
         }
     }
 
     /// Reason for which the store cannot open anything now ([`MediaStore::unavailable`]).
     #[must_use]
     pub fn store_unavailable(&self) -> Option<String> {
-        self.state.media.unavailable()
+        self.host.media.unavailable()
     }
 
     /// Budget that responses in progress reserve from.
     #[must_use]
     pub fn budget(&self) -> &Arc<Budget> {
-        &self.state.budget
+        &self.host.budget
     }
 
     /// Registry of the ledgers, with the counts of ended requests.
     #[must_use]
     pub fn registry(&self) -> &Arc<LedgerRegistry> {
-        &self.state.registry
+        &self.host.registry
     }
 
     /// Makes an instance as for a request, and frees it without a call. A success before the first request shows that
@@ -191,14 +252,23 @@ impl Millpond {
     /// # Errors
     /// [`ProbeError`], if the component traps at its start, hits a limit, or does not fit into memory.
     pub async fn probe(&self) -> Result<(), ProbeError> {
-        let probed = self.state.probe().await;
+        let probed = self.current.load_full().probe().await;
+        probed.map_err(|error| ProbeError(error.to_string()))
+    }
+
+    /// Has an instance respond to `HEAD /`. Any response of HTTP is a success. It shows more than [`Millpond::probe`].
+    ///
+    /// # Errors
+    /// [`ProbeError`], if the component traps, hits a limit, or returns no valid response.
+    pub async fn probe_request(&self) -> Result<(), ProbeError> {
+        let probed = self.current.load_full().probe_request().await;
         probed.map_err(|error| ProbeError(error.to_string()))
     }
 
     /// Responds to one request.
     pub async fn serve<B>(&self, request: Request<B>) -> Response<MediaBody> {
         let (head, _content) = request.into_parts();
-        let (registry, limits) = (&self.state.registry, &self.state.limits);
+        let (registry, limits) = (&self.host.registry, &self.host.limits);
         let target = head.uri.path_and_query();
         let target = target.map_or("", |target| target.as_str());
         let mut log_entry =
@@ -208,8 +278,8 @@ impl Millpond {
         let mut downstream = exchange.map(|Exchange(exchange)| {
             Arc::clone(exchange).begin_response(log_entry.route(), &log_entry.ledger().handle())
         });
-        let responded = self
-            .state
+        let state = self.current.load_full();
+        let responded = state
             .respond(&head, downstream.as_deref_mut(), &mut log_entry)
             .await;
         let mut charged =
@@ -232,26 +302,77 @@ impl Millpond {
     }
 }
 
+/// A component with its settings, compiled and linked, in place of those in use. Dropping it changes nothing.
+pub struct Replacement {
+    state: ServiceState,
+    current: Arc<ArcSwap<ServiceState>>,
+    /// `Some` for another component.
+    reserved: Option<Reservation>,
+}
+
+impl Replacement {
+    /// The component.
+    #[must_use]
+    pub fn component(&self) -> &Inspection {
+        self.state.engine.inspection()
+    }
+
+    /// Has an instance of the component respond to `HEAD /`. Any response of HTTP is a success. A component in use is
+    /// not probed again.
+    ///
+    /// # Errors
+    /// [`ProbeError`], if the component traps, hits a limit, or returns no valid response.
+    pub async fn probe(&self) -> Result<(), ProbeError> {
+        if self.reserved.is_none() {
+            return Ok(());
+        }
+        let probed = self.state.probe_request().await;
+        probed.map_err(|error| ProbeError(error.to_string()))
+    }
+
+    /// Has all further requests served by this component. Requests in progress end with the component and the settings
+    /// that they began with. No response that was stored before is served afterwards.
+    pub fn install(self) {
+        let old = self.current.swap(Arc::new(self.state));
+        if let Some(cache) = &old.cache {
+            cache.clear();
+        }
+        if let Some(reserved) = self.reserved {
+            // Until the last instance of the old component ends, its pool has memory beside that of the new one. The old
+            // component has been replaced once, so the cell is empty.
+            let _ = old.engine.pool_reservation().set(reserved);
+        }
+    }
+}
+
+impl std::fmt::Debug for Replacement {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Replacement")
+            .field("component", &self.component().name)
+            .finish_non_exhaustive()
+    }
+}
+
 impl Millpond {
     /// Returns a response from the cache, if that needs no waiting. After `None` the caller serves the request as
     /// usual, and nothing has been counted.
     pub(crate) fn try_cached(&self, head: &impl SimpleHead) -> Option<CachedResponse> {
-        let state = &self.state;
+        let (host, state) = (&self.host, self.current.load());
         let cache = state.cache.as_ref()?;
         let (method, target) = (head.method(), head.target());
         let cache_key = cache.cache_key(method, target, |name| head.lines(name))?;
         let stored = cache.try_look_up(&cache_key)?;
         let encoded = stored.encoded()?;
-        let reservation = state.budget.try_reserve(RESPONSE_RESERVATION_BYTES)?;
+        let reservation = host.budget.try_reserve(RESPONSE_RESERVATION_BYTES)?;
         let owner = Owner::Request {
             method: method.clone(),
             route: Arc::clone(stored.route()),
         };
-        let ledger = Ledger::new(&state.registry, owner, state.limits.request_memory_bytes);
+        let ledger = Ledger::new(&host.registry, owner, host.limits.request_memory_bytes);
         let charge = |kind, bytes| ledger.charge(kind, bytes).ok();
         let of_head = charge(Kind::Head, head.held_bytes())?;
         let of_response = charge(Kind::Response, encoded.response_bytes())?;
-        let parts = stored.try_parts(&state.media, &ledger.handle())?.ok()?;
+        let parts = stored.try_parts(&host.media, &ledger.handle())?.ok()?;
         let content = encoded.content(parts, method)?;
         let of_content = charge(Kind::Buffers, content.len())?;
         // From here on, the request is counted and answered.
@@ -318,8 +439,8 @@ impl std::fmt::Debug for Millpond {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Millpond")
             .field("component", &self.component().name)
-            .field("limits", &self.state.limits)
-            .field("bound", &self.state.plan)
+            .field("limits", &self.host.limits)
+            .field("bound", &self.host.plan)
             .finish_non_exhaustive()
     }
 }
@@ -363,6 +484,19 @@ struct GuestCall<'a> {
 }
 
 impl ServiceState {
+    /// Returns the state for requests of a component, with an empty response cache.
+    fn new(host: &Arc<HostState>, engine: ComponentEngine, settings: Arc<GuestSettings>) -> Self {
+        let cache_bytes = host.response_cache_bytes;
+        // A component of `wasi:http` does not say what its responses depend on.
+        let has_cache = cache_bytes > 0 && matches!(engine.guest(), LinkedGuest::Media(_));
+        ServiceState {
+            host: Arc::clone(host),
+            engine,
+            settings,
+            cache: has_cache.then(|| ResponseCache::new(cache_bytes)),
+        }
+    }
+
     /// Responds to one request, in this order: the head, the cache, the guest.
     async fn respond(
         &self,
@@ -378,7 +512,7 @@ impl ServiceState {
         }
         let head_bytes = request_head_memory_bytes(head);
         let _head = log_entry.ledger().charge(Kind::Head, head_bytes)?;
-        let deadline = Instant::now() + self.limits.wall;
+        let deadline = Instant::now() + self.host.limits.wall;
 
         let decision = self.look_up(head, deadline, log_entry).await?;
         let may_be_stored = match decision {
@@ -420,20 +554,21 @@ impl ServiceState {
         let Some(cache_key) = cache.cache_key(&head.method, target(head), lines) else {
             return Ok(CacheDecision::Bypass);
         };
-        let stored = match cache.look_up(&cache_key, self.limits.wall).await {
+        let stored = match cache.look_up(&cache_key, self.host.limits.wall).await {
             Lookup::Hit(stored) => stored,
             Lookup::Miss(guard) => return Ok(CacheDecision::Miss(guard)),
             Lookup::Bypass => return Ok(CacheDecision::Bypass),
         };
         let reservation = self
+            .host
             .budget
             .reserve(RESPONSE_RESERVATION_BYTES, ADMISSION_WAIT)
             .await?;
         let ledger = log_entry.ledger().handle();
-        let validated = match stored.try_revalidate(&self.media, &ledger) {
+        let validated = match stored.try_revalidate(&self.host.media, &ledger) {
             Some(validated) => validated,
             None => {
-                let revalidate = Box::pin(stored.revalidate(&self.media, &ledger));
+                let revalidate = Box::pin(stored.revalidate(&self.host.media, &ledger));
                 let validated = timeout_at(deadline, revalidate).await;
                 validated.map_err(|_| RequestError::Limited(Limit::Wall))?
             }
@@ -455,8 +590,13 @@ impl ServiceState {
         log_entry: &AccessLogEntry,
     ) -> Result<OwnedSemaphorePermit, RequestError> {
         let admitted = self
+            .host
             .budget
-            .admit(RESPONSE_RESERVATION_BYTES, &self.instances, ADMISSION_WAIT)
+            .admit(
+                RESPONSE_RESERVATION_BYTES,
+                &self.host.instances,
+                ADMISSION_WAIT,
+            )
             .await;
         let (reservation, permit) = admitted?;
         log_entry.ledger().keep(reservation);
@@ -491,28 +631,9 @@ impl ServiceState {
     ) -> Result<(ChargedResponse, Option<StoredResponse>), RequestError> {
         let head = call.head;
         let mut store = self.store(log_entry.ledger())?;
-        let fields: Vec<(&str, &[u8])> = head
-            .headers
-            .iter()
-            .map(|(name, value)| (name.as_str(), value.as_bytes()))
-            .collect();
-        let client = call.client.map(|client| client.to_string());
-        let request = serve::Request {
-            method: head.method.as_str(),
-            path_with_query: target(head),
-            headers: &fields,
-            received: timestamp_ns(SystemTime::now()).unwrap_or(u64::MAX),
-            random: rand::random(),
-            client: client.as_deref(),
-        };
-        let called = timeout_at(call.deadline, async {
-            let guest = guest.instantiate_async(&mut store).await?;
-            let guest = guest.millpond_media_media_serve();
-            guest.call_handle(&mut store, request).await
-        })
-        .await;
+        let called = call_handle(guest, &mut store, head, call.client, call.deadline).await;
         log_entry.set_guest_peak_bytes(store.data().limiter().peak_guest_bytes());
-        let guest_response = call_result(called, &store)?;
+        let guest_response = called?;
 
         // The streams leave the instance. Then it is freed, before the first byte of the body is read.
         let state = store.data_mut();
@@ -540,7 +661,9 @@ impl ServiceState {
         log_entry: &mut AccessLogEntry,
     ) -> Result<ChargedResponse, RequestError> {
         let store = self.http_store(guest, log_entry.ledger())?;
-        let response = guest.call(store, head, permit, self.limits.wall).await?;
+        let response = guest
+            .call(store, head, permit, self.host.limits.wall)
+            .await?;
         let (head_of_response, instance) = response.into_parts();
         response::check_http(&head_of_response.headers)?;
         let parts = match response::promised_length(&head_of_response, &head.method) {
@@ -556,8 +679,12 @@ impl ServiceState {
 
     /// Makes an instance as for a request, and frees it.
     async fn probe(&self) -> Result<(), RequestError> {
-        let limits = &self.limits;
-        let ledger = Ledger::new(&self.registry, Owner::Host, limits.request_memory_bytes);
+        let limits = &self.host.limits;
+        let ledger = Ledger::new(
+            &self.host.registry,
+            Owner::Host,
+            limits.request_memory_bytes,
+        );
         match self.engine.guest() {
             LinkedGuest::Media(guest) => {
                 let mut store = self.store(&ledger)?;
@@ -573,6 +700,40 @@ impl ServiceState {
         }
     }
 
+    /// Has a fresh instance respond to a request, and drops the response.
+    async fn probe_request(&self) -> Result<(), RequestError> {
+        let limits = &self.host.limits;
+        let (head, ()) = probe_request().into_parts();
+        let ledger = Ledger::new(
+            &self.host.registry,
+            Owner::Host,
+            limits.request_memory_bytes,
+        );
+        let deadline = Instant::now() + limits.wall;
+        let instances = Arc::clone(&self.host.instances);
+        let permit = timeout_at(deadline, instances.acquire_owned()).await;
+        let Ok(Ok(permit)) = permit else {
+            return Err(RequestError::NoInstance);
+        };
+        match self.engine.guest() {
+            LinkedGuest::Media(guest) => {
+                let mut store = self.store(&ledger)?;
+                let response = call_handle(guest, &mut store, &head, None, deadline).await?;
+                response::check(response, &head.method, false, store.data_mut())?;
+                drop(permit);
+                Ok(())
+            }
+            #[cfg(feature = "wasi-http")]
+            LinkedGuest::Http(guest) => {
+                let store = self.http_store(guest, &ledger)?;
+                guest
+                    .call(store, &head, permit, limits.wall)
+                    .await
+                    .map(drop)
+            }
+        }
+    }
+
     #[cfg(feature = "wasi-http")]
     fn http_store(
         &self,
@@ -582,14 +743,14 @@ impl ServiceState {
         guest.store(
             self.engine.wasmtime(),
             self.engine.fixed_cost(),
-            &self.limits,
+            &self.host.limits,
             ledger,
         )
     }
 
     fn store(&self, ledger: &Ledger) -> Result<wasmtime::Store<StoreData>, LimitExceeded> {
         let (engine, fixed_cost) = (self.engine.wasmtime(), self.engine.fixed_cost());
-        let (limits, media) = (&self.limits, &self.media);
+        let (limits, media) = (&self.host.limits, &self.host.media);
         StoreData::store(engine, fixed_cost, limits, media, &self.settings, ledger)
     }
 
@@ -602,11 +763,51 @@ impl ServiceState {
         let bytes = response_bytes(&response);
         let charge = ledger.charge(Kind::Response, bytes)?;
         if bytes > RESPONSE_BYTES {
-            let beyond = self.budget.try_reserve(bytes - RESPONSE_BYTES);
+            let beyond = self.host.budget.try_reserve(bytes - RESPONSE_BYTES);
             ledger.keep(beyond.ok_or(Overloaded::TooLong(Duration::ZERO))?);
         }
         Ok(ChargedResponse { response, charge })
     }
+}
+
+/// Calls the guest for one request, in an instance of its own.
+async fn call_handle(
+    guest: &MediaGuestPre<StoreData>,
+    store: &mut wasmtime::Store<StoreData>,
+    head: &http::request::Parts,
+    client: Option<IpAddr>,
+    deadline: Instant,
+) -> Result<serve::Response, RequestError> {
+    let fields: Vec<(&str, &[u8])> = head
+        .headers
+        .iter()
+        .map(|(name, value)| (name.as_str(), value.as_bytes()))
+        .collect();
+    let client = client.map(|client| client.to_string());
+    let request = serve::Request {
+        method: head.method.as_str(),
+        path_with_query: target(head),
+        headers: &fields,
+        received: timestamp_ns(SystemTime::now()).unwrap_or(u64::MAX),
+        random: rand::random(),
+        client: client.as_deref(),
+    };
+    let called = timeout_at(deadline, async {
+        let guest = guest.instantiate_async(&mut *store).await?;
+        let guest = guest.millpond_media_media_serve();
+        guest.call_handle(&mut *store, request).await
+    })
+    .await;
+    call_result(called, store)
+}
+
+/// Returns the request that a new component has to respond to, in any way that is HTTP.
+fn probe_request() -> Request<()> {
+    let mut request = Request::new(());
+    *request.method_mut() = Method::HEAD;
+    let host = HeaderValue::from_static("localhost");
+    request.headers_mut().insert(header::HOST, host);
+    request
 }
 
 /// Returns the result of a call of an instance, which a timeout may have ended.
@@ -676,7 +877,7 @@ fn error_response(error: &RequestError) -> Response<Vec<BodyPart>> {
 
 impl MemorySources for Millpond {
     fn registry(&self) -> &LedgerRegistry {
-        &self.state.registry
+        &self.host.registry
     }
 
     fn cached_bytes(&self) -> usize {

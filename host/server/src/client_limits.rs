@@ -69,22 +69,38 @@ impl TooManyRequests {
     }
 }
 
-/// The clients of one listener.
+/// The clients of one listener, or of several that share their limits.
 #[derive(Debug)]
 pub(crate) struct Clients {
     limits: ClientLimits,
-    in_flight: Mutex<HashMap<ClientAddress, u32>>,
-    rate: Option<ClientRateLimiter<MonotonicClock>>,
+    in_flight: Arc<InFlightCounts>,
+    rate: Option<Arc<ClientRateLimiter<MonotonicClock>>>,
 }
+
+/// Requests in flight, by client. They outlive a change of the limits.
+type InFlightCounts = Mutex<HashMap<ClientAddress, u32>>;
 
 impl Clients {
     pub(crate) fn new(limits: &ClientLimits) -> Arc<Self> {
         Arc::new(Clients {
             limits: limits.clone(),
-            in_flight: Mutex::default(),
-            rate: limits
-                .rate
-                .map(|rate| ClientRateLimiter::new(rate, MonotonicClock)),
+            in_flight: Arc::default(),
+            rate: rate_limiter(limits),
+        })
+    }
+
+    /// Returns the same clients under other limits. Requests in flight count on, and a rate that has not changed keeps
+    /// its state.
+    pub(crate) fn succeeded_by(&self, limits: &ClientLimits) -> Arc<Self> {
+        let is_same_rate = limits.rate == self.limits.rate;
+        Arc::new(Clients {
+            limits: limits.clone(),
+            in_flight: Arc::clone(&self.in_flight),
+            rate: if is_same_rate {
+                self.rate.clone()
+            } else {
+                rate_limiter(limits)
+            },
         })
     }
 
@@ -103,7 +119,7 @@ impl Clients {
     /// # Errors
     /// [`TooManyRequests`].
     pub(crate) fn admit(
-        self: &Arc<Self>,
+        &self,
         peer: IpAddr,
         fields: &HeaderMap,
     ) -> Result<Option<InFlight>, TooManyRequests> {
@@ -124,34 +140,36 @@ impl Clients {
         forwarded::client(peer, fields, &self.limits.trusted_proxies)
     }
 
-    fn enter(
-        self: &Arc<Self>,
-        client: ClientAddress,
-        most: NonZeroU32,
-    ) -> Result<InFlight, TooManyRequests> {
+    fn enter(&self, client: ClientAddress, most: NonZeroU32) -> Result<InFlight, TooManyRequests> {
         let mut in_flight = self.in_flight.lock();
         let count = in_flight.entry(client).or_default();
         if *count >= most.get() {
             return Err(TooManyRequests::InFlight(most));
         }
         *count += 1;
+        drop(in_flight);
         Ok(InFlight {
-            clients: Arc::clone(self),
+            counts: Arc::clone(&self.in_flight),
             client,
         })
     }
 }
 
+fn rate_limiter(limits: &ClientLimits) -> Option<Arc<ClientRateLimiter<MonotonicClock>>> {
+    let limiter = |rate| Arc::new(ClientRateLimiter::new(rate, MonotonicClock));
+    limits.rate.map(limiter)
+}
+
 /// A request in flight.
 #[derive(Debug)]
 pub(crate) struct InFlight {
-    clients: Arc<Clients>,
+    counts: Arc<InFlightCounts>,
     client: ClientAddress,
 }
 
 impl Drop for InFlight {
     fn drop(&mut self) {
-        let mut in_flight = self.clients.in_flight.lock();
+        let mut in_flight = self.counts.lock();
         if let Some(count) = in_flight.get_mut(&self.client) {
             *count -= 1;
             if *count == 0 {

@@ -1,5 +1,6 @@
 //! Accepts connections from any number of TCP and UNIX domain sockets.
 
+use crate::transport::sockopt;
 use std::future::poll_fn;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr};
@@ -24,6 +25,7 @@ pub struct Listeners {
     listeners: Vec<Listener>,
     /// The socket that is polled first next time, so that a busy socket does not starve the others.
     next: AtomicUsize,
+    is_shared: bool,
 }
 
 impl From<TcpListener> for Listeners {
@@ -37,6 +39,7 @@ impl From<Vec<Listener>> for Listeners {
         Listeners {
             listeners,
             next: AtomicUsize::new(0),
+            is_shared: false,
         }
     }
 }
@@ -50,6 +53,37 @@ pub(crate) struct Incoming {
 }
 
 impl Listeners {
+    /// Marks the sockets as open in another process too, such as the service manager that passed them. At a shutdown,
+    /// the connections in their queues are left to the next process.
+    #[must_use]
+    pub fn shared(mut self) -> Self {
+        self.is_shared = true;
+        self
+    }
+
+    /// Whether another process has the sockets too.
+    pub(crate) fn are_shared(&self) -> bool {
+        self.is_shared
+    }
+
+    /// Turns new clients away from sockets with `SO_REUSEPORT`, so that the kernel gives them to another process that
+    /// listens on the same port. Returns whether there are such sockets.
+    pub(crate) fn turn_away(&self) -> bool {
+        let mut turned_away = false;
+        for listener in &self.listeners {
+            match sockopt::turn_away(listener) {
+                Ok(is_done) => turned_away |= is_done,
+                Err(error) => tracing::warn!(%error, "cannot turn new clients away"),
+            }
+        }
+        turned_away
+    }
+
+    /// Returns the connections that wait in the queues, whether the runtime has noticed them or not.
+    pub(crate) fn queued(&self) -> impl Iterator<Item = Incoming> + '_ {
+        self.listeners.iter().flat_map(Listener::queued)
+    }
+
     pub(crate) fn all(&self) -> &[Listener] {
         &self.listeners
     }
@@ -76,6 +110,21 @@ impl Listeners {
 }
 
 impl Listener {
+    /// Accepts what waits in the queue, without waiting for more.
+    fn queued(&self) -> impl Iterator<Item = Incoming> + '_ {
+        let accept = move || {
+            let accepted = socket2::SockRef::from(self).accept();
+            let (socket, peer) = accepted.ok()?;
+            socket.set_nonblocking(true).ok()?;
+            let peer = peer
+                .as_socket()
+                .map_or(Ipv4Addr::LOCALHOST.into(), |peer| peer.ip().to_canonical());
+            let stream = TcpStream::from_std(socket.into()).ok()?;
+            Some(Incoming { stream, peer })
+        };
+        std::iter::from_fn(accept)
+    }
+
     fn poll_accept(&self, cx: &mut Context<'_>) -> Poll<io::Result<Incoming>> {
         match self {
             Listener::Tcp(listener) => listener.poll_accept(cx).map_ok(|(stream, peer)| Incoming {
@@ -93,6 +142,15 @@ impl Listener {
                     peer: Ipv4Addr::LOCALHOST.into(),
                 })
             }),
+        }
+    }
+}
+
+#[cfg(windows)]
+impl std::os::windows::io::AsSocket for Listener {
+    fn as_socket(&self) -> std::os::windows::io::BorrowedSocket<'_> {
+        match self {
+            Listener::Tcp(listener) => listener.as_socket(),
         }
     }
 }

@@ -44,7 +44,7 @@ mod tls {
 
 pub use client_limits::{ClientLimits, IpNet, Rate};
 pub use incoming::{Listener, Listeners};
-pub use limits::{ConnectionLimits, LimitRateTooLow};
+pub use limits::{ConnectionLimits, LimitRateTooLow, LiveLimits};
 pub use listener::Server;
 
 /// The code in `docs/embed.md` is compiled with the tests.

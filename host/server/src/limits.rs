@@ -1,7 +1,9 @@
 //! Timeouts and rates of a connection, and limits per client.
 
-use crate::client_limits::ClientLimits;
+use crate::client_limits::{ClientLimits, Clients};
+use arc_swap::{ArcSwap, Guard};
 use millpond::rate_limit::RATE_LIMIT_INTERVAL;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// Timeouts and rates of a connection, and limits per client.
@@ -66,6 +68,65 @@ impl ConnectionLimits {
             }
             _ => Ok(()),
         }
+    }
+}
+
+/// The limits of the connections of one or more listeners, which a program may replace while they serve.
+///
+/// A new limit applies to the next request of each connection. A response in progress keeps the limits that it began
+/// with. Clones share the limits.
+#[derive(Debug, Clone)]
+pub struct LiveLimits(Arc<CurrentLimits>);
+
+#[derive(Debug)]
+struct CurrentLimits {
+    limits: ArcSwap<ConnectionLimits>,
+    clients: ArcSwap<Clients>,
+}
+
+impl LiveLimits {
+    /// Returns the limits in use.
+    #[must_use]
+    pub fn load(&self) -> Arc<ConnectionLimits> {
+        self.0.limits.load_full()
+    }
+
+    /// Replaces the limits. Requests in flight still count against [`ClientLimits::concurrency`], and an unchanged
+    /// request rate keeps its state.
+    ///
+    /// # Errors
+    /// As [`ConnectionLimits::check`]. The limits then stay as they are.
+    pub fn replace(&self, limits: ConnectionLimits) -> Result<(), LimitRateTooLow> {
+        limits.check()?;
+        let clients = self.0.clients.load().succeeded_by(&limits.clients);
+        self.0.clients.store(clients);
+        self.0.limits.store(Arc::new(limits));
+        Ok(())
+    }
+
+    /// The limits in use, for a short look.
+    pub(crate) fn peek(&self) -> Guard<Arc<ConnectionLimits>> {
+        self.0.limits.load()
+    }
+
+    /// The clients, under the limits in use.
+    pub(crate) fn clients(&self) -> Guard<Arc<Clients>> {
+        self.0.clients.load()
+    }
+}
+
+impl From<ConnectionLimits> for LiveLimits {
+    fn from(limits: ConnectionLimits) -> Self {
+        LiveLimits(Arc::new(CurrentLimits {
+            clients: ArcSwap::new(Clients::new(&limits.clients)),
+            limits: ArcSwap::from_pointee(limits),
+        }))
+    }
+}
+
+impl Default for LiveLimits {
+    fn default() -> Self {
+        ConnectionLimits::default().into()
     }
 }
 

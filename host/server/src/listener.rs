@@ -1,12 +1,11 @@
 //! Accepts connections, serves HTTP/1.1 or HTTP/2 on them with or without TLS, and closes those that time out.
 
-use crate::client_limits::Clients;
 use crate::http1;
 use crate::http1::head::HeadError;
 #[cfg(feature = "http2")]
 use crate::http2;
 use crate::incoming::{Incoming, Listeners};
-use crate::limits::ConnectionLimits;
+use crate::limits::LiveLimits;
 use crate::protocol::{HttpIo, Protocol};
 use crate::slots::{ConnectionSlots, Slot};
 use crate::tls::Certificate;
@@ -23,7 +22,7 @@ use std::io;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -53,18 +52,21 @@ impl<S: MediaService> Server<S> {
     }
 
     /// Serves connections from one or more listeners until `stop` is cancelled. Responses in progress may then finish
-    /// within [`ConnectionLimits::shutdown_grace`]. A program that sets a rate limit calls [`ConnectionLimits::check`]
-    /// first.
+    /// within [`ConnectionLimits::shutdown_grace`](crate::ConnectionLimits::shutdown_grace), and connections that wait
+    /// in the queue of a listener get a response first. A program that sets a rate limit calls
+    /// [`ConnectionLimits::check`](crate::ConnectionLimits::check) first.
+    ///
+    /// `limits` are [`ConnectionLimits`](crate::ConnectionLimits), or [`LiveLimits`] that the program replaces later.
     ///
     /// A client that begins with the connection preface of HTTP/2 is served HTTP/2. Proxies with prior knowledge send
     /// it.
     pub async fn serve(
         &self,
         listeners: impl Into<Listeners>,
-        limits: ConnectionLimits,
+        limits: impl Into<LiveLimits>,
         stop: CancellationToken,
     ) {
-        let listening = Listening::new(self.clone(), None, limits, stop);
+        let listening = Listening::new(self.clone(), None, limits.into(), stop);
         listening.serve(listeners.into()).await;
     }
 
@@ -76,10 +78,10 @@ impl<S: MediaService> Server<S> {
         &self,
         listeners: impl Into<Listeners>,
         certificate: Certificate,
-        limits: ConnectionLimits,
+        limits: impl Into<LiveLimits>,
         stop: CancellationToken,
     ) {
-        let listening = Listening::new(self.clone(), Some(certificate), limits, stop);
+        let listening = Listening::new(self.clone(), Some(certificate), limits.into(), stop);
         listening.serve(listeners.into()).await;
     }
 }
@@ -110,31 +112,34 @@ impl<S: MediaService> MemorySources for Server<S> {
 struct Listening<S> {
     server: Server<S>,
     certificate: Option<Certificate>,
-    limits: Arc<ConnectionLimits>,
-    clients: Arc<Clients>,
+    limits: LiveLimits,
     slots: ConnectionSlots,
+    connections: TaskTracker,
     stop: CancellationToken,
+    /// Cancelled when the shutdown grace is over.
+    cut: CancellationToken,
 }
 
 impl<S: MediaService> Listening<S> {
     fn new(
         server: Server<S>,
         certificate: Option<Certificate>,
-        limits: ConnectionLimits,
+        limits: LiveLimits,
         stop: CancellationToken,
     ) -> Arc<Self> {
         let tls_bytes = certificate.as_ref().map_or(0, |_| TLS_BYTES);
         Arc::new(Listening {
-            clients: Clients::new(&limits.clients),
             slots: ConnectionSlots::new(
                 server.millpond().memory_plan(),
                 CONNECTION_BYTES + tls_bytes,
                 &server.connections,
             ),
-            limits: Arc::new(limits),
+            limits,
             server,
             certificate,
+            connections: TaskTracker::new(),
             stop,
+            cut: CancellationToken::new(),
         })
     }
 
@@ -145,53 +150,56 @@ impl<S: MediaService> Listening<S> {
                 tracing::warn!(%error, "cannot set SO_RCVBUF on the listener");
             }
         }
-        let connections = TaskTracker::new();
-        let cut = CancellationToken::new();
-        while let Some((incoming, mut slot)) = self.accept(&listeners).await {
-            let millpond = self.server.millpond();
-            let opened = Connection::open(
-                incoming,
-                &self.clients,
-                millpond.registry(),
-                millpond.budget(),
-                self.slots.slot_waiters(),
-            );
-            let connection = match opened {
-                Ok(connection) => connection,
-                Err(error) => {
-                    tracing::debug!(%error, "connection closed before it was served");
-                    continue;
-                }
-            };
-            self.server.connections.enter(&connection);
-            let listening = Arc::clone(&self);
-            let cut = cut.clone();
-            connections.spawn(async move {
-                let tracker = Arc::clone(connection.tracker());
-                let served =
-                    TrackAllocs::new(tracker, || listening.serve_one(&connection, &mut slot));
-                tokio::select! {
-                    biased;
-                    () = served => {}
-                    () = connection.lost() => tracing::debug!("client disconnected"),
-                    () = cut.cancelled() => {}
-                }
-                connection.close();
-            });
+        while let Some((incoming, slot)) = self.accept(&listeners).await {
+            self.spawn(incoming, slot);
         }
+        let grace = self.limits.load().shutdown_grace;
+        let began = Instant::now();
+        // Without a slot within the grace, a client is closed like a busy connection.
+        let _ = timeout(grace, self.drain(&listeners)).await;
         drop(listeners);
-        connections.close();
-        if timeout(self.limits.shutdown_grace, connections.wait())
-            .await
-            .is_err()
-        {
+        self.connections.close();
+        let left = grace.saturating_sub(began.elapsed());
+        if timeout(left, self.connections.wait()).await.is_err() {
             tracing::warn!(
-                connections = connections.len(),
+                connections = self.connections.len(),
                 "shutdown grace is over: closing busy connections"
             );
-            cut.cancel();
-            connections.wait().await;
+            self.cut.cancel();
+            self.connections.wait().await;
         }
+    }
+
+    /// Serves a connection in a task of its own.
+    fn spawn(self: &Arc<Self>, incoming: Incoming, mut slot: Slot) {
+        let millpond = self.server.millpond();
+        let opened = Connection::open(
+            incoming,
+            &self.limits,
+            millpond.registry(),
+            millpond.budget(),
+            self.slots.slot_waiters(),
+        );
+        let connection = match opened {
+            Ok(connection) => connection,
+            Err(error) => {
+                tracing::debug!(%error, "connection closed before it was served");
+                return;
+            }
+        };
+        self.server.connections.enter(&connection);
+        let listening = Arc::clone(self);
+        self.connections.spawn(async move {
+            let tracker = Arc::clone(connection.tracker());
+            let served = TrackAllocs::new(tracker, || listening.serve_one(&connection, &mut slot));
+            tokio::select! {
+                biased;
+                () = served => {}
+                () = connection.lost() => tracing::debug!("client disconnected"),
+                () = listening.cut.cancelled() => {}
+            }
+            connection.close();
+        });
     }
 
     /// Accepts the next connection, and waits for a slot. Returns `None` at shutdown.
@@ -209,25 +217,66 @@ impl<S: MediaService> Listening<S> {
                 }
             }
         };
+        let incoming = tokio::select! {
+            biased;
+            () = self.stop.cancelled() => return None,
+            incoming = accepted => incoming,
+        };
+        // A client that was accepted before the shutdown is served.
+        let stopped = async {
+            self.stop.cancelled().await;
+            sleep(self.limits.load().shutdown_grace).await;
+        };
         tokio::select! {
             biased;
-            () = self.stop.cancelled() => None,
-            taken = async {
-                let stream = accepted.await;
-                self.slots.take().await.map(|slot| (stream, slot))
-            } => taken,
+            slot = self.slots.take() => slot.map(|slot| (incoming, slot)),
+            () = stopped => None,
+        }
+    }
+
+    /// Serves the connections that wait in the queues of the listeners, before these are closed. Another process has
+    /// the queues of shared listeners.
+    async fn drain(self: &Arc<Self>, listeners: &Listeners) {
+        if listeners.are_shared() {
+            return;
+        }
+        if listeners.turn_away() {
+            // Clients in the middle of their handshake come into the queue yet.
+            let handshakes = async {
+                loop {
+                    match listeners.accept().await {
+                        Ok(incoming) => self.spawn_waiting(incoming).await,
+                        Err(_) => sleep(ACCEPT_PAUSE).await,
+                    }
+                }
+            };
+            let _ = timeout(HANDSHAKE_WAIT, handshakes).await;
+        }
+        for incoming in listeners.queued() {
+            self.spawn_waiting(incoming).await;
+        }
+    }
+
+    async fn spawn_waiting(self: &Arc<Self>, incoming: Incoming) {
+        if let Some(slot) = self.slots.take().await {
+            self.spawn(incoming, slot);
         }
     }
 
     /// Serves one connection to its end.
     async fn serve_one(&self, connection: &Arc<Connection>, slot: &mut Slot) {
         let unacknowledged = || connection.unacknowledged_bytes();
-        let timed_out = connection.timer().timed_out(&self.limits, unacknowledged);
+        let timed_out = connection.timer().timed_out(unacknowledged);
         let mut timed_out = pin!(timed_out);
+        // A new client may have sent its request already, or is about to.
+        let stopped = async {
+            self.stop.cancelled().await;
+            sleep(LINGER).await;
+        };
         let opened = tokio::select! {
             opened = self.open(connection, slot) => opened,
             reason = timed_out.as_mut() => return log_closed(reason),
-            () = self.stop.cancelled() => return,
+            () = stopped => return,
         };
         let opened = match opened {
             Ok(opened) => opened,
@@ -302,7 +351,7 @@ impl<S: MediaService> Listening<S> {
             #[cfg(feature = "http2")]
             Protocol::Http2 => {
                 let stopping = stopping.cancelled();
-                http2::serve(connection, io, service, &self.limits, stopping).await?;
+                http2::serve(connection, io, service, stopping).await?;
                 return Ok(());
             }
         };
@@ -332,6 +381,9 @@ struct ReadyConnection {
 fn log_closed(reason: TimeoutReason) {
     tracing::info!(%reason, "connection closed");
 }
+
+/// Time for handshakes that clients had begun before a listener turned new ones away: a round trip.
+const HANDSHAKE_WAIT: Duration = Duration::from_millis(250);
 
 /// Pause before the next `accept` when the system is out of file descriptors or memory.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
@@ -363,7 +415,7 @@ mod tests {
         let millpond = Millpond::new(&Source::embedded(), store, &Config::default(), limits);
         let millpond = millpond.unwrap();
         let stop = CancellationToken::new();
-        let limits = ConnectionLimits::default();
+        let limits = LiveLimits::default();
         let server = Server::new(millpond.clone());
         let mut listening = Listening::new(server.clone(), None, limits, stop);
         let mut bound = *millpond.memory_plan();

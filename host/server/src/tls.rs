@@ -1,6 +1,7 @@
 //! TLS on a listener's connections: the certificate, and its reload after a renewal.
 
 use crate::transport::socket::Socket;
+use arc_swap::ArcSwap;
 use parking_lot::RwLock;
 use sha2::{Digest, Sha256};
 use std::fmt;
@@ -34,7 +35,7 @@ const TLS_SEND_BYTES: usize = 20 * 1024;
 #[derive(Clone)]
 pub struct Certificate {
     config: Arc<ServerConfig>,
-    files: Arc<Files>,
+    files: Arc<ArcSwap<Files>>,
     resolver: Arc<CertResolver>,
 }
 
@@ -105,7 +106,7 @@ impl Certificate {
         let config = server_config(&resolver).map_err(|source| files.unfit(source))?;
         Ok(Certificate {
             config: Arc::new(config),
-            files: Arc::new(files),
+            files: Arc::new(ArcSwap::from_pointee(files)),
             resolver,
         })
     }
@@ -116,14 +117,25 @@ impl Certificate {
     /// # Errors
     /// [`CertificateError`]. The old certificate then stays in use.
     pub fn reload(&self) -> Result<bool, CertificateError> {
-        let digest = self.files.digest()?;
+        let files = self.files.load_full();
+        let digest = files.digest()?;
         let is_shown = |shown: &KeyPair| shown.digest == digest;
         if is_shown(&self.resolver.0.read()) {
             return Ok(false);
         }
-        let pair = self.files.read()?;
+        let pair = files.read()?;
         *self.resolver.0.write() = pair;
         Ok(true)
+    }
+
+    /// Presents another certificate from now on, and follows its files. Returns whether it differs from the one before.
+    pub fn replace_with(&self, other: &Certificate) -> bool {
+        let new = other.resolver.0.read().clone();
+        self.files.store(other.files.load_full());
+        let mut shown = self.resolver.0.write();
+        let is_new = shown.digest != new.digest;
+        *shown = new;
+        is_new
     }
 
     /// Performs a connection's handshake.
@@ -138,7 +150,7 @@ impl Certificate {
 
 impl fmt::Debug for Certificate {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let files = &self.files;
+        let files = self.files.load();
         f.debug_struct("Certificate")
             .field("certificate", &files.certificate)
             .field("key", &files.key)
@@ -170,6 +182,7 @@ struct Files {
 }
 
 /// A certificate with its key, and a digest of the files that contain them.
+#[derive(Clone)]
 struct KeyPair {
     digest: [u8; 32],
     key: Arc<CertifiedKey>,
@@ -327,6 +340,15 @@ mod tests {
         assert!(certificate.reload().unwrap());
         assert_ne!(shown(&certificate), first);
         assert!(!certificate.reload().unwrap());
+
+        let other = Made::new();
+        assert!(certificate.replace_with(&other.read().unwrap()));
+        let other_shown = shown(&certificate);
+        assert!(!certificate.replace_with(&other.read().unwrap()));
+        other.renew();
+        assert!(certificate.reload().unwrap(), "the new files are followed");
+        assert_ne!(shown(&certificate), other_shown);
+        assert!(certificate.replace_with(&made.read().unwrap()));
 
         fs::remove_file(&made.key).unwrap();
         let error = certificate.reload().unwrap_err();

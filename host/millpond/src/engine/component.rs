@@ -103,6 +103,15 @@ pub enum ComponentError {
     /// The memory limit of the process is too low.
     #[error(transparent)]
     InsufficientMemory(#[from] crate::memory_plan::InsufficientMemory),
+    /// The memory plan leaves no room for another component beside the one in use.
+    #[error(
+        "another component needs {} MiB beside the one in use, and responses leave less now",
+        needs_bytes.div_ceil(1 << 20)
+    )]
+    NoRoom {
+        /// Memory to reserve, in bytes.
+        needs_bytes: usize,
+    },
     /// wasmtime's engine cannot be set up.
     #[error("cannot set up the WebAssembly engine: {0}")]
     Engine(String),
@@ -166,6 +175,12 @@ impl Source {
             return Err(ComponentError::TooLarge { name });
         }
         Ok(Source::from_bytes(name, bytes))
+    }
+
+    /// SHA-256 of the bytes, in hexadecimal, as in [`Inspection::sha256`].
+    #[must_use]
+    pub fn sha256(&self) -> String {
+        hex::encode(Sha256::digest(self.bytes()))
     }
 
     /// Bytes of the component.
@@ -278,7 +293,7 @@ impl Inspection {
         Inspection {
             name: source.name.clone(),
             size_bytes: source.bytes().len(),
-            sha256: hex::encode(Sha256::digest(source.bytes())),
+            sha256: source.sha256(),
             imports: component_type
                 .imports(engine)
                 .map(|(name, _)| name.to_owned())

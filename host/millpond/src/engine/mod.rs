@@ -15,7 +15,7 @@ use crate::engine::component::{ComponentError, HttpVersion, Inspection, Source};
 use crate::engine::instance_cost::InstanceCost;
 use crate::engine::media::{MediaGuestPre, StoreData};
 use crate::engine::pool::{
-    GUEST_STACK_BYTES, KEEP_MEMORY_BYTES, KEEP_STACK_BYTES, STACK_BYTES, TICK,
+    GUEST_STACK_BYTES, KEEP_MEMORY_BYTES, KEEP_STACK_BYTES, PoolReservation, STACK_BYTES, TICK,
 };
 use crate::engine::resource_limiter::FixedCost;
 use crate::engine::resource_limiter::{CORE_INSTANCES, TABLE_ELEMENT_BYTES};
@@ -30,14 +30,17 @@ use wasmtime::component::{Component, Linker};
 use wasmtime::{Config, Engine, InstanceAllocationStrategy, PoolingAllocationConfig};
 
 /// wasmtime's engine, with a component ready to be instantiated.
+#[derive(Clone)]
 pub(crate) struct ComponentEngine {
     engine: Engine,
     fixed_cost: FixedCost,
     guest: LinkedGuest,
-    inspection: Inspection,
+    inspection: Arc<Inspection>,
+    pool_reservation: PoolReservation,
 }
 
 /// A linked component, by its exports.
+#[derive(Clone)]
 pub(crate) enum LinkedGuest {
     /// `millpond:media/media-serve`.
     Media(MediaGuestPre<StoreData>),
@@ -69,13 +72,15 @@ impl ComponentEngine {
             name: source.name.clone(),
             reason: one_line(&error),
         };
+        let pool_reservation = PoolReservation::default();
         let guest = match http {
             None => link(&engine, &component).map(LinkedGuest::Media),
             #[cfg(feature = "wasi-http")]
             Some(version) => {
                 let given = HostContext::new(folder, settings)
                     .map_err(|error| ComponentError::Engine(one_line(&error)))?;
-                HttpGuest::link(&engine, &component, version, given).map(LinkedGuest::Http)
+                HttpGuest::link(&engine, &component, version, given, &pool_reservation)
+                    .map(LinkedGuest::Http)
             }
             #[cfg(not(feature = "wasi-http"))]
             Some(_) => {
@@ -88,16 +93,48 @@ impl ComponentEngine {
         let guest = guest.map_err(unsupported)?;
         tick(&engine)?;
         Ok(ComponentEngine {
-            inspection: Inspection::of(&component, source, instance_cost),
+            inspection: Arc::new(Inspection::of(&component, source, instance_cost)),
             engine,
             fixed_cost,
             guest,
+            pool_reservation,
+        })
+    }
+
+    /// Returns the same component with other settings.
+    ///
+    /// # Errors
+    /// [`ComponentError::Engine`], if the folder cannot be opened again.
+    pub(crate) fn with_settings(
+        &self,
+        folder: Option<&Path>,
+        settings: &Arc<GuestSettings>,
+    ) -> Result<Self, ComponentError> {
+        #[cfg(not(feature = "wasi-http"))]
+        let _ = (folder, settings);
+        let guest = match &self.guest {
+            LinkedGuest::Media(guest) => LinkedGuest::Media(guest.clone()),
+            #[cfg(feature = "wasi-http")]
+            LinkedGuest::Http(guest) => {
+                let given = HostContext::new(folder, settings)
+                    .map_err(|error| ComponentError::Engine(one_line(&error)))?;
+                LinkedGuest::Http(guest.with_context(given))
+            }
+        };
+        Ok(ComponentEngine {
+            guest,
+            ..self.clone()
         })
     }
 
     /// Description of the component.
-    pub(crate) fn inspection(&self) -> &Inspection {
+    pub(crate) fn inspection(&self) -> &Arc<Inspection> {
         &self.inspection
+    }
+
+    /// The reservation of the instance pool, which all clones share.
+    pub(crate) fn pool_reservation(&self) -> &PoolReservation {
+        &self.pool_reservation
     }
 
     /// Memory of each store.
@@ -121,7 +158,8 @@ impl Source {
     /// [`ComponentError`], except `Read` and `TooLarge`.
     pub fn inspect(&self, limits: &Limits) -> Result<Inspection, ComponentError> {
         let settings = Arc::new(config::Config::default().settings());
-        Ok(ComponentEngine::new(self, limits, None, &settings)?.inspection)
+        let engine = ComponentEngine::new(self, limits, None, &settings)?;
+        Ok(Inspection::clone(&engine.inspection))
     }
 }
 

@@ -1,6 +1,12 @@
 //! Sizes of the instance pool, and the interval of epoch interruption.
 
+use millpond_ledger::Reservation;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
+
+/// Memory of the instance pool of a component that another one has replaced. It is reserved until the last instance of
+/// the old component ends. Before that it is part of the memory plan.
+pub(crate) type PoolReservation = Arc<OnceLock<Reservation>>;
 
 /// Interval between two interruptions of running guests, which let other requests run. CPU time is counted in this
 /// unit. The process has one ticker thread.

@@ -200,7 +200,8 @@ type Gauge = (&'static str, &'static str, Option<Unit>, i64);
 
 impl MillpondCollector {
     fn encode_build_info(&self, encoder: &mut DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
-        let sha256 = self.millpond.component().sha256.as_str();
+        let component = self.millpond.component();
+        let sha256 = component.sha256.as_str();
         let labels = [
             ("version", env!("CARGO_PKG_VERSION")),
             ("component_sha256", sha256),

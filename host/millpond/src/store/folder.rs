@@ -120,8 +120,13 @@ impl Folder {
     /// Sets the time for which a cached file is used without validation. Zero validates for every request.
     #[must_use]
     pub fn with_open_file_cache_valid(self, valid: Duration) -> Self {
-        self.0.open_files.set_valid(valid);
+        self.set_open_file_cache_valid(valid);
         self
+    }
+
+    /// Sets that time while the folder is served.
+    pub fn set_open_file_cache_valid(&self, valid: Duration) {
+        self.0.open_files.set_valid(valid);
     }
 
     /// Opens an object, and charges it to `ledger` as long as it is open. Blocks on the file system;

@@ -1,10 +1,12 @@
 //! The admin listener: health, readiness, metrics, memory and live requests of the process.
 
 mod figures;
+mod reload;
 mod report;
 
 pub use report::write_report;
 
+use crate::admin::reload::ReloadHook;
 use bytes::Bytes;
 use http::{Method, Request, Response, StatusCode, header};
 use http_body_util::Full;
@@ -38,6 +40,7 @@ pub struct Admin {
     watch: Monitor,
     metrics: Arc<Registry>,
     stopping: CancellationToken,
+    reload: Option<ReloadHook>,
 }
 
 impl Admin {
@@ -57,7 +60,20 @@ impl Admin {
             millpond,
             watch,
             stopping,
+            reload: None,
         }
+    }
+
+    /// Has `POST /reload` call a function that reloads the settings of the program. Its JSON is the content of the
+    /// response, which has status 200, or 400 for an error.
+    #[must_use]
+    pub fn with_reload<F, R>(mut self, reload: F) -> Self
+    where
+        F: Fn() -> R + Send + Sync + 'static,
+        R: Future<Output = Result<serde_json::Value, serde_json::Value>> + Send + 'static,
+    {
+        self.reload = Some(ReloadHook::new(reload));
+        self
     }
 
     /// Serves until the process ends.
@@ -74,9 +90,15 @@ impl Admin {
             };
             let admin = self.clone();
             tokio::spawn(async move {
-                let service = service_fn(|request: Request<Incoming>| {
-                    let response = admin.answer(request.method(), request.uri().path());
-                    async { Ok::<_, Infallible>(response) }
+                let service = service_fn(async |request: Request<Incoming>| {
+                    let (method, path) = (request.method(), request.uri().path());
+                    Ok::<_, Infallible>(match (&admin.reload, path) {
+                        (Some(hook), "/reload") => {
+                            let (status, content) = hook.respond(method, request.headers()).await;
+                            respond(status, "application/json", format!("{content:#}\n"))
+                        }
+                        _ => admin.answer(method, path),
+                    })
                 });
                 let connection = hyper::server::conn::http1::Builder::new()
                     .timer(TokioTimer::new())
@@ -109,7 +131,7 @@ impl Admin {
             },
             _ => text(
                 StatusCode::NOT_FOUND,
-                "not found, try /metrics, /healthz, /readyz, /memory or /requests\n",
+                "not found, try /metrics, /healthz, /readyz, /memory, /requests or POST /reload\n",
             ),
         }
     }

@@ -8,7 +8,7 @@ use crate::client_limits::InFlight;
 use crate::http1::encode::{BodyFraming, DateLine, Persistence, encode_head, persistence_line};
 use crate::http1::head::{HEAD_BYTES, HTTP2_PREFACE, HeadError};
 use crate::protocol::HttpIo;
-use crate::transport::connection::Connection;
+use crate::transport::connection::{Connection, LINGER};
 use crate::transport::exchange::PendingRequest;
 use crate::transport::timeouts::ResponseGuard;
 use bytes::{Buf, BytesMut};
@@ -23,6 +23,7 @@ use std::future::poll_fn;
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
+use tokio::time::sleep;
 use tokio_util::io::poll_read_buf;
 use tokio_util::sync::CancellationToken;
 
@@ -53,6 +54,7 @@ pub(crate) async fn serve<S: MediaService>(
         received: BytesMut::new(),
         large_head: None,
         date: DateLine::new(),
+        is_new: true,
     };
     while driver.serve_next().await? == Persistence::KeepAlive {}
     poll_fn(|cx| driver.io.poll_shutdown(cx)).await
@@ -70,6 +72,8 @@ struct Http1Driver<'a, S> {
     /// Room for a head that is larger than [`SMALL_HEAD_BYTES`].
     large_head: Option<(Reservation, Charge)>,
     date: DateLine,
+    /// Whether no request has come yet.
+    is_new: bool,
 }
 
 /// A head that has come, by how it is responded to.
@@ -100,6 +104,7 @@ impl<S: MediaService> Http1Driver<'_, S> {
         let Some(next) = self.receive_head().await? else {
             return Ok(Persistence::Close);
         };
+        self.is_new = false;
         let _response = ResponseGuard::begin(self.connection.timer(), self.connection.left_bytes());
         let persistence = match next {
             Next::Cached {
@@ -168,8 +173,8 @@ impl<S: MediaService> Http1Driver<'_, S> {
     /// that waits for a request holds no buffer.
     async fn receive(&mut self) -> io::Result<usize> {
         let (io, received) = (&mut self.io, &mut self.received);
-        let is_idle = received.is_empty();
-        let read = poll_fn(|cx| {
+        let (is_idle, is_new) = (received.is_empty(), self.is_new);
+        let mut read = poll_fn(|cx| {
             // An empty buffer may have lost most of its capacity to heads before.
             if received.is_empty() || received.capacity() == received.len() {
                 received.reserve(RECEIVE_BUFFER_BYTES.max(received.len()));
@@ -183,11 +188,23 @@ impl<S: MediaService> Http1Driver<'_, S> {
         if !is_idle {
             return read.await;
         }
+        let stopped = async {
+            self.stop.cancelled().await;
+            if is_new {
+                // The first request is on its way.
+                sleep(LINGER).await;
+            }
+        };
         tokio::select! {
             biased;
-            read = read => read,
-            () = self.stop.cancelled() => Ok(0),
+            read = &mut read => return read,
+            () = stopped => {}
         }
+        // A request that has come meanwhile gets its response.
+        if self.connection.has_unread() {
+            return read.await;
+        }
+        Ok(0)
     }
 
     /// The next head of the bytes received. `None` if it has not come whole.

@@ -13,7 +13,6 @@ use crate::http1::head::{self, CONTENT_BYTES, HEAD_BYTES};
 use crate::http2::io::{FlushHold, Http2Io};
 use crate::http2::send::{DateField, finish_fields, send_body};
 use crate::http2::stream::{CachedTransfer, Stream, StreamBytes, held_by_head};
-use crate::limits::ConnectionLimits;
 use crate::protocol::HttpIo;
 use crate::transport::connection::Connection;
 use crate::transport::exchange::{Admission, PendingRequest};
@@ -59,7 +58,6 @@ pub(crate) async fn serve<S: MediaService>(
     connection: &Arc<Connection>,
     io: HttpIo,
     service: &S,
-    limits: &Arc<ConnectionLimits>,
     stopping: impl Future<Output = ()>,
 ) -> Result<(), h2::Error> {
     let io = Http2Io::new(io, connection);
@@ -77,7 +75,6 @@ pub(crate) async fn serve<S: MediaService>(
         flush_hold,
         connection,
         service,
-        limits,
         date: DateField::default(),
         running: FuturesUnordered::new(),
         sending: Vec::new(),
@@ -100,7 +97,6 @@ struct Http2Driver<'a, S> {
     flush_hold: FlushHold,
     connection: &'a Arc<Connection>,
     service: &'a S,
-    limits: &'a Arc<ConnectionLimits>,
     date: DateField,
     /// Responses in progress that wait for something.
     running: FuturesUnordered<Pin<Box<dyn Future<Output = ()> + Send>>>,
@@ -180,7 +176,7 @@ impl<S: MediaService> Http2Driver<'_, S> {
         }
         let pending = PendingRequest::on_stream(&stream, admission);
         head.extensions.insert(Exchange(pending));
-        let (service, limits) = (self.service.clone(), Arc::clone(self.limits));
+        let service = self.service.clone();
         self.running.push(Box::pin(async move {
             let timer = Arc::clone(stream.timer());
             let responding = async {
@@ -191,7 +187,7 @@ impl<S: MediaService> Http2Driver<'_, S> {
                 biased;
                 () = responding => {}
                 // Dropping the response resets the stream.
-                reason = timer.stream_timed_out(&limits) => {
+                reason = timer.stream_timed_out() => {
                     tracing::info!(%reason, "stream reset");
                 }
             }
@@ -250,13 +246,12 @@ impl<S: MediaService> Http2Driver<'_, S> {
             let Some(stream) = stream.upgrade() else {
                 continue;
             };
-            let limits = Arc::clone(self.limits);
             let timer = Arc::clone(stream.timer());
             self.running.push(Box::pin(async move {
                 tokio::select! {
                     biased;
                     () = poll_fn(|cx| stream.poll_taken(cx)) => {}
-                    reason = timer.stream_timed_out(&limits) => {
+                    reason = timer.stream_timed_out() => {
                         tracing::info!(%reason, "stream reset");
                         send.send_reset(Reason::CANCEL);
                     }

@@ -57,7 +57,7 @@ impl Stream {
             connection: Arc::clone(connection),
             // Starts before the stream's timer, so that the connection is closed when both time out.
             _streaming: StreamGuard::begin(connection.timer(), || connection.left_bytes()),
-            timer: Arc::new(ConnectionTimer::of_stream()),
+            timer: Arc::new(ConnectionTimer::of_stream(connection.limits())),
             // A connection's ledger has no limit.
             _state: connection.ledger.charge(Kind::Connection, bytes).ok()?,
             _room: room,

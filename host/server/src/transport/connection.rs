@@ -3,10 +3,12 @@
 use crate::client_limits::{Clients, InFlight, TooManyRequests};
 use crate::http1::head::CONTENT_BYTES;
 use crate::incoming::Incoming;
+use crate::limits::LiveLimits;
 use crate::transport::send_window::{MIN_WINDOW, Window};
 use crate::transport::slot_waiters::SlotWaiters;
 use crate::transport::sockopt;
 use crate::transport::timeouts::ConnectionTimer;
+use arc_swap::Guard;
 use http::HeaderMap;
 use millpond::downstream::CHUNK_BYTES;
 use millpond::ledger::heap::AllocTracker;
@@ -43,7 +45,7 @@ pub(crate) const LINGER: Duration = Duration::from_secs(1);
 pub(crate) struct Connection {
     pub(crate) stream: TcpStream,
     client: IpAddr,
-    clients: Arc<Clients>,
+    limits: LiveLimits,
     timer: Arc<ConnectionTimer>,
     tracker: Arc<AllocTracker>,
     pub(crate) budget: Arc<Budget>,
@@ -68,7 +70,7 @@ impl Connection {
     /// When the connection is gone already.
     pub(crate) fn open(
         incoming: Incoming,
-        clients: &Arc<Clients>,
+        limits: &LiveLimits,
         registry: &Arc<LedgerRegistry>,
         budget: &Arc<Budget>,
         slot_waiters: &Arc<SlotWaiters>,
@@ -82,14 +84,21 @@ impl Connection {
         Ok(Arc::new(Connection {
             stream,
             client: peer,
-            clients: Arc::clone(clients),
-            timer: Arc::new(ConnectionTimer::new(slot_waiters)),
+            limits: limits.clone(),
+            timer: Arc::new(ConnectionTimer::new(slot_waiters, limits)),
             tracker: Arc::default(),
             budget: Arc::clone(budget),
             _state: state.map_err(io::Error::other)?,
             ledger,
             send_window: SharedWindow::default(),
         }))
+    }
+
+    /// Whether bytes have come that nobody has read.
+    pub(crate) fn has_unread(&self) -> bool {
+        let socket = socket2::SockRef::from(&self.stream);
+        let mut first = [std::mem::MaybeUninit::uninit()];
+        socket.peek(&mut first).is_ok_and(|count| count > 0)
     }
 
     /// Whether the first byte is a letter, which no handshake of TLS begins with (RFC 8446 section 5.1), and each method
@@ -119,9 +128,15 @@ impl Connection {
         Some((room, charge))
     }
 
-    /// Limits of the clients of this connection's listener.
-    pub(crate) fn clients(&self) -> &Clients {
-        &self.clients
+    /// Limits in use for this connection.
+    #[cfg(feature = "http2")]
+    pub(crate) fn limits(&self) -> &LiveLimits {
+        &self.limits
+    }
+
+    /// The clients of this connection's listener, under the limits in use.
+    pub(crate) fn clients(&self) -> Guard<Arc<Clients>> {
+        self.limits.clients()
     }
 
     /// Counts a request as one of its client's, until what is returned is dropped.
@@ -129,12 +144,12 @@ impl Connection {
     /// # Errors
     /// [`TooManyRequests`].
     pub(crate) fn admit(&self, fields: &HeaderMap) -> Result<Option<InFlight>, TooManyRequests> {
-        self.clients.admit(self.client, fields)
+        self.clients().admit(self.client, fields)
     }
 
     /// The address of the client that a request with those fields comes from.
     pub(crate) fn client(&self, fields: &HeaderMap) -> IpAddr {
-        self.clients.client(self.client, fields)
+        self.clients().client(self.client, fields)
     }
 
     /// The send window.

@@ -238,8 +238,8 @@ impl Drop for SendState {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
-    use crate::client_limits::{ClientLimits, Clients};
     use crate::incoming::Listeners;
+    use crate::limits::LiveLimits;
     use millpond::ledger::{Budget, LedgerRegistry};
     use std::future::poll_fn;
     use std::sync::Arc;
@@ -261,11 +261,16 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let _client = TcpStream::connect(listener.local_addr().unwrap()).await;
         let incoming = Listeners::from(listener).accept().await.unwrap();
-        let clients = Clients::new(&ClientLimits::default());
         let registry: Arc<LedgerRegistry> = Arc::default();
         let budget = Arc::new(Budget::new(8 << 20));
-        let connection =
-            Connection::open(incoming, &clients, &registry, &budget, &Arc::default()).unwrap();
+        let connection = Connection::open(
+            incoming,
+            &LiveLimits::default(),
+            &registry,
+            &budget,
+            &Arc::default(),
+        )
+        .unwrap();
         let mut state = SendState::new(&connection).unwrap();
         state.grow(Window::at_level(1), &connection);
         assert!(is_reserved(&mut state, &connection).await);

@@ -3,7 +3,8 @@
 use std::io;
 
 pub(crate) use platform::{
-    held_bytes, send, send_file, set_receive_bytes, set_send_window, unacknowledged_bytes,
+    held_bytes, send, send_file, set_receive_bytes, set_send_window, turn_away,
+    unacknowledged_bytes,
 };
 
 /// Ignores the error of setting an option of TCP on a socket of another family.
@@ -23,7 +24,7 @@ mod platform {
     use millpond::store::{FileRange, has_shrunk};
     use rustix::fs::sendfile;
     use rustix::io::Errno;
-    use socket2::SockRef;
+    use socket2::{SockFilter, SockRef};
     use std::io;
     use std::os::fd::AsFd;
     use std::os::unix::fs::FileExt;
@@ -36,6 +37,36 @@ mod platform {
         socket.set_send_buffer_size(kernel_bytes / 2)?;
         let unsent = u32::try_from(kernel_bytes / 2).unwrap_or(u32::MAX);
         super::of_tcp(socket.set_tcp_notsent_lowat(unsent))
+    }
+
+    /// Has a listening socket with `SO_REUSEPORT` drop new connection requests. Their clients repeat them, and the kernel
+    /// then finds another socket of the port. Returns false for a socket without the option.
+    pub(crate) fn turn_away(listener: &impl AsFd) -> io::Result<bool> {
+        /// Offset of the flags in the header of TCP (RFC 9293 section 3.1).
+        const FLAGS: u32 = 13;
+        const SYN: u32 = 0x02;
+        const ACK: u32 = 0x10;
+        let listener = SockRef::from(listener);
+        if !listener.reuse_port()? {
+            return Ok(false);
+        }
+        // Classic BPF, which sees a packet from its header of TCP on (socket(7), `SO_ATTACH_FILTER`).
+        let [load, and, equal, return_] = [
+            libc::BPF_LD | libc::BPF_B | libc::BPF_ABS,
+            libc::BPF_ALU | libc::BPF_AND | libc::BPF_K,
+            libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K,
+            libc::BPF_RET | libc::BPF_K,
+        ]
+        .map(|code| code as u16);
+        listener.attach_filter(&[
+            SockFilter::new(load, 0, 0, FLAGS),
+            SockFilter::new(and, 0, 0, SYN | ACK),
+            // The packet begins a connection, and is dropped.
+            SockFilter::new(equal, 0, 1, SYN),
+            SockFilter::new(return_, 0, 0, 0),
+            SockFilter::new(return_, 0, 0, u32::MAX),
+        ])?;
+        Ok(true)
     }
 
     /// Sends as many bytes as fit. With `MSG_EOR`, the kernel checks the window at each call. Otherwise it first fills
@@ -200,6 +231,10 @@ mod platform {
     /// Unsupported: the caller reads the file instead.
     pub(crate) fn send_file<S>(_socket: &S, _range: &FileRange) -> io::Result<usize> {
         Err(io::ErrorKind::Unsupported.into())
+    }
+
+    pub(crate) fn turn_away<S>(_listener: &S) -> io::Result<bool> {
+        Ok(false)
     }
 
     pub(crate) fn set_receive_bytes<S>(_socket: &S, _kernel_bytes: usize) -> io::Result<()> {

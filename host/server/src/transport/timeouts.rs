@@ -1,10 +1,11 @@
 //! The timeouts of a connection or stream, by its phase and the bytes that its client has taken.
 
-use crate::limits::ConnectionLimits;
+use crate::limits::{ConnectionLimits, LiveLimits};
 use crate::transport::slot_waiters::SlotWaiters;
 use parking_lot::Mutex;
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep_until};
 
@@ -71,6 +72,7 @@ pub(crate) struct ConnectionTimer {
     /// Wakes the timer to read its state again. The first stream shortens the time that is left, and a dismissal ends
     /// it.
     look_again: Notify,
+    live_limits: LiveLimits,
     /// The waiters for the slot of the connection. A stream has none.
     slot_waiters: Option<Arc<SlotWaiters>>,
 }
@@ -78,6 +80,8 @@ pub(crate) struct ConnectionTimer {
 #[derive(Debug)]
 struct State {
     phase: Phase,
+    /// Limits of the response in progress: those in use when it began.
+    limits: Arc<ConnectionLimits>,
     /// Bytes sent since the start.
     sent_bytes: u64,
     /// Whether the connection is to close while it is idle, so that its slot is free for another.
@@ -85,9 +89,10 @@ struct State {
 }
 
 impl State {
-    fn begin(phase: Phase) -> Self {
+    fn begin(phase: Phase, limits: &LiveLimits) -> Self {
         State {
             phase,
+            limits: limits.load(),
             sent_bytes: 0,
             is_dismissed: false,
         }
@@ -120,25 +125,28 @@ impl State {
 
 impl ConnectionTimer {
     /// Creates the timer of a connection, whose slot these waiters may need.
-    pub(crate) fn new(slot_waiters: &Arc<SlotWaiters>) -> Self {
+    pub(crate) fn new(slot_waiters: &Arc<SlotWaiters>, limits: &LiveLimits) -> Self {
         let since = Instant::now();
         ConnectionTimer {
-            state: Mutex::new(State::begin(Phase::Head { since })),
+            state: Mutex::new(State::begin(Phase::Head { since }, limits)),
             look_again: Notify::new(),
+            live_limits: limits.clone(),
             slot_waiters: Some(Arc::clone(slot_waiters)),
         }
     }
 
     /// Creates the timer of a stream whose request head is complete.
-    pub(crate) fn of_stream() -> Self {
+    pub(crate) fn of_stream(limits: &LiveLimits) -> Self {
         let since = Instant::now();
         let interval = ProgressInterval {
             since,
             taken_bytes: 0,
         };
+        let phase = Phase::Response { since, interval };
         ConnectionTimer {
-            state: Mutex::new(State::begin(Phase::Response { since, interval })),
+            state: Mutex::new(State::begin(phase, limits)),
             look_again: Notify::new(),
+            live_limits: limits.clone(),
             slot_waiters: None,
         }
     }
@@ -210,41 +218,40 @@ impl ConnectionTimer {
         }
     }
 
+    /// Enters the phase of a response, whose limits are those in use now.
+    fn begin_response(&self, next: impl FnOnce(&State) -> Phase) {
+        let limits = self.live_limits.peek();
+        let mut state = self.state.lock();
+        if !Arc::ptr_eq(&state.limits, &limits) {
+            state.limits = Arc::clone(&limits);
+        }
+        state.phase = next(&state);
+    }
+
     /// Waits until the connection exceeds a timeout, and returns it. `waiting_bytes` returns how many sent bytes the
     /// client has not taken yet, or zero if that is unknown.
-    pub(crate) async fn timed_out(
-        &self,
-        limits: &ConnectionLimits,
-        waiting_bytes: impl Fn() -> u64,
-    ) -> TimeoutReason {
-        self.timed_out_below(limits, limits.min_send_bytes_per_second, waiting_bytes)
-            .await
+    pub(crate) async fn timed_out(&self, waiting_bytes: impl Fn() -> u64) -> TimeoutReason {
+        self.timed_out_below(1, waiting_bytes).await
     }
 
     /// Waits until a stream exceeds a timeout. Its minimum rate is a fraction, since all streams share one client.
-    pub(crate) async fn stream_timed_out(&self, limits: &ConnectionLimits) -> TimeoutReason {
+    pub(crate) async fn stream_timed_out(&self) -> TimeoutReason {
         // Bytes in the kernel belong to no single stream.
-        self.timed_out_below(limits, limits.min_send_bytes_per_second / STREAMS, || 0)
-            .await
+        self.timed_out_below(STREAMS, || 0).await
     }
 
+    /// Waits for a timeout. The client has to take at least that fraction of the minimum send rate.
     async fn timed_out_below(
         &self,
-        limits: &ConnectionLimits,
-        min_send_bytes_per_second: u32,
+        rate_divisor: u32,
         waiting_bytes: impl Fn() -> u64,
     ) -> TimeoutReason {
-        // Bytes that a client has to take in an interval. With fewer it is a slow reader.
-        let least_bytes = u64::from(min_send_bytes_per_second)
-            .saturating_mul(limits.send_timeout.as_secs())
-            .max(1);
         loop {
-            let (deadline, reason) = self.deadline(limits, least_bytes, &waiting_bytes);
-            if Instant::now() >= deadline {
-                return reason;
-            }
+            let (deadline, soonest) = match self.deadline(rate_divisor, &waiting_bytes) {
+                Ok(next) => next,
+                Err(reason) => return reason,
+            };
             // A head or a response may start meanwhile, with an earlier deadline.
-            let soonest = limits.header_timeout.min(limits.send_timeout);
             let look_again = deadline.min(Instant::now() + soonest);
             tokio::select! {
                 biased;
@@ -254,26 +261,42 @@ impl ConnectionTimer {
         }
     }
 
+    /// Returns the next deadline, and the shortest time in which another may come.
+    ///
+    /// # Errors
+    /// The deadline is over.
     fn deadline(
         &self,
-        limits: &ConnectionLimits,
-        least_bytes: u64,
+        rate_divisor: u32,
         waiting_bytes: &impl Fn() -> u64,
-    ) -> (Instant, TimeoutReason) {
+    ) -> Result<(Instant, Duration), TimeoutReason> {
         let mut state = self.state.lock();
         let now = Instant::now();
         // A connection that received a request meanwhile stays open. The mark is removed, since the connection may be
         // idle again later.
         if std::mem::take(&mut state.is_dismissed) && state.idle_since().is_some() {
             state.is_dismissed = true;
-            return (now, TimeoutReason::Dismissed);
+            return Err(TimeoutReason::Dismissed);
         }
         let State {
-            phase, sent_bytes, ..
+            phase,
+            limits: own,
+            sent_bytes,
+            ..
         } = &mut *state;
+        let is_response = matches!(phase, Phase::Response { .. } | Phase::Streams { .. });
+        let limits = if is_response {
+            Arc::clone(own)
+        } else {
+            self.live_limits.load()
+        };
         if let Phase::Response { interval, .. } | Phase::Streams { interval, .. } = phase
             && now >= interval.since + limits.send_timeout
         {
+            // Bytes that a client has to take in an interval. With fewer it is a slow reader.
+            let least_bytes = u64::from(limits.min_send_bytes_per_second / rate_divisor)
+                .saturating_mul(limits.send_timeout.as_secs())
+                .max(1);
             let taken_bytes = sent_bytes.saturating_sub(waiting_bytes());
             if taken_bytes.saturating_sub(interval.taken_bytes) >= least_bytes {
                 *interval = ProgressInterval {
@@ -282,7 +305,7 @@ impl ConnectionTimer {
                 };
             }
         }
-        match *phase {
+        let (deadline, reason) = match *phase {
             Phase::Idle { since } | Phase::NoStream { since } => {
                 (since + limits.keepalive_timeout, TimeoutReason::Idle)
             }
@@ -297,7 +320,11 @@ impl ConnectionTimer {
             Phase::Streams { interval, .. } => {
                 (interval.since + limits.send_timeout, TimeoutReason::Stall)
             }
+        };
+        if now >= deadline {
+            return Err(reason);
         }
+        Ok((deadline, limits.header_timeout.min(limits.send_timeout)))
     }
 }
 
@@ -310,7 +337,7 @@ pub(crate) struct ResponseGuard {
 impl ResponseGuard {
     /// Starts a response. `waiting_bytes` of earlier responses have not reached the client.
     pub(crate) fn begin(timer: &Arc<ConnectionTimer>, waiting_bytes: u64) -> Self {
-        timer.update(|state| state.response(waiting_bytes));
+        timer.begin_response(|state| state.response(waiting_bytes));
         ResponseGuard {
             timer: Arc::clone(timer),
         }
@@ -333,7 +360,7 @@ pub(crate) struct StreamGuard {
 impl StreamGuard {
     /// Adds a stream to its connection's timer. `waiting_bytes` of earlier streams have not reached the client.
     pub(crate) fn begin(timer: &Arc<ConnectionTimer>, waiting_bytes: impl FnOnce() -> u64) -> Self {
-        timer.update(|state| match state.phase {
+        timer.begin_response(|state| match state.phase {
             Phase::Streams { count, interval } => Phase::Streams {
                 count: count + 1,
                 interval,
@@ -374,7 +401,6 @@ mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
     use std::cell::Cell;
-    use std::time::Duration;
     use tokio::time::{sleep, timeout};
 
     /// More than a day.
@@ -385,6 +411,11 @@ mod tests {
             min_send_bytes_per_second: 1024,
             ..ConnectionLimits::default()
         }
+    }
+
+    fn timer(limits: &ConnectionLimits) -> Arc<ConnectionTimer> {
+        let limits = limits.clone().into();
+        Arc::new(ConnectionTimer::new(&Arc::default(), &limits))
     }
 
     /// Returns the timeout of a response and the time until it, or `None` if it completes. The client takes `bytes`
@@ -418,9 +449,9 @@ mod tests {
         bytes: usize,
         each_seconds: u64,
     ) -> Option<(TimeoutReason, Duration)> {
-        let timer = Arc::new(ConnectionTimer::new(&Arc::default()));
+        let timer = timer(limits);
         let _response = ResponseGuard::begin(&timer, 0);
-        let timed_out = timer.timed_out(limits, || 0);
+        let timed_out = timer.timed_out(|| 0);
         ended(&timer, timed_out, bytes, each_seconds).await
     }
 
@@ -459,14 +490,14 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_head_that_comes_late_on_a_connection_has_no_more_time_than_the_first() {
         let limits = limits();
-        let timer = Arc::new(ConnectionTimer::new(&Arc::default()));
+        let timer = timer(&limits);
         drop(ResponseGuard::begin(&timer, 0));
         let begins = async {
             sleep(limits.keepalive_timeout / 2).await;
             timer.received();
             Instant::now()
         };
-        let (reason, started) = tokio::join!(timer.timed_out(&limits, || 0), begins);
+        let (reason, started) = tokio::join!(timer.timed_out(|| 0), begins);
         assert_eq!(reason, TimeoutReason::Head);
         assert!(
             started.elapsed() < 2 * limits.header_timeout,
@@ -480,7 +511,7 @@ mod tests {
         const LEFT_BYTES: usize = 400_000;
         let waiting = Cell::new(0);
         for (taken_each_second, is_cut) in [(0, true), (1000, true), (1100, false)] {
-            let timer = Arc::new(ConnectionTimer::new(&Arc::default()));
+            let timer = timer(&limits());
             // Bytes of the previous response.
             timer.sent(LEFT_BYTES);
             waiting.set(LEFT_BYTES as u64);
@@ -488,7 +519,7 @@ mod tests {
             timer.sent(LEFT_BYTES);
             waiting.set(2 * LEFT_BYTES as u64);
             let limits = limits();
-            let timed_out = timer.timed_out(&limits, || waiting.get());
+            let timed_out = timer.timed_out(|| waiting.get());
             let takes = async {
                 for _ in 0..500 {
                     sleep(Duration::from_secs(1)).await;
@@ -511,9 +542,9 @@ mod tests {
     async fn a_stream_has_to_take_its_part_only_and_something() {
         let part = 1024 / STREAMS as usize;
         for (bytes, is_cut) in [(0, true), (part - 1, true), (part + 1, false)] {
-            let timer = ConnectionTimer::of_stream();
             let limits = limits();
-            let ended = ended(&timer, timer.stream_timed_out(&limits), bytes, 1).await;
+            let timer = ConnectionTimer::of_stream(&limits.clone().into());
+            let ended = ended(&timer, timer.stream_timed_out(), bytes, 1).await;
             let expected = is_cut.then_some((TimeoutReason::Stall, limits.send_timeout));
             assert_eq!(ended, expected, "{bytes}");
         }
@@ -522,7 +553,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn between_streams_nothing_but_a_stream_makes_a_connection_busy() {
         let limits = limits();
-        let timer = Arc::new(ConnectionTimer::new(&Arc::default()));
+        let timer = timer(&limits);
         let streams = [
             StreamGuard::begin(&timer, || 0),
             StreamGuard::begin(&timer, || 0),
@@ -541,9 +572,28 @@ mod tests {
             }
         };
         tokio::select! {
-            reason = timer.timed_out(&limits, || 0) => assert_eq!(reason, TimeoutReason::Idle),
+            reason = timer.timed_out(|| 0) => assert_eq!(reason, TimeoutReason::Idle),
             () = frames => {}
         }
         assert_eq!(started.elapsed(), limits.keepalive_timeout);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_response_keeps_the_limits_that_it_began_with() {
+        let old = limits();
+        let new = ConnectionLimits {
+            send_timeout: old.send_timeout / 4,
+            ..limits()
+        };
+        let live = LiveLimits::from(old.clone());
+        let timer = Arc::new(ConnectionTimer::new(&Arc::default(), &live));
+        for limits in [&old, &new] {
+            let response = ResponseGuard::begin(&timer, 0);
+            live.replace(new.clone()).unwrap();
+            let started = Instant::now();
+            assert_eq!(timer.timed_out(|| 0).await, TimeoutReason::Stall);
+            assert_eq!(started.elapsed(), limits.send_timeout);
+            drop(response);
+        }
     }
 }

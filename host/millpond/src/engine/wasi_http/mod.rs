@@ -11,6 +11,7 @@ mod state;
 use crate::body::ChunkSource;
 use crate::config::GuestSettings;
 use crate::engine::component::HttpVersion;
+use crate::engine::pool::PoolReservation;
 use crate::engine::resource_limiter::{FixedCost, InstanceLimiter, LimiterStatus};
 use crate::engine::store_limits::limit_of;
 use crate::engine::store_limits::{self, CpuBudget};
@@ -48,9 +49,11 @@ use wasmtime_wasi_http::{WasiBody, WasiHttpCtx, WasiHttpView};
 pub(crate) const HTTP_BUFFERS_BYTES: usize = 3 * HTTP_CHUNK_BYTES;
 
 /// A linked component of `wasi:http`.
+#[derive(Clone)]
 pub(crate) struct HttpGuest {
     proxy: Arc<ProxyPre<HttpState>>,
-    host_context: HostContext,
+    host_context: Arc<HostContext>,
+    pool_reservation: PoolReservation,
 }
 
 /// Context that every instance of a host shares.
@@ -89,6 +92,7 @@ impl HttpGuest {
         component: &Component,
         version: HttpVersion,
         host_context: HostContext,
+        pool_reservation: &PoolReservation,
     ) -> wasmtime::Result<Self> {
         let mut linker = Linker::<HttpState>::new(engine);
         config::add_to_linker::<_, HasSelf<_>>(&mut linker, |state| state)?;
@@ -110,8 +114,17 @@ impl HttpGuest {
         };
         Ok(HttpGuest {
             proxy: Arc::new(proxy),
-            host_context,
+            host_context: Arc::new(host_context),
+            pool_reservation: Arc::clone(pool_reservation),
         })
+    }
+
+    /// Returns the same component in another context.
+    pub(crate) fn with_context(&self, host_context: HostContext) -> Self {
+        HttpGuest {
+            host_context: Arc::new(host_context),
+            ..self.clone()
+        }
     }
 
     /// Makes an instance, and drops it.
@@ -163,6 +176,7 @@ impl HttpGuest {
             wall,
             chunk_timeout: None,
             _permit: permit,
+            _pool_reservation: Arc::clone(&self.pool_reservation),
         }))
     }
 
@@ -318,6 +332,7 @@ pub(crate) struct StreamingInstance {
     /// Runs while the instance is polled for a chunk.
     chunk_timeout: Option<Pin<Box<Sleep>>>,
     _permit: OwnedSemaphorePermit,
+    _pool_reservation: PoolReservation,
 }
 
 impl ChunkSource for StreamingInstance {
@@ -446,6 +461,7 @@ mod tests {
             wall,
             chunk_timeout: None,
             _permit: Arc::new(Semaphore::new(1)).try_acquire_owned().unwrap(),
+            _pool_reservation: PoolReservation::default(),
         }
     }
 

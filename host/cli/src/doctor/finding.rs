@@ -1,0 +1,75 @@
+//! Findings of `millpond doctor`.
+
+use serde::Serialize;
+use std::fmt;
+
+/// Result of one check.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub(crate) struct Finding {
+    pub(crate) check: &'static str,
+    pub(crate) verdict: Verdict,
+    pub(crate) message: String,
+    /// Remedy, unless all is well.
+    pub(crate) remedy: Option<String>,
+}
+
+/// Verdict of a check.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Verdict {
+    Ok,
+    /// The server starts, and will disappoint.
+    Warn,
+    /// The server does not start, or cannot serve.
+    Fail,
+}
+
+impl Finding {
+    pub(crate) fn ok(check: &'static str, message: impl Into<String>) -> Self {
+        Finding {
+            check,
+            verdict: Verdict::Ok,
+            message: message.into(),
+            remedy: None,
+        }
+    }
+
+    pub(crate) fn warn(
+        check: &'static str,
+        message: impl Into<String>,
+        remedy: impl Into<String>,
+    ) -> Self {
+        Finding {
+            check,
+            verdict: Verdict::Warn,
+            message: message.into(),
+            remedy: Some(remedy.into()),
+        }
+    }
+
+    pub(crate) fn fail(
+        check: &'static str,
+        message: impl Into<String>,
+        remedy: impl Into<String>,
+    ) -> Self {
+        Finding {
+            verdict: Verdict::Fail,
+            ..Finding::warn(check, message, remedy)
+        }
+    }
+}
+
+impl fmt::Display for Finding {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let verdict = match self.verdict {
+            Verdict::Ok => "ok",
+            Verdict::Warn => "warn",
+            Verdict::Fail => "fail",
+        };
+        write!(f, "{verdict:4}  {:12}  {}", self.check, self.message)?;
+        match &self.remedy {
+            Some(remedy) => write!(f, "\n{:20}→ {remedy}", ""),
+            None => Ok(()),
+        }
+    }
+}
