@@ -8,6 +8,7 @@ use crate::log::{Log, LogFormat, LogLevel, announce};
 use crate::memory::memory_bytes;
 use crate::notices;
 use crate::signals::{SignalStream, Signals};
+use crate::uploads::{UploadOptions, with_uploads};
 use anyhow::{Context, Result, ensure};
 use bytesize::ByteSize;
 use clap::Args;
@@ -187,6 +188,9 @@ pub(crate) struct Serve {
     #[arg(long, value_name = "CIDR", env = "MILLPOND_TRUSTED_PROXY", value_parser = list(parse_proxy))]
     trusted_proxy: Vec<List<IpNet>>,
 
+    #[command(flatten)]
+    uploads: UploadOptions,
+
     /// Directory for the reports that SIGUSR2 asks for [default: the system's directory for temporary files].
     #[arg(long, value_name = "DIR", env = "MILLPOND_REPORT_DIR")]
     report_dir: Option<PathBuf>,
@@ -346,11 +350,12 @@ impl Serve {
         if let Some(folder) = &self.report_dir {
             check_reports(folder)?;
         }
+        let uploads = self.uploads.open(&folder)?;
         let config = self.config()?;
         let limits_of_requests = self.limits()?;
         notices::of_memory(limits_of_requests.memory_bytes);
         let millpond = Millpond::new(&source, folder, &config, limits_of_requests);
-        let millpond = millpond.map_err(hints::of_component)?;
+        let millpond = with_uploads(millpond.map_err(hints::of_component)?, uploads);
         notices::of_open_files(millpond.memory_plan());
         notices::of_private_media(&self.dir, &config);
         Ok(PreparedServer {
