@@ -281,7 +281,18 @@ fn every_option_of_every_command_stands_on_the_page() {
         "/../../docs/reference/command-line.md"
     );
     let page = fs::read_to_string(page).unwrap();
-    for command in ["serve", "add", "publish", "check", "sign", "inspect", "new"] {
+    for command in [
+        "serve",
+        "add",
+        "ls",
+        "rm",
+        "publish",
+        "unpublish",
+        "check",
+        "sign",
+        "inspect",
+        "new",
+    ] {
         let section = page.split("\n## ").find(|section| {
             let title = section.lines().next().unwrap();
             title == command

@@ -184,7 +184,7 @@ fn removed_media_is_gone_for_everyone_who_pointed_to_it() {
     assert_eq!(store.listed(), left);
     let check = store.run("check", &[]);
     assert!(check.status.success(), "{check:?}");
-    // What is there is removed, and what is not is told.
+    // Media that is there is removed, and the rest is told.
     let rest = store.run("rm", &[&variant, &original, &original, &own]);
     assert_eq!(rest.status.code(), Some(1));
     assert_eq!(stdout(&rest).lines().count(), 2, "{rest:?}");
@@ -276,7 +276,7 @@ fn a_repair_prints_each_action_and_deletes_no_content() {
     assert_eq!(store.listed(), listed);
     let check = store.run("check", &[]);
     assert!(check.status.success(), "{check:?}");
-    // What lies aside is not served.
+    // A file that lies aside is not served.
     let server = Server::start(&store.path(), &[]);
     assert!(
         server
@@ -349,7 +349,7 @@ fn many_files_are_added_at_a_time_and_told_in_their_order() {
     }
     assert_eq!(store.listed().len(), FILES);
     assert!(store.run("check", &[]).status.success());
-    // What cannot be added is told in its place, and the rest is added.
+    // A file that cannot be added is told, and the rest is added.
     let missing = store.source().join("none");
     let last = store.write("last.txt", b"last");
     let output = store.run("add", &[missing.to_str().unwrap(), last.to_str().unwrap()]);

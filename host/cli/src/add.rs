@@ -66,7 +66,7 @@ const WINDOW: u64 = 1024;
 type Numbered<T> = (u64, T);
 
 /// Result of one source.
-enum Outcome {
+enum AddOutcome {
     Added {
         path: PathBuf,
         imported: Box<ImportedMedia>,
@@ -185,7 +185,7 @@ struct Import<'a> {
 impl Import<'_> {
     /// Returns whether everything was added.
     fn run(&self) -> Result<bool> {
-        let window = Window::default();
+        let window = PrintWindow::default();
         let (found_tx, found_rx) = sync_channel(self.add.jobs());
         let (outcomes_tx, outcomes_rx) = channel();
         // The threads that add have it alone, so that nothing is sent once they have ended.
@@ -210,7 +210,7 @@ impl Import<'_> {
     }
 
     /// Counts the bytes to add, for the remaining time.
-    fn count(&self, window: &Window) {
+    fn count(&self, window: &PrintWindow) {
         let _ = walk(&self.add.files, &self.add.store, |source| {
             if let Ok(InputFile {
                 bytes: Some(bytes), ..
@@ -227,9 +227,9 @@ impl Import<'_> {
 
     fn find(
         &self,
-        window: &Window,
+        window: &PrintWindow,
         found: &SyncSender<Numbered<InputFile>>,
-        outcomes: &Sender<Numbered<Outcome>>,
+        outcomes: &Sender<Numbered<AddOutcome>>,
     ) {
         let mut numbers = 0..;
         let _ = walk(&self.add.files, &self.add.store, |source| {
@@ -237,11 +237,11 @@ impl Import<'_> {
             window.wait_for(number)?;
             let is_sent = match source {
                 Ok(file) => found.send((number, file)).is_ok(),
-                Err(NotAdded::Skipped(message)) => {
-                    outcomes.send((number, Outcome::Skipped(message))).is_ok()
-                }
+                Err(NotAdded::Skipped(message)) => outcomes
+                    .send((number, AddOutcome::Skipped(message)))
+                    .is_ok(),
                 Err(NotAdded::Unreadable(message)) => {
-                    outcomes.send((number, Outcome::Failed(message))).is_ok()
+                    outcomes.send((number, AddOutcome::Failed(message))).is_ok()
                 }
             };
             match is_sent {
@@ -254,7 +254,7 @@ impl Import<'_> {
     fn work(
         &self,
         found: &Mutex<Receiver<Numbered<InputFile>>>,
-        outcomes: &Sender<Numbered<Outcome>>,
+        outcomes: &Sender<Numbered<AddOutcome>>,
     ) {
         loop {
             let next = found.lock().recv();
@@ -264,12 +264,12 @@ impl Import<'_> {
             let name = file.path.file_name().unwrap_or_default();
             self.bar.set_message(name.display().to_string());
             let outcome = match self.add_one(&file) {
-                Ok((imported, is_resumed)) => Outcome::Added {
+                Ok((imported, is_resumed)) => AddOutcome::Added {
                     path: file.path,
                     imported: Box::new(imported),
                     is_resumed,
                 },
-                Err(error) => Outcome::Failed(format!("{:#}", anyhow::Error::from(error))),
+                Err(error) => AddOutcome::Failed(format!("{:#}", anyhow::Error::from(error))),
             };
             if outcomes.send((number, outcome)).is_err() {
                 return;
@@ -336,8 +336,8 @@ impl Import<'_> {
     /// Prints the outcomes in the order of the files. Returns whether everything was added.
     fn print_in_order(
         &self,
-        window: &Window,
-        outcomes: Receiver<Numbered<Outcome>>,
+        window: &PrintWindow,
+        outcomes: Receiver<Numbered<AddOutcome>>,
     ) -> Result<bool> {
         let mut all_added = true;
         let mut waiting = BTreeMap::new();
@@ -348,16 +348,16 @@ impl Import<'_> {
                 next += 1;
                 window.advance(next);
                 self.bar.suspend(|| match outcome {
-                    Outcome::Added {
+                    AddOutcome::Added {
                         path,
                         imported,
                         is_resumed,
                     } => self.add.print(&path, &imported, is_resumed),
-                    Outcome::Skipped(message) => {
+                    AddOutcome::Skipped(message) => {
                         eprintln!("millpond: {message}");
                         Ok(())
                     }
-                    Outcome::Failed(message) => {
+                    AddOutcome::Failed(message) => {
                         all_added = false;
                         eprintln!("millpond: {message}");
                         Ok(())
@@ -371,13 +371,13 @@ impl Import<'_> {
 
 /// Bound of the files that are found and not printed yet.
 #[derive(Default)]
-struct Window {
+struct PrintWindow {
     /// Number of the next file to print, and whether nothing more is printed.
     state: Mutex<(u64, bool)>,
     advanced: Condvar,
 }
 
-impl Window {
+impl PrintWindow {
     /// Waits until a file of that number may be added. Breaks if nothing more is printed.
     fn wait_for(&self, number: u64) -> ControlFlow<()> {
         let mut state = self.state.lock();

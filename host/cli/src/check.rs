@@ -14,9 +14,9 @@ pub(crate) struct Check {
     #[arg(value_name = "DIR", env = "MILLPOND_DIR")]
     dir: PathBuf,
 
-    /// Repair the store: remove files that an interrupted `add` left, move corrupt files to the hidden folder
-    /// `.lost+found` with the reason, describe whole content without a record as private media, and remove missing
-    /// variants from records. Each action is printed.
+    /// Repair the store, and print each action. Files that an interrupted `add` left are removed. Corrupt files are moved
+    /// to the hidden folder `.lost+found`, with the reason. Whole content without a record gets one, as private media.
+    /// Missing variants are removed from records.
     #[arg(long)]
     repair: bool,
 }

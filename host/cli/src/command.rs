@@ -15,7 +15,7 @@ pub(crate) enum Command {
     /// Add files to a store, addressed by their content.
     Add(add::Add),
     /// List the media of a store.
-    Ls(list::List),
+    Ls(list::ListMedia),
     /// Remove media from a store.
     Rm(remove::Remove),
     /// Make private media public.

@@ -11,7 +11,7 @@ use std::process::ExitCode;
 use std::time::SystemTime;
 
 #[derive(Debug, Args)]
-pub(crate) struct List {
+pub(crate) struct ListMedia {
     /// Folder of the store.
     #[arg(value_name = "DIR", default_value = ".", env = "MILLPOND_DIR")]
     dir: PathBuf,
@@ -38,7 +38,7 @@ enum Order {
     Type,
 }
 
-impl List {
+impl ListMedia {
     pub(crate) fn run(self) -> Result<ExitCode> {
         let context = || format!("cannot list the store {}", self.dir.display());
         let inventory = Inventory::open(&self.dir).with_context(context)?;

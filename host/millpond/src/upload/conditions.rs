@@ -61,7 +61,7 @@ impl Conditions {
     /// [`UploadError::Precondition`].
     pub(super) fn check(&self, current: Option<&CurrentFile>) -> Result<(), UploadError> {
         let is_met = match (&self.if_match, self.if_unmodified_since) {
-            (Some(tags), _) => tags.matches(current, Comparison::Strong),
+            (Some(tags), _) => tags.matches(current, TagComparison::Strong),
             // A file without a modification time has no such condition.
             (None, Some(date)) => current
                 .and_then(|current| current.modified)
@@ -69,16 +69,16 @@ impl Conditions {
             (None, None) => true,
         };
         let none_match = self.if_none_match.as_ref();
-        if is_met && none_match.is_none_or(|tags| !tags.matches(current, Comparison::Weak)) {
+        if is_met && none_match.is_none_or(|tags| !tags.matches(current, TagComparison::Weak)) {
             return Ok(());
         }
         Err(UploadError::Precondition)
     }
 }
 
-/// Comparison of entity tags (RFC 9110 section 8.8.3.2).
+/// TagComparison of entity tags (RFC 9110 section 8.8.3.2).
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Comparison {
+enum TagComparison {
     Strong,
     Weak,
 }
@@ -108,7 +108,7 @@ impl Tags {
         Some(Some(Tags::List(tags)))
     }
 
-    fn matches(&self, current: Option<&CurrentFile>, comparison: Comparison) -> bool {
+    fn matches(&self, current: Option<&CurrentFile>, comparison: TagComparison) -> bool {
         let Some(current) = current else {
             return false;
         };
@@ -121,7 +121,7 @@ impl Tags {
             None => return false,
         };
         tags.iter().any(|(tag_is_weak, tag)| {
-            let is_comparable = comparison == Comparison::Weak || !(is_weak || *tag_is_weak);
+            let is_comparable = comparison == TagComparison::Weak || !(is_weak || *tag_is_weak);
             is_comparable && tag == version
         })
     }

@@ -55,7 +55,7 @@ impl UploadFile {
         self.held.as_ref().map(|held| held.import.id())
     }
 
-    /// Finishes the file with a function that blocks. What the upload holds is released afterwards.
+    /// Finishes the file with a function that blocks, and then releases all that the upload holds.
     pub(super) fn finish<T>(mut self, finish: impl FnOnce(PendingImport) -> T) -> Option<T> {
         let HeldFile {
             import,

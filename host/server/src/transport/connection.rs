@@ -40,7 +40,7 @@ pub(crate) const LINGER: Duration = Duration::from_secs(1);
 
 /// Maximum bytes of a refused upload that are read on, so that its client sees the response. A client that has more
 /// should wait for `100 Continue`.
-const REFUSED_UPLOAD_BYTES: usize = 16 * 1024 * 1024;
+const REFUSED_UPLOAD_BYTES: usize = 4 * 1024 * 1024;
 
 /// An open connection, shared by its task, by the body that is being sent on it, and by the monitor.
 #[derive(Debug)]

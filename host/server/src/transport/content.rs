@@ -10,16 +10,16 @@ use std::task::{Context, Poll, ready};
 use tokio::sync::{mpsc, oneshot};
 
 /// A chunk, an error, or `None` at the end.
-type Chunk = Option<io::Result<Bytes>>;
+type ReceivedChunk = Option<io::Result<Bytes>>;
 
 /// The driver's end: a reply for each chunk that the service waits for.
 #[derive(Debug)]
-pub(crate) struct ChunkRequests(mpsc::Receiver<oneshot::Sender<Chunk>>);
+pub(crate) struct ChunkRequests(mpsc::Receiver<oneshot::Sender<ReceivedChunk>>);
 
 /// The service's end.
 struct ChunkReceiver {
-    requests: mpsc::Sender<oneshot::Sender<Chunk>>,
-    reply: Option<oneshot::Receiver<Chunk>>,
+    requests: mpsc::Sender<oneshot::Sender<ReceivedChunk>>,
+    reply: Option<oneshot::Receiver<ReceivedChunk>>,
 }
 
 /// Returns both ends.
@@ -35,7 +35,7 @@ pub(crate) fn content() -> (ChunkRequests, RequestContent) {
 
 impl ChunkRequests {
     /// Waits until the service polls for a chunk. `None` if it has dropped the content.
-    pub(crate) async fn next(&mut self) -> Option<oneshot::Sender<Chunk>> {
+    pub(crate) async fn next(&mut self) -> Option<oneshot::Sender<ReceivedChunk>> {
         self.0.recv().await
     }
 }
