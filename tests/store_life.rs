@@ -254,7 +254,7 @@ fn a_repair_prints_each_action_and_deletes_no_content() {
     let repaired = store.run("check", &["--repair"]);
     assert!(repaired.status.success(), "{repaired:?}");
     let told = stderr(&repaired);
-    assert!(told.contains(&format!("another digest: ")), "{told}");
+    assert!(told.contains("another digest: "), "{told}");
     assert!(
         told.contains(&format!(": moved to .lost+found/{changed}\n")),
         "{told}"

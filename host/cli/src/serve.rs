@@ -577,6 +577,9 @@ impl Serve {
             format!("  memory     {}", millpond.memory_plan()),
             format!("  request    {}", millpond.limits()),
         ];
+        if let Some(line) = self.uploads.announcement(&url, mount_path) {
+            lines.insert(4, line);
+        }
         let listening = bound_addresses.iter().map(url_of);
         let listening = listening.map(|url| format!("  listening  {url}"));
         let admin = admin.map(|admin| format!("  admin      http://{admin}"));

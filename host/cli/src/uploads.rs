@@ -1,5 +1,6 @@
 //! Options of `millpond serve` for uploads.
 
+use crate::common::readable;
 use anyhow::{Context, Result, ensure};
 use bytesize::ByteSize;
 use clap::{Args, ValueEnum};
@@ -49,8 +50,18 @@ impl UploadOptions {
             return Ok(None);
         }
         let uploads = Uploads::new(folder, self.token()?).context("--uploads on")?;
+        fail_writes_beyond_the_limit().context("cannot handle signals")?;
         let max_bytes = self.upload_max_size.as_u64();
         Ok(Some(uploads.with_max_bytes(max_bytes)))
+    }
+
+    /// Line of the announcement, if uploads are on.
+    pub(crate) fn announcement(&self, url: &str, mount_path: &str) -> Option<String> {
+        let max = readable(self.upload_max_size.as_u64());
+        let line = format!(
+            "  uploads    PUT {url}/api/media and {url}{mount_path}/<path>, {max} at most"
+        );
+        (self.uploads == Switch::On).then_some(line)
     }
 
     fn token(&self) -> Result<UploadToken> {
@@ -63,6 +74,18 @@ impl UploadOptions {
         })?;
         read_token(file).with_context(|| format!("--upload-token-file {}", file.display()))
     }
+}
+
+/// Lets a write beyond the limit of file sizes fail. The system would end the process otherwise (setrlimit(2)).
+fn fail_writes_beyond_the_limit() -> std::io::Result<()> {
+    #[cfg(unix)]
+    {
+        use tokio::signal::unix::{SignalKind, signal};
+        let kind = SignalKind::from_raw(rustix::process::Signal::XFSZ.as_raw());
+        // The handler stays when the stream is dropped.
+        drop(signal(kind)?);
+    }
+    Ok(())
 }
 
 /// Adds uploads to a host, if there are any.

@@ -24,7 +24,7 @@ pub(crate) const UPLOAD_BYTES: usize = 2 * BUFFER_BYTES + 2 * CONTENT_CHUNK_BYTE
 /// Unfinished file of an upload. Dropping it removes the file, on a thread that may block.
 #[derive(Debug)]
 pub(super) struct UploadFile {
-    held: Option<HeldFile>,
+    held: Option<Box<HeldFile>>,
 }
 
 /// A file, with everything that an upload holds until the file is finished or removed.
@@ -42,11 +42,11 @@ impl UploadFile {
         permit: OwnedSemaphorePermit,
     ) -> Self {
         UploadFile {
-            held: Some(HeldFile {
+            held: Some(Box::new(HeldFile {
                 import,
                 _charges: charges,
                 _permit: permit,
-            }),
+            })),
         }
     }
 
@@ -61,7 +61,7 @@ impl UploadFile {
             import,
             _charges,
             _permit,
-        } = self.held.take()?;
+        } = *self.held.take()?;
         Some(finish(import))
     }
 

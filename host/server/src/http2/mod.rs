@@ -358,7 +358,9 @@ async fn respond_to<S: MediaService>(
             let read = serve_with_content(service, head, content, stream, &mut respond);
             Box::pin(read).await
         }
-        _ => {
+        #[cfg(not(feature = "uploads"))]
+        Some(_) => None,
+        None => {
             let serving = service.serve(Request::from_parts(head, ()));
             tokio::select! {
                 biased;
