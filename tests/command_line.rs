@@ -283,7 +283,17 @@ fn every_option_of_every_command_stands_on_the_page() {
     let page = fs::read_to_string(page).unwrap();
     let of_serve = options("serve");
     for command in [
-        "serve", "add", "publish", "check", "sign", "inspect", "new", "doctor",
+        "serve",
+        "add",
+        "ls",
+        "rm",
+        "publish",
+        "unpublish",
+        "check",
+        "sign",
+        "inspect",
+        "new",
+        "doctor",
     ] {
         let section = page.split("\n## ").find(|section| {
             let title = section.lines().next().unwrap();

@@ -2,7 +2,7 @@
 
 use crate::client::Response;
 use millpond::store::{ContentId, Folder, Importer};
-use millpond::{Config, LedgerRegistry, Limits, MemoryPlan, Millpond, Source};
+use millpond::{Config, LedgerRegistry, Limits, MemoryPlan, Millpond, Source, Uploads};
 use millpond_server::tls::Certificate;
 use millpond_server::{ConnectionLimits, Server};
 use std::fs;
@@ -30,6 +30,8 @@ pub(crate) struct Setup {
     pub(crate) limits: Limits,
     pub(crate) connections: ConnectionLimits,
     pub(crate) certificate: Option<Certificate>,
+    /// Maximum size of an upload, in bytes. Without one there are none.
+    pub(crate) uploads: Option<u64>,
 }
 
 impl Default for Setup {
@@ -41,6 +43,7 @@ impl Default for Setup {
             limits: Limits::default(),
             connections: ConnectionLimits::default(),
             certificate: None,
+            uploads: None,
         }
     }
 }
@@ -79,13 +82,17 @@ impl Host {
         let folder = tempfile::tempdir().unwrap();
         let mut config = setup.config;
         config.mount_path = Some(setup.mount_path.parse().unwrap());
-        let millpond = Millpond::new(
-            &setup.source,
-            of(Folder::open(folder.path()).unwrap()),
-            &config,
-            setup.limits,
-        )
-        .unwrap();
+        let store = of(Folder::open(folder.path()).unwrap());
+        let uploads = setup.uploads.map(|max_bytes| {
+            let token = crate::uploads::TOKEN.parse().unwrap();
+            let uploads = Uploads::new(&store, token).unwrap();
+            uploads.with_max_bytes(max_bytes)
+        });
+        let millpond = Millpond::new(&setup.source, store, &config, setup.limits);
+        let mut millpond = millpond.unwrap();
+        if let Some(uploads) = uploads {
+            millpond = millpond.with_uploads(uploads);
+        }
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let stop = CancellationToken::new();

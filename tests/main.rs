@@ -39,6 +39,8 @@ mod reuse;
 mod seed;
 mod server;
 mod spin;
+mod store_life;
 #[cfg(unix)]
 mod stuck_readers;
 mod tls;
+mod uploads;

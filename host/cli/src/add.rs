@@ -1,15 +1,23 @@
 //! `millpond add`.
 
-use crate::common::{described, progress_bar};
+use crate::common::{access_name, described, progress_bar};
 use crate::interrupt::on_interrupt;
+use crate::sources::{InputFile, NotAdded, STANDARD_INPUT, walk};
 use anyhow::Result;
 use clap::Args;
-use millpond::store::{Access, ContentId, ImportError, ImportedMedia, Importer};
+use indicatif::ProgressBar;
+use millpond::store::{Access, ContentId, ImportError, ImportJournal, ImportedMedia, Importer};
+use parking_lot::{Condvar, Mutex};
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, Write};
+use std::num::NonZeroUsize;
+use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
+use std::thread;
 
 #[derive(Debug, Args)]
 pub(crate) struct Add {
@@ -35,19 +43,42 @@ pub(crate) struct Add {
     #[arg(long, value_name = "CODING", requires = "variant_of", value_parser = ["br", "zstd", "gzip"])]
     content_encoding: Option<String>,
 
+    /// Number of files that are added at a time [default: the number of cores, 8 at most].
+    #[arg(long, value_name = "COUNT")]
+    jobs: Option<NonZeroUsize>,
+
     /// Print one JSON object per file.
     #[arg(long)]
     json: bool,
 }
 
+/// Default maximum number of files that are added at a time. A disk is seldom faster with more.
+const JOBS: usize = 8;
+
+/// Maximum number of files that are added at a time. Each takes a thread, and a quarter of a mebibyte.
+const MAX_JOBS: usize = 64;
+
+/// Maximum number of files between the one that is printed next and the last that was found. The lines are in the order
+/// of the files, so the others wait.
+const WINDOW: u64 = 1024;
+
+/// A source, and its place in the order.
+type Numbered<T> = (u64, T);
+
+/// Result of one source.
+enum AddOutcome {
+    Added {
+        path: PathBuf,
+        imported: Box<ImportedMedia>,
+        /// Whether an interrupted `add` had stored the file, so that it was not read.
+        is_resumed: bool,
+    },
+    Skipped(String),
+    Failed(String),
+}
+
 impl Add {
     pub(crate) fn run(self) -> Result<ExitCode> {
-        let mut failed = false;
-        let mut fail = |message: String| {
-            eprintln!("millpond: {message}");
-            failed = true;
-        };
-        let sources = self.walk(&mut fail);
         let mut importer = Importer::open(&self.store)?;
         let mut is_private = self.private;
         if let Some(original) = &self.variant_of {
@@ -59,109 +90,35 @@ impl Add {
         }
         let importer = Arc::new(importer);
         on_interrupt(Arc::clone(&importer))?;
-        let bar = progress_bar(sources.iter().filter_map(|source| source.bytes).sum());
-        for InputFile { path, bytes } in &sources {
-            bar.set_message(path.file_name().unwrap_or_default().display().to_string());
-            let progress = |count| {
-                if bytes.is_none() {
-                    bar.inc_length(count);
-                }
-                bar.inc(count);
-            };
-            match self.add(&importer, path, progress) {
-                Ok(imported) => bar.suspend(|| self.print(path, &imported))?,
-                Err(error) => bar.suspend(|| fail(format!("{:#}", anyhow::Error::from(error)))),
-            }
-        }
-        bar.finish_and_clear();
-        Ok(ExitCode::from(u8::from(failed)))
-    }
-
-    fn add(
-        &self,
-        importer: &Importer,
-        path: &Path,
-        progress: impl FnMut(u64),
-    ) -> Result<ImportedMedia, ImportError> {
-        let mut imported = if path.as_os_str() == STANDARD_INPUT {
-            let read_error = |source| ImportError::Read {
-                path: path.to_owned(),
-                source,
-            };
-            let source = standard_input().map_err(read_error)?;
-            importer.add_open_file(source, path, progress)?
-        } else {
-            importer.add(path, progress)?
+        let journal = ImportJournal::open(&importer)?;
+        tell_of_journal(&journal);
+        let bar = progress_bar(0);
+        let import = Import {
+            add: &self,
+            importer: &importer,
+            journal: &journal,
+            bar: &bar,
         };
-        if let Some(original) = &self.variant_of {
-            let narrowed =
-                importer.add_variant(original, &imported, self.content_encoding.clone())?;
-            // The original may have become private meanwhile.
-            for id in narrowed {
-                if id == imported.id {
-                    imported.record.access = Access::Private;
-                } else {
-                    imported.narrowed_variants.push(id);
-                }
-            }
+        let all_added = import.run();
+        bar.finish_and_clear();
+        let all_added = all_added?;
+        if all_added {
+            journal.finish()?;
         }
-        Ok(imported)
+        Ok(ExitCode::from(u8::from(!all_added)))
     }
 
-    /// Returns the files to add. Reports entries of folders that are not files.
-    fn walk(&self, fail: &mut impl FnMut(String)) -> Vec<InputFile> {
-        let mut sources = Vec::new();
-        for operand in &self.files {
-            if operand.as_os_str() == STANDARD_INPUT {
-                let (path, bytes) = (operand.clone(), None);
-                sources.push(InputFile { path, bytes });
-                continue;
-            }
-            // A hidden file is added if it is an operand.
-            let entries = walkdir::WalkDir::new(operand)
-                .sort_by_file_name()
-                .into_iter()
-                .filter_entry(|entry| entry.depth() == 0 || !self.is_skipped(entry));
-            for entry in entries {
-                let found = entry.map(|entry| {
-                    let metadata = entry.path().metadata();
-                    (entry, metadata)
-                });
-                match found {
-                    Ok((entry, Ok(metadata))) => {
-                        let is_operand = entry.depth() == 0 && !metadata.is_dir();
-                        let is_walked = entry.file_type().is_dir() || entry.depth() == 0;
-                        if metadata.is_file() || is_operand {
-                            let bytes = metadata.is_file().then_some(metadata.len());
-                            let path = entry.into_path();
-                            sources.push(InputFile { path, bytes });
-                        } else if !is_walked {
-                            let path = entry.path().display();
-                            eprintln!("millpond: skipped {path}: not a file");
-                        }
-                    }
-                    Ok((entry, Err(error))) => {
-                        fail(format!("cannot read {}: {error}", entry.path().display()));
-                    }
-                    Err(error) => fail(format!("cannot read {}: {error}", operand.display())),
-                }
-            }
+    /// Variants of one media are added in order, because its record has them in order.
+    fn jobs(&self) -> usize {
+        if self.variant_of.is_some() {
+            return 1;
         }
-        sources
+        let cores = thread::available_parallelism().map_or(1, NonZeroUsize::get);
+        let jobs = self.jobs.map_or(cores.min(JOBS), NonZeroUsize::get);
+        jobs.min(MAX_JOBS)
     }
 
-    /// Skips hidden files, and content folders of the store if it is in the folder.
-    fn is_skipped(&self, entry: &walkdir::DirEntry) -> bool {
-        let name = entry.file_name().to_string_lossy();
-        let in_store = entry.path().parent().is_some_and(|parent| {
-            name.len() == 2
-                && u8::from_str_radix(&name, 16).is_ok()
-                && is_same_folder(parent, &self.store)
-        });
-        name.starts_with('.') || in_store
-    }
-
-    fn print(&self, path: &Path, imported: &ImportedMedia) -> io::Result<()> {
+    fn print(&self, path: &Path, imported: &ImportedMedia, is_resumed: bool) -> io::Result<()> {
         let ImportedMedia { id, record, .. } = imported;
         if self.json {
             let mut line = described(id, record);
@@ -169,13 +126,14 @@ impl Add {
             line["narrowed_variants"] = serde_json::json!(imported.narrowed_variants);
             line["file"] = path.display().to_string().into();
             line["added"] = (!imported.already_present).into();
+            line["read"] = (!is_resumed).into();
             return writeln!(io::stdout(), "{line}");
         }
-        let access = match record.access {
-            Access::Public => "public",
-            Access::Private => "private",
-        };
-        let already_present = imported.already_present.then_some("already in the store");
+        let access = access_name(record.access);
+        let already_present = imported.already_present.then_some(match is_resumed {
+            true => "already in the store, not read again",
+            false => "already in the store",
+        });
         let of_access = match (imported.access_before, record.access) {
             (Some(Access::Public), Access::Private) => Some("was public, now private"),
             (Some(Access::Private), _) if !self.private => {
@@ -201,15 +159,251 @@ impl Add {
     }
 }
 
-/// A file or pipe to add.
-struct InputFile {
-    path: PathBuf,
-    /// Length, if it is known before the file is read.
-    bytes: Option<u64>,
+/// Tells what an interrupted `add` has left to resume.
+fn tell_of_journal(journal: &ImportJournal) {
+    let (known, unsure) = (journal.known_files(), journal.unsure_files());
+    if known > 0 {
+        eprintln!(
+            "millpond: resuming an interrupted add: {known} stored files are not read again if they are unchanged"
+        );
+    }
+    if unsure > 0 {
+        eprintln!(
+            "millpond: {unsure} files of an interrupted add are read again, since nothing proves that they are unchanged"
+        );
+    }
 }
 
-/// Operand for standard input. A file of that name is `./-`.
-const STANDARD_INPUT: &str = "-";
+/// One run of `add`: a thread that finds files, threads that add them, and the current thread, which prints.
+struct Import<'a> {
+    add: &'a Add,
+    importer: &'a Importer,
+    journal: &'a ImportJournal,
+    bar: &'a ProgressBar,
+}
+
+impl Import<'_> {
+    /// Returns whether everything was added.
+    fn run(&self) -> Result<bool> {
+        let window = PrintWindow::default();
+        let (found_tx, found_rx) = sync_channel(self.add.jobs());
+        let (outcomes_tx, outcomes_rx) = channel();
+        // The threads that add have it alone, so that nothing is sent once they have ended.
+        let found_rx = Arc::new(Mutex::new(found_rx));
+        thread::scope(|scope| {
+            let window = &window;
+            if !self.bar.is_hidden() {
+                scope.spawn(move || self.count(window));
+            }
+            let outcomes = outcomes_tx.clone();
+            scope.spawn(move || self.find(window, &found_tx, &outcomes));
+            for _ in 0..self.add.jobs() {
+                let (found, outcomes) = (Arc::clone(&found_rx), outcomes_tx.clone());
+                scope.spawn(move || self.work(&found, &outcomes));
+            }
+            drop((found_rx, outcomes_tx));
+            let printed = self.print_in_order(window, outcomes_rx);
+            // After an error nothing more is found.
+            window.close();
+            printed
+        })
+    }
+
+    /// Counts the bytes to add, for the remaining time.
+    fn count(&self, window: &PrintWindow) {
+        let _ = walk(&self.add.files, &self.add.store, |source| {
+            if let Ok(InputFile {
+                bytes: Some(bytes), ..
+            }) = source
+            {
+                self.bar.inc_length(bytes);
+            }
+            match window.is_closed() {
+                true => ControlFlow::Break(()),
+                false => ControlFlow::Continue(()),
+            }
+        });
+    }
+
+    fn find(
+        &self,
+        window: &PrintWindow,
+        found: &SyncSender<Numbered<InputFile>>,
+        outcomes: &Sender<Numbered<AddOutcome>>,
+    ) {
+        let mut numbers = 0..;
+        let _ = walk(&self.add.files, &self.add.store, |source| {
+            let number = numbers.next().unwrap_or(u64::MAX);
+            window.wait_for(number)?;
+            let is_sent = match source {
+                Ok(file) => found.send((number, file)).is_ok(),
+                Err(NotAdded::Skipped(message)) => outcomes
+                    .send((number, AddOutcome::Skipped(message)))
+                    .is_ok(),
+                Err(NotAdded::Unreadable(message)) => {
+                    outcomes.send((number, AddOutcome::Failed(message))).is_ok()
+                }
+            };
+            match is_sent {
+                true => ControlFlow::Continue(()),
+                false => ControlFlow::Break(()),
+            }
+        });
+    }
+
+    fn work(
+        &self,
+        found: &Mutex<Receiver<Numbered<InputFile>>>,
+        outcomes: &Sender<Numbered<AddOutcome>>,
+    ) {
+        loop {
+            let next = found.lock().recv();
+            let Ok((number, file)) = next else {
+                return;
+            };
+            let name = file.path.file_name().unwrap_or_default();
+            self.bar.set_message(name.display().to_string());
+            let outcome = match self.add_one(&file) {
+                Ok((imported, is_resumed)) => AddOutcome::Added {
+                    path: file.path,
+                    imported: Box::new(imported),
+                    is_resumed,
+                },
+                Err(error) => AddOutcome::Failed(format!("{:#}", anyhow::Error::from(error))),
+            };
+            if outcomes.send((number, outcome)).is_err() {
+                return;
+            }
+        }
+    }
+
+    /// Adds a file. Returns whether an interrupted `add` had stored it.
+    fn add_one(&self, file: &InputFile) -> Result<(ImportedMedia, bool), ImportError> {
+        let InputFile { path, bytes } = file;
+        let progress = |count| {
+            if bytes.is_none() {
+                self.bar.inc_length(count);
+            }
+            self.bar.inc(count);
+        };
+        let importer = self.importer;
+        let (mut imported, is_resumed) = if path.as_os_str() == STANDARD_INPUT {
+            let read_error = |source| ImportError::Read {
+                path: path.to_owned(),
+                source,
+            };
+            let source = standard_input().map_err(read_error)?;
+            (importer.add_open_file(source, path, progress)?, false)
+        } else {
+            self.add_path(path, *bytes, progress)?
+        };
+        if let Some(original) = &self.add.variant_of {
+            let coding = self.add.content_encoding.clone();
+            let narrowed = importer.add_variant(original, &imported, coding)?;
+            // The original may have become private meanwhile.
+            for id in narrowed {
+                if id == imported.id {
+                    imported.record.access = Access::Private;
+                } else {
+                    imported.narrowed_variants.push(id);
+                }
+            }
+        }
+        Ok((imported, is_resumed))
+    }
+
+    fn add_path(
+        &self,
+        path: &Path,
+        bytes: Option<u64>,
+        progress: impl Fn(u64),
+    ) -> Result<(ImportedMedia, bool), ImportError> {
+        // A pipe has no version, and opening it would wait for a writer.
+        let Some(bytes) = bytes else {
+            return Ok((self.importer.add(path, progress)?, false));
+        };
+        let (unread, known) = self.journal.look_up(path);
+        let stored = known.map(|id| self.importer.add_known(&id)).transpose()?;
+        if let Some(imported) = stored.flatten() {
+            progress(bytes);
+            return Ok((imported, true));
+        }
+        let imported = self.importer.add(path, progress)?;
+        self.journal.record(&unread, &imported.id)?;
+        Ok((imported, false))
+    }
+
+    /// Prints the outcomes in the order of the files. Returns whether everything was added.
+    fn print_in_order(
+        &self,
+        window: &PrintWindow,
+        outcomes: Receiver<Numbered<AddOutcome>>,
+    ) -> Result<bool> {
+        let mut all_added = true;
+        let mut waiting = BTreeMap::new();
+        let mut next = 0;
+        for (number, outcome) in outcomes {
+            waiting.insert(number, outcome);
+            while let Some(outcome) = waiting.remove(&next) {
+                next += 1;
+                window.advance(next);
+                self.bar.suspend(|| match outcome {
+                    AddOutcome::Added {
+                        path,
+                        imported,
+                        is_resumed,
+                    } => self.add.print(&path, &imported, is_resumed),
+                    AddOutcome::Skipped(message) => {
+                        eprintln!("millpond: {message}");
+                        Ok(())
+                    }
+                    AddOutcome::Failed(message) => {
+                        all_added = false;
+                        eprintln!("millpond: {message}");
+                        Ok(())
+                    }
+                })?;
+            }
+        }
+        Ok(all_added)
+    }
+}
+
+/// Bound of the files that are found and not printed yet.
+#[derive(Default)]
+struct PrintWindow {
+    /// Number of the next file to print, and whether nothing more is printed.
+    state: Mutex<(u64, bool)>,
+    advanced: Condvar,
+}
+
+impl PrintWindow {
+    /// Waits until a file of that number may be added. Breaks if nothing more is printed.
+    fn wait_for(&self, number: u64) -> ControlFlow<()> {
+        let mut state = self.state.lock();
+        while !state.1 && number >= state.0 + WINDOW {
+            self.advanced.wait(&mut state);
+        }
+        match state.1 {
+            true => ControlFlow::Break(()),
+            false => ControlFlow::Continue(()),
+        }
+    }
+
+    fn advance(&self, next: u64) {
+        self.state.lock().0 = next;
+        self.advanced.notify_one();
+    }
+
+    fn close(&self) {
+        self.state.lock().1 = true;
+        self.advanced.notify_one();
+    }
+
+    fn is_closed(&self) -> bool {
+        self.state.lock().1
+    }
+}
 
 /// Returns standard input as a file, without the buffer of [`io::Stdin`].
 fn standard_input() -> io::Result<File> {
@@ -218,11 +412,4 @@ fn standard_input() -> io::Result<File> {
     #[cfg(windows)]
     let owned = std::os::windows::io::AsHandle::as_handle(&io::stdin()).try_clone_to_owned()?;
     Ok(File::from(owned))
-}
-
-fn is_same_folder(a: &Path, b: &Path) -> bool {
-    match (a.canonicalize(), b.canonicalize()) {
-        (Ok(a), Ok(b)) => a == b,
-        _ => false,
-    }
 }

@@ -1,6 +1,6 @@
 //! Command line, with its subcommands.
 
-use crate::{add, check, config, doctor, inspect, new, publish, serve, sign};
+use crate::{add, check, config, doctor, inspect, list, new, publish, remove, serve, sign};
 use anyhow::Result;
 use clap::{ArgMatches, Parser};
 use std::process::ExitCode;
@@ -14,11 +14,17 @@ pub(crate) enum Command {
     Serve(Box<serve::Serve>),
     /// Add files to a store, addressed by their content.
     Add(add::Add),
+    /// List the media of a store.
+    Ls(list::ListMedia),
+    /// Remove media from a store.
+    Rm(remove::Remove),
     /// Make private media public.
     Publish(publish::Publish),
-    /// Verify every stored file against its id.
+    /// Make public media private, with its variants.
+    Unpublish(publish::Unpublish),
+    /// Verify every stored file against its id, and repair the store.
     Check(check::Check),
-    /// Create a signed URL for private media.
+    /// Create signed URLs for private media.
     Sign(sign::Sign),
     /// Show the imports, exports and memory of a component, and check that it can be served.
     Inspect(inspect::Inspect),
@@ -40,7 +46,10 @@ impl Command {
         match self {
             Command::Serve(_) => serve::run(of_subcommand()),
             Command::Add(add) => add.run(),
+            Command::Ls(list) => list.run(),
+            Command::Rm(remove) => remove.run(),
             Command::Publish(publish) => publish.run(),
+            Command::Unpublish(unpublish) => unpublish.run(),
             Command::Check(check) => check.run(),
             Command::Sign(sign) => sign.run(),
             Command::Inspect(inspect) => inspect.run(),

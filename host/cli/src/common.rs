@@ -1,10 +1,12 @@
 //! Parts of several subcommands: sizes, keys, progress, and the description of stored media.
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use bytesize::ByteSize;
 use clap::Args;
 use millpond::config::SigningKeys;
-use millpond::store::{ContentId, Record};
+use millpond::store::{Access, ContentId, Importer, Record};
+use std::io::{self, Write};
+use std::path::Path;
 
 /// Returns the signing keys of the environment. Every user of the machine sees a command line, so there is no option
 /// for them.
@@ -48,6 +50,37 @@ pub(crate) fn described(id: &ContentId, record: &Record) -> serde_json::Value {
     })
 }
 
+/// Opens a store that exists, to change it.
+pub(crate) fn existing_store(folder: &Path) -> Result<Importer> {
+    ensure!(folder.is_dir(), "no store in {}", folder.display());
+    Ok(Importer::open(folder)?)
+}
+
+/// Name of an access, as in records.
+pub(crate) fn access_name(access: Access) -> &'static str {
+    match access {
+        Access::Public => "public",
+        Access::Private => "private",
+    }
+}
+
+/// Writes lines to standard output until all are written, or nobody reads them any more, as with `head`.
+pub(crate) fn write_until_closed(write: impl FnOnce(&mut dyn Write) -> Result<()>) -> Result<()> {
+    let mut output = io::BufWriter::new(io::stdout().lock());
+    let written = write(&mut output).and_then(|()| Ok(output.flush()?));
+    // The rest in the buffer has no reader.
+    let (_, _) = output.into_parts();
+    match written {
+        Err(error) if is_closed(&error) => Ok(()),
+        written => written,
+    }
+}
+
+fn is_closed(error: &anyhow::Error) -> bool {
+    let error = error.downcast_ref::<io::Error>();
+    error.is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe)
+}
+
 /// Formats a size for people, as in `1MiB`.
 pub(crate) fn readable(bytes: u64) -> String {
     ByteSize(bytes).display().iec().to_string()
@@ -67,8 +100,7 @@ pub(crate) fn bytes(size: ByteSize, option: &str) -> Result<usize> {
 
 /// Returns a progress bar over that many bytes. It shows on a terminal only.
 pub(crate) fn progress_bar(total_bytes: u64) -> indicatif::ProgressBar {
-    let template =
-        "{msg:24!} {wide_bar} {binary_bytes}/{binary_total_bytes} {binary_bytes_per_sec}";
+    let template = "{msg:24!} {wide_bar} {binary_bytes}/{binary_total_bytes} {binary_bytes_per_sec} {eta} left";
     let bar = indicatif::ProgressBar::new(total_bytes);
     if let Ok(style) = indicatif::ProgressStyle::with_template(template) {
         bar.set_style(style);

@@ -1,9 +1,10 @@
-//! `millpond publish`.
+//! `millpond publish` and `millpond unpublish`.
 
-use crate::common::described;
-use anyhow::{Result, ensure};
+use crate::common::{access_name, described, existing_store};
+use anyhow::Result;
 use clap::Args;
-use millpond::store::{Access, ContentId, Importer, PublishedMedia};
+use millpond::store::{Access, ContentId, ImportError, Importer, PublishedMedia, UnpublishedMedia};
+use std::collections::HashSet;
 use std::io::{self, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -18,6 +19,25 @@ pub(crate) struct Publish {
     #[arg(long, value_name = "DIR", env = "MILLPOND_DIR")]
     store: PathBuf,
 
+    /// Make the variants of the media public too, and theirs.
+    #[arg(long)]
+    with_variants: bool,
+
+    /// Print one JSON object per media.
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Unpublish {
+    /// Media to make private, with its variants and theirs.
+    #[arg(required = true, value_name = "ID")]
+    ids: Vec<ContentId>,
+
+    /// Folder of the store.
+    #[arg(long, value_name = "DIR", env = "MILLPOND_DIR")]
+    store: PathBuf,
+
     /// Print one JSON object per media.
     #[arg(long)]
     json: bool,
@@ -25,20 +45,38 @@ pub(crate) struct Publish {
 
 impl Publish {
     pub(crate) fn run(self) -> Result<ExitCode> {
-        let store = self.store.display();
-        ensure!(self.store.is_dir(), "no store in {store}");
-        let importer = Importer::open(&self.store)?;
+        let importer = existing_store(&self.store)?;
         let mut failed = false;
-        for id in &self.ids {
-            match importer.publish(id) {
-                Ok(published) => self.print(id, &published)?,
+        // Variants may refer to each other.
+        let mut seen: HashSet<ContentId> = HashSet::new();
+        let mut ids: Vec<ContentId> = self.ids.iter().rev().copied().collect();
+        while let Some(id) = ids.pop() {
+            if !seen.insert(id) {
+                continue;
+            }
+            match self.publish(&importer, &id) {
+                Ok(published) => {
+                    if self.with_variants {
+                        let variants = published.record.variants.iter();
+                        ids.extend(variants.rev().map(|variant| variant.id));
+                    }
+                    self.print(&id, &published)?;
+                }
                 Err(error) => {
-                    eprintln!("millpond: {:#}", anyhow::Error::from(error));
+                    tell(error);
                     failed = true;
                 }
             }
         }
         Ok(ExitCode::from(u8::from(failed)))
+    }
+
+    fn publish(&self, importer: &Importer, id: &ContentId) -> Result<PublishedMedia, ImportError> {
+        let mut published = importer.publish(id)?;
+        if self.with_variants {
+            published.private_variants.clear();
+        }
+        Ok(published)
     }
 
     fn print(&self, id: &ContentId, published: &PublishedMedia) -> io::Result<()> {
@@ -49,14 +87,11 @@ impl Publish {
             line["private_variants"] = serde_json::json!(published.private_variants);
             return writeln!(io::stdout(), "{line}");
         }
-        let note = match published.access_before {
-            Access::Private => "was private",
-            Access::Public => "was public",
-        };
-        let media_type = &record.media_type;
-        writeln!(
-            io::stdout(),
-            "{id}  /api/media/{id}  {media_type}  public  ({note})"
+        print_line(
+            id,
+            &record.media_type,
+            record.access,
+            published.access_before,
         )?;
         for variant in &published.private_variants {
             eprintln!(
@@ -65,4 +100,53 @@ impl Publish {
         }
         Ok(())
     }
+}
+
+impl Unpublish {
+    pub(crate) fn run(self) -> Result<ExitCode> {
+        let importer = existing_store(&self.store)?;
+        let mut failed = false;
+        for id in &self.ids {
+            match importer.unpublish(id) {
+                Ok(unpublished) => self.print(id, &unpublished)?,
+                Err(error) => {
+                    tell(error);
+                    failed = true;
+                }
+            }
+        }
+        Ok(ExitCode::from(u8::from(failed)))
+    }
+
+    fn print(&self, id: &ContentId, unpublished: &UnpublishedMedia) -> io::Result<()> {
+        let record = &unpublished.record;
+        if self.json {
+            let mut line = described(id, record);
+            line["access_before"] = serde_json::json!(unpublished.access_before);
+            line["narrowed_variants"] = serde_json::json!(unpublished.narrowed_variants);
+            return writeln!(io::stdout(), "{line}");
+        }
+        print_line(
+            id,
+            &record.media_type,
+            record.access,
+            unpublished.access_before,
+        )?;
+        for variant in &unpublished.narrowed_variants {
+            eprintln!("millpond: variant {variant} was public and is now private");
+        }
+        Ok(())
+    }
+}
+
+fn print_line(id: &ContentId, media_type: &str, access: Access, before: Access) -> io::Result<()> {
+    let (access, before) = (access_name(access), access_name(before));
+    writeln!(
+        io::stdout(),
+        "{id}  /api/media/{id}  {media_type}  {access}  (was {before})"
+    )
+}
+
+fn tell(error: ImportError) {
+    eprintln!("millpond: {:#}", anyhow::Error::from(error));
 }

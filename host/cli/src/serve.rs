@@ -12,6 +12,7 @@ use crate::reload::{LiveServer, LiveSettings, Reloader, check_regular};
 use crate::service_manager;
 use crate::settings::ResolvedSettings;
 use crate::signals::{SignalStream, Signals};
+use crate::uploads::{UploadOptions, with_uploads};
 use anyhow::{Context, Result};
 use bytesize::ByteSize;
 use clap::{ArgMatches, Args};
@@ -184,6 +185,9 @@ pub(crate) struct Serve {
     /// proxies with commas. A proxy on a UNIX domain socket is 127.0.0.1.
     #[arg(long, value_name = "CIDR", env = "MILLPOND_TRUSTED_PROXY", value_parser = list(parse_proxy))]
     trusted_proxy: Vec<List<IpNet>>,
+
+    #[command(flatten)]
+    uploads: UploadOptions,
 
     /// Directory for the reports that SIGUSR2 asks for [default: the system's directory for temporary files].
     #[arg(long, value_name = "DIR", env = "MILLPOND_REPORT_DIR")]
@@ -503,11 +507,12 @@ impl Serve {
             .with_context(|| format!("cannot serve the folder {}", self.dir.display()))?
             .with_open_file_cache_valid(self.open_file_cache_valid);
         self.check_report_dir().transpose()?;
+        let uploads = self.uploads.open(&folder)?;
         let config = self.config(component);
         let limits_of_requests = self.limits()?;
         notices::of_memory(limits_of_requests.memory_bytes);
         let millpond = Millpond::new(&source, folder.clone(), &config, limits_of_requests);
-        let millpond = millpond.map_err(hints::of_component)?;
+        let millpond = with_uploads(millpond.map_err(hints::of_component)?, uploads);
         notices::of_open_files(millpond.memory_plan());
         notices::of_private_media(&self.dir, &config);
         Ok(PreparedServer {
@@ -698,6 +703,9 @@ impl Serve {
             format!("  memory     {}", millpond.memory_plan()),
             format!("  request    {}", millpond.limits()),
         ];
+        if let Some(line) = self.uploads.announcement(&url, mount_path) {
+            lines.insert(4, line);
+        }
         let listening = bound_addresses.iter().map(url_of);
         let listening = listening.map(|url| format!("  listening  {url}"));
         let admin = admin.map(|admin| format!("  admin      http://{admin}"));

@@ -13,9 +13,13 @@ use std::time::{Duration, SystemTime};
 
 #[derive(Debug, Args)]
 pub(crate) struct Sign {
-    /// Path of the media, as in /api/media/<id>.
-    #[arg(value_name = "PATH", value_parser = parse_path)]
-    path: String,
+    /// Paths of the media, as in /api/media/<id>.
+    #[arg(required = true, value_name = "PATH", value_parser = parse_path)]
+    paths: Vec<String>,
+
+    /// Beginning of the URLs, as in https://media.example. Whole URLs are printed then, in place of paths.
+    #[arg(long, value_name = "URL", value_parser = parse_base)]
+    base: Option<String>,
 
     /// Time for which the URL is valid.
     #[arg(long, value_name = "TIME", default_value = "1h", value_parser = humantime::parse_duration)]
@@ -44,6 +48,20 @@ fn parse_path(text: &str) -> Result<String, String> {
     }
 }
 
+/// Parses a URL without query and fragment. A `/` at its end is cut off, since each path begins with one.
+fn parse_base(text: &str) -> Result<String, String> {
+    let message = "a URL is needed, as in https://media.example, without `?` and `#`";
+    let uri: http::Uri = text.parse().map_err(|_| message)?;
+    let is_http = matches!(uri.scheme_str(), Some("http" | "https"));
+    let authority = uri
+        .authority()
+        .filter(|authority| !authority.host().is_empty());
+    if !is_http || authority.is_none() || text.contains(['?', '#', '@']) {
+        return Err(message.into());
+    }
+    Ok(text.trim_end_matches('/').to_owned())
+}
+
 fn parse_prefix(text: &str) -> Result<String, String> {
     let address = text.split('/').next().unwrap_or_default();
     if covers(text, address) {
@@ -69,12 +87,15 @@ impl Sign {
         )?;
         let expires = SystemTime::now() + self.expires;
         let expires = expires.duration_since(SystemTime::UNIX_EPOCH)?.as_secs();
-        let query = key.sign(&Grant {
-            path: &self.path,
-            expires,
-            client_prefix: self.client.as_deref(),
-        });
-        writeln!(io::stdout(), "{}?{query}", self.path)?;
+        let base = self.base.as_deref().unwrap_or_default();
+        for path in &self.paths {
+            let query = key.sign(&Grant {
+                path,
+                expires,
+                client_prefix: self.client.as_deref(),
+            });
+            writeln!(io::stdout(), "{base}{path}?{query}")?;
+        }
         Ok(ExitCode::SUCCESS)
     }
 }

@@ -3,6 +3,8 @@
 use crate::downstream::Rejection;
 use crate::head_size::HeadTooLarge;
 use crate::limits::Limit;
+#[cfg(feature = "uploads")]
+use crate::upload::error::UploadError;
 use http::StatusCode;
 use http::header::{HeaderName, HeaderValue};
 use millpond_ledger::{LimitExceeded, Outcome, Overloaded};
@@ -17,6 +19,9 @@ pub(crate) enum RequestError {
     Rejected(#[from] Rejection),
     #[error(transparent)]
     Overloaded(#[from] Overloaded),
+    #[cfg(feature = "uploads")]
+    #[error(transparent)]
+    Upload(#[from] UploadError),
     #[error("all instances are in use")]
     NoInstance,
     #[error("limit reached: {0}")]
@@ -56,6 +61,8 @@ impl RequestError {
             | RequestError::Rejected(_)
             | RequestError::Overloaded(_)
             | RequestError::NoInstance => Outcome::Rejected,
+            #[cfg(feature = "uploads")]
+            RequestError::Upload(error) => error.outcome(),
             RequestError::Limited(_) => Outcome::Limited,
             RequestError::Trapped(_)
             | RequestError::Invalid(_)
@@ -75,6 +82,8 @@ impl RequestError {
                 "Header fields too large",
             ),
             RequestError::Rejected(rejection) => (rejection.status, rejection.message),
+            #[cfg(feature = "uploads")]
+            RequestError::Upload(error) => error.status(),
             RequestError::Overloaded(_) | RequestError::NoInstance => {
                 (StatusCode::SERVICE_UNAVAILABLE, "Server is busy")
             }
@@ -93,6 +102,15 @@ impl RequestError {
             }
         };
         (status, message.into())
+    }
+
+    /// `WWW-Authenticate`, if the client has to authenticate.
+    pub(crate) fn challenge(&self) -> Option<&'static str> {
+        match self {
+            #[cfg(feature = "uploads")]
+            RequestError::Upload(error) => error.challenge(),
+            _ => None,
+        }
     }
 
     /// `Retry-After`, in seconds (RFC 9110 section 10.2.3). `None` if a retry is pointless.

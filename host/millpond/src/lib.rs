@@ -31,11 +31,15 @@ pub mod memory_plan;
 #[cfg(feature = "metrics")]
 pub mod metrics;
 pub mod rate_limit;
+#[cfg(feature = "uploads")]
+mod request_content;
 mod response_body;
 mod service;
 pub mod store;
 #[allow(unsafe_code)]
 mod sys;
+#[cfg(feature = "uploads")]
+mod upload;
 
 pub use body::MediaBody;
 pub use config::Config;
@@ -45,5 +49,9 @@ pub use media_service::MediaService;
 pub use memory_plan::{InsufficientMemory, MemoryPlan};
 pub use millpond_ledger as ledger;
 pub use millpond_ledger::{ACCESS_LOG, LedgerRegistry, Outcome, heap, monitor};
+#[cfg(feature = "uploads")]
+pub use request_content::{CONTENT_CHUNK_BYTES, RequestContent};
 pub use response_body::{ResponseBody, Segment, SegmentLimits};
 pub use service::{CacheBytes, CachedResponse, Millpond, ProbeError, Replacement};
+#[cfg(feature = "uploads")]
+pub use upload::{InvalidUploadToken, TOKEN_CHARACTERS, UploadToken, Uploads};

@@ -2,8 +2,12 @@
 
 use crate::body::MediaBody;
 use crate::downstream::SimpleHead;
+#[cfg(feature = "uploads")]
+use crate::request_content::RequestContent;
 use crate::response_body::ResponseBody;
 use crate::service::{CachedResponse, Millpond};
+#[cfg(feature = "uploads")]
+use http::{Method, Uri};
 use http::{Request, Response};
 use std::convert::Infallible;
 use std::future::Future;
@@ -24,6 +28,23 @@ pub trait MediaService: Clone + Send + Sync + Unpin + 'static {
     /// Responds to one request.
     fn serve(&self, request: Request<()>) -> impl Future<Output = Response<Self::Body>> + Send;
 
+    /// Returns whether the service reads the content of a request with this method and target. The server skips any other content.
+    /// The default is `false`.
+    #[cfg(feature = "uploads")]
+    fn reads_content(&self, method: &Method, target: &Uri) -> bool {
+        let _ = (method, target);
+        false
+    }
+
+    /// Responds to one request whose content the service reads. The default is [`MediaService::serve`].
+    #[cfg(feature = "uploads")]
+    fn serve_with_content(
+        &self,
+        request: Request<RequestContent>,
+    ) -> impl Future<Output = Response<Self::Body>> + Send {
+        self.serve(request.map(drop))
+    }
+
     /// Returns a response from the cache, if that needs no waiting. The server sends it unchanged. The default is
     /// `None`.
     fn try_cached(&self, head: &impl SimpleHead) -> Option<CachedResponse> {
@@ -41,6 +62,19 @@ impl MediaService for Millpond {
 
     fn serve(&self, request: Request<()>) -> impl Future<Output = Response<MediaBody>> + Send {
         Millpond::serve(self, request)
+    }
+
+    #[cfg(feature = "uploads")]
+    fn reads_content(&self, method: &Method, target: &Uri) -> bool {
+        Millpond::reads_content(self, method, target)
+    }
+
+    #[cfg(feature = "uploads")]
+    fn serve_with_content(
+        &self,
+        request: Request<RequestContent>,
+    ) -> impl Future<Output = Response<MediaBody>> + Send {
+        Millpond::serve_with_content(self, request)
     }
 
     fn try_cached(&self, head: &impl SimpleHead) -> Option<CachedResponse> {

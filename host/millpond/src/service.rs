@@ -19,7 +19,11 @@ use crate::memory_plan::{
     ALLOCATOR_SHARE_OF_MEMORY, CLIENT_TABLES_BYTES, LOG_QUEUE_BYTES, MemoryPlan, RESPONSE_BYTES,
     RESPONSE_RESERVATION_BYTES,
 };
+#[cfg(feature = "uploads")]
+use crate::request_content::RequestContent;
 use crate::store::{DynMediaStore, MediaStore};
+#[cfg(feature = "uploads")]
+use crate::upload::{UPLOAD_BYTES, Uploads};
 use arc_swap::ArcSwap;
 use bytes::Bytes;
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
@@ -55,6 +59,7 @@ const COMPILED_BYTES_PER_BYTE: usize = 16;
 ///
 /// The service answers `/api/media/<id>` and the paths beneath [`Config::mount_path`]. A router must not remove these
 /// prefixes. The service ignores the content of requests, so the server has to skip it before it reads the next request.
+/// [`Millpond::serve_with_content`] reads that of uploads.
 ///
 /// The service needs a tokio runtime with a timer.
 ///
@@ -87,6 +92,8 @@ const COMPILED_BYTES_PER_BYTE: usize = 16;
 pub struct Millpond {
     host: Arc<HostState>,
     current: Arc<ArcSwap<ServiceState>>,
+    #[cfg(feature = "uploads")]
+    uploads: Option<Uploads>,
 }
 
 /// State of the host, for its whole life.
@@ -156,6 +163,8 @@ impl Millpond {
         Ok(Millpond {
             host,
             current: Arc::new(ArcSwap::from_pointee(state)),
+            #[cfg(feature = "uploads")]
+            uploads: None,
         })
     }
 
@@ -194,6 +203,14 @@ impl Millpond {
             current: Arc::clone(&self.current),
             reserved,
         })
+    }
+
+    /// Accepts uploads, into the folder that is served. Without uploads, `PUT` gets 405.
+    #[cfg(feature = "uploads")]
+    #[must_use]
+    pub fn with_uploads(mut self, uploads: Uploads) -> Self {
+        self.uploads = Some(uploads);
+        self
     }
 
     /// The component in use.
@@ -268,16 +285,7 @@ impl Millpond {
     /// Responds to one request.
     pub async fn serve<B>(&self, request: Request<B>) -> Response<MediaBody> {
         let (head, _content) = request.into_parts();
-        let (registry, limits) = (&self.host.registry, &self.host.limits);
-        let target = head.uri.path_and_query();
-        let target = target.map_or("", |target| target.as_str());
-        let mut log_entry =
-            AccessLogEntry::new(&head.method, target, registry, limits.request_memory_bytes);
-        // On millpond's own server, the kernel's memory for the response is charged to the request.
-        let exchange = head.extensions.get::<Exchange>();
-        let mut downstream = exchange.map(|Exchange(exchange)| {
-            Arc::clone(exchange).begin_response(log_entry.route(), &log_entry.ledger().handle())
-        });
+        let (mut log_entry, mut downstream) = self.begin(&head);
         let state = self.current.load_full();
         let responded = state
             .respond(&head, downstream.as_deref_mut(), &mut log_entry)
@@ -288,6 +296,58 @@ impl Millpond {
             charged.response.body_mut().clear();
         }
         charged.into_body(downstream, log_entry)
+    }
+
+    /// Responds to one request, and reads its content if it is an upload ([`Millpond::with_uploads`]).
+    #[cfg(feature = "uploads")]
+    pub async fn serve_with_content(
+        &self,
+        request: Request<RequestContent>,
+    ) -> Response<MediaBody> {
+        let (head, content) = request.into_parts();
+        let Some(uploads) = self
+            .uploads
+            .as_ref()
+            .filter(|_| self.reads_content(&head.method, &head.uri))
+        else {
+            return self.serve(Request::from_parts(head, ())).await;
+        };
+        let (mut log_entry, downstream) = self.begin(&head);
+        let mut downstream = downstream;
+        let state = self.current.load_full();
+        let responded = state.upload(
+            uploads,
+            (&head, content),
+            downstream.as_deref_mut(),
+            &log_entry,
+        );
+        let responded = Box::pin(responded).await;
+        let charged = responded.unwrap_or_else(|error| respond_with_error(&error, &mut log_entry));
+        charged.into_body(downstream, log_entry)
+    }
+
+    /// Returns whether a request is an upload, whose content [`Millpond::serve_with_content`] reads.
+    #[cfg(feature = "uploads")]
+    #[must_use]
+    pub fn reads_content(&self, method: &Method, target: &http::Uri) -> bool {
+        let state = self.current.load();
+        let mount_path = state.mount_path();
+        self.uploads.is_some() && Uploads::is_upload(method, target, mount_path)
+    }
+
+    /// Opens the ledger of a request, and starts its response. On millpond's own server, the kernel's memory for the
+    /// response is charged to the request.
+    fn begin(&self, head: &http::request::Parts) -> (AccessLogEntry, Option<Box<dyn Downstream>>) {
+        let (registry, limits) = (&self.host.registry, &self.host.limits);
+        let target = head.uri.path_and_query();
+        let target = target.map_or("", |target| target.as_str());
+        let log_entry =
+            AccessLogEntry::new(&head.method, target, registry, limits.request_memory_bytes);
+        let exchange = head.extensions.get::<Exchange>();
+        let downstream = exchange.map(|Exchange(exchange)| {
+            Arc::clone(exchange).begin_response(log_entry.route(), &log_entry.ledger().handle())
+        });
+        (log_entry, downstream)
     }
 
     /// Returns the response to a head that the server could not make a request of. `log_entry` counts and logs it as a
@@ -538,6 +598,36 @@ impl ServiceState {
             guard.fill(stored);
         }
         responded
+    }
+
+    /// Path under which named files are served.
+    #[cfg(feature = "uploads")]
+    fn mount_path(&self) -> &str {
+        let mount_path = &self.settings.typed().mount_path;
+        mount_path.as_deref().unwrap_or_default()
+    }
+
+    /// Receives one upload. Its client is admitted as for any request, and its memory reserved before the content is
+    /// read.
+    #[cfg(feature = "uploads")]
+    async fn upload(
+        &self,
+        uploads: &Uploads,
+        (head, content): (&http::request::Parts, RequestContent),
+        downstream: Option<&mut (dyn Downstream + 'static)>,
+        log_entry: &AccessLogEntry,
+    ) -> Result<ChargedResponse, RequestError> {
+        head_size::check(head)?;
+        if let Some(downstream) = downstream {
+            downstream.admit(head)?;
+        }
+        let ledger = log_entry.ledger();
+        let _head = ledger.charge(Kind::Head, request_head_memory_bytes(head))?;
+        let upload = uploads.check(head, self.mount_path())?;
+        let bytes = RESPONSE_RESERVATION_BYTES + UPLOAD_BYTES;
+        ledger.keep(self.host.budget.reserve(bytes, ADMISSION_WAIT).await?);
+        let response = uploads.receive(upload, content, ledger).await?;
+        self.charge_response(response, ledger)
     }
 
     /// Takes the response from the cache if it is there and still valid.
@@ -869,6 +959,10 @@ fn error_response(error: &RequestError) -> Response<Vec<BodyPart>> {
         header::X_CONTENT_TYPE_OPTIONS,
         HeaderValue::from_static("nosniff"),
     );
+    if let Some(challenge) = error.challenge() {
+        let challenge = HeaderValue::from_static(challenge);
+        fields.insert(header::WWW_AUTHENTICATE, challenge);
+    }
     if let Some(seconds) = error.retry_after_seconds() {
         fields.insert(header::RETRY_AFTER, seconds.into());
     }

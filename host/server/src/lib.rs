@@ -11,11 +11,15 @@
 //! - `admin`: the listener for health, metrics and memory.
 //! - `http2`: HTTP/2. Without it ALPN offers HTTP/1.1 only.
 //! - `tls`: TLS, by rustls.
+//! - `uploads`: content of requests for a service that reads it, as in `millpond`.
 //! - `wasi-http`: components for `wasi:http`, as in `millpond`.
 
 #![deny(unsafe_code)]
-// Some code of HTTP/2 and TLS stands beside what every connection has.
-#![cfg_attr(not(all(feature = "http2", feature = "tls")), allow(unused))]
+// Some code of HTTP/2, TLS and uploads stands beside what every connection has.
+#![cfg_attr(
+    not(all(feature = "http2", feature = "tls", feature = "uploads")),
+    allow(unused)
+)]
 
 #[cfg(feature = "admin")]
 pub mod admin;

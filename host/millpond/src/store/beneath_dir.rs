@@ -46,6 +46,18 @@ impl From<io::Error> for LocalOpenError {
     }
 }
 
+/// Returns whether every change of a file changes its version, on the file's file system. Blocks on it.
+#[cfg(target_os = "linux")]
+pub(super) fn tells_changes(file: &File) -> bool {
+    platform::kind_by_number(file).tells_changes
+}
+
+/// Other systems do not say which file system it is.
+#[cfg(not(target_os = "linux"))]
+pub(super) fn tells_changes(_file: &File) -> bool {
+    false
+}
+
 /// Returns whether the path leads to this folder. Blocks on any file system.
 fn is_at(dir: &Dir, path: &Path) -> io::Result<bool> {
     let there = std::fs::metadata(path)?;
@@ -476,7 +488,7 @@ mod platform {
     }
 
     /// Returns the kind of a common file system, by the magic number of `statfs`.
-    fn kind_by_number(dir: &impl AsFd) -> FileSystemKind {
+    pub(super) fn kind_by_number(dir: &impl AsFd) -> FileSystemKind {
         /// ext2 to ext4, XFS, Btrfs, tmpfs, overlay, ZFS: from `linux/magic.h` and ZFS's sources.
         const LOCAL: [u64; 6] = [
             0xef53,

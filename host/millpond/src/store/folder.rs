@@ -159,6 +159,36 @@ impl Folder {
     }
 }
 
+#[cfg(feature = "uploads")]
+impl Folder {
+    /// Path that was passed to [`Folder::open`], absolute.
+    pub(crate) fn given_path(&self) -> &Path {
+        &self.0.given_path
+    }
+
+    /// Forgets what is cached about a key, which this process has changed.
+    pub(crate) fn forget(&self, key: &ObjectKey) {
+        self.0.open_files.remove(key);
+    }
+
+    /// Returns version and modification time of a named file, without the cache. `None` if there is none. Blocks on
+    /// the file system.
+    ///
+    /// # Errors
+    /// The system's.
+    pub(crate) fn current_file(
+        &self,
+        name: &str,
+    ) -> io::Result<Option<(Option<ObjectVersion>, Option<SystemTime>)>> {
+        let root = self.0.root.load_full();
+        match self.0.find_named(&root, name, &BlockingOpener(&root)) {
+            Ok(found) => Ok(Some((found.info.version, found.info.modified))),
+            Err(OpenError::NotFound) => Ok(None),
+            Err(error) => Err(io::Error::other(error)),
+        }
+    }
+}
+
 impl FolderState {
     /// Looks up the folder's path, and switches to another folder if it leads there. Blocks on any file system.
     fn follow_path(&self) {

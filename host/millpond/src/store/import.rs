@@ -12,6 +12,7 @@ use std::collections::HashSet;
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::SystemTime;
 
 pub use super::temporary_files::AbandonGuard;
@@ -19,9 +20,43 @@ pub use super::temporary_files::AbandonGuard;
 /// Imports files into one store. Threads and processes may import into the same store at the same time.
 #[derive(Debug)]
 pub struct Importer {
-    root: PathBuf,
-    temporary_files: TemporaryFiles,
-    access: Access,
+    pub(super) root: PathBuf,
+    pub(super) temporary_files: Arc<TemporaryFiles>,
+    pub(super) access: Access,
+}
+
+/// Import in progress: content that is written to a temporary file, and hashed. Dropping it removes the file, and
+/// blocks on the file system.
+#[derive(Debug)]
+pub struct PendingImport {
+    pub(super) content: TemporaryFile,
+    hash: Sha256,
+    size: u64,
+}
+
+impl PendingImport {
+    /// Appends bytes. Blocks on the file system.
+    ///
+    /// # Errors
+    /// The system's, such as [`io::ErrorKind::StorageFull`].
+    pub fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.content.as_file().write_all(bytes)?;
+        self.hash.update(bytes);
+        self.size += bytes.len() as u64;
+        Ok(())
+    }
+
+    /// Number of bytes so far.
+    #[must_use]
+    pub fn size(&self) -> u64 {
+        self.size
+    }
+
+    /// Id of the bytes so far.
+    #[must_use]
+    pub fn id(&self) -> ContentId {
+        ContentId::from_digest(self.hash.clone().finalize().into())
+    }
 }
 
 /// Media that was imported.
@@ -50,6 +85,18 @@ pub struct PublishedMedia {
     pub access_before: Access,
     /// Variants that stay private.
     pub private_variants: Vec<ContentId>,
+}
+
+/// Media that was made private.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct UnpublishedMedia {
+    /// Record.
+    pub record: Record,
+    /// Access before.
+    pub access_before: Access,
+    /// Variants that were public, and are private now.
+    pub narrowed_variants: Vec<ContentId>,
 }
 
 /// The error of an import.
@@ -157,12 +204,7 @@ impl Importer {
             return Err(ImportError::NotAFile { path, kind });
         }
         let not_written = write_error(&self.root);
-        let content = {
-            let lock = self.lock()?;
-            self.temporary_files.create(&lock).map_err(&not_written)?
-        };
-        let mut hash = Sha256::new();
-        let mut size = 0;
+        let mut import = self.begin()?;
         let mut buffer = vec![0; COPY_BYTES];
         loop {
             let count = match source.read(&mut buffer) {
@@ -171,16 +213,38 @@ impl Importer {
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
                 Err(error) => return Err(read_error(name)(error)),
             };
-            let chunk = &buffer[..count];
-            hash.update(chunk);
-            content.as_file().write_all(chunk).map_err(&not_written)?;
-            size += count as u64;
+            import.write(&buffer[..count]).map_err(&not_written)?;
             progress(count as u64);
         }
-        let id = ContentId::from_digest(hash.finalize().into());
+        self.finish(import)
+    }
+
+    /// Begins to import content that the caller writes. Blocks on the file system.
+    ///
+    /// # Errors
+    /// [`ImportError::Write`].
+    pub fn begin(&self) -> Result<PendingImport, ImportError> {
+        let lock = self.lock()?;
+        let content = self.temporary_files.create(&lock);
+        Ok(PendingImport {
+            content: content.map_err(write_error(&self.root))?,
+            hash: Sha256::new(),
+            size: 0,
+        })
+    }
+
+    /// Finishes an import: makes the content visible under its id, as [`add`](Self::add) does. Blocks on the file
+    /// system.
+    ///
+    /// # Errors
+    /// [`ImportError::Read`], [`ImportError::Write`].
+    pub fn finish(&self, import: PendingImport) -> Result<ImportedMedia, ImportError> {
+        let id = import.id();
+        let PendingImport { content, size, .. } = import;
         if !self.has_content(&id, size) {
             // Synced without the lock, because a disk may take minutes.
-            content.as_file().sync_all().map_err(&not_written)?;
+            let synced = content.as_file().sync_all();
+            synced.map_err(write_error(&self.root))?;
         }
         let lock = self.lock()?;
         let found = self.find(&id)?;
@@ -216,12 +280,7 @@ impl Importer {
                 (record, false)
             }
         };
-        let mut narrowed_variants = Vec::new();
-        if self.access == Access::Private {
-            narrowed_variants = self.narrow(&lock, id)?;
-            narrowed_variants.retain(|narrowed| *narrowed != id);
-            record.access = Access::Private;
-        }
+        let narrowed_variants = self.narrow_added(&lock, id, &mut record)?;
         Ok(ImportedMedia {
             id,
             record,
@@ -309,10 +368,68 @@ impl Importer {
         })
     }
 
+    /// Makes media private, with its variants and theirs.
+    ///
+    /// # Errors
+    /// [`ImportError::NotFound`], [`ImportError::Read`], [`ImportError::Write`].
+    pub fn unpublish(&self, id: &ContentId) -> Result<UnpublishedMedia, ImportError> {
+        let lock = self.lock()?;
+        let StoredRecord::Record(mut record) = self.find(id)? else {
+            return Err(ImportError::NotFound(*id));
+        };
+        let access_before = record.access;
+        let mut narrowed_variants = self.narrow(&lock, *id)?;
+        narrowed_variants.retain(|narrowed| narrowed != id);
+        record.access = Access::Private;
+        Ok(UnpublishedMedia {
+            record,
+            access_before,
+            narrowed_variants,
+        })
+    }
+
+    /// Adds media again that is known to be in the store, without reading its content. Returns `None` if it is not
+    /// there, or not whole.
+    ///
+    /// # Errors
+    /// [`ImportError::Read`], [`ImportError::Write`].
+    pub fn add_known(&self, id: &ContentId) -> Result<Option<ImportedMedia>, ImportError> {
+        let lock = self.lock()?;
+        let mut record = match self.find(id)? {
+            StoredRecord::Record(record) if self.has_content(id, record.size) => record,
+            _ => return Ok(None),
+        };
+        let access_before = Some(record.access);
+        let narrowed_variants = self.narrow_added(&lock, *id, &mut record)?;
+        Ok(Some(ImportedMedia {
+            id: *id,
+            record,
+            already_present: true,
+            access_before,
+            narrowed_variants,
+        }))
+    }
+
     /// Removes the temporary files of the imports in progress, before the program exits on a signal. No import
     /// continues while the guard is held.
     pub fn abandon(&self) -> AbandonGuard<'_> {
         self.temporary_files.abandon()
+    }
+
+    /// Makes added media private if the importer does so. Returns its variants that were public before.
+    fn narrow_added(
+        &self,
+        lock: &StoreLock,
+        id: ContentId,
+        record: &mut Record,
+    ) -> Result<Vec<ContentId>, ImportError> {
+        if self.access == Access::Public {
+            return Ok(Vec::new());
+        }
+        let mut narrowed = self.narrow(lock, id)?;
+        narrowed.retain(|narrowed| *narrowed != id);
+        record.access = Access::Private;
+        Ok(narrowed)
     }
 
     /// Makes media private, with its variants and theirs. Returns the media that was public before.
@@ -337,17 +454,17 @@ impl Importer {
         Ok(narrowed)
     }
 
-    fn lock(&self) -> Result<StoreLock, ImportError> {
+    pub(super) fn lock(&self) -> Result<StoreLock, ImportError> {
         self.temporary_files.lock().map_err(write_error(&self.root))
     }
 
     /// Returns whether the content exists with this length.
-    fn has_content(&self, id: &ContentId, size: u64) -> bool {
+    pub(super) fn has_content(&self, id: &ContentId, size: u64) -> bool {
         let metadata = fs::metadata(self.root.join(id.path()));
         metadata.is_ok_and(|metadata| metadata.is_file() && metadata.len() == size)
     }
 
-    fn find(&self, id: &ContentId) -> Result<StoredRecord, ImportError> {
+    pub(super) fn find(&self, id: &ContentId) -> Result<StoredRecord, ImportError> {
         match read_record(&self.root, id) {
             Ok(Some(record)) => Ok(StoredRecord::Record(record)),
             Ok(None) => Ok(StoredRecord::Corrupt),
@@ -357,7 +474,12 @@ impl Importer {
     }
 
     /// Replaces a record.
-    fn change(&self, lock: &StoreLock, id: &ContentId, record: &Record) -> Result<(), ImportError> {
+    pub(super) fn change(
+        &self,
+        lock: &StoreLock,
+        id: &ContentId,
+        record: &Record,
+    ) -> Result<(), ImportError> {
         let changed = self.write(lock, id, record, None);
         changed.map_err(write_error(&self.root.join(id.record_path())))
     }
@@ -368,7 +490,7 @@ impl Importer {
         lock: &StoreLock,
         id: &ContentId,
         record: &Record,
-        content: Option<TemporaryFile<'_>>,
+        content: Option<TemporaryFile>,
     ) -> io::Result<()> {
         let (path, record_path) = (self.root.join(id.path()), self.root.join(id.record_path()));
         let record_file = self.temporary_files.create(lock)?;
@@ -388,7 +510,7 @@ impl Importer {
 }
 
 /// Record of an id in the store.
-enum StoredRecord {
+pub(super) enum StoredRecord {
     Missing,
     /// A record that is unreadable.
     Corrupt,
@@ -427,7 +549,7 @@ fn kind_without_end(metadata: &fs::Metadata, is_open: IsOpen) -> Option<&'static
 }
 
 /// Returns the media type, by the content and not by the name.
-fn sniff(path: &Path) -> io::Result<String> {
+pub(super) fn sniff(path: &Path) -> io::Result<String> {
     let file = File::open(path)?;
     let mut beginning = Vec::new();
     (&file)
@@ -442,7 +564,7 @@ fn sniff(path: &Path) -> io::Result<String> {
 }
 
 /// Makes a rename durable.
-fn sync_folder(folder: &Path) -> io::Result<()> {
+pub(super) fn sync_folder(folder: &Path) -> io::Result<()> {
     #[cfg(unix)]
     File::open(folder)?.sync_all()?;
     #[cfg(not(unix))]
@@ -450,7 +572,7 @@ fn sync_folder(folder: &Path) -> io::Result<()> {
     Ok(())
 }
 
-fn read_error(path: &Path) -> impl Fn(io::Error) -> ImportError {
+pub(super) fn read_error(path: &Path) -> impl Fn(io::Error) -> ImportError {
     let path = path.to_owned();
     move |source| ImportError::Read {
         path: path.clone(),
@@ -458,7 +580,7 @@ fn read_error(path: &Path) -> impl Fn(io::Error) -> ImportError {
     }
 }
 
-fn write_error(path: &Path) -> impl Fn(io::Error) -> ImportError {
+pub(super) fn write_error(path: &Path) -> impl Fn(io::Error) -> ImportError {
     let path = path.to_owned();
     move |source| ImportError::Write {
         path: path.clone(),

@@ -194,6 +194,13 @@ impl OpenFileCache {
         }
     }
 
+    /// Removes the entries of a key, which has changed.
+    #[cfg(feature = "uploads")]
+    pub(super) fn remove(&self, key: &ObjectKey) {
+        self.objects.remove(key);
+        self.missing.remove(key);
+    }
+
     /// Removes all entries.
     pub(super) fn clear(&self) {
         self.objects.clear();

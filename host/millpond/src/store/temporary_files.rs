@@ -5,10 +5,11 @@ use std::collections::HashSet;
 use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use tempfile::NamedTempFile;
 
 /// Folder of temporary files in the store. Hidden files are not served.
-const FOLDER: &str = ".incoming";
+pub(super) const FOLDER: &str = ".incoming";
 
 /// Lock file in that folder.
 const LOCK: &str = "lock";
@@ -32,15 +33,15 @@ pub(super) struct StoreLock {
 
 /// A temporary file. It is locked, so that no other process removes it. Dropping it removes it.
 #[derive(Debug)]
-pub(super) struct TemporaryFile<'a> {
+pub(super) struct TemporaryFile {
     file: NamedTempFile,
-    _present: PresentFile<'a>,
+    _present: PresentFile,
 }
 
 /// Entry of a temporary file in the set. Dropping it removes the entry.
 #[derive(Debug)]
-struct PresentFile<'a> {
-    temporary_files: &'a TemporaryFiles,
+struct PresentFile {
+    temporary_files: Arc<TemporaryFiles>,
     path: PathBuf,
 }
 
@@ -53,13 +54,19 @@ pub struct AbandonGuard<'a> {
 }
 
 impl TemporaryFiles {
-    /// Opens the folder, or creates it. Removes the temporary files of interrupted processes.
-    pub(super) fn open(root: &Path) -> io::Result<Self> {
+    /// Opens the folder, or creates it.
+    pub(super) fn attach(root: &Path) -> io::Result<Arc<Self>> {
         let temporary_files = TemporaryFiles {
             folder: root.join(FOLDER),
             present: Mutex::default(),
         };
         make_folder(&temporary_files.folder)?;
+        Ok(Arc::new(temporary_files))
+    }
+
+    /// Opens the folder, or creates it. Removes the temporary files of interrupted processes.
+    pub(super) fn open(root: &Path) -> io::Result<Arc<Self>> {
+        let temporary_files = TemporaryFiles::attach(root)?;
         // The lock is held from the creation of a temporary file until that is locked, so no file in use is removed.
         let _lock = temporary_files.lock()?;
         for (path, _) in stale_files(root)? {
@@ -87,7 +94,7 @@ impl TemporaryFiles {
     }
 
     /// Creates a temporary file.
-    pub(super) fn create(&self, _lock: &StoreLock) -> io::Result<TemporaryFile<'_>> {
+    pub(super) fn create(self: &Arc<Self>, _lock: &StoreLock) -> io::Result<TemporaryFile> {
         let mut present = self.present.lock();
         let file = tempfile::Builder::new()
             .prefix(PREFIX)
@@ -102,7 +109,7 @@ impl TemporaryFiles {
         Ok(TemporaryFile {
             file,
             _present: PresentFile {
-                temporary_files: self,
+                temporary_files: Arc::clone(self),
                 path,
             },
         })
@@ -112,7 +119,7 @@ impl TemporaryFiles {
     pub(super) fn place<const FILES: usize>(
         &self,
         _lock: &StoreLock,
-        files: [(TemporaryFile<'_>, &Path); FILES],
+        files: [(TemporaryFile, &Path); FILES],
     ) -> io::Result<()> {
         // The entries are dropped after the guard, because dropping them takes the same lock.
         let mut entries = Vec::with_capacity(FILES);
@@ -127,6 +134,40 @@ impl TemporaryFiles {
         Ok(())
     }
 
+    /// Moves a complete file into a folder under a name, and replaces the file of that name.
+    ///
+    /// # Errors
+    /// The system's; [`io::ErrorKind::CrossesDevices`] if the folder is on another file system.
+    #[cfg(feature = "uploads")]
+    pub(super) fn place_in(
+        &self,
+        _lock: &StoreLock,
+        file: TemporaryFile,
+        folder: &cap_std::fs::Dir,
+        name: &std::ffi::OsStr,
+    ) -> io::Result<()> {
+        let TemporaryFile { file, _present } = file;
+        let temporary_name = file.path().file_name().unwrap_or_default().to_owned();
+        let authority = cap_std::ambient_authority();
+        let own = cap_std::fs::Dir::open_ambient_dir(&self.folder, authority)?;
+        // Dropped before `_present`, because dropping that takes the same lock.
+        let present = self.present.lock();
+        own.rename(temporary_name, folder, name)?;
+        // The name is gone, so there is nothing to remove.
+        let _ = file.keep();
+        drop(present);
+        Ok(())
+    }
+
+    /// Removes a temporary file that no process uses. Returns whether it was one.
+    pub(super) fn remove_stale(&self, _lock: &StoreLock, path: &Path) -> io::Result<bool> {
+        if !is_unused(path) {
+            return Ok(false);
+        }
+        fs::remove_file(path)?;
+        Ok(true)
+    }
+
     /// Removes the temporary files of this process.
     pub(super) fn abandon(&self) -> AbandonGuard<'_> {
         let present = self.present.lock();
@@ -138,7 +179,7 @@ impl TemporaryFiles {
     }
 }
 
-impl TemporaryFile<'_> {
+impl TemporaryFile {
     pub(super) fn path(&self) -> &Path {
         self.file.path()
     }
@@ -148,7 +189,7 @@ impl TemporaryFile<'_> {
     }
 }
 
-impl Drop for PresentFile<'_> {
+impl Drop for PresentFile {
     fn drop(&mut self) {
         self.temporary_files.present.lock().remove(&self.path);
     }
@@ -236,7 +277,7 @@ mod tests {
         paths.filter(|path| !path.ends_with(LOCK)).collect()
     }
 
-    fn temporary<'a>(temporary_files: &'a TemporaryFiles, content: &str) -> TemporaryFile<'a> {
+    fn temporary(temporary_files: &Arc<TemporaryFiles>, content: &str) -> TemporaryFile {
         let temporary = temporary_files
             .create(&temporary_files.lock().unwrap())
             .unwrap();

@@ -4,7 +4,7 @@ use super::record::{open_regular, read_record};
 use super::temporary_files::stale_files;
 use millpond_format::ContentId;
 use sha2::{Digest, Sha256};
-use std::fs;
+use std::fs::{self, File};
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
@@ -117,7 +117,12 @@ fn check_record(root: &Path, id: &ContentId) -> Vec<Corruption> {
         metadata.is_err_and(|error| error.kind() == io::ErrorKind::NotFound)
     };
     if is_known_missing(id) {
-        return vec![Corruption::NoContent];
+        // Both may have been removed meanwhile.
+        let has_record = fs::exists(root.join(id.record_path())).unwrap_or(true);
+        return match has_record {
+            true => vec![Corruption::NoContent],
+            false => Vec::new(),
+        };
     }
     // An unreadable record is reported with its content.
     let Ok(Some(record)) = read_record(root, id) else {
@@ -135,7 +140,8 @@ fn check_content(
     id: &ContentId,
     progress: &mut impl FnMut(u64),
 ) -> (u64, Option<Corruption>) {
-    let (size, digest) = match digest(&root.join(id.path()), progress) {
+    let opened = open_regular(&root.join(id.path()));
+    let (size, digest) = match opened.and_then(|file| digest(&file, progress)) {
         Ok(read) => read,
         Err(error) => return (0, Some(Corruption::Read(error))),
     };
@@ -151,8 +157,11 @@ fn check_content(
     (size, corruption)
 }
 
-fn digest(path: &Path, progress: &mut impl FnMut(u64)) -> io::Result<(u64, ContentId)> {
-    let mut file = open_regular(path)?;
+/// Returns the number of bytes in a file from its current position on, and their id.
+pub(super) fn digest(
+    mut file: &File,
+    progress: &mut impl FnMut(u64),
+) -> io::Result<(u64, ContentId)> {
     let mut hash = Sha256::new();
     let mut size = 0;
     let mut buffer = vec![0; 256 * 1024];

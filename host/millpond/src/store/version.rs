@@ -62,6 +62,22 @@ impl FileVersion {
         age.is_none_or(|age| age <= TICKS)
     }
 
+    /// Returns a digest of the version, short enough to keep many.
+    pub(super) fn key(&self) -> [u8; 16] {
+        let mut hash = Sha256::new();
+        hash.update(self.device.to_be_bytes());
+        hash.update(self.inode.to_be_bytes());
+        hash.update(self.length.to_be_bytes());
+        for (seconds, nanos) in [self.modified, self.changed] {
+            hash.update(seconds.to_be_bytes());
+            hash.update(nanos.to_be_bytes());
+        }
+        let digest: [u8; 32] = hash.finalize().into();
+        let mut key = [0; 16];
+        key.copy_from_slice(&digest[..16]);
+        key
+    }
+
     /// Returns the version for the interface. The device number is not part of it, because it may change with the next
     /// mount. A weak text never equals a strong one.
     pub(super) fn to_object_version(self, is_weak: bool) -> ObjectVersion {

@@ -4,6 +4,8 @@
 //! RFC 9112 allow a response to, and one that every recipient reads alike. After a head that is not, or that announces
 //! content, nothing on the connection is taken for a request.
 
+#[cfg(feature = "uploads")]
+use crate::http1::content::ContentFraming;
 use bytes::Bytes;
 use http::header::{HeaderMap, HeaderName, HeaderValue};
 use http::request::Parts;
@@ -22,8 +24,8 @@ pub(crate) const HEAD_BYTES: usize = 32 * 1024;
 /// The connection preface of HTTP/2 (RFC 9113 section 3.4), which is no request of HTTP/1.1.
 pub(crate) const HTTP2_PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
-/// Maximum content that a request may announce, in bytes: 413 beyond. No content is ever used. The server reads it only
-/// after the response, so that the client sees the response.
+/// Maximum content that a request may announce, in bytes: 413 beyond. Only uploads have content that is used, and they
+/// have a limit of their own. The server reads other content only after the response, so that the client sees the response.
 pub(crate) const CONTENT_BYTES: usize = 64 * 1024;
 
 /// Places for the field lines of a head.
@@ -107,6 +109,24 @@ impl Head<'_> {
     /// Whether the target is in origin-form (RFC 9112 section 3.2.1).
     pub(crate) fn has_origin_form(&self) -> bool {
         self.target.starts_with('/')
+    }
+
+    /// Checks that no more content is announced than the server reads after the response.
+    ///
+    /// # Errors
+    /// [`HeadError::Content`].
+    pub(crate) fn check_content(&self) -> Result<(), HeadError> {
+        self.summary.check_content()
+    }
+
+    /// Framing of the content. Without fields about it, there is none (RFC 9112 section 6.3).
+    #[cfg(feature = "uploads")]
+    pub(crate) fn content_framing(&self) -> ContentFraming {
+        match (self.summary.coding, self.summary.length) {
+            (Coding::Chunked, _) => ContentFraming::Chunked,
+            (_, Length::Bytes(bytes)) => ContentFraming::Length(bytes),
+            _ => ContentFraming::Length(0),
+        }
     }
 
     /// Whether content follows, of which nothing is read as a request.
@@ -223,16 +243,20 @@ fn is(field: &httparse::Header<'_>, name: &str) -> bool {
     field.name.eq_ignore_ascii_case(name)
 }
 
-/// Checks the head of a request of HTTP/2, whose frames say where it ends.
+/// Checks the head of a request of HTTP/2, whose frames say where it ends. `is_content_read` says that the service reads
+/// the content, however much there is.
 ///
 /// # Errors
 /// [`HeadError`].
-pub(crate) fn check_parts(head: &Parts) -> Result<(), HeadError> {
+pub(crate) fn check_parts(head: &Parts, is_content_read: bool) -> Result<(), HeadError> {
     let mut summary = FieldSummary::default();
     for (name, value) in &head.headers {
         summary.add(name.as_str(), value.as_bytes());
     }
     summary.check(head.version)?;
+    if !is_content_read {
+        summary.check_content()?;
+    }
     check_uri(&head.method, &head.uri)
 }
 
@@ -409,7 +433,11 @@ impl FieldSummary {
         if self.has_unknown_expectation {
             return Err(HeadError::Expectation);
         }
-        // Announced content is no more than is read after the response (RFC 9110 section 15.5.14).
+        Ok(())
+    }
+
+    /// Announced content is no more than is read after the response (RFC 9110 section 15.5.14).
+    fn check_content(&self) -> Result<(), HeadError> {
         match self.length {
             Length::Bytes(bytes) if bytes > CONTENT_BYTES as u64 => Err(HeadError::Content),
             _ => Ok(()),
@@ -479,6 +507,7 @@ mod tests {
         let head = parse(text.as_bytes(), &mut lines)?.unwrap();
         assert_eq!(head.length, text.len());
         head.check()?;
+        head.check_content()?;
         check_uri(&head.method, &head.uri()?)
     }
 

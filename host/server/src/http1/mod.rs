@@ -1,20 +1,30 @@
 //! HTTP/1.0 and 1.1 (RFC 9112) on one connection: a request's head, its response, and the next one.
 
+#[cfg(feature = "uploads")]
+pub(crate) mod content;
 pub(crate) mod encode;
 pub(crate) mod head;
 pub(crate) mod send;
 
 use crate::client_limits::InFlight;
+#[cfg(feature = "uploads")]
+use crate::http1::content::{ContentDecoder, ContentFraming, Decoded};
 use crate::http1::encode::{BodyFraming, DateLine, Persistence, encode_head, persistence_line};
 use crate::http1::head::{HEAD_BYTES, HTTP2_PREFACE, HeadError};
 use crate::protocol::HttpIo;
 use crate::transport::connection::{Connection, LINGER};
+#[cfg(feature = "uploads")]
+use crate::transport::content::{ChunkRequests, content};
 use crate::transport::exchange::PendingRequest;
 use crate::transport::timeouts::ResponseGuard;
+#[cfg(feature = "uploads")]
+use bytes::Bytes;
 use bytes::{Buf, BytesMut};
 use http::header::{self, HeaderMap};
 use http::{Method, Request, Response, Version};
 use memchr::memchr;
+#[cfg(feature = "uploads")]
+use millpond::CONTENT_CHUNK_BYTES;
 use millpond::downstream::{Exchange, Rejection};
 use millpond::ledger::{AccessLogEntry, Charge, LedgerHandle, Outcome, Reservation};
 use millpond::{CachedResponse, MediaService, ResponseBody};
@@ -89,6 +99,9 @@ enum Next {
         request: Box<Request<()>>,
         exchange: Arc<PendingRequest>,
         persistence: Persistence,
+        /// Framing of the content, if the service reads it.
+        #[cfg(feature = "uploads")]
+        content: Option<ContentFraming>,
     },
     /// By this server alone, since the head makes no request.
     Malformed(HeadError),
@@ -120,7 +133,17 @@ impl<S: MediaService> Http1Driver<'_, S> {
                 request,
                 exchange,
                 persistence,
-            } => self.respond(*request, &exchange, persistence).await?,
+                #[cfg(feature = "uploads")]
+                content,
+            } => {
+                #[cfg(feature = "uploads")]
+                if let Some(framing) = content {
+                    // In a box, since it is rare.
+                    let read = self.respond_with_content(*request, &exchange, framing);
+                    return Box::pin(read).await;
+                }
+                self.respond(*request, &exchange, persistence).await?
+            }
             Next::Malformed(error) => {
                 // In a box, since it is rare: a connection that waits keeps no room for it (1.4 KB).
                 Box::pin(self.refuse(error)).await?;
@@ -219,10 +242,18 @@ impl<S: MediaService> Http1Driver<'_, S> {
         let is_simple = head.has_origin_form() && matches!(head.method, Method::GET | Method::HEAD);
         let mut target = None;
         let mut checked = self.refusal.map_or_else(|| head.check(), Err);
+        let mut is_content_read = false;
         if !is_simple {
             let uri = head.uri()?;
             checked = checked.and_then(|()| head::check_uri(&head.method, &uri));
+            #[cfg(feature = "uploads")]
+            if checked.is_ok() {
+                is_content_read = self.service.reads_content(&head.method, &uri);
+            }
             target = Some(uri);
+        }
+        if !is_content_read {
+            checked = checked.and_then(|()| head.check_content());
         }
         let is_last = checked.is_err() || head.has_content();
         let persistence = if is_last || !head.is_persistent() || self.stop.is_cancelled() {
@@ -259,6 +290,8 @@ impl<S: MediaService> Http1Driver<'_, S> {
             Some(target) => target,
             None => head.uri()?,
         };
+        #[cfg(feature = "uploads")]
+        let content = is_content_read.then(|| head.content_framing());
         let (length, places) = (head.length, head.places(&self.received));
         let bytes = self.received.split_to(length).freeze();
         let mut request = places.request(target, &bytes)?;
@@ -269,6 +302,8 @@ impl<S: MediaService> Http1Driver<'_, S> {
             request: Box::new(request),
             exchange,
             persistence,
+            #[cfg(feature = "uploads")]
+            content,
         }))
     }
 
@@ -317,6 +352,92 @@ impl<S: MediaService> Http1Driver<'_, S> {
         let response = Box::pin(self.service.serve(request)).await;
         self.send(response, start, exchange.ledger(), persistence)
             .await
+    }
+
+    /// Has the service respond to a request while it reads the content. It is the last request of the connection, so that
+    /// nothing behind content is taken for a request.
+    #[cfg(feature = "uploads")]
+    async fn respond_with_content(
+        &mut self,
+        request: Request<()>,
+        exchange: &PendingRequest,
+        framing: ContentFraming,
+    ) -> io::Result<Persistence> {
+        let start = (request.method().clone(), request.version());
+        let is_continue_expected =
+            start.1 == Version::HTTP_11 && request.headers().contains_key(header::EXPECT);
+        let (requests, content) = content();
+        let service = self.service;
+        let mut serving = Box::pin(service.serve_with_content(request.map(|()| content)));
+        self.connection.timer().begin_content();
+        let receiving = self.receive_content(framing, is_continue_expected, requests);
+        let response = tokio::select! {
+            biased;
+            response = serving.as_mut() => {
+                self.connection.leave_content();
+                response
+            }
+            received = receiving => {
+                received?;
+                self.connection.timer().end_content();
+                serving.await
+            }
+        };
+        self.connection.timer().end_content();
+        self.send(response, start, exchange.ledger(), Persistence::Close)
+            .await
+    }
+
+    /// Reads content as the service polls for it, to the end or an error. Sends `100 Continue` first if the client waits
+    /// for that (RFC 9110 section 10.1.1).
+    #[cfg(feature = "uploads")]
+    async fn receive_content(
+        &mut self,
+        framing: ContentFraming,
+        mut is_continue_expected: bool,
+        mut requests: ChunkRequests,
+    ) -> io::Result<()> {
+        let mut decoder = ContentDecoder::new(framing);
+        while let Some(reply) = requests.next().await {
+            if std::mem::take(&mut is_continue_expected) && self.received.is_empty() {
+                let parts = send::Parts {
+                    before: &[b"HTTP/1.1 100 Continue\r\n\r\n"],
+                    body: &[],
+                    after: &[],
+                };
+                send::write_all(&mut self.io, parts, false, |_| ()).await?;
+            }
+            let chunk = self.receive_chunk(&mut decoder).await.transpose();
+            let is_last = !matches!(chunk, Some(Ok(_)));
+            // The service may not wait any more.
+            let _ = reply.send(chunk);
+            if is_last {
+                return Ok(());
+            }
+        }
+        // The service has dropped the content, and responds.
+        std::future::pending().await
+    }
+
+    /// Receives the next bytes of content. `None` at its end.
+    #[cfg(feature = "uploads")]
+    async fn receive_chunk(&mut self, decoder: &mut ContentDecoder) -> io::Result<Option<Bytes>> {
+        loop {
+            match decoder.decode(&mut self.received)? {
+                Decoded::Bytes(bytes) => {
+                    self.connection.timer().content_received(bytes.len());
+                    return Ok(Some(bytes));
+                }
+                Decoded::End => return Ok(None),
+                Decoded::Incomplete => {}
+            }
+            let (io, received) = (&mut self.io, &mut self.received);
+            received.reserve(CONTENT_CHUNK_BYTES);
+            let read = poll_fn(|cx| poll_read_buf(Pin::new(&mut *io), cx, received));
+            if read.await? == 0 {
+                return Err(io::ErrorKind::UnexpectedEof.into());
+            }
+        }
     }
 
     /// Responds to a head that makes no request.

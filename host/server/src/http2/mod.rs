@@ -3,6 +3,8 @@
 //! No stream outlives its connection: dropping the task drops every request on it. A client that closes its sending
 //! side ends the connection, since it can no longer send WINDOW_UPDATE.
 
+#[cfg(feature = "uploads")]
+mod content;
 mod field_section;
 mod io;
 mod send;
@@ -10,6 +12,8 @@ pub(crate) mod stream;
 
 use crate::client_limits::InFlight;
 use crate::http1::head::{self, CONTENT_BYTES, HEAD_BYTES};
+#[cfg(feature = "uploads")]
+use crate::http2::content::StreamContent;
 use crate::http2::io::{FlushHold, Http2Io};
 use crate::http2::send::{DateField, finish_fields, send_body};
 use crate::http2::stream::{CachedTransfer, Stream, StreamBytes, held_by_head};
@@ -25,6 +29,8 @@ use http::header::{self, HeaderName, HeaderValue};
 use http::request::Parts;
 use http::{Method, Request, Response, StatusCode};
 use http_body::Body;
+#[cfg(feature = "uploads")]
+use millpond::RequestContent;
 use millpond::downstream::{Exchange, Rejection, SimpleHead};
 use millpond::head_size::head_memory_bytes;
 use millpond::ledger::Outcome;
@@ -34,13 +40,15 @@ use std::pin::{Pin, pin};
 use std::sync::{Arc, Weak};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
+#[cfg(feature = "uploads")]
+use tokio::sync::oneshot;
 use tokio::time::timeout;
 
 /// Bytes that may wait on a stream before the next chunk is read. The size of a chunk is the real bound.
 const STREAM_SEND_BYTES: usize = 16 * 1024;
 
 /// Flow-control window of a connection for request content, in bytes: the minimum of HTTP/2 (RFC 9113 section 6.9.2).
-/// The content is discarded on arrival.
+/// Content is discarded on arrival, unless it is an upload.
 const WINDOW_BYTES: u32 = 65_535;
 
 /// Flow-control window of one stream for request content, in bytes.
@@ -163,7 +171,8 @@ impl<S: MediaService> Http2Driver<'_, S> {
         };
         name_host(&mut head);
         let date = self.date.now();
-        let admission: Admission = head::check_parts(&head)
+        let is_content_read = self.is_content_read(&head);
+        let admission: Admission = head::check_parts(&head, is_content_read)
             .map_err(Rejection::from)
             .and_then(|()| Ok(self.connection.admit(&head.headers)?));
         if content.is_end_stream()
@@ -180,8 +189,14 @@ impl<S: MediaService> Http2Driver<'_, S> {
         self.running.push(Box::pin(async move {
             let timer = Arc::clone(stream.timer());
             let responding = async {
-                discard(&head, content).await;
-                respond_to(&service, head, &stream, respond, date).await;
+                let content = match is_content_read {
+                    true => Some(content),
+                    false => {
+                        discard(&head, content).await;
+                        None
+                    }
+                };
+                respond_to(&service, (head, content), &stream, respond, date).await;
             };
             tokio::select! {
                 biased;
@@ -192,6 +207,17 @@ impl<S: MediaService> Http2Driver<'_, S> {
                 }
             }
         }));
+    }
+
+    /// Whether the service reads the content of a request.
+    #[cfg(feature = "uploads")]
+    fn is_content_read(&self, head: &Parts) -> bool {
+        self.service.reads_content(&head.method, &head.uri)
+    }
+
+    #[cfg(not(feature = "uploads"))]
+    fn is_content_read(&self, _head: &Parts) -> bool {
+        false
     }
 
     fn try_cached(&self, head: &Parts) -> Option<CachedResponse> {
@@ -311,21 +337,36 @@ async fn discard(head: &Parts, mut content: RecvStream) {
     let _ = timeout(CONTENT_WAIT, read).await;
 }
 
-/// Has the service respond to a request, and sends the response.
+/// Has the service respond to a request, and sends the response. The service reads the content, if there is any here.
 async fn respond_to<S: MediaService>(
     service: &S,
-    head: Parts,
+    (head, content): (Parts, Option<RecvStream>),
     stream: &Arc<Stream>,
     mut respond: SendResponse<StreamBytes>,
     date: HeaderValue,
 ) {
     let is_head = head.method == Method::HEAD;
-    let serving = service.serve(Request::from_parts(head, ()));
-    let response = tokio::select! {
-        biased;
-        // The client has reset the stream.
-        _ = poll_fn(|cx| respond.poll_reset(cx)) => return,
-        response = serving => response,
+    let response = match content {
+        #[cfg(feature = "uploads")]
+        Some(content) => {
+            // In a box, since it is rare.
+            let read = serve_with_content(service, head, content, stream, &mut respond);
+            Box::pin(read).await
+        }
+        #[cfg(not(feature = "uploads"))]
+        Some(_) => None,
+        None => {
+            let serving = service.serve(Request::from_parts(head, ()));
+            tokio::select! {
+                biased;
+                // The client has reset the stream.
+                _ = poll_fn(|cx| respond.poll_reset(cx)) => None,
+                response = serving => Some(response),
+            }
+        }
+    };
+    let Some(response) = response else {
+        return;
     };
     let (mut head, mut body) = response.into_parts();
     let has_none = matches!(
@@ -351,6 +392,41 @@ async fn respond_to<S: MediaService>(
             send.send_reset(Reason::INTERNAL_ERROR);
         }
         Err(SendError::Client(_)) => {}
+    }
+}
+
+/// Has the service respond to a request while it reads the content. Sends `100 Continue` when it begins to, if the client
+/// waits for that. `None` if the client has reset the stream.
+#[cfg(feature = "uploads")]
+async fn serve_with_content<S: MediaService>(
+    service: &S,
+    head: Parts,
+    content: RecvStream,
+    stream: &Arc<Stream>,
+    respond: &mut SendResponse<StreamBytes>,
+) -> Option<Response<S::Body>> {
+    let is_continue_expected = head.headers.contains_key(header::EXPECT);
+    let (on_first_poll, first_poll) = oneshot::channel();
+    let content = StreamContent::new(content, stream, Some(on_first_poll));
+    let request = Request::from_parts(head, RequestContent::new(content));
+    let mut serving = pin!(service.serve_with_content(request));
+    let mut first_poll = pin!(first_poll);
+    let mut is_waiting = is_continue_expected;
+    loop {
+        tokio::select! {
+            biased;
+            _ = poll_fn(|cx| respond.poll_reset(cx)) => return None,
+            response = serving.as_mut() => return Some(response),
+            polled = first_poll.as_mut(), if is_waiting => {
+                is_waiting = false;
+                if polled.is_ok() {
+                    let mut head = Response::new(());
+                    *head.status_mut() = StatusCode::CONTINUE;
+                    // A stream that its client has reset takes nothing.
+                    let _ = respond.send_informational(head);
+                }
+            }
+        }
     }
 }
 

@@ -40,6 +40,10 @@ const _: () = assert!(MIN_WINDOW.chunk_bytes == CHUNK_BYTES);
 /// Time for which a closed connection is read on, for bytes that the client was still sending: some round trips.
 pub(crate) const LINGER: Duration = Duration::from_secs(1);
 
+/// Maximum bytes of a refused upload that are read on, so that its client sees the response. A client that has more
+/// should wait for `100 Continue`.
+const REFUSED_UPLOAD_BYTES: usize = 4 * 1024 * 1024;
+
 /// An open connection, shared by its task, by the body that is being sent on it, and by the monitor.
 #[derive(Debug)]
 pub(crate) struct Connection {
@@ -53,6 +57,8 @@ pub(crate) struct Connection {
     pub(crate) ledger: Ledger,
     _state: Charge,
     send_window: SharedWindow,
+    /// Whether the client may still send content that nobody reads.
+    has_unread_content: AtomicBool,
 }
 
 /// The send window as the connection's socket has set it last, for the streams of HTTP/2.
@@ -91,6 +97,7 @@ impl Connection {
             _state: state.map_err(io::Error::other)?,
             ledger,
             send_window: SharedWindow::default(),
+            has_unread_content: AtomicBool::new(false),
         }))
     }
 
@@ -203,6 +210,12 @@ impl Connection {
         }
     }
 
+    /// Records that the client may still send the content of an upload that was refused.
+    #[cfg(feature = "uploads")]
+    pub(crate) fn leave_content(&self) {
+        self.has_unread_content.store(true, Ordering::Relaxed);
+    }
+
     /// Closes our end of the connection, and reads on for a moment. Were it closed altogether while the client still
     /// sends, the client's system would throw away the response (RFC 9112 section 9.6).
     pub(crate) async fn linger(&self) {
@@ -210,7 +223,10 @@ impl Connection {
         // The client may have been first.
         let _ = socket2::SockRef::from(&self.stream).shutdown(std::net::Shutdown::Write);
         let read_on = async {
-            let mut left_bytes = CONTENT_BYTES;
+            let mut left_bytes = match self.has_unread_content.load(Ordering::Relaxed) {
+                true => REFUSED_UPLOAD_BYTES,
+                false => CONTENT_BYTES,
+            };
             while left_bytes > 0 && self.stream.readable().await.is_ok() {
                 match self.stream.try_read(&mut [0; READ_BYTES]) {
                     Ok(0) => return,

@@ -25,6 +25,8 @@ enum Phase {
         since: Instant,
         interval: ProgressInterval,
     },
+    /// Receiving the content of a request, which the service reads.
+    Content { interval: ProgressInterval },
     /// Sending responses on a number of streams of HTTP/2. Each stream also has a timer of its own.
     Streams {
         count: usize,
@@ -35,11 +37,11 @@ enum Phase {
     NoStream { since: Instant },
 }
 
-/// An interval over which a client's send rate is measured.
+/// An interval over which a client's rate is measured, in both directions.
 #[derive(Debug, Clone, Copy)]
 struct ProgressInterval {
     since: Instant,
-    /// Bytes that the client had taken at the start, as [`State::sent_bytes`] counts.
+    /// Bytes that the client had taken or sent at the start, as [`State::sent_bytes`] counts.
     taken_bytes: u64,
 }
 
@@ -50,6 +52,7 @@ pub(crate) enum TimeoutReason {
     Dismissed,
     Head,
     Stall,
+    Receive,
     Total,
 }
 
@@ -60,6 +63,9 @@ impl fmt::Display for TimeoutReason {
             TimeoutReason::Dismissed => "idle, and a new connection needs its place",
             TimeoutReason::Head => "header timeout",
             TimeoutReason::Stall => "send timeout: the client is below the minimum send rate",
+            TimeoutReason::Receive => {
+                "receive timeout: the client sends content below the minimum send rate"
+            }
             TimeoutReason::Total => "response timeout",
         })
     }
@@ -82,7 +88,7 @@ struct State {
     phase: Phase,
     /// Limits of the response in progress: those in use when it began.
     limits: Arc<ConnectionLimits>,
-    /// Bytes sent since the start.
+    /// Bytes sent since the start, and bytes of content received.
     sent_bytes: u64,
     /// Whether the connection is to close while it is idle, so that its slot is free for another.
     is_dismissed: bool,
@@ -102,7 +108,10 @@ impl State {
     fn idle_since(&self) -> Option<Instant> {
         match self.phase {
             Phase::Idle { since } | Phase::NoStream { since } => Some(since),
-            Phase::Head { .. } | Phase::Response { .. } | Phase::Streams { .. } => None,
+            Phase::Head { .. }
+            | Phase::Response { .. }
+            | Phase::Content { .. }
+            | Phase::Streams { .. } => None,
         }
     }
 
@@ -228,6 +237,30 @@ impl ConnectionTimer {
         state.phase = next(&state);
     }
 
+    /// Starts to receive the content of the request in progress. Meanwhile the client's sending rate counts, and the time
+    /// of the response does not.
+    pub(crate) fn begin_content(&self) {
+        self.update(|state| match state.phase {
+            Phase::Response { .. } => Phase::Content {
+                interval: state.interval(0),
+            },
+            other => other,
+        });
+    }
+
+    /// Records received content.
+    pub(crate) fn content_received(&self, bytes: usize) {
+        self.state.lock().sent_bytes += bytes as u64;
+    }
+
+    /// Ends the content of the request in progress. The time of the response starts.
+    pub(crate) fn end_content(&self) {
+        self.update(|state| match state.phase {
+            Phase::Content { .. } => state.response(0),
+            other => other,
+        });
+    }
+
     /// Waits until the connection exceeds a timeout, and returns it. `waiting_bytes` returns how many sent bytes the
     /// client has not taken yet, or zero if that is unknown.
     pub(crate) async fn timed_out(&self, waiting_bytes: impl Fn() -> u64) -> TimeoutReason {
@@ -284,13 +317,18 @@ impl ConnectionTimer {
             sent_bytes,
             ..
         } = &mut *state;
-        let is_response = matches!(phase, Phase::Response { .. } | Phase::Streams { .. });
+        let is_response = matches!(
+            phase,
+            Phase::Response { .. } | Phase::Content { .. } | Phase::Streams { .. }
+        );
         let limits = if is_response {
             Arc::clone(own)
         } else {
             self.live_limits.load()
         };
-        if let Phase::Response { interval, .. } | Phase::Streams { interval, .. } = phase
+        if let Phase::Response { interval, .. }
+        | Phase::Content { interval }
+        | Phase::Streams { interval, .. } = phase
             && now >= interval.since + limits.send_timeout
         {
             // Bytes that a client has to take in an interval. With fewer it is a slow reader.
@@ -316,6 +354,9 @@ impl ConnectionTimer {
                     Some(total) if total <= stall.0 => (total, TimeoutReason::Total),
                     _ => stall,
                 }
+            }
+            Phase::Content { interval } => {
+                (interval.since + limits.send_timeout, TimeoutReason::Receive)
             }
             Phase::Streams { interval, .. } => {
                 (interval.since + limits.send_timeout, TimeoutReason::Stall)
@@ -534,6 +575,44 @@ mod tests {
                 }
                 () = takes => assert!(!is_cut, "{taken_each_second}"),
             }
+        }
+    }
+
+    /// Each second a client sends this many bytes of content.
+    #[tokio::test(start_paused = true)]
+    async fn content_has_to_come_at_the_minimum_rate_and_may_take_its_time() {
+        for (bytes, is_cut) in [(0, true), (1000, true), (1100, false)] {
+            let mut limits = limits();
+            // Shorter than the content takes, and than a stall may take.
+            let response_timeout = limits.send_timeout / 2;
+            limits.response_timeout = Some(response_timeout);
+            let live = LiveLimits::from(limits.clone());
+            let timer = Arc::new(ConnectionTimer::new(&Arc::default(), &live));
+            let _response = ResponseGuard::begin(&timer, 0);
+            timer.begin_content();
+            let sends = async {
+                for _ in 0..500 {
+                    sleep(Duration::from_secs(1)).await;
+                    timer.content_received(bytes);
+                }
+            };
+            let started = Instant::now();
+            tokio::select! {
+                reason = timer.timed_out(|| 0) => {
+                    assert!(is_cut, "{bytes}");
+                    assert_eq!((reason, started.elapsed()), (TimeoutReason::Receive, limits.send_timeout));
+                    continue;
+                }
+                () = sends => assert!(!is_cut, "{bytes}"),
+            }
+            // The time of the response begins with the end of the content.
+            timer.end_content();
+            let ended = Instant::now();
+            let reason = timer.timed_out(|| 0).await;
+            assert_eq!(
+                (reason, ended.elapsed()),
+                (TimeoutReason::Total, response_timeout)
+            );
         }
     }
 
