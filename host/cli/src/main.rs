@@ -15,7 +15,6 @@ mod inspect;
 mod interrupt;
 mod listen;
 mod log;
-mod log_line;
 mod memory;
 mod new;
 mod notices;

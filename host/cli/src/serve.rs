@@ -4,7 +4,7 @@ use crate::certificate;
 use crate::common::{RequestMemory, bytes, readable, signing_keys};
 use crate::hints;
 use crate::listen::{BoundAddress, Host, ListenAddress};
-use crate::log::{Log, LogFormat, LogLevel, announce};
+use crate::log::{AccessLogDestination, Log, LogFormat, LogLevels, announce};
 use crate::memory::memory_bytes;
 use crate::notices;
 use crate::signals::{SignalStream, Signals};
@@ -15,7 +15,7 @@ use millpond::config::{Config, MountPath, Origin};
 use millpond::monitor::Monitor;
 use millpond::store::Folder;
 use millpond::{Limits, Millpond, Source};
-use millpond_server::admin::{Admin, write_report};
+use millpond_server::admin::{Admin, register_certificate, write_report};
 use millpond_server::tls::Certificate;
 use millpond_server::{ConnectionLimits, IpNet, Listener, Rate, Server};
 use prometheus_client::registry::Registry;
@@ -195,6 +195,16 @@ pub(crate) struct Serve {
     #[arg(long, hide = true, value_name = "TIME", default_value = "1s", value_parser = humantime::parse_duration)]
     sample_interval: Duration,
 
+    /// File for the lines of requests, which SIGUSR1 opens again. `off` turns them off [default: standard error, with
+    /// the rest of the log].
+    #[arg(
+        long,
+        value_name = "FILE|off",
+        env = "MILLPOND_ACCESS_LOG",
+        value_parser = or_off(parse::<PathBuf>)
+    )]
+    access_log: Option<OrOff<PathBuf>>,
+
     /// Format of the log, which goes to standard error.
     #[arg(
         long,
@@ -204,14 +214,16 @@ pub(crate) struct Serve {
     )]
     log_format: LogFormat,
 
-    /// Lowest level that is logged.
+    /// Lowest level that is logged: off, error, warn, info, debug or trace. Targets may have their own, as in
+    /// info,millpond_server=debug.
     #[arg(
         long,
         value_name = "LEVEL",
         default_value = "info",
-        env = "MILLPOND_LOG_LEVEL"
+        env = "MILLPOND_LOG_LEVEL",
+        value_parser = parse::<LogLevels>
     )]
-    log_level: LogLevel,
+    log_level: LogLevels,
 }
 
 /// Default address of the admin listener: local, on a port that IANA has not assigned. Port 9090 is Prometheus's, and
@@ -300,7 +312,7 @@ fn parse<T: FromStr<Err: fmt::Display>>(text: &str) -> Result<T, String> {
 
 impl Serve {
     pub(crate) fn run(self) -> Result<ExitCode> {
-        let log = Log::start(self.log_format, self.log_level).context("cannot start the log")?;
+        let log = Log::start(self.log_format, &self.log_level, &self.access_log())?;
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .enable_all()
             .build()
@@ -320,7 +332,7 @@ impl Serve {
     /// Prepares the server, and serves until a signal ends it.
     async fn start(self: Arc<Self>, log: &Log) -> Result<Shutdown> {
         // Signals are handled from the beginning, because the rest of the start takes a while.
-        let signals = Signals::take().context("cannot wait for signals")?;
+        let signals = Signals::take(log.reopener()).context("cannot wait for signals")?;
         let serve = Arc::clone(&self);
         let prepared = tokio::task::spawn_blocking(move || serve.prepare());
         let prepared = tokio::select! {
@@ -372,6 +384,14 @@ impl Serve {
         Ok(limits)
     }
 
+    fn access_log(&self) -> AccessLogDestination {
+        match &self.access_log {
+            None => AccessLogDestination::StandardError,
+            Some(OrOff(None)) => AccessLogDestination::Off,
+            Some(OrOff(Some(path))) => AccessLogDestination::File(path.clone()),
+        }
+    }
+
     fn connection_limits(&self) -> ConnectionLimits {
         let rate = self.client_rate.map(|per_second| Rate {
             per_second,
@@ -413,22 +433,28 @@ impl Serve {
             reload,
             report,
         } = signals;
+        // It is a new host, which has none yet.
+        let _ = millpond.registry().set_access_log(log.access_log());
         let (listeners, bound_addresses) = self.listen().await?;
         millpond.probe().await?;
         let server = Server::new(millpond);
         let millpond = server.millpond();
         let monitor = Monitor::start(server.clone(), self.sample_interval);
+        let start_admin = |address| {
+            self.start_admin(
+                address,
+                millpond,
+                &monitor,
+                &stop,
+                log,
+                certificate.as_ref(),
+            )
+        };
         let admin_address = match &self.admin {
             Some(OrOff(None)) => None,
-            Some(OrOff(Some(address))) => {
-                let started = self.start_admin(address, millpond, &monitor, &stop, log);
-                Some(started.await?)
-            }
+            Some(OrOff(Some(address))) => Some(start_admin(address).await?),
             // The default admin listener is optional.
-            None => match self
-                .start_admin(&ADMIN, millpond, &monitor, &stop, log)
-                .await
-            {
+            None => match start_admin(&ADMIN).await {
                 Ok(address) => Some(address),
                 Err(error) => {
                     tracing::warn!(
@@ -499,12 +525,16 @@ impl Serve {
         monitor: &Monitor,
         stop: &CancellationToken,
         log: &Log,
+        certificate: Option<&Certificate>,
     ) -> Result<SocketAddr> {
         let listeners = address.bind_tcp().await.context("--admin")?;
         let first = listeners.first().map(TcpListener::local_addr);
         let address = first.context("--admin has no address")??;
         let mut metrics = Registry::default();
         metrics.register_collector(log.dropped_lines_collector());
+        if let Some(certificate) = certificate {
+            register_certificate(&mut metrics, certificate);
+        }
         let admin = Admin::new(metrics, millpond.clone(), monitor.clone(), stop.clone());
         for listener in listeners {
             tokio::spawn(admin.clone().serve(listener));

@@ -170,11 +170,15 @@ impl<S: MediaService> Listening<S> {
                 let tracker = Arc::clone(connection.tracker());
                 let served =
                     TrackAllocs::new(tracker, || listening.serve_one(&connection, &mut slot));
+                let cut = async {
+                    cut.cancelled().await;
+                    connection.set_end_reason("shutdown");
+                };
                 tokio::select! {
                     biased;
                     () = served => {}
                     () = connection.lost() => tracing::debug!("client disconnected"),
-                    () = cut.cancelled() => {}
+                    () = cut => {}
                 }
                 connection.close();
             });
@@ -226,7 +230,7 @@ impl<S: MediaService> Listening<S> {
         let mut timed_out = pin!(timed_out);
         let opened = tokio::select! {
             opened = self.open(connection, slot) => opened,
-            reason = timed_out.as_mut() => return log_closed(reason),
+            reason = timed_out.as_mut() => return log_closed(connection, reason),
             () = self.stop.cancelled() => return,
         };
         let opened = match opened {
@@ -236,7 +240,7 @@ impl<S: MediaService> Listening<S> {
                     Some(_) => "TLS handshake failed",
                     None => "connection error",
                 };
-                tracing::debug!(%error, "{what}");
+                tracing::debug!(%error, client = %connection.peer(), "{what}");
                 return;
             }
         };
@@ -246,7 +250,7 @@ impl<S: MediaService> Listening<S> {
             // Polled first: a stalled stream times out at the same moment as its connection.
             biased;
             reason = timed_out => {
-                log_closed(reason);
+                log_closed(connection, reason);
                 if matches!(reason, TimeoutReason::Idle | TimeoutReason::Dismissed) {
                     // Notifies the client, so that it loses no request that it sends at this moment.
                     stopping.cancel();
@@ -260,7 +264,9 @@ impl<S: MediaService> Listening<S> {
             Ok(()) if !stopping.is_cancelled() => connection.linger().await,
             Ok(()) => {}
             // Each truncated response has its own line in the log.
-            Err(error) => tracing::debug!(%error, "connection error"),
+            Err(error) => {
+                tracing::debug!(%error, client = %connection.peer(), "connection error");
+            }
         }
     }
 
@@ -329,8 +335,9 @@ struct ReadyConnection {
     _state: [Option<Charge>; 2],
 }
 
-fn log_closed(reason: TimeoutReason) {
-    tracing::info!(%reason, "connection closed");
+fn log_closed(connection: &Connection, reason: TimeoutReason) {
+    connection.set_end_reason(reason.name());
+    tracing::info!(%reason, client = %connection.peer(), "connection closed");
 }
 
 /// Pause before the next `accept` when the system is out of file descriptors or memory.

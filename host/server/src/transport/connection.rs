@@ -16,7 +16,7 @@ use parking_lot::Mutex;
 use std::io;
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Weak};
+use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
 use tokio::io::Interest;
 use tokio::net::TcpStream;
@@ -51,6 +51,7 @@ pub(crate) struct Connection {
     pub(crate) ledger: Ledger,
     _state: Charge,
     send_window: SharedWindow,
+    end_reason: OnceLock<&'static str>,
 }
 
 /// The send window as the connection's socket has set it last, for the streams of HTTP/2.
@@ -89,6 +90,7 @@ impl Connection {
             _state: state.map_err(io::Error::other)?,
             ledger,
             send_window: SharedWindow::default(),
+            end_reason: OnceLock::new(),
         }))
     }
 
@@ -135,6 +137,31 @@ impl Connection {
     /// The address of the client that a request with those fields comes from.
     pub(crate) fn client(&self, fields: &HeaderMap) -> IpAddr {
         self.clients.client(self.client, fields)
+    }
+
+    /// The address of the client, where `fields` returns the fields that a proxy sends about it.
+    pub(crate) fn client_by(&self, fields: impl FnOnce() -> HeaderMap) -> IpAddr {
+        if self.clients.is_trusted(self.client) {
+            self.client(&fields())
+        } else {
+            self.client
+        }
+    }
+
+    /// The address of the other end: the client, or its proxy.
+    pub(crate) fn peer(&self) -> IpAddr {
+        self.client
+    }
+
+    /// Records why the server ends the connection, for the log line of the response in progress.
+    pub(crate) fn set_end_reason(&self, reason: &'static str) {
+        // The first reason is the cause.
+        let _ = self.end_reason.set(reason);
+    }
+
+    /// Returns why the server ends the connection.
+    pub(crate) fn end_reason(&self) -> Option<&'static str> {
+        self.end_reason.get().copied()
     }
 
     /// The send window.
