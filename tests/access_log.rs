@@ -164,7 +164,7 @@ fn why_a_request_is_refused_stands_in_its_line() {
     server.ask_with("GET", "/media/a.txt", &[("range", "bytes=9-")]);
     server.get("/media/a.txt");
     for (status, reason) in [
-        ("404", "Not found"),
+        ("404", "Media not found"),
         ("400", "Malformed path"),
         ("416", "Range not satisfiable"),
         ("429", "the client is above its request rate"),

@@ -1,7 +1,8 @@
 //! Access log of the command: formats the line of each request, and queues it.
 
+use super::format::LogFormat;
 use super::queue::Queue;
-use super::{LogFormat, common_log, json, text};
+use super::{common_log, json, text};
 use millpond::ledger::{AccessLog, AccessLogFields, AccessLogLine};
 use std::cell::RefCell;
 use std::sync::Arc;
@@ -60,7 +61,7 @@ impl AccessLog for QueuedAccessLog {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
-    use crate::log::queue::{LOG_BYTES, RunningQueue, Stream};
+    use crate::log::queue::{LOG_BYTES, RunningQueue, StreamDestination};
     use crate::log::timestamp::LogTimestamp;
     use http::{Method, StatusCode, Version};
     use millpond::ledger::{AccessLogEntry, LedgerRegistry, LoggedHead};
@@ -136,7 +137,7 @@ mod tests {
     /// Returns the lines of these requests.
     fn logged(format: LogFormat, level: LevelFilter) -> Vec<String> {
         let written = Written::default();
-        let running = RunningQueue::start(LOG_BYTES, Stream(written.clone())).unwrap();
+        let running = RunningQueue::start(LOG_BYTES, StreamDestination(written.clone())).unwrap();
         let registry = Arc::new(LedgerRegistry::default());
         let log = QueuedAccessLog {
             format,

@@ -66,8 +66,8 @@ pub(super) fn write_request(
     writer.write_char('\n')
 }
 
-/// Writes bytes as Apache does (`ap_escape_logitem`): quotation marks and backslashes escaped, and all that is not
-/// printable ASCII as `\n`, `\t` and the like or as `\xhh`.
+/// Writes bytes as Apache does (`ap_escape_logitem`). Quotation marks and backslashes are escaped. All that is not printable
+/// ASCII is `\xhh`, or `\n`, `\t` and the like.
 fn write_escaped(writer: &mut impl Write, bytes: &[u8]) -> fmt::Result {
     for byte in bytes {
         match byte {

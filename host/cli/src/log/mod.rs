@@ -3,17 +3,18 @@
 mod access;
 mod common_log;
 mod file;
+mod format;
 mod json;
 mod levels;
 mod queue;
 mod text;
 mod timestamp;
 
+pub(crate) use format::LogFormat;
 pub(crate) use levels::LogLevels;
 
 use access::QueuedAccessLog;
 use anyhow::{Context, Result};
-use clap::ValueEnum;
 use file::LogFile;
 use json::JsonLineFormat;
 use millpond::ledger::AccessLog;
@@ -21,7 +22,7 @@ use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
 use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::counter::ConstCounter;
-use queue::{LOG_BYTES, Queue, RunningQueue, Stream};
+use queue::{LOG_BYTES, Queue, RunningQueue, StreamDestination};
 use std::ffi::OsString;
 use std::fmt;
 use std::io::{self, IsTerminal, Write};
@@ -32,19 +33,6 @@ use tracing::level_filters::LevelFilter;
 use tracing_subscriber::fmt::MakeWriter;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
-
-/// Format of the log.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub(crate) enum LogFormat {
-    /// One line of text per event.
-    Text,
-    /// One JSON object per line, with the field names of the Elastic Common Schema.
-    Json,
-    /// Requests in Apache's Common Log Format, other events as text.
-    Common,
-    /// Requests in Apache's Combined Log Format, other events as text.
-    Combined,
-}
 
 /// Destination of the lines of requests.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -60,8 +48,9 @@ pub(crate) enum AccessLogDestination {
 /// The running log. Dropping it writes the waiting lines, for a second at most.
 #[derive(Debug)]
 pub(crate) struct Log {
-    standard_error: RunningQueue,
+    /// Ends before standard error, which gets its last error.
     access_file: Option<RunningQueue>,
+    standard_error: RunningQueue,
     access_log: Arc<QueuedAccessLog>,
 }
 
@@ -91,7 +80,7 @@ impl Log {
             }
             _ => (LOG_BYTES, None),
         };
-        let standard_error = RunningQueue::start(event_bytes, Stream(io::stderr()));
+        let standard_error = RunningQueue::start(event_bytes, StreamDestination(io::stderr()));
         let standard_error = standard_error.context("cannot start a thread")?;
         let is_coloured = is_coloured(io::stderr().is_terminal(), std::env::var_os("NO_COLOR"));
         let access_log = QueuedAccessLog {
@@ -117,8 +106,8 @@ impl Log {
             }
         }
         Ok(Log {
-            standard_error,
             access_file,
+            standard_error,
             access_log: Arc::new(access_log),
         })
     }
@@ -249,7 +238,7 @@ mod tests {
     #[test]
     fn an_event_is_one_line_whatever_its_text() {
         let (mut reader, writer) = io::pipe().unwrap();
-        let running = RunningQueue::start(LOG_BYTES, Stream(writer)).unwrap();
+        let running = RunningQueue::start(LOG_BYTES, StreamDestination(writer)).unwrap();
         let mut lines = Lines(Arc::clone(running.queue()));
         lines.write_all(b"a\r\nb\n").unwrap();
         lines.write_all(b"c\n").unwrap();

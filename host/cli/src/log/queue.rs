@@ -26,9 +26,9 @@ pub(super) trait Destination: Send + 'static {
 
 /// Standard error, or any other writer. Lines that it does not take are lost.
 #[derive(Debug)]
-pub(super) struct Stream<W>(pub(super) W);
+pub(super) struct StreamDestination<W>(pub(super) W);
 
-impl<W: Write + Send + 'static> Destination for Stream<W> {
+impl<W: Write + Send + 'static> Destination for StreamDestination<W> {
     fn write_lines(&mut self, lines: &[u8]) -> u64 {
         let (written, _) = write_all(&mut self.0, lines);
         // The reader has probably gone. Nothing can be reported any more.
@@ -244,7 +244,7 @@ mod tests {
     fn what_nobody_takes_is_bounded_and_counted_and_the_rest_is_written_at_the_end() {
         for length in [1, 100, 1000, LOG_BYTES] {
             let (reader, go, taken) = slow();
-            let running = RunningQueue::start(LOG_BYTES, Stream(reader)).unwrap();
+            let running = RunningQueue::start(LOG_BYTES, StreamDestination(reader)).unwrap();
             let line = vec![b'x'; length];
             let room = LOG_BYTES / length;
             for _ in 0..room + 3 {
@@ -261,7 +261,7 @@ mod tests {
 
     #[test]
     fn a_line_larger_than_the_queue_is_dropped() {
-        let running = RunningQueue::start(10, Stream(io::sink())).unwrap();
+        let running = RunningQueue::start(10, StreamDestination(io::sink())).unwrap();
         running.queue().push(&[b'x'; 11]);
         assert_eq!(running.queue().dropped_lines(), 1);
     }
@@ -270,7 +270,7 @@ mod tests {
     fn lines_for_a_reader_that_has_gone_are_counted_and_do_no_harm() {
         let (reader, writer) = io::pipe().unwrap();
         drop(reader);
-        let running = RunningQueue::start(LOG_BYTES, Stream(writer)).unwrap();
+        let running = RunningQueue::start(LOG_BYTES, StreamDestination(writer)).unwrap();
         let queue = Arc::clone(running.queue());
         for _ in 0..10 {
             queue.push(b"a line\n");

@@ -8,7 +8,7 @@ const LOGGED_FIELD_BYTES: usize = 256;
 
 /// Parts of the text, in their order.
 #[derive(Debug, Clone, Copy)]
-pub(super) enum Part {
+pub(super) enum TextPart {
     Target,
     Host,
     Referrer,
@@ -16,7 +16,7 @@ pub(super) enum Part {
     RequestId,
 }
 
-const PARTS: usize = Part::RequestId as usize + 1;
+const PARTS: usize = TextPart::RequestId as usize + 1;
 
 /// Copies of a request's texts. Each part is bounded, and all of them are one allocation.
 #[derive(Debug, Default)]
@@ -27,7 +27,7 @@ pub(super) struct LoggedText {
 }
 
 impl LoggedText {
-    /// Copies the parts, which are in the order of [`Part`].
+    /// Copies the parts, which are in the order of [`TextPart`].
     pub(super) fn of(parts: [Option<&[u8]>; PARTS]) -> Self {
         let bounded = |(index, part): (usize, &Option<&'_ [u8]>)| {
             let max_bytes = match index {
@@ -58,7 +58,7 @@ impl LoggedText {
     }
 
     /// Returns a part, if the request has it.
-    pub(super) fn part(&self, part: Part) -> Option<&[u8]> {
+    pub(super) fn part(&self, part: TextPart) -> Option<&[u8]> {
         let end = self.ends[part as usize]?;
         let before = self.ends[..part as usize].iter().rev().flatten().next();
         let start = before.copied().unwrap_or(0);
@@ -85,11 +85,11 @@ mod tests {
     fn parts_are_told_apart_whether_they_are_empty_or_absent() {
         let text = LoggedText::of([Some(b"/a"), None, Some(b""), Some(b"curl"), None]);
         for (part, expected) in [
-            (Part::Target, Some(&b"/a"[..])),
-            (Part::Host, None),
-            (Part::Referrer, Some(b"")),
-            (Part::UserAgent, Some(b"curl")),
-            (Part::RequestId, None),
+            (TextPart::Target, Some(&b"/a"[..])),
+            (TextPart::Host, None),
+            (TextPart::Referrer, Some(b"")),
+            (TextPart::UserAgent, Some(b"curl")),
+            (TextPart::RequestId, None),
         ] {
             assert_eq!(text.part(part), expected, "{part:?}");
         }
@@ -105,12 +105,12 @@ mod tests {
             text.held_bytes(),
             LOGGED_TARGET_BYTES + 4 * LOGGED_FIELD_BYTES
         );
-        let last = text.part(Part::RequestId);
+        let last = text.part(TextPart::RequestId);
         assert_eq!(last.map(<[u8]>::len), Some(LOGGED_FIELD_BYTES));
         for (repeated, length) in [("\u{e4}", 256), ("\u{20ac}", 255), ("\u{1f980}", 256)] {
             let host = repeated.repeat(LOGGED_FIELD_BYTES);
             let text = LoggedText::of([None, Some(host.as_bytes()), None, None, None]);
-            assert_eq!(text.part(Part::Host), host.as_bytes().get(..length));
+            assert_eq!(text.part(TextPart::Host), host.as_bytes().get(..length));
         }
         // Bytes that are no text are cut anywhere.
         assert_eq!(bounded_length(&[0x80; 9], 8), 8);

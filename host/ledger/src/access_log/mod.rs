@@ -14,7 +14,7 @@ use crate::registry::{LedgerRegistry, Owner};
 use crate::route::Route;
 use http::{Method, StatusCode, Version};
 use line::TracingAccessLog;
-use logged_text::{LoggedText, Part};
+use logged_text::{LoggedText, TextPart};
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -232,7 +232,7 @@ impl Drop for AccessLogEntry {
             peak_bytes,
         );
         let text = &self.text;
-        let request_id = text.part(Part::RequestId);
+        let request_id = text.part(TextPart::RequestId);
         let line = AccessLogLine {
             level: match outcome {
                 Outcome::Completed | Outcome::Aborted => tracing::Level::INFO,
@@ -241,11 +241,11 @@ impl Drop for AccessLogEntry {
             },
             client: self.client,
             method,
-            target: RedactedUrl::new(text.part(Part::Target).unwrap_or_default()),
+            target: RedactedUrl::new(text.part(TextPart::Target).unwrap_or_default()),
             version: self.version,
-            host: text.part(Part::Host).map(ClientText),
-            referrer: text.part(Part::Referrer).map(RedactedUrl::new),
-            user_agent: text.part(Part::UserAgent).map(ClientText),
+            host: text.part(TextPart::Host).map(ClientText),
+            referrer: text.part(TextPart::Referrer).map(RedactedUrl::new),
+            user_agent: text.part(TextPart::UserAgent).map(ClientText),
             // It was text as it came.
             request_id: request_id.and_then(|id| std::str::from_utf8(id).ok()),
             status: self.status,
