@@ -146,6 +146,36 @@ fn a_line_names_the_client_behind_trusted_proxies_and_its_agent() {
     );
 }
 
+#[test]
+fn every_field_stands_on_the_page() {
+    const PAGE: &str = concat!(
+        env!("CARGO_MANIFEST_DIR"),
+        "/../../docs/reference/metrics.md"
+    );
+    let page = fs::read_to_string(PAGE).unwrap();
+    let (_folder, media, _) = folder();
+    for format in ["text", "json"] {
+        let server = Server::start(&media, &["--log-format", format]);
+        let fields = [("referer", "https://a.example/"), ("user-agent", "b")];
+        server.ask_with("GET", "/media/none", &fields);
+        let line = server.wait_for_log("/media/none");
+        let names: Vec<String> = match serde_json::from_str(&line) {
+            Ok(serde_json::Value::Object(fields)) => fields.keys().cloned().collect(),
+            _ => {
+                let fields = line.split(' ').filter_map(|word| word.split_once('='));
+                fields.map(|(name, _)| name.to_owned()).collect()
+            }
+        };
+        assert!(names.len() >= 16, "{line}");
+        for name in names {
+            assert!(
+                page.contains(&format!("`{name}`")),
+                "{name} is not on the page"
+            );
+        }
+    }
+}
+
 /// Ends a server, which writes its last lines.
 fn drop_gracefully(server: Server) -> String {
     let (code, log) = server.stop();
@@ -156,22 +186,29 @@ fn drop_gracefully(server: Server) -> String {
 #[test]
 fn why_a_request_is_refused_stands_in_its_line() {
     let (_folder, media, _) = folder();
-    let limits = ["--client-rate", "1", "--client-burst", "3"];
-    let server = Server::start(&media, &limits);
-    server.get("/media/none");
-    server.wait_for_log("status=404 ");
-    server.get("/media/a%00");
-    server.ask_with("GET", "/media/a.txt", &[("range", "bytes=9-")]);
-    server.get("/media/a.txt");
-    for (status, reason) in [
-        ("404", "Media not found"),
-        ("400", "Malformed path"),
-        ("416", "Range not satisfiable"),
-        ("429", "the client is above its request rate"),
-    ] {
+    let large = fs::File::create(media.join("large.bin")).unwrap();
+    large.set_len(64 << 20).unwrap();
+    let assert_reason = |server: &Server, status: &str, reason: &str| {
         let line = server.wait_for_log(&format!("status={status} "));
         assert!(line.ends_with(&format!("reason=\"{reason}\"")), "{line}");
+    };
+    let server = Server::start(&media, &[]);
+    for (target, range, status, reason) in [
+        ("/media/none", "", "404", "Media not found"),
+        ("/media/a%00", "", "400", "Malformed path"),
+        ("/media/a.txt", "bytes=9-", "416", "Range not satisfiable"),
+    ] {
+        server.ask_with("GET", target, &[("range", range)]);
+        assert_reason(&server, status, reason);
     }
+    let server = Server::start(&media, &["--client-concurrency", "1"]);
+    let mut busy = TcpStream::connect(&server.address).unwrap();
+    busy.write_all(b"GET /media/large.bin HTTP/1.1\r\nhost: a\r\n\r\n")
+        .unwrap();
+    busy.read_exact(&mut [0]).unwrap();
+    server.get("/media/a.txt");
+    let reason = "the client has 1 requests in flight, its maximum";
+    assert_reason(&server, "429", reason);
 }
 
 #[cfg(unix)]

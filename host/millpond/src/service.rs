@@ -267,16 +267,16 @@ impl Millpond {
         let of_content = charge(Kind::Buffers, content.len())?;
         // From here on, the request is counted and answered.
         ledger.keep(reservation);
-        let line = |name| head.lines(&name).next();
         let wanted = state.registry.access_log_fields();
+        let line = |is_wanted: bool, name| is_wanted.then(|| head.lines(&name).next()).flatten();
         let logged_head = LoggedHead {
             target,
             version: head.version(),
             client: wanted.client.then(|| head.client()),
             request_id: Some(head.request_id()),
-            host: line(header::HOST),
-            referrer: line(header::REFERER).filter(|_| wanted.agent),
-            user_agent: line(header::USER_AGENT).filter(|_| wanted.agent),
+            host: line(wanted.host, header::HOST),
+            referrer: line(wanted.agent, header::REFERER),
+            user_agent: line(wanted.agent, header::USER_AGENT),
         };
         let mut log_entry = AccessLogEntry::with_ledger(ledger, &logged_head)?;
         log_entry.cache_hit();

@@ -135,6 +135,8 @@ impl<W: Write> EventFields<'_, W> {
             self.result = match field.name() {
                 "message" => write(&mut self.object, "message"),
                 "error" => write(&mut self.object, "error.message"),
+                // The place in a library that logs by the crate `log`.
+                name if name.starts_with("log.") => Ok(()),
                 name => write(&mut self.object, &format!("millpond.{name}")),
             };
         }
@@ -180,7 +182,9 @@ impl<'a, W: Write> JsonObject<'a, W> {
             Level::DEBUG => "debug",
             Level::TRACE => "trace",
         })?;
-        write!(writer, "\",\"ecs.version\":\"{ECS_VERSION}\"")?;
+        writer.write_str("\",\"ecs.version\":\"")?;
+        writer.write_str(ECS_VERSION)?;
+        writer.write_str("\"")?;
         Ok(JsonObject(writer))
     }
 
