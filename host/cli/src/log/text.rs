@@ -1,8 +1,8 @@
-//! Lines of requests as text. They are the lines that `tracing-subscriber` writes of the same events, in half the time.
+//! Lines of requests as text. They are the lines that `tracing-subscriber` writes of the same events, in less time.
 
 use super::timestamp::write_rfc3339;
 use millpond::ledger::AccessLogLine;
-use std::fmt::{self, Display, Write};
+use std::fmt::{self, Write};
 use std::time::SystemTime;
 use tracing::Level;
 
@@ -33,9 +33,13 @@ pub(super) fn write_request(
         writer,
         is_coloured,
     };
-    fields.optional("client", line.client)?;
+    if let Some(client) = line.client {
+        fields.name("client")?;
+        write!(fields.writer, "{client}")?;
+    }
     fields.text("method", line.method.as_str())?;
-    fields.shown("target", &line.target)?;
+    fields.name("target")?;
+    line.target.write_to(fields.writer)?;
     if let Some(status) = line.status {
         fields.text("status", status.as_str())?;
     }
@@ -48,10 +52,21 @@ pub(super) fn write_request(
     fields.number("guest_peak_bytes", line.guest_peak_bytes as u64)?;
     fields.number("peak_bytes", line.peak_bytes as u64)?;
     fields.text("protocol", line.protocol())?;
-    fields.optional("host", line.host)?;
-    fields.optional("request_id", line.request_id)?;
-    fields.optional("referrer", line.referrer)?;
-    fields.optional("user_agent", line.user_agent)?;
+    if let Some(host) = line.host {
+        fields.name("host")?;
+        host.write_to(fields.writer)?;
+    }
+    if let Some(request_id) = line.request_id {
+        fields.text("request_id", request_id)?;
+    }
+    if let Some(referrer) = line.referrer {
+        fields.name("referrer")?;
+        referrer.write_to(fields.writer)?;
+    }
+    if let Some(user_agent) = line.user_agent {
+        fields.name("user_agent")?;
+        user_agent.write_to(fields.writer)?;
+    }
     if let Some(reason) = line.reason {
         fields.name("reason")?;
         write!(fields.writer, "{reason:?}")?;
@@ -84,14 +99,5 @@ impl<W: Write> TextFields<'_, W> {
     fn number(&mut self, name: &str, value: u64) -> fmt::Result {
         self.name(name)?;
         self.writer.write_str(itoa::Buffer::new().format(value))
-    }
-
-    fn shown(&mut self, name: &str, value: &impl Display) -> fmt::Result {
-        self.name(name)?;
-        write!(self.writer, "{value}")
-    }
-
-    fn optional(&mut self, name: &str, value: Option<impl Display>) -> fmt::Result {
-        value.map_or(Ok(()), |value| self.shown(name, &value))
     }
 }

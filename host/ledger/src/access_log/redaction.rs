@@ -63,12 +63,23 @@ fn is_secret(name: &[u8]) -> bool {
             .any(ends_with)
 }
 
+impl RedactedUrl<'_> {
+    /// Writes the URL as `Display` does.
+    ///
+    /// # Errors
+    /// The error of the writer.
+    pub fn write_to(self, writer: &mut impl fmt::Write) -> fmt::Result {
+        let mark = if self.0.contains(&b' ') { "\"" } else { "" };
+        writer.write_str(mark)?;
+        self.parts()
+            .try_for_each(|part| write_escaped(part, writer))?;
+        writer.write_str(mark)
+    }
+}
+
 impl fmt::Display for RedactedUrl<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mark = if self.0.contains(&b' ') { "\"" } else { "" };
-        f.write_str(mark)?;
-        self.parts().try_for_each(|part| write_escaped(part, f))?;
-        f.write_str(mark)
+        self.write_to(f)
     }
 }
 
@@ -78,32 +89,49 @@ impl fmt::Display for RedactedUrl<'_> {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ClientText<'a>(pub &'a [u8]);
 
-impl fmt::Display for ClientText<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let is_bare = !self.0.is_empty() && self.0.iter().all(is_plain);
+impl ClientText<'_> {
+    /// Writes the text as `Display` does.
+    ///
+    /// # Errors
+    /// The error of the writer.
+    pub fn write_to(self, writer: &mut impl fmt::Write) -> fmt::Result {
+        let is_bare = |byte: &u8| *byte != b' ' && is_plain(byte);
+        let is_bare = !self.0.is_empty() && self.0.iter().all(is_bare);
         let mark = if is_bare { "" } else { "\"" };
-        f.write_str(mark)?;
-        write_escaped(self.0, f)?;
-        f.write_str(mark)
+        writer.write_str(mark)?;
+        write_escaped(self.0, writer)?;
+        writer.write_str(mark)
     }
 }
 
+impl fmt::Display for ClientText<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.write_to(f)
+    }
+}
+
+/// Returns whether a byte is written as it is.
 fn is_plain(byte: &u8) -> bool {
-    byte.is_ascii_graphic() && !matches!(byte, b'"' | b'\'' | b'\\')
+    (b' '..=b'~').contains(byte) && !matches!(byte, b'"' | b'\'' | b'\\')
 }
 
 /// Writes bytes on one line: special characters escaped as in Rust, and bytes that are no UTF-8 as `\xff`.
-fn write_escaped(bytes: &[u8], f: &mut fmt::Formatter<'_>) -> fmt::Result {
-    if bytes.iter().all(is_plain)
-        && let Ok(text) = std::str::from_utf8(bytes)
-    {
-        return f.write_str(text);
-    }
-    for chunk in bytes.utf8_chunks() {
-        fmt::Display::fmt(&chunk.valid().escape_debug(), f)?;
-        for byte in chunk.invalid() {
-            write!(f, "\\x{byte:02x}")?;
+fn write_escaped(mut bytes: &[u8], writer: &mut impl fmt::Write) -> fmt::Result {
+    // Most text is plain, and is written in runs.
+    while !bytes.is_empty() {
+        let special = bytes.iter().position(|byte| !is_plain(byte));
+        let (plain, rest) = bytes.split_at(special.unwrap_or(bytes.len()));
+        // Plain bytes are ASCII.
+        writer.write_str(std::str::from_utf8(plain).unwrap_or_default())?;
+        let end = rest.iter().position(is_plain);
+        let (special, rest) = rest.split_at(end.unwrap_or(rest.len()));
+        for chunk in special.utf8_chunks() {
+            write!(writer, "{}", chunk.valid().escape_debug())?;
+            for byte in chunk.invalid() {
+                write!(writer, "\\x{byte:02x}")?;
+            }
         }
+        bytes = rest;
     }
     Ok(())
 }
