@@ -39,17 +39,17 @@ fn serve_announces_answers_logs_and_stops() {
     let access: Vec<serde_json::Value> = log
         .lines()
         .map(|line| serde_json::from_str(line).unwrap())
-        .filter(|line: &serde_json::Value| line["outcome"].is_string())
+        .filter(|line: &serde_json::Value| line["event.dataset"] == "millpond.access")
         .collect();
     let first = &access[0];
-    assert_eq!(first["method"], "GET");
-    assert_eq!(first["target"], "/media/a.txt");
-    assert_eq!(first["status"], 200);
-    assert_eq!(first["body_bytes_sent"], 5);
-    assert_eq!(first["outcome"], "completed");
-    assert_eq!(first["cache"], "miss");
-    assert!(first["guest_peak_bytes"].as_u64().unwrap() > 0);
-    assert!(first["duration_us"].is_u64());
+    assert_eq!(first["http.request.method"], "GET");
+    assert_eq!(first["url.original"], "/media/a.txt");
+    assert_eq!(first["http.response.status_code"], 200);
+    assert_eq!(first["http.response.body.bytes"], 5);
+    assert_eq!(first["millpond.outcome"], "completed");
+    assert_eq!(first["millpond.cache"], "miss");
+    assert!(first["millpond.guest_peak_bytes"].as_u64().unwrap() > 0);
+    assert!(first["event.duration"].is_u64());
 }
 
 #[test]
@@ -113,6 +113,10 @@ fn what_cannot_be_served_is_one_clear_line_and_code_2() {
         (
             &["serve", &here, "--request-memory-limit", "64KiB"],
             "raise --request-memory-limit",
+        ),
+        (
+            &["serve", &here, "--access-log", &at("none/a.log")],
+            "cannot open the access log",
         ),
         (
             &["serve", &here, "--limit-rate", "2KB"],
@@ -455,7 +459,7 @@ fn a_signal_before_it_is_ready_is_none_that_kills() {
 fn a_signature_is_logged_by_no_format() {
     let folder = tempfile::tempdir().unwrap();
     fs::write(folder.path().join("a.txt"), "hello").unwrap();
-    for format in ["text", "json"] {
+    for format in ["text", "json", "common", "combined"] {
         let admin = ["--admin", "127.0.0.1:0"];
         let server = Server::start(
             folder.path(),
@@ -463,7 +467,10 @@ fn a_signature_is_logged_by_no_format() {
         );
         // The second response is from the cache, and the last one is the host's.
         for target in ["/media/a.txt", "/media/a.txt", "/api/media/x", "/a%00"] {
-            server.get(&format!("{target}?exp=1&sig=c2VjcmV0&key=k1"));
+            let target = format!("{target}?exp=1&sig=c2VjcmV0&key=k1");
+            // Its page has a signature too.
+            let referrer = format!("http://a{target}");
+            server.ask_with("GET", &target, &[("referer", &referrer)]);
         }
         let requests = server.ask("/requests").to_string();
         server.signal(rustix::process::Signal::USR2);
@@ -473,9 +480,10 @@ fn a_signature_is_logged_by_no_format() {
         let reported = fs::read_to_string(&report).unwrap();
         fs::remove_file(&report).unwrap();
         let (_, log) = server.stop();
+        let count = if format == "common" { 4 } else { 8 };
         assert_eq!(
             log.matches("exp=1&sig=[redacted]&key=k1").count(),
-            4,
+            count,
             "{log}"
         );
         for text in [log, requests, reported] {

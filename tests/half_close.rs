@@ -82,7 +82,8 @@ fn the_admin_listener_answers_it_too() {
     let server = Server::start(folder.path(), &["--admin", "127.0.0.1:0"]);
     for _ in 0..20 {
         let mut stream = std::net::TcpStream::connect(&server.admin).unwrap();
-        stream.write_all(b"GET /metrics HTTP/1.0\r\n\r\n").unwrap();
+        let head = b"GET /metrics HTTP/1.0\r\naccept: application/openmetrics-text\r\n\r\n";
+        stream.write_all(head).unwrap();
         stream.shutdown(std::net::Shutdown::Write).unwrap();
         let mut answer = Vec::new();
         stream.read_to_end(&mut answer).unwrap();

@@ -117,7 +117,7 @@ fn what_the_parser_refuses_is_logged_and_counted_as_what_the_host_refuses() {
         assert_eq!(ask(request), Some(expected.parse().unwrap()), "{told}");
         let line = server.wait_for_log(told);
         assert!(
-            line.contains("outcome=rejected") && line.contains("error="),
+            line.contains("outcome=rejected") && line.contains("reason="),
             "{line}"
         );
     }

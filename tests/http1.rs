@@ -69,7 +69,14 @@ fn head_of(answer: &[u8]) -> String {
     String::from_utf8_lossy(&answer[..end]).into_owned()
 }
 
+/// Removes the value of `Date`, and the request id that millpond's own server adds.
 fn without_date(mut answer: Vec<u8>) -> Vec<u8> {
+    const ID: &[u8] = b"\r\nx-request-id: ";
+    if let Some(begin) = answer.windows(ID.len()).position(|name| name == ID) {
+        let line = &answer[begin + 2..];
+        let length = line.iter().position(|byte| *byte == b'\r').unwrap();
+        answer.drain(begin..begin + 2 + length);
+    }
     const NAME: &[u8] = b"\r\ndate: ";
     let begin = answer.windows(NAME.len()).position(|name| name == NAME);
     let begin = begin.unwrap() + NAME.len();
@@ -234,7 +241,8 @@ async fn pipelines_get_the_responses_that_hyper_sends_however_they_are_cut() {
     host.registry().idle().await;
 }
 
-/// Sends bytes in chunks and closes the sending end. Returns the responses without `Date` and the fields of the connection.
+/// Sends bytes in chunks and closes the sending end. Returns the responses without `Date`, the request
+/// id and the fields of the connection.
 async fn exchange(address: SocketAddr, sent: &str, mut cuts: [usize; 2]) -> String {
     cuts.sort_unstable();
     let mut stream = TcpStream::connect(address).await.unwrap();
@@ -253,9 +261,11 @@ async fn exchange(address: SocketAddr, sent: &str, mut cuts: [usize; 2]) -> Stri
     read.unwrap();
     let text: String = received.iter().map(|byte| char::from(*byte)).collect();
     let lines = text.split_inclusive("\r\n");
-    let lines =
-        lines.filter(|line| !line.starts_with("date: ") && !line.starts_with("connection: "));
-    lines.collect()
+    let is_compared = |line: &&str| {
+        let names = ["date: ", "connection: ", "x-request-id: "];
+        !names.iter().any(|name| line.starts_with(name))
+    };
+    lines.filter(is_compared).collect()
 }
 
 /// Stored responses take their turn among others, however the heads come.

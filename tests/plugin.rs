@@ -109,7 +109,6 @@ async fn the_axum_example_has_its_own_routes_beside_media() {
         "millpond_requests_total{outcome=\"completed\",method=\"GET\",code=\"4xx\"} 1\n",
         "millpond_request_duration_seconds_count{outcome=\"completed\"} 3\n",
         "millpond_in_use{resource=\"files\"} 0\n",
-        "# EOF",
     ] {
         assert!(metrics.contains(line), "{line}: {metrics}");
     }

@@ -219,7 +219,13 @@ pub(crate) fn exchange(address: &str, target: &str) -> Vec<u8> {
     exchange_by("GET", address, target, &[])
 }
 
-fn exchange_by(method: &str, address: &str, target: &str, fields: &[(&str, &str)]) -> Vec<u8> {
+/// The same, by another method and with more fields.
+pub(crate) fn exchange_by(
+    method: &str,
+    address: &str,
+    target: &str,
+    fields: &[(&str, &str)],
+) -> Vec<u8> {
     let mut stream = TcpStream::connect(address).unwrap();
     let fields: String = fields
         .iter()

@@ -36,7 +36,8 @@ fn serves_two_thousand(server: &Server, target: &str) {
 fn dropped_lines(server: &Server) -> u64 {
     let metrics = String::from_utf8(exchange(&server.admin, "/metrics")).unwrap();
     let mut lines = metrics.lines();
-    let count = lines.find_map(|line| line.strip_prefix("millpond_log_dropped_lines_total "));
+    const NAME: &str = "millpond_log_dropped_lines_total{destination=\"stderr\"} ";
+    let count = lines.find_map(|line| line.strip_prefix(NAME));
     count.unwrap().parse().unwrap()
 }
 

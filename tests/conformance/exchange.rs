@@ -53,6 +53,9 @@ pub(crate) struct Response {
     pub(crate) body: Vec<u8>,
 }
 
+/// Fields that a server adds to each response.
+const OF_SERVERS: [&str; 4] = ["connection", "date", "keep-alive", "x-request-id"];
+
 impl Response {
     pub(crate) fn new<'a>(
         status: u16,
@@ -61,7 +64,7 @@ impl Response {
     ) -> Self {
         let mut fields: Vec<_> = fields
             .into_iter()
-            .filter(|(name, _)| !["date", "connection", "keep-alive"].contains(name))
+            .filter(|(name, _)| !OF_SERVERS.contains(name))
             .map(|(name, value)| (name.to_owned(), value.escape_ascii().to_string()))
             .collect();
         let body = with_a_known_boundary(&mut fields, body);

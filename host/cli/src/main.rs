@@ -18,7 +18,6 @@ mod interrupt;
 mod list;
 mod listen;
 mod log;
-mod log_line;
 mod memory;
 mod new;
 mod notices;

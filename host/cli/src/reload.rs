@@ -5,7 +5,7 @@
 
 use crate::common::one_line;
 use crate::hints;
-use crate::log::{LiveLogLevel, LogLevel};
+use crate::log::{LiveLogLevels, LogLevels};
 use crate::service_manager;
 use crate::settings::Setting;
 use crate::signals::SignalStream;
@@ -53,7 +53,7 @@ pub(crate) struct LiveSettings {
     /// File of the component. `None` is the embedded one.
     pub(crate) component: Option<PathBuf>,
     pub(crate) config: Config,
-    pub(crate) log_level: LogLevel,
+    pub(crate) log_levels: LogLevels,
     pub(crate) open_file_cache_valid: Duration,
 }
 
@@ -64,7 +64,7 @@ pub(crate) struct LiveServer {
     pub(crate) limits: LiveLimits,
     /// `None` without TLS.
     pub(crate) certificate: Option<Certificate>,
-    pub(crate) log_level: LiveLogLevel,
+    pub(crate) log_levels: LiveLogLevels,
 }
 
 /// Reloads the settings of a running server, one reload at a time.
@@ -229,7 +229,7 @@ impl ReloaderState {
             tracing::error!(%error, "the limits stay as they are");
         }
         prepared.replacement.install();
-        server.log_level.set(settings.log_level);
+        server.log_levels.set(&settings.log_levels);
 
         let mut reloaded = ReloadReport::compare(running, settings.list, has_tls);
         reloaded

@@ -4,7 +4,7 @@ use crate::certificate;
 use crate::common::{RequestMemory, bytes, parse_size, readable};
 use crate::hints;
 use crate::listen::{BoundAddress, BoundListener, Host, ListenAddress, PortSharing};
-use crate::log::{LiveLogLevel, Log, LogFormat, LogLevel, announce};
+use crate::log::{AccessLogDestination, Log, LogFormat, LogLevels, announce};
 use crate::memory::memory_bytes;
 use crate::notices;
 use crate::passed_sockets::PassedSockets;
@@ -20,7 +20,7 @@ use millpond::config::{Config, MountPath, Origin};
 use millpond::monitor::Monitor;
 use millpond::store::Folder;
 use millpond::{Limits, Millpond, Source};
-use millpond_server::admin::{Admin, write_report};
+use millpond_server::admin::{Admin, register_certificate, write_report};
 use millpond_server::tls::Certificate;
 use millpond_server::{ConnectionLimits, IpNet, Listener, Listeners, LiveLimits, Rate, Server};
 use prometheus_client::registry::Registry;
@@ -197,6 +197,16 @@ pub(crate) struct Serve {
     #[arg(long, hide = true, value_name = "TIME", default_value = "1s", value_parser = humantime::parse_duration)]
     sample_interval: Duration,
 
+    /// File for the lines of requests, which SIGUSR1 opens again. `off` turns them off [default: standard error, with
+    /// the rest of the log].
+    #[arg(
+        long,
+        value_name = "FILE|off",
+        env = "MILLPOND_ACCESS_LOG",
+        value_parser = or_off(parse::<PathBuf>)
+    )]
+    access_log: Option<OrOff<PathBuf>>,
+
     /// Format of the log, which goes to standard error.
     #[arg(
         long,
@@ -206,14 +216,16 @@ pub(crate) struct Serve {
     )]
     log_format: LogFormat,
 
-    /// Lowest level that is logged.
+    /// Lowest level that is logged: off, error, warn, info, debug or trace. Targets may have their own, as in
+    /// info,millpond_server=debug.
     #[arg(
         long,
         value_name = "LEVEL",
         default_value = "info",
-        env = "MILLPOND_LOG_LEVEL"
+        env = "MILLPOND_LOG_LEVEL",
+        value_parser = parse::<LogLevels>
     )]
-    log_level: LogLevel,
+    log_level: LogLevels,
 }
 
 /// Default address of the admin listener: local, on a port that IANA has not assigned. Port 9090 is Prometheus's, and
@@ -313,7 +325,7 @@ pub(crate) fn run(matches: &ArgMatches) -> Result<ExitCode> {
     let settings = ResolvedSettings::<Serve>::resolve(matches)?;
     check(&settings)?;
     let serve = &settings.options;
-    let log = Log::start(serve.log_format, serve.log_level).context("cannot start the log")?;
+    let log = Log::start(serve.log_format, &serve.log_level, &serve.access_log())?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
@@ -366,7 +378,7 @@ fn live(settings: ResolvedSettings<Serve>) -> Result<LiveSettings> {
         config: serve.config(&settings.component),
         certificate: serve.tls_cert.zip(serve.tls_key),
         component: serve.component,
-        log_level: serve.log_level,
+        log_levels: serve.log_level.clone(),
         open_file_cache_valid: serve.open_file_cache_valid,
         list: settings.list,
     })
@@ -382,9 +394,9 @@ struct Launch {
 
 impl Launch {
     /// Prepares the server, and serves until a signal ends it.
-    async fn start(self, log: &(Log, LiveLogLevel)) -> Result<Shutdown> {
+    async fn start(self, log: &Log) -> Result<Shutdown> {
         // Signals are handled from the beginning, because the rest of the start takes a while.
-        let signals = Signals::take().context("cannot wait for signals")?;
+        let signals = Signals::take(log.reopener()).context("cannot wait for signals")?;
         let settings = Arc::clone(&self.settings);
         let prepared =
             tokio::task::spawn_blocking(move || settings.options.prepare(&settings.component));
@@ -399,7 +411,7 @@ impl Launch {
         mut self,
         prepared: PreparedServer,
         signals: Signals,
-        (log, log_level): &(Log, LiveLogLevel),
+        log: &Log,
     ) -> Result<Shutdown> {
         let PreparedServer {
             millpond,
@@ -429,6 +441,8 @@ impl Launch {
             .into_iter()
             .map(|bound| (bound.listener, bound.address))
             .unzip();
+        // It is a new host, which has none yet.
+        let _ = millpond.registry().set_access_log(log.access_log());
         let server = Server::new(millpond);
         let millpond = server.millpond();
         let monitor = Monitor::start(server.clone(), serve.sample_interval);
@@ -437,7 +451,7 @@ impl Launch {
             folder,
             limits: limits.clone(),
             certificate: certificate.clone(),
-            log_level: log_level.clone(),
+            log_levels: log.live_levels(),
         };
         let given = self.given.clone();
         let reloader = Reloader::new(live_server, self.settings.list.clone(), move || {
@@ -447,6 +461,9 @@ impl Launch {
         });
         let mut metrics = Registry::default();
         metrics.register_collector(log.dropped_lines_collector());
+        if let Some(certificate) = &certificate {
+            register_certificate(&mut metrics, certificate);
+        }
         let admin = Admin::new(metrics, millpond.clone(), monitor.clone(), stop.clone());
         let for_admin = reloader.clone();
         let admin = admin.with_reload(move || {
@@ -534,6 +551,14 @@ impl Serve {
         limits.request_memory_bytes = self.request_memory.bytes()?;
         limits.response_cache_bytes = self.response_cache.0.unwrap_or(0);
         Ok(limits)
+    }
+
+    fn access_log(&self) -> AccessLogDestination {
+        match &self.access_log {
+            None => AccessLogDestination::StandardError,
+            Some(OrOff(None)) => AccessLogDestination::Off,
+            Some(OrOff(Some(path))) => AccessLogDestination::File(path.clone()),
+        }
     }
 
     fn connection_limits(&self) -> ConnectionLimits {

@@ -1,5 +1,6 @@
 //! Signals of the server.
 
+use crate::log::LogReopener;
 use std::io;
 use tokio_util::sync::CancellationToken;
 
@@ -17,11 +18,11 @@ pub(crate) struct Signals {
 }
 
 impl Signals {
-    /// Handles the signals from now on, until the current runtime ends.
+    /// Handles the signals from now on, until the current runtime ends. SIGUSR1 opens the file of the log again.
     ///
     /// # Errors
     /// The system cannot handle signals.
-    pub(crate) fn take() -> io::Result<Self> {
+    pub(crate) fn take(log: LogReopener) -> io::Result<Self> {
         let (stop, stop_at_once) = (CancellationToken::new(), CancellationToken::new());
         let mut shutdown = ShutdownSignals::new()?;
         let tokens = (stop.clone(), stop_at_once.clone());
@@ -37,9 +38,7 @@ impl Signals {
         tokio::spawn(async move {
             loop {
                 reopen.next().await;
-                tracing::info!(
-                    "SIGUSR1 ignored: the log goes to standard error, so there is no file to reopen"
-                );
+                log.reopen();
             }
         });
         Ok(Signals {

@@ -44,13 +44,16 @@ mod route;
 mod snapshot;
 mod usage_counts;
 
-pub use access_log::{ACCESS_LOG, AccessLogEntry};
+pub use access_log::{
+    ACCESS_LOG, AccessLog, AccessLogEntry, AccessLogFields, AccessLogLine, CacheStatus, ClientText,
+    LoggedHead, RedactedUrl,
+};
 pub use budget::{Budget, Overloaded, Reservation};
 pub use kind::{Balance, Kind, MemoryDomain};
 pub use ledger::{Charge, Ledger, LedgerHandle};
 pub use outcome::Outcome;
 pub use registry::{LedgerRegistry, LimitExceeded, Observer, Owner};
 pub use request_counts::RequestCount;
-pub use route::Route;
+pub use route::{Route, RouteCount};
 pub use snapshot::{LiveRequest, Snapshot};
 pub use usage_counts::UsageCounts;

@@ -1,19 +1,20 @@
 //! Registry of a host: the entries of its ledgers, its routes, and the counts of its ended requests.
 
+use crate::access_log::line::{AccessLog, AccessLogFields};
 use crate::budget::Reservation;
 use crate::kind::{Balance, Kind};
 use crate::outcome::Outcome;
 use crate::request_counts::{RequestCount, RequestCounts};
 #[cfg(doc)]
 use crate::route::ROUTES;
-use crate::route::{Route, Routes};
+use crate::route::{Route, RouteCount, Routes};
 use crate::usage_counts::UsageCounts;
 use http::{Method, StatusCode};
 use parking_lot::{Mutex, MutexGuard, RwLock};
 use std::any::Any;
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Weak};
+use std::sync::{Arc, OnceLock, Weak};
 use std::time::{Duration, Instant};
 
 /// Registry of one host's ledgers. It also counts the ended requests, and keeps the routes.
@@ -27,6 +28,8 @@ pub struct LedgerRegistry {
     request_counts: RequestCounts,
     response_body_bytes: AtomicU64,
     response_cache_hits: AtomicU64,
+    response_cache_misses: AtomicU64,
+    access_log: OnceLock<Arc<dyn AccessLog>>,
     observers: RwLock<Vec<Arc<dyn Observer>>>,
     routes: Routes,
 }
@@ -95,6 +98,42 @@ impl LedgerRegistry {
 
     pub(crate) fn count_response_cache_hit(&self) {
         self.response_cache_hits.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Number of requests for which the component ran.
+    #[must_use]
+    pub fn response_cache_misses(&self) -> u64 {
+        self.response_cache_misses.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn count_response_cache_miss(&self) {
+        self.response_cache_misses.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Sets the access log, for all further requests. It is set once, before the first request.
+    ///
+    /// # Errors
+    /// The access log, if there is one already.
+    pub fn set_access_log(&self, access_log: Arc<dyn AccessLog>) -> Result<(), Arc<dyn AccessLog>> {
+        self.access_log.set(access_log)
+    }
+
+    pub(crate) fn access_log(&self) -> Option<&Arc<dyn AccessLog>> {
+        self.access_log.get()
+    }
+
+    /// Fields that the access log has.
+    #[must_use]
+    pub fn access_log_fields(&self) -> AccessLogFields {
+        let fields = |log: &Arc<dyn AccessLog>| log.fields();
+        self.access_log().map_or(AccessLogFields::ALL, fields)
+    }
+
+    /// Number of ended requests by route and class of the status code, for each combination that occurred.
+    #[must_use]
+    pub fn route_counts(&self) -> Vec<RouteCount> {
+        let routes = self.routes();
+        routes.iter().flat_map(Route::counts).collect()
     }
 
     /// Returns the routes of all requests so far, [`ROUTES`] and one at most.

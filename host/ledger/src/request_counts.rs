@@ -10,7 +10,7 @@ const METHODS: [&str; 10] = [
 ];
 
 /// Classes of status codes (RFC 9110 section 15). `none` is a request that got no response.
-const CODES: [&str; 5] = ["none", "2xx", "3xx", "4xx", "5xx"];
+pub(crate) const CODES: [&str; 5] = ["none", "2xx", "3xx", "4xx", "5xx"];
 
 /// One counter for each combination. Counting a request adds to one atomic number and takes no lock.
 #[derive(Debug, Default)]
@@ -34,7 +34,7 @@ impl RequestCounts {
     pub(crate) fn add(&self, outcome: Outcome, method: &Method, status: Option<StatusCode>) {
         let method = METHODS.iter().position(|name| *name == method.as_str());
         let method = method.unwrap_or(METHODS.len() - 1);
-        let code = status.map_or(0, class);
+        let code = class(status);
         self.0[outcome as usize][method][code].fetch_add(1, Ordering::AcqRel);
     }
 
@@ -64,8 +64,8 @@ impl RequestCounts {
 }
 
 /// Index of a status code's class in [`CODES`]. A code beyond the five classes counts as 5xx (RFC 9110 section 15).
-fn class(status: StatusCode) -> usize {
-    let class = usize::from(status.as_u16() / 100);
+pub(crate) fn class(status: Option<StatusCode>) -> usize {
+    let class = status.map_or(0, |status| usize::from(status.as_u16() / 100));
     class.saturating_sub(1).min(CODES.len() - 1)
 }
 

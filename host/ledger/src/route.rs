@@ -3,10 +3,12 @@
 //! The host does not know the guest's routes, so it derives a pattern from each path. An id becomes `:id`, and a file
 //! name becomes `*` with its extension. There are [`ROUTES`] and one at most.
 
+use crate::request_counts::{CODES, class};
+use http::StatusCode;
 use parking_lot::RwLock;
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, AtomicU64};
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 
 /// Maximum number of routes. Requests for further ones count as `(other)`, so a client that makes up paths uses no
 /// memory.
@@ -21,6 +23,38 @@ pub struct Route {
     pub(crate) requests: AtomicU64,
     /// Heap growth while its requests were served, in bytes: allocated minus freed.
     pub(crate) heap_growth_bytes: AtomicI64,
+    /// Number of ended requests by class of the status code.
+    ended: [AtomicU64; CODES.len()],
+}
+
+/// Number of ended requests of one route with one class of the status code.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct RouteCount {
+    /// Route of the requests.
+    pub route: Arc<Route>,
+    /// Class of the status code, as in `2xx`. `none` if there was no response.
+    pub code: &'static str,
+    /// Number of requests.
+    pub count: u64,
+}
+
+impl Route {
+    /// Counts the end of a request.
+    pub(crate) fn count_end(&self, status: Option<StatusCode>) {
+        self.ended[class(status)].fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Returns the counts above zero.
+    pub(crate) fn counts(self: &Arc<Self>) -> impl Iterator<Item = RouteCount> + '_ {
+        let counts = CODES.iter().zip(&self.ended);
+        let counts = counts.map(|(code, count)| RouteCount {
+            route: Arc::clone(self),
+            code,
+            count: count.load(Ordering::Relaxed),
+        });
+        counts.filter(|count| count.count > 0)
+    }
 }
 
 impl PartialEq for Route {
@@ -61,6 +95,7 @@ impl Routes {
                 pattern: name,
                 requests: AtomicU64::new(0),
                 heap_growth_bytes: AtomicI64::new(0),
+                ended: Default::default(),
             })
         });
         Arc::clone(route)
@@ -137,6 +172,24 @@ mod tests {
         ] {
             assert_eq!(pattern(&path), expected, "{path}");
         }
+    }
+
+    #[test]
+    fn ended_requests_are_counted_by_class() {
+        let route = Routes::default().of("/a");
+        for status in [
+            StatusCode::OK,
+            StatusCode::PARTIAL_CONTENT,
+            StatusCode::NOT_FOUND,
+        ] {
+            route.count_end(Some(status));
+        }
+        route.count_end(None);
+        let counts = route.counts().map(|count| (count.code, count.count));
+        assert_eq!(
+            counts.collect::<Vec<_>>(),
+            [("none", 1), ("2xx", 2), ("4xx", 1)]
+        );
     }
 
     #[test]

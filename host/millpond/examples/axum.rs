@@ -4,10 +4,9 @@ use axum::Router;
 use axum::http::header;
 use axum::response::{Html, IntoResponse};
 use axum::routing::get;
-use millpond::metrics;
+use millpond::metrics::{self, TextFormat};
 use millpond::store::Folder;
 use millpond::{Config, Limits, Millpond, Source};
-use prometheus_client::encoding::text::encode;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::registry::Registry;
 use std::error::Error;
@@ -50,8 +49,7 @@ async fn first_page(visits: Counter) -> Html<&'static str> {
 }
 
 async fn metrics(registry: Arc<Registry>) -> Result<impl IntoResponse, String> {
-    const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
-    let mut text = String::new();
-    encode(&mut text, &registry).map_err(|error| error.to_string())?;
-    Ok(([(header::CONTENT_TYPE, OPEN_METRICS)], text))
+    let format = TextFormat::Prometheus;
+    let text = metrics::encode(&registry, format).map_err(|error| error.to_string())?;
+    Ok(([(header::CONTENT_TYPE, format.content_type())], text))
 }

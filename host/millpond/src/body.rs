@@ -49,6 +49,10 @@ impl Drop for MediaBody {
         if self.remaining == Some(0) && !self.is_reported {
             self.log_entry.finish(Outcome::Completed);
         }
+        let downstream = self.downstream.as_ref();
+        if let Some(reason) = downstream.and_then(|downstream| downstream.abort_reason()) {
+            self.log_entry.finish_with(Outcome::Aborted, reason);
+        }
     }
 }
 
@@ -441,7 +445,7 @@ mod tests {
     use super::*;
     use crate::store::{Folder, ObjectKey};
     use http_body_util::BodyExt;
-    use millpond_ledger::LedgerRegistry;
+    use millpond_ledger::{LedgerRegistry, LoggedHead};
     use std::num::NonZeroU32;
     use std::sync::Arc;
 
@@ -449,7 +453,12 @@ mod tests {
     async fn the_pieces_of_a_paced_body_are_no_larger_than_its_pace_allows() {
         const LENGTH: usize = 100_000;
         let registry: Arc<LedgerRegistry> = Arc::default();
-        let log_entry = AccessLogEntry::new(&http::Method::GET, "/", &registry, 1 << 20);
+        let log_entry = AccessLogEntry::new(
+            &http::Method::GET,
+            &LoggedHead::new("/"),
+            &registry,
+            1 << 20,
+        );
         let directory = tempfile::tempdir().unwrap();
         std::fs::write(directory.path().join("a"), [7; LENGTH]).unwrap();
         let folder = Folder::open(directory.path()).unwrap();

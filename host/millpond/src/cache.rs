@@ -6,6 +6,7 @@
 //! them again, and a different result makes the response stale. The cache holds no bytes of media.
 
 use crate::body::BodyPart;
+use crate::downstream::X_REQUEST_ID;
 use crate::engine::media::response::{PartRecipe, Recipe};
 use crate::engine::media::{Dependency, hide_private_by_name};
 use crate::head_size::fields_memory_bytes;
@@ -456,11 +457,12 @@ impl EncodedResponse {
         let parts_bytes = parts.iter().map(PartRecipe::made_bytes).sum::<usize>();
         let response_bytes = fields_memory_bytes(fields) + parts_bytes;
         // A larger response reserves memory of its own. A response with a `Date` keeps that, and the server would add
-        // another.
+        // another. The server appends a request id as well.
         if parts.len() > 1
             || !parts.iter().all(is_short)
             || response_bytes > RESPONSE_BYTES
             || fields.contains_key(header::DATE)
+            || fields.contains_key(X_REQUEST_ID)
         {
             return None;
         }

@@ -1,9 +1,10 @@
 //! Interface between the service and the server that drives it: the connection's part in a response.
 
-use http::header::HeaderName;
+use http::header::{self, HeaderName, HeaderValue};
 use http::request::Parts;
-use http::{HeaderMap, Method, StatusCode};
-use millpond_ledger::{LedgerHandle, Route};
+use http::uri::PathAndQuery;
+use http::{HeaderMap, Method, StatusCode, Version};
+use millpond_ledger::{LedgerHandle, LoggedHead, Route};
 use std::fmt;
 use std::net::IpAddr;
 use std::num::NonZeroU32;
@@ -11,6 +12,9 @@ use std::sync::Arc;
 
 /// Bytes of a file that are read at a time, unless the client is known to be fast. Every response has room for them.
 pub const CHUNK_BYTES: usize = 12 * 1024;
+
+/// Name of the field with the id of a request. Proxies and other servers have the same one.
+pub const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
 /// The connection of a request, which a server puts into the request's extensions. `millpond-server` does so.
 ///
@@ -21,6 +25,12 @@ pub struct Exchange(pub Arc<dyn BeginResponse>);
 
 /// Starts the response to a request.
 pub trait BeginResponse: Send + Sync {
+    /// Returns the address of the client, which may be behind trusted proxies.
+    fn client(&self, headers: &HeaderMap) -> IpAddr;
+
+    /// Returns the id of the request, which the response has as `X-Request-Id`.
+    fn request_id(&self) -> &str;
+
     /// Starts the response to a request of `route`. It lasts until the returned value is dropped.
     ///
     /// Meanwhile the connection charges `ledger` with the kernel memory of the response.
@@ -39,8 +49,10 @@ pub trait Downstream: fmt::Debug + Send + Sync {
     /// [`Rejection`], if the head is malformed or the client exceeds its limits.
     fn admit(&mut self, head: &Parts) -> Result<(), Rejection>;
 
-    /// Returns the address of the client, which may be behind trusted proxies.
-    fn client(&self, headers: &HeaderMap) -> IpAddr;
+    /// Returns why the server has cut the response. `None` if it has not, or if the client has left.
+    fn abort_reason(&self) -> Option<&'static str> {
+        None
+    }
 
     /// Returns the bytes of a file to read at a time, depending on the speed of the client. At least [`CHUNK_BYTES`].
     fn chunk_bytes(&self) -> usize;
@@ -57,11 +69,39 @@ pub trait SimpleHead {
     /// Target, in origin-form.
     fn target(&self) -> &str;
 
+    /// Version of HTTP.
+    fn version(&self) -> Version;
+
+    /// Returns the address of the client, which may be behind trusted proxies.
+    fn client(&self) -> IpAddr;
+
+    /// Id of the request, which the response has as `X-Request-Id`.
+    fn request_id(&self) -> &str;
+
     /// Returns the lines of a field, in order.
     fn lines<'a>(&'a self, name: &HeaderName) -> impl Iterator<Item = &'a [u8]> + use<'a, Self>;
 
     /// Bytes that the request is charged for its head.
     fn held_bytes(&self) -> usize;
+}
+
+/// Returns the head of a request, as its log line needs it.
+#[must_use]
+pub fn logged_head<'a>(
+    head: &'a Parts,
+    client: Option<IpAddr>,
+    request_id: Option<&'a str>,
+) -> LoggedHead<'a> {
+    let field = |name| head.headers.get(name).map(HeaderValue::as_bytes);
+    LoggedHead {
+        target: head.uri.path_and_query().map_or("", PathAndQuery::as_str),
+        version: head.version,
+        client,
+        request_id,
+        host: field(header::HOST),
+        referrer: field(header::REFERER),
+        user_agent: field(header::USER_AGENT),
+    }
 }
 
 /// A request that the server rejects before the guest sees it. The service sends the response and logs it.

@@ -3,7 +3,7 @@
 use crate::body::{BodyPart, MediaBody};
 use crate::cache::{FillGuard, Lookup, ResponseCache, StoredResponse};
 use crate::config::{Config, GuestSettings};
-use crate::downstream::{Downstream, Exchange, Rejection, SimpleHead};
+use crate::downstream::{Downstream, Exchange, Rejection, SimpleHead, logged_head};
 use crate::engine::component::{ComponentError, Inspection, Source};
 use crate::engine::media::response::{self, CheckedResponse};
 use crate::engine::media::{MediaGuestPre, StoreData, serve};
@@ -31,8 +31,8 @@ use http::{Method, Request, Response, StatusCode};
 use millpond_format::timestamp_ns;
 use millpond_ledger::monitor::MemorySources;
 use millpond_ledger::{
-    AccessLogEntry, Budget, Charge, Kind, Ledger, LedgerRegistry, LimitExceeded, Overloaded, Owner,
-    Reservation, heap, process,
+    AccessLogEntry, Budget, Charge, Kind, Ledger, LedgerRegistry, LimitExceeded, LoggedHead,
+    Overloaded, Owner, Reservation, heap, process,
 };
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
@@ -292,6 +292,15 @@ impl Millpond {
             .await;
         let mut charged =
             responded.unwrap_or_else(|error| respond_with_error(&error, &mut log_entry));
+        let response = &charged.response;
+        if let [BodyPart::Bytes(content)] = response.body().as_slice() {
+            log_error_message(
+                response.status(),
+                response.headers(),
+                content,
+                &mut log_entry,
+            );
+        }
         if head.method == Method::HEAD {
             charged.response.body_mut().clear();
         }
@@ -339,11 +348,13 @@ impl Millpond {
     /// response is charged to the request.
     fn begin(&self, head: &http::request::Parts) -> (AccessLogEntry, Option<Box<dyn Downstream>>) {
         let (registry, limits) = (&self.host.registry, &self.host.limits);
-        let target = head.uri.path_and_query();
-        let target = target.map_or("", |target| target.as_str());
-        let log_entry =
-            AccessLogEntry::new(&head.method, target, registry, limits.request_memory_bytes);
+        // Only millpond's own server has one.
         let exchange = head.extensions.get::<Exchange>();
+        let client = exchange.map(|Exchange(exchange)| exchange.client(&head.headers));
+        let request_id = exchange.map(|Exchange(exchange)| exchange.request_id());
+        let logged_head = logged_head(head, client, request_id);
+        let limit_bytes = limits.request_memory_bytes;
+        let log_entry = AccessLogEntry::new(&head.method, &logged_head, registry, limit_bytes);
         let downstream = exchange.map(|Exchange(exchange)| {
             Arc::clone(exchange).begin_response(log_entry.route(), &log_entry.ledger().handle())
         });
@@ -437,9 +448,21 @@ impl Millpond {
         let of_content = charge(Kind::Buffers, content.len())?;
         // From here on, the request is counted and answered.
         ledger.keep(reservation);
-        let mut log_entry = AccessLogEntry::with_ledger(ledger, target)?;
+        let wanted = host.registry.access_log_fields();
+        let line = |is_wanted: bool, name| is_wanted.then(|| head.lines(&name).next()).flatten();
+        let logged_head = LoggedHead {
+            target,
+            version: head.version(),
+            client: wanted.client.then(|| head.client()),
+            request_id: Some(head.request_id()),
+            host: line(wanted.host, header::HOST),
+            referrer: line(wanted.agent, header::REFERER),
+            user_agent: line(wanted.agent, header::USER_AGENT),
+        };
+        let mut log_entry = AccessLogEntry::with_ledger(ledger, &logged_head)?;
         log_entry.cache_hit();
         log_entry.set_status(stored.status());
+        log_error_message(stored.status(), stored.fields(), &content, &mut log_entry);
         Some(CachedResponse {
             head: encoded.head(),
             content,
@@ -565,10 +588,8 @@ impl ServiceState {
         log_entry: &mut AccessLogEntry,
     ) -> Result<ChargedResponse, RequestError> {
         head_size::check(head)?;
-        let mut client = None;
         if let Some(downstream) = downstream {
             downstream.admit(head)?;
-            client = Some(downstream.client(&head.headers));
         }
         let head_bytes = request_head_memory_bytes(head);
         let _head = log_entry.ledger().charge(Kind::Head, head_bytes)?;
@@ -583,7 +604,7 @@ impl ServiceState {
 
         let call = GuestCall {
             head,
-            client,
+            client: log_entry.client(),
             deadline,
             may_be_stored,
         };
@@ -929,6 +950,32 @@ fn lines<'a>(
     name: &HeaderName,
 ) -> impl Iterator<Item = &'a [u8]> + use<'a> {
     head.headers.get_all(name).iter().map(HeaderValue::as_bytes)
+}
+
+/// Logs the message of an error response as the reason of its status, if it is JSON with an `error`.
+fn log_error_message(
+    status: StatusCode,
+    fields: &HeaderMap,
+    content: &[u8],
+    log_entry: &mut AccessLogEntry,
+) {
+    /// Maximum size of the content, in bytes. Messages of the embedded component take less than a hundred.
+    const MESSAGE_BYTES: usize = 1024;
+    #[derive(serde::Deserialize)]
+    struct ErrorContent<'a> {
+        #[serde(borrow)]
+        error: std::borrow::Cow<'a, str>,
+    }
+    let is_error = status.is_client_error() || status.is_server_error();
+    if !is_error || content.len() > MESSAGE_BYTES {
+        return;
+    }
+    let media_type = fields.get(header::CONTENT_TYPE);
+    if media_type.is_some_and(|media_type| media_type.as_bytes().starts_with(b"application/json"))
+        && let Ok(ErrorContent { error }) = serde_json::from_slice(content)
+    {
+        log_entry.set_status_reason(&error);
+    }
 }
 
 /// Finishes a request that failed, and returns its response with the charge for it.

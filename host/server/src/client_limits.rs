@@ -135,6 +135,11 @@ impl Clients {
         Ok(in_flight)
     }
 
+    /// Whether a peer is a trusted proxy.
+    pub(crate) fn is_trusted(&self, peer: IpAddr) -> bool {
+        forwarded::is_trusted(peer.to_canonical(), &self.limits.trusted_proxies)
+    }
+
     /// Returns the address of the client behind a peer, as reported by trusted proxies.
     pub(crate) fn client(&self, peer: IpAddr, fields: &HeaderMap) -> IpAddr {
         forwarded::client(peer, fields, &self.limits.trusted_proxies)

@@ -28,7 +28,7 @@ impl From<IpAddr> for ClientAddress {
 /// both are present, they have to agree. Otherwise the request counts as the proxy's.
 pub(crate) fn client(peer: IpAddr, fields: &HeaderMap, trusted: &[IpNet]) -> IpAddr {
     let peer = peer.to_canonical();
-    let is_trusted = |address: IpAddr| trusted.iter().any(|net| net.contains(&address));
+    let is_trusted = |address: IpAddr| is_trusted(address, trusted);
     if !is_trusted(peer) {
         return peer;
     }
@@ -39,6 +39,11 @@ pub(crate) fn client(peer: IpAddr, fields: &HeaderMap, trusted: &[IpNet]) -> IpA
         (one, other) => one.or(other).flatten(),
     };
     client.unwrap_or(peer)
+}
+
+/// Whether an address is one of a trusted proxy.
+pub(crate) fn is_trusted(address: IpAddr, trusted: &[IpNet]) -> bool {
+    trusted.iter().any(|net| net.contains(&address))
 }
 
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");

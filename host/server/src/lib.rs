@@ -32,6 +32,7 @@ mod incoming;
 mod limits;
 mod listener;
 mod protocol;
+mod request_id;
 mod slots;
 #[allow(unsafe_code)]
 mod sys;

@@ -192,11 +192,15 @@ impl<S: MediaService> Listening<S> {
         self.connections.spawn(async move {
             let tracker = Arc::clone(connection.tracker());
             let served = TrackAllocs::new(tracker, || listening.serve_one(&connection, &mut slot));
+            let cut = async {
+                listening.cut.cancelled().await;
+                connection.set_end_reason("shutdown");
+            };
             tokio::select! {
                 biased;
                 () = served => {}
                 () = connection.lost() => tracing::debug!("client disconnected"),
-                () = listening.cut.cancelled() => {}
+                () = cut => {}
             }
             connection.close();
         });
@@ -275,7 +279,7 @@ impl<S: MediaService> Listening<S> {
         };
         let opened = tokio::select! {
             opened = self.open(connection, slot) => opened,
-            reason = timed_out.as_mut() => return log_closed(reason),
+            reason = timed_out.as_mut() => return log_closed(connection, reason),
             () = stopped => return,
         };
         let opened = match opened {
@@ -285,7 +289,7 @@ impl<S: MediaService> Listening<S> {
                     Some(_) => "TLS handshake failed",
                     None => "connection error",
                 };
-                tracing::debug!(%error, "{what}");
+                tracing::debug!(%error, client = %connection.peer(), "{what}");
                 return;
             }
         };
@@ -295,7 +299,7 @@ impl<S: MediaService> Listening<S> {
             // Polled first: a stalled stream times out at the same moment as its connection.
             biased;
             reason = timed_out => {
-                log_closed(reason);
+                log_closed(connection, reason);
                 if matches!(reason, TimeoutReason::Idle | TimeoutReason::Dismissed) {
                     // Notifies the client, so that it loses no request that it sends at this moment.
                     stopping.cancel();
@@ -309,7 +313,9 @@ impl<S: MediaService> Listening<S> {
             Ok(()) if !stopping.is_cancelled() => connection.linger().await,
             Ok(()) => {}
             // Each truncated response has its own line in the log.
-            Err(error) => tracing::debug!(%error, "connection error"),
+            Err(error) => {
+                tracing::debug!(%error, client = %connection.peer(), "connection error");
+            }
         }
     }
 
@@ -378,8 +384,9 @@ struct ReadyConnection {
     _state: [Option<Charge>; 2],
 }
 
-fn log_closed(reason: TimeoutReason) {
-    tracing::info!(%reason, "connection closed");
+fn log_closed(connection: &Connection, reason: TimeoutReason) {
+    connection.set_end_reason(reason.name());
+    tracing::info!(%reason, client = %connection.peer(), "connection closed");
 }
 
 /// Time for handshakes that clients had begun before a listener turned new ones away: a round trip.

@@ -9,6 +9,7 @@ use std::fs::File;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::rustls;
 use tokio_rustls::rustls::crypto::ring;
@@ -19,6 +20,7 @@ use tokio_rustls::rustls::server::{
 };
 use tokio_rustls::rustls::sign::CertifiedKey;
 use tokio_rustls::server::TlsStream;
+use x509_parser::parse_x509_certificate;
 
 /// Maximum size of a file with a certificate or a key, in bytes. A long chain has some ten thousand.
 const CERTIFICATE_FILE_BYTES: u64 = 256 * 1024;
@@ -138,6 +140,13 @@ impl Certificate {
         is_new
     }
 
+    /// Returns the time at which the certificate in use expires, or the first one of its chain. `None` if no certificate
+    /// of the chain can be read.
+    #[must_use]
+    pub fn expiry(&self) -> Option<SystemTime> {
+        self.resolver.0.read().expiry
+    }
+
     /// Performs a connection's handshake.
     pub(crate) async fn accept(&self, socket: Socket) -> io::Result<TlsStream<Socket>> {
         let acceptor = TlsAcceptor::from(Arc::clone(&self.config));
@@ -186,19 +195,21 @@ struct Files {
 struct KeyPair {
     digest: [u8; 32],
     key: Arc<CertifiedKey>,
+    /// The time at which the first certificate of the chain expires.
+    expiry: Option<SystemTime>,
 }
 
 impl Files {
     fn read(&self) -> Result<KeyPair, CertificateError> {
         let (certificate, key) = (read_whole(&self.certificate)?, read_whole(&self.key)?);
-        let certified = CertifiedKey::from_der(
-            self.chain(&certificate)?,
-            self.private_key(&key)?,
-            &ring::default_provider(),
-        );
+        let chain = self.chain(&certificate)?;
+        let expiry = chain.iter().filter_map(expiry_of).min();
+        let certified =
+            CertifiedKey::from_der(chain, self.private_key(&key)?, &ring::default_provider());
         Ok(KeyPair {
             digest: digest(&certificate, &key),
             key: Arc::new(certified.map_err(|source| self.unfit(source))?),
+            expiry,
         })
     }
 
@@ -235,6 +246,14 @@ impl Files {
             source,
         }
     }
+}
+
+/// Returns the time at which a certificate expires (RFC 5280 section 4.1.2.5).
+fn expiry_of(certificate: &CertificateDer<'_>) -> Option<SystemTime> {
+    let (_, certificate) = parse_x509_certificate(certificate).ok()?;
+    let seconds = certificate.validity().not_after.timestamp();
+    // A time before the epoch is over, as the epoch is.
+    UNIX_EPOCH.checked_add(Duration::from_secs(u64::try_from(seconds).unwrap_or(0)))
 }
 
 fn read_whole(path: &Path) -> Result<Vec<u8>, CertificateError> {

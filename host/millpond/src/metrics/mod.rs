@@ -1,20 +1,23 @@
-//! Metrics in the OpenMetrics text format. `docs/reference/metrics.md` lists them.
+//! Metrics in the text formats of OpenMetrics and Prometheus. `docs/reference/metrics.md` lists them.
 
 mod process;
+mod text_format;
 
 pub use process::register_process;
+pub use text_format::{TextFormat, encode};
 
 use crate::service::Millpond;
 use millpond_ledger::monitor::{Monitor, Sample};
 use millpond_ledger::{Kind, Observer, Outcome, Snapshot};
 use prometheus_client::collector::Collector;
-use prometheus_client::encoding::{DescriptorEncoder, EncodeLabelSet, EncodeMetric, text};
+use prometheus_client::encoding::{DescriptorEncoder, EncodeLabelSet, EncodeMetric};
 use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::{Registry, Unit};
+use std::borrow::Cow;
 use std::fmt;
 use std::time::Duration;
 
@@ -29,10 +32,9 @@ use std::time::Duration;
 /// sub-registry each, with a label that distinguishes them.
 ///
 /// ```
-/// use millpond::metrics::register;
+/// use millpond::metrics::{TextFormat, encode, register};
 /// use millpond::store::Folder;
 /// use millpond::{Config, Limits, Millpond, Source};
-/// use prometheus_client::encoding::text::encode;
 /// use prometheus_client::registry::Registry;
 ///
 /// let folder = Folder::open("../../examples/media".as_ref())?;
@@ -40,8 +42,7 @@ use std::time::Duration;
 /// let millpond = Millpond::new(&Source::embedded(), folder, &config, Limits::default())?;
 /// let mut registry = Registry::default();
 /// register(&mut registry, &millpond, None);
-/// let mut text = String::new();
-/// encode(&mut text, &registry)?;
+/// let text = encode(&registry, TextFormat::Prometheus)?;
 /// let completed = r#"millpond_requests_total{outcome="completed",method="GET",code="2xx"} 0"#;
 /// assert!(text.contains(completed));
 /// # Ok::<(), Box<dyn std::error::Error>>(())
@@ -65,19 +66,6 @@ pub fn register(registry: &mut Registry, millpond: &Millpond, monitor: Option<&M
         millpond: millpond.clone(),
         monitor: monitor.cloned(),
     }));
-}
-
-/// Media type of the text that [`encode`] returns.
-pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
-
-/// Returns the metrics of a registry as text.
-///
-/// # Errors
-/// An error of `prometheus_client`, which does not occur for the metrics of this module.
-pub fn encode(registry: &Registry) -> Result<String, fmt::Error> {
-    let mut encoded = String::new();
-    text::encode(&mut encoded, registry)?;
-    Ok(encoded)
 }
 
 /// Histograms of ended requests. A host has one set, shared by all registries.
@@ -135,6 +123,7 @@ impl Collector for MillpondCollector {
         };
         self.encode_build_info(&mut encoder)?;
         self.encode_requests(&mut encoder)?;
+        self.encode_routes(&mut encoder)?;
         counter(
             &mut encoder,
             "response_body",
@@ -148,6 +137,13 @@ impl Collector for MillpondCollector {
             "Requests answered from the response cache.",
             None,
             registry.response_cache_hits(),
+        )?;
+        counter(
+            &mut encoder,
+            "response_cache_misses",
+            "Requests for which the component ran.",
+            None,
+            registry.response_cache_misses(),
         )?;
         let total = snapshot.total();
         encode_gauge_family(
@@ -179,6 +175,18 @@ impl Collector for MillpondCollector {
                 ("instances", registry.in_use().stores()),
                 ("response_bodies", registry.in_use().bodies()),
                 ("files", registry.in_use().files()),
+            ],
+        )?;
+        let plan = self.millpond.memory_plan();
+        encode_gauge_family(
+            &mut encoder,
+            "in_use_limit",
+            "Maximum number of connections and of instances.",
+            None,
+            "resource",
+            [
+                ("connections", plan.connections),
+                ("instances", plan.instances),
             ],
         )?;
         let mut gauges = self.gauges(&snapshot);
@@ -227,6 +235,19 @@ impl MillpondCollector {
                 ("method", requests.method),
                 ("code", requests.code),
             ];
+            ConstCounter::new(requests.count).encode(family.encode_family(&labels)?)?;
+        }
+        Ok(())
+    }
+
+    /// Encodes the request counters by route. Routes are bounded, and so are the series.
+    fn encode_routes(&self, encoder: &mut DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
+        let help = "Requests that have ended, by route and class of the status code.";
+        let (name, metric_type) = ("route_requests", MetricType::Counter);
+        let mut family = encoder.encode_descriptor(name, help, None, metric_type)?;
+        for requests in self.millpond.registry().route_counts() {
+            let route = label_value(&requests.route.pattern);
+            let labels = [("route", &*route), ("code", requests.code)];
             ConstCounter::new(requests.count).encode(family.encode_family(&labels)?)?;
         }
         Ok(())
@@ -314,6 +335,15 @@ fn sampled_gauges(sample: &Sample) -> [Gauge; 6] {
     ]
 }
 
+/// Escapes a label's value, which the encoder writes as it is.
+fn label_value(text: &str) -> Cow<'_, str> {
+    if !text.contains(['\\', '"', '\n']) {
+        return text.into();
+    }
+    let text = text.replace('\\', "\\\\").replace('"', "\\\"");
+    text.replace('\n', "\\n").into()
+}
+
 /// Converts a value for a gauge.
 fn to_i64(value: impl TryInto<i64>) -> i64 {
     value.try_into().unwrap_or(i64::MAX)
@@ -345,4 +375,15 @@ fn encode_gauge_family<const N: usize>(
         number.encode(family.encode_family(&[(label, value)])?)?;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn label_values_are_escaped() {
+        assert_eq!(label_value("/media/*.gif"), "/media/*.gif");
+        assert_eq!(label_value("a\"b\\c\n"), r#"a\"b\\c\n"#);
+    }
 }

@@ -9,7 +9,8 @@ use prometheus_client::registry::{Registry, Unit};
 use std::fmt;
 
 /// Registers `process_cpu_seconds_total`, `process_resident_memory_bytes`, `process_virtual_memory_bytes`,
-/// `process_open_fds`, `process_max_fds` and `process_start_time_seconds`, as far as the system reports them.
+/// `process_open_fds`, `process_max_fds`, `process_threads` and `process_start_time_seconds`, as far as the system
+/// reports them.
 ///
 /// The admin listener includes them. A program with its own collector for them does not need this function.
 pub fn register_process(registry: &mut Registry) {
@@ -23,6 +24,7 @@ struct ProcessMetrics {
     resident_bytes: Option<u64>,
     virtual_bytes: Option<u64>,
     open_fds: Option<u64>,
+    threads: Option<u64>,
     max_fds: Option<u64>,
     /// Start time, in seconds since the Unix epoch.
     start_seconds: Option<f64>,
@@ -59,6 +61,12 @@ impl Collector for ProcessCollector {
                 "File descriptors that the process has open.",
                 None,
                 read_metrics.open_fds,
+            ),
+            (
+                "process_threads",
+                "Threads of the process.",
+                None,
+                read_metrics.threads,
             ),
             (
                 "process_max_fds",
@@ -128,6 +136,7 @@ mod platform {
             start_seconds: field(22)
                 .zip(booted)
                 .map(|(ticks, booted)| booted as f64 + seconds(ticks)),
+            threads: field(20),
             virtual_bytes: field(23),
             resident_bytes: field(24).map(|pages| pages * page_size() as u64),
             ..ProcessMetrics::default()
@@ -154,12 +163,13 @@ mod tests {
             resident_bytes,
             virtual_bytes,
             open_fds,
+            threads,
             max_fds,
             start_seconds,
         } = platform::read_metrics();
         assert!(cpu_seconds.is_some() && start_seconds > Some(0.0));
         assert!(resident_bytes > Some(0) && virtual_bytes > resident_bytes);
-        assert!(open_fds > Some(0) && max_fds > open_fds);
+        assert!(open_fds > Some(0) && max_fds > open_fds && threads > Some(0));
     }
 
     #[test]

@@ -1,21 +1,28 @@
 //! The admin listener: health, readiness, metrics, memory and live requests of the process.
 
+#[cfg(feature = "tls")]
+mod certificate_metrics;
 mod figures;
+mod readiness;
 mod reload;
 mod report;
 
+#[cfg(feature = "tls")]
+pub use certificate_metrics::register_certificate;
 pub use report::write_report;
 
 use crate::admin::reload::ReloadHook;
 use bytes::Bytes;
-use http::{Method, Request, Response, StatusCode, header};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, header};
 use http_body_util::Full;
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
+use millpond::Millpond;
+use millpond::metrics::{self, TextFormat};
 use millpond::monitor::Monitor;
-use millpond::{Millpond, metrics};
 use prometheus_client::registry::Registry;
+use readiness::Readiness;
 use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
@@ -39,7 +46,7 @@ pub struct Admin {
     millpond: Millpond,
     watch: Monitor,
     metrics: Arc<Registry>,
-    stopping: CancellationToken,
+    readiness: Readiness,
     reload: Option<ReloadHook>,
 }
 
@@ -55,11 +62,17 @@ impl Admin {
     ) -> Self {
         metrics::register_process(&mut registry);
         metrics::register(&mut registry, &millpond, Some(&watch));
+        let readiness = Readiness {
+            millpond: millpond.clone(),
+            monitor: watch.clone(),
+            stopping,
+        };
+        registry.register_collector(Box::new(readiness.clone()));
         Admin {
             metrics: Arc::new(registry),
             millpond,
             watch,
-            stopping,
+            readiness,
             reload: None,
         }
     }
@@ -97,7 +110,7 @@ impl Admin {
                             let (status, content) = hook.respond(method, request.headers()).await;
                             respond(status, "application/json", format!("{content:#}\n"))
                         }
-                        _ => admin.answer(method, path),
+                        _ => admin.answer(method, path, request.headers()),
                     })
                 });
                 let connection = hyper::server::conn::http1::Builder::new()
@@ -111,24 +124,21 @@ impl Admin {
         }
     }
 
-    /// Answers one request.
+    /// Answers one request with these fields.
     #[must_use]
-    pub fn answer(&self, method: &Method, path: &str) -> Response<Full<Bytes>> {
+    pub fn answer(&self, method: &Method, path: &str, fields: &HeaderMap) -> Response<Full<Bytes>> {
         if !matches!(*method, Method::GET | Method::HEAD) {
             return text(StatusCode::METHOD_NOT_ALLOWED, "only GET and HEAD\n");
         }
         match path {
             "/healthz" => text(StatusCode::OK, "ok\n"),
-            "/readyz" => match self.unready() {
+            "/readyz" => match self.readiness.unready() {
                 None => text(StatusCode::OK, "ready\n"),
                 Some(reason) => text(StatusCode::SERVICE_UNAVAILABLE, reason),
             },
             "/memory" => json(&figures::Memory::of(&self.millpond, &self.watch.last())),
             "/requests" => json(&self.millpond.registry().live_requests(REQUESTS)),
-            "/metrics" => match metrics::encode(&self.metrics) {
-                Ok(metrics) => respond(StatusCode::OK, metrics::CONTENT_TYPE, metrics),
-                Err(_) => text(StatusCode::INTERNAL_SERVER_ERROR, "cannot write metrics\n"),
-            },
+            "/metrics" => self.encode_metrics(fields.get(header::ACCEPT)),
             _ => text(
                 StatusCode::NOT_FOUND,
                 "not found, try /metrics, /healthz, /readyz, /memory, /requests or POST /reload\n",
@@ -136,16 +146,14 @@ impl Admin {
         }
     }
 
-    fn unready(&self) -> Option<String> {
-        if self.stopping.is_cancelled() {
-            return Some("shutting down\n".into());
+    /// Returns the metrics in the format that `Accept` asks for.
+    fn encode_metrics(&self, accept: Option<&HeaderValue>) -> Response<Full<Bytes>> {
+        let accept = accept.and_then(|accept| accept.to_str().ok());
+        let format = TextFormat::negotiate(accept);
+        match metrics::encode(&self.metrics, format) {
+            Ok(metrics) => respond(StatusCode::OK, format.content_type(), metrics),
+            Err(_) => text(StatusCode::INTERNAL_SERVER_ERROR, "cannot write metrics\n"),
         }
-        if let Some(reason) = self.millpond.store_unavailable() {
-            return Some(reason + "\n");
-        }
-        let seen = self.watch.last();
-        let held = seen.process.resident_bytes() as usize + seen.socket_bytes;
-        (held > self.millpond.memory_plan().limit_bytes).then(|| "over the memory limit\n".into())
     }
 }
 

@@ -12,7 +12,6 @@ use http::request::Parts;
 use http::uri::{Authority, Scheme};
 use http::{Method, Request, StatusCode, Uri, Version};
 use memchr::memchr_iter;
-use millpond::downstream::SimpleHead;
 use millpond::head_size::{FIELD_LINES, head_memory_bytes};
 use std::mem::MaybeUninit;
 use std::ops::Range;
@@ -216,23 +215,20 @@ impl Places {
     }
 }
 
-impl<'head> SimpleHead for Head<'head> {
-    fn method(&self) -> &Method {
-        &self.method
-    }
-
-    fn target(&self) -> &str {
-        self.target
-    }
-
-    fn lines<'a>(&'a self, name: &HeaderName) -> impl Iterator<Item = &'a [u8]> + use<'a, 'head> {
+impl<'head> Head<'head> {
+    /// Returns the lines of a field, in order.
+    pub(crate) fn lines<'a>(
+        &'a self,
+        name: &HeaderName,
+    ) -> impl Iterator<Item = &'a [u8]> + use<'a, 'head> {
         let name = name.clone();
         let fields = self.fields.iter();
         let lines = fields.filter(move |field| is(field, name.as_str()));
         lines.map(|field| field.value)
     }
 
-    fn held_bytes(&self) -> usize {
+    /// Bytes that the request is charged for its head.
+    pub(crate) fn held_bytes(&self) -> usize {
         let fields = self.fields.iter();
         let fields = fields.map(|field| field.name.len() + field.value.len());
         head_memory_bytes(self.target, self.fields.len(), fields.sum())

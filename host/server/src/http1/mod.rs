@@ -10,8 +10,9 @@ use crate::client_limits::InFlight;
 #[cfg(feature = "uploads")]
 use crate::http1::content::{ContentDecoder, ContentFraming, Decoded};
 use crate::http1::encode::{BodyFraming, DateLine, Persistence, encode_head, persistence_line};
-use crate::http1::head::{HEAD_BYTES, HTTP2_PREFACE, HeadError};
+use crate::http1::head::{HEAD_BYTES, HTTP2_PREFACE, Head, HeadError};
 use crate::protocol::HttpIo;
+use crate::request_id::RequestId;
 use crate::transport::connection::{Connection, LINGER};
 #[cfg(feature = "uploads")]
 use crate::transport::content::{ChunkRequests, content};
@@ -20,17 +21,18 @@ use crate::transport::timeouts::ResponseGuard;
 #[cfg(feature = "uploads")]
 use bytes::Bytes;
 use bytes::{Buf, BytesMut};
-use http::header::{self, HeaderMap};
+use http::header::{self, HeaderMap, HeaderName};
 use http::{Method, Request, Response, Version};
 use memchr::memchr;
 #[cfg(feature = "uploads")]
 use millpond::CONTENT_CHUNK_BYTES;
-use millpond::downstream::{Exchange, Rejection};
-use millpond::ledger::{AccessLogEntry, Charge, LedgerHandle, Outcome, Reservation};
+use millpond::downstream::{Exchange, Rejection, SimpleHead, X_REQUEST_ID};
+use millpond::ledger::{AccessLogEntry, Charge, LedgerHandle, LoggedHead, Outcome, Reservation};
 use millpond::{CachedResponse, MediaService, ResponseBody};
 use std::borrow::Cow;
 use std::future::poll_fn;
 use std::io;
+use std::net::IpAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use tokio::time::sleep;
@@ -93,6 +95,7 @@ enum Next {
         response: Box<CachedResponse>,
         in_flight: Option<InFlight>,
         persistence: Persistence,
+        request_id: RequestId,
     },
     /// By the service.
     Request {
@@ -124,8 +127,10 @@ impl<S: MediaService> Http1Driver<'_, S> {
                 response,
                 in_flight,
                 persistence,
+                request_id,
             } => {
-                self.send_cached(*response, persistence).await?;
+                self.send_cached(*response, persistence, &request_id)
+                    .await?;
                 drop(in_flight);
                 persistence
             }
@@ -270,6 +275,7 @@ impl<S: MediaService> Http1Driver<'_, S> {
             Ok(()) => Ok(None),
             Err(error) => Err(error.into()),
         };
+        let request_id = RequestId::of(head.lines(&X_REQUEST_ID));
         let may_be_cached = is_simple
             && !is_last
             && head.length <= SMALL_HEAD_BYTES
@@ -277,13 +283,19 @@ impl<S: MediaService> Http1Driver<'_, S> {
             && admission.is_ok()
             // Its bytes would be held back by a body, which a cached response has not.
             && clients.limit_rate().is_none();
-        if may_be_cached && let Some(response) = self.service.try_cached(&head) {
+        let simple_request = SimpleRequest {
+            head: &head,
+            connection: self.connection,
+            request_id: &request_id,
+        };
+        if may_be_cached && let Some(response) = self.service.try_cached(&simple_request) {
             let length = head.length;
             self.received.advance(length);
             return Ok(Some(Next::Cached {
                 response: Box::new(response),
                 in_flight: admission.ok().flatten(),
                 persistence,
+                request_id,
             }));
         }
         let target = match target {
@@ -295,7 +307,7 @@ impl<S: MediaService> Http1Driver<'_, S> {
         let (length, places) = (head.length, head.places(&self.received));
         let bytes = self.received.split_to(length).freeze();
         let mut request = places.request(target, &bytes)?;
-        let exchange = PendingRequest::new(self.connection, admission);
+        let exchange = PendingRequest::new(self.connection, admission, request_id);
         let of_request = Exchange(Arc::clone(&exchange) as _);
         request.extensions_mut().insert(of_request);
         Ok(Some(Next::Request {
@@ -311,6 +323,7 @@ impl<S: MediaService> Http1Driver<'_, S> {
         &mut self,
         response: CachedResponse,
         persistence: Persistence,
+        request_id: &RequestId,
     ) -> io::Result<()> {
         let CachedResponse {
             head,
@@ -324,7 +337,7 @@ impl<S: MediaService> Http1Driver<'_, S> {
             .begin_response(Some(log_entry.ledger().handle()));
         let connection = persistence_line(Version::HTTP_11, persistence);
         let parts = send::Parts {
-            before: &[&head, connection, self.date.now()],
+            before: &[&head, request_id.line(), connection, self.date.now()],
             body: &content,
             after: &[],
         };
@@ -349,7 +362,9 @@ impl<S: MediaService> Http1Driver<'_, S> {
     ) -> io::Result<Persistence> {
         let start = (request.method().clone(), request.version());
         // In a box, so that a connection that waits has no room for it.
-        let response = Box::pin(self.service.serve(request)).await;
+        let mut response = Box::pin(self.service.serve(request)).await;
+        let fields = response.headers_mut();
+        fields.insert(X_REQUEST_ID, exchange.id().into());
         self.send(response, start, exchange.ledger(), persistence)
             .await
     }
@@ -444,9 +459,15 @@ impl<S: MediaService> Http1Driver<'_, S> {
     async fn refuse(&mut self, error: HeadError) -> io::Result<()> {
         let millpond = self.service.millpond();
         let (method, target) = request_line(&self.received);
+        let request_id = RequestId::random();
+        let logged_head = LoggedHead {
+            client: Some(self.connection.peer()),
+            request_id: Some(request_id.as_str()),
+            ..LoggedHead::new(&target)
+        };
         let mut log_entry = AccessLogEntry::new(
             &method,
-            &target,
+            &logged_head,
             millpond.registry(),
             millpond.limits().request_memory_bytes,
         );
@@ -456,7 +477,9 @@ impl<S: MediaService> Http1Driver<'_, S> {
             return Ok(());
         }
         let ledger = log_entry.ledger().handle();
-        let response = millpond.reject(error.into(), log_entry);
+        let mut response = millpond.reject(error.into(), log_entry);
+        let fields = response.headers_mut();
+        fields.insert(X_REQUEST_ID, (&request_id).into());
         let start = (method, Version::HTTP_11);
         let sent = self.send(response, start, Some(ledger), Persistence::Close);
         sent.await.map(drop)
@@ -497,6 +520,46 @@ impl<S: MediaService> Http1Driver<'_, S> {
         drop(body);
         self.io.socket().end_response();
         sent.map(|()| persistence)
+    }
+}
+
+/// A request's head, for the cache.
+struct SimpleRequest<'a, 'head> {
+    head: &'a Head<'head>,
+    connection: &'a Connection,
+    request_id: &'a RequestId,
+}
+
+impl<'parsed, 'head> SimpleHead for SimpleRequest<'parsed, 'head> {
+    fn method(&self) -> &Method {
+        &self.head.method
+    }
+
+    fn target(&self) -> &str {
+        self.head.target
+    }
+
+    fn version(&self) -> Version {
+        self.head.version
+    }
+
+    fn client(&self) -> IpAddr {
+        self.connection.client_by(|| self.head.forwarding_fields())
+    }
+
+    fn request_id(&self) -> &str {
+        self.request_id.as_str()
+    }
+
+    fn lines<'a>(
+        &'a self,
+        name: &HeaderName,
+    ) -> impl Iterator<Item = &'a [u8]> + use<'a, 'parsed, 'head> {
+        self.head.lines(name)
+    }
+
+    fn held_bytes(&self) -> usize {
+        self.head.held_bytes()
     }
 }
 

@@ -132,7 +132,7 @@ pub(crate) async fn write_all(
     is_more: bool,
     mut on_sent: impl FnMut(usize),
 ) -> io::Result<()> {
-    const MOST_SLICES: usize = 5;
+    const MOST_SLICES: usize = 6;
     let before_bytes = parts.before.iter().map(|part| part.len()).sum::<usize>();
     let total_bytes = before_bytes + parts.body.len() + parts.after.len();
     let of_body = |written: usize| written.saturating_sub(before_bytes).min(parts.body.len());

@@ -15,9 +15,10 @@ use crate::http1::head::{self, CONTENT_BYTES, HEAD_BYTES};
 #[cfg(feature = "uploads")]
 use crate::http2::content::StreamContent;
 use crate::http2::io::{FlushHold, Http2Io};
-use crate::http2::send::{DateField, finish_fields, send_body};
+use crate::http2::send::{DateField, ResponseFields, send_body};
 use crate::http2::stream::{CachedTransfer, Stream, StreamBytes, held_by_head};
 use crate::protocol::HttpIo;
+use crate::request_id::RequestId;
 use crate::transport::connection::Connection;
 use crate::transport::exchange::{Admission, PendingRequest};
 use crate::transport::send_error::SendError;
@@ -27,15 +28,16 @@ use h2::server::SendResponse;
 use h2::{Reason, RecvStream, SendStream};
 use http::header::{self, HeaderName, HeaderValue};
 use http::request::Parts;
-use http::{Method, Request, Response, StatusCode};
+use http::{Method, Request, Response, StatusCode, Version};
 use http_body::Body;
 #[cfg(feature = "uploads")]
 use millpond::RequestContent;
-use millpond::downstream::{Exchange, Rejection, SimpleHead};
+use millpond::downstream::{Exchange, Rejection, SimpleHead, X_REQUEST_ID, logged_head};
 use millpond::head_size::head_memory_bytes;
-use millpond::ledger::Outcome;
+use millpond::ledger::{AccessLogEntry, Outcome};
 use millpond::{CachedResponse, MediaService, ResponseBody};
 use std::future::{Future, poll_fn};
+use std::net::IpAddr;
 use std::pin::{Pin, pin};
 use std::sync::{Arc, Weak};
 use std::task::{Context, Poll, ready};
@@ -163,13 +165,15 @@ impl<S: MediaService> Http2Driver<'_, S> {
     }
 
     /// Starts the response to a request.
-    fn begin(&mut self, request: Request<RecvStream>, mut respond: SendResponse<StreamBytes>) {
+    fn begin(&mut self, request: Request<RecvStream>, respond: SendResponse<StreamBytes>) {
         let (mut head, content) = request.into_parts();
+        name_host(&mut head);
+        let ids = head.headers.get_all(X_REQUEST_ID).iter();
+        let request_id = RequestId::of(ids.map(HeaderValue::as_bytes));
         let Some(stream) = Stream::begin(self.connection, &head) else {
-            respond.send_reset(Reason::REFUSED_STREAM);
+            self.refuse(&head, &request_id, respond);
             return;
         };
-        name_host(&mut head);
         let date = self.date.now();
         let is_content_read = self.is_content_read(&head);
         let admission: Admission = head::check_parts(&head, is_content_read)
@@ -177,17 +181,17 @@ impl<S: MediaService> Http2Driver<'_, S> {
             .and_then(|()| Ok(self.connection.admit(&head.headers)?));
         if content.is_end_stream()
             && admission.is_ok()
-            && let Some(response) = self.try_cached(&head)
+            && let Some(response) = self.try_cached(&head, &request_id)
         {
             let in_flight = admission.ok().flatten();
-            self.send_cached(response, in_flight, &stream, respond, date);
+            let fields = ResponseFields { date, request_id };
+            self.send_cached(response, in_flight, &stream, respond, fields);
             return;
         }
-        let pending = PendingRequest::on_stream(&stream, admission);
+        let pending = PendingRequest::on_stream(&stream, admission, request_id);
         head.extensions.insert(Exchange(pending));
         let service = self.service.clone();
         self.running.push(Box::pin(async move {
-            let timer = Arc::clone(stream.timer());
             let responding = async {
                 let content = match is_content_read {
                     true => Some(content),
@@ -196,15 +200,14 @@ impl<S: MediaService> Http2Driver<'_, S> {
                         None
                     }
                 };
-                respond_to(&service, (head, content), &stream, respond, date).await;
+                let fields = ResponseFields { date, request_id };
+                respond_to(&service, (head, content), &stream, respond, fields).await;
             };
             tokio::select! {
                 biased;
                 () = responding => {}
                 // Dropping the response resets the stream.
-                reason = timer.stream_timed_out() => {
-                    tracing::info!(%reason, "stream reset");
-                }
+                () = stream.timed_out() => {}
             }
         }));
     }
@@ -220,7 +223,19 @@ impl<S: MediaService> Http2Driver<'_, S> {
         false
     }
 
-    fn try_cached(&self, head: &Parts) -> Option<CachedResponse> {
+    /// Refuses a stream that there is no memory for. Its client may try again.
+    fn refuse(&self, head: &Parts, request_id: &RequestId, mut respond: SendResponse<StreamBytes>) {
+        let millpond = self.service.millpond();
+        let client = self.connection.client(&head.headers);
+        let logged_head = logged_head(head, Some(client), Some(request_id.as_str()));
+        let limit_bytes = millpond.limits().request_memory_bytes;
+        let registry = millpond.registry();
+        let mut log_entry = AccessLogEntry::new(&head.method, &logged_head, registry, limit_bytes);
+        log_entry.finish_with(Outcome::Rejected, "there is no memory for another stream");
+        respond.send_reset(Reason::REFUSED_STREAM);
+    }
+
+    fn try_cached(&self, head: &Parts, request_id: &RequestId) -> Option<CachedResponse> {
         /// Maximum size of a head that is responded to from the cache here, in bytes.
         const SIMPLE_HEAD_BYTES: usize = 8 * 1024;
         let is_simple = matches!(head.method, Method::GET | Method::HEAD)
@@ -231,7 +246,12 @@ impl<S: MediaService> Http2Driver<'_, S> {
             return None;
         }
         let target = head.uri.path_and_query()?.as_str();
-        self.service.try_cached(&ParsedHead { head, target })
+        self.service.try_cached(&ParsedHead {
+            head,
+            target,
+            connection: self.connection,
+            request_id,
+        })
     }
 
     /// Sends a response from the cache. It needs no task of its own unless its client does not take it at once.
@@ -241,14 +261,14 @@ impl<S: MediaService> Http2Driver<'_, S> {
         in_flight: Option<InFlight>,
         stream: &Arc<Stream>,
         mut respond: SendResponse<StreamBytes>,
-        date: HeaderValue,
+        fields: ResponseFields,
     ) {
         let tracker = self.connection.tracker();
         tracker.begin_request(response.log_entry.route());
         let mut head = Response::new(());
         *head.status_mut() = response.status();
         *head.headers_mut() = response.headers().clone();
-        finish_fields(head.headers_mut(), None, date);
+        fields.finish(head.headers_mut(), None);
         let content = std::mem::take(&mut response.content);
         let is_empty = content.is_empty();
         // A stream that its client has reset takes nothing. The response is aborted then.
@@ -272,15 +292,11 @@ impl<S: MediaService> Http2Driver<'_, S> {
             let Some(stream) = stream.upgrade() else {
                 continue;
             };
-            let timer = Arc::clone(stream.timer());
             self.running.push(Box::pin(async move {
                 tokio::select! {
                     biased;
                     () = poll_fn(|cx| stream.poll_taken(cx)) => {}
-                    reason = timer.stream_timed_out() => {
-                        tracing::info!(%reason, "stream reset");
-                        send.send_reset(Reason::CANCEL);
-                    }
+                    () = stream.timed_out() => send.send_reset(Reason::CANCEL),
                 }
             }));
         }
@@ -291,6 +307,8 @@ impl<S: MediaService> Http2Driver<'_, S> {
 struct ParsedHead<'a> {
     head: &'a Parts,
     target: &'a str,
+    connection: &'a Connection,
+    request_id: &'a RequestId,
 }
 
 impl<'head> SimpleHead for ParsedHead<'head> {
@@ -300,6 +318,18 @@ impl<'head> SimpleHead for ParsedHead<'head> {
 
     fn target(&self) -> &str {
         self.target
+    }
+
+    fn version(&self) -> Version {
+        Version::HTTP_2
+    }
+
+    fn client(&self) -> IpAddr {
+        self.connection.client(&self.head.headers)
+    }
+
+    fn request_id(&self) -> &str {
+        self.request_id.as_str()
     }
 
     fn lines<'a>(&'a self, name: &HeaderName) -> impl Iterator<Item = &'a [u8]> + use<'a, 'head> {
@@ -343,7 +373,7 @@ async fn respond_to<S: MediaService>(
     (head, content): (Parts, Option<RecvStream>),
     stream: &Arc<Stream>,
     mut respond: SendResponse<StreamBytes>,
-    date: HeaderValue,
+    fields: ResponseFields,
 ) {
     let is_head = head.method == Method::HEAD;
     let response = match content {
@@ -375,7 +405,7 @@ async fn respond_to<S: MediaService>(
     );
     let is_empty = is_head || has_none || body.is_end_stream();
     let length = body.size_hint().exact();
-    finish_fields(&mut head.headers, length.filter(|_| !is_empty), date);
+    fields.finish(&mut head.headers, length.filter(|_| !is_empty));
     let Ok(mut send) = respond.send_response(Response::from_parts(head, ()), is_empty) else {
         return;
     };

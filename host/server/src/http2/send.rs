@@ -1,11 +1,13 @@
 //! Sends a response on a stream: the fields that its head gets, and its body chunk by chunk.
 
 use crate::http2::stream::{Stream, StreamBytes};
+use crate::request_id::RequestId;
 use crate::transport::send_error::{RemainingLength, SendError, body_error};
 use bytes::Bytes;
 use h2::{Reason, SendStream};
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use httpdate::HttpDate;
+use millpond::downstream::X_REQUEST_ID;
 use millpond::{ResponseBody, Segment, SegmentLimits};
 use std::future::poll_fn;
 use std::io;
@@ -99,25 +101,34 @@ fn client_error(error: h2::Error) -> SendError {
     SendError::Client(io::Error::other(error))
 }
 
-/// Completes the fields of a response: adds the length if it is known, and the date. Removes the fields about a
-/// connection of HTTP/1.1, which are not allowed (RFC 9113 section 8.2.2).
-pub(super) fn finish_fields(fields: &mut HeaderMap, length: Option<u64>, date: HeaderValue) {
-    for name in [
-        header::CONNECTION,
-        header::TRANSFER_ENCODING,
-        header::UPGRADE,
-        HeaderName::from_static("keep-alive"),
-        HeaderName::from_static("proxy-connection"),
-    ] {
-        fields.remove(name);
-    }
-    if let Some(length) = length
-        && !fields.contains_key(header::CONTENT_LENGTH)
-    {
-        fields.insert(header::CONTENT_LENGTH, length.into());
-    }
-    if !fields.contains_key(header::DATE) {
-        fields.insert(header::DATE, date);
+/// Fields that this server adds to a response.
+pub(super) struct ResponseFields {
+    pub(super) date: HeaderValue,
+    pub(super) request_id: RequestId,
+}
+
+impl ResponseFields {
+    /// Completes the fields of a response: adds the length if it is known, the date, and the request id. Removes the
+    /// fields about a connection of HTTP/1.1, which are not allowed (RFC 9113 section 8.2.2).
+    pub(super) fn finish(self, fields: &mut HeaderMap, length: Option<u64>) {
+        for name in [
+            header::CONNECTION,
+            header::TRANSFER_ENCODING,
+            header::UPGRADE,
+            HeaderName::from_static("keep-alive"),
+            HeaderName::from_static("proxy-connection"),
+        ] {
+            fields.remove(name);
+        }
+        if let Some(length) = length
+            && !fields.contains_key(header::CONTENT_LENGTH)
+        {
+            fields.insert(header::CONTENT_LENGTH, length.into());
+        }
+        if !fields.contains_key(header::DATE) {
+            fields.insert(header::DATE, self.date);
+        }
+        fields.insert(X_REQUEST_ID, (&self.request_id).into());
     }
 }
 

@@ -36,6 +36,8 @@ pub(crate) struct Stream {
     /// The reservation for larger chunks.
     spare: OnceLock<Reservation>,
     transfer: Transfer,
+    /// Why the server resets the stream.
+    end_reason: OnceLock<&'static str>,
 }
 
 /// The bytes of a response between its body and the connection. One chunk at a time is in flight.
@@ -63,12 +65,27 @@ impl Stream {
             _room: room,
             spare: OnceLock::new(),
             transfer: Transfer::default(),
+            end_reason: OnceLock::new(),
         }))
     }
 
-    /// The timer that resets the stream when its client takes too little of it, independently of other streams.
+    /// Timer of the stream.
     pub(crate) fn timer(&self) -> &Arc<ConnectionTimer> {
         &self.timer
+    }
+
+    /// Waits until the client takes too little of this stream, independently of other streams. Records and logs that.
+    pub(crate) async fn timed_out(&self) {
+        let reason = self.timer.stream_timed_out().await;
+        // A stream times out once.
+        let _ = self.end_reason.set(reason.name());
+        let client = self.connection.peer();
+        tracing::info!(%reason, %client, "stream reset");
+    }
+
+    /// Returns why the server resets the stream.
+    pub(crate) fn end_reason(&self) -> Option<&'static str> {
+        self.end_reason.get().copied()
     }
 
     /// Waits until no bytes of this stream are in flight.

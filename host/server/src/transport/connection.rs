@@ -18,7 +18,7 @@ use parking_lot::Mutex;
 use std::io;
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Weak};
+use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
 use tokio::io::Interest;
 use tokio::net::TcpStream;
@@ -59,6 +59,7 @@ pub(crate) struct Connection {
     send_window: SharedWindow,
     /// Whether the client may still send content that nobody reads.
     has_unread_content: AtomicBool,
+    end_reason: OnceLock<&'static str>,
 }
 
 /// The send window as the connection's socket has set it last, for the streams of HTTP/2.
@@ -98,6 +99,7 @@ impl Connection {
             ledger,
             send_window: SharedWindow::default(),
             has_unread_content: AtomicBool::new(false),
+            end_reason: OnceLock::new(),
         }))
     }
 
@@ -157,6 +159,31 @@ impl Connection {
     /// The address of the client that a request with those fields comes from.
     pub(crate) fn client(&self, fields: &HeaderMap) -> IpAddr {
         self.clients().client(self.client, fields)
+    }
+
+    /// The address of the client, where `fields` returns the fields that a proxy sends about it.
+    pub(crate) fn client_by(&self, fields: impl FnOnce() -> HeaderMap) -> IpAddr {
+        if self.clients().is_trusted(self.client) {
+            self.client(&fields())
+        } else {
+            self.client
+        }
+    }
+
+    /// The address of the other end: the client, or its proxy.
+    pub(crate) fn peer(&self) -> IpAddr {
+        self.client
+    }
+
+    /// Records why the server ends the connection, for the log line of the response in progress.
+    pub(crate) fn set_end_reason(&self, reason: &'static str) {
+        // The first reason is the cause.
+        let _ = self.end_reason.set(reason);
+    }
+
+    /// Returns why the server ends the connection.
+    pub(crate) fn end_reason(&self) -> Option<&'static str> {
+        self.end_reason.get().copied()
     }
 
     /// The send window.

@@ -4,6 +4,7 @@ use crate::client_limits::{InFlight, TooManyRequests};
 use crate::http1::head::HeadError;
 #[cfg(feature = "http2")]
 use crate::http2::stream::Stream;
+use crate::request_id::RequestId;
 use crate::transport::connection::Connection;
 use crate::transport::send_window::Window;
 use http::request::Parts;
@@ -24,6 +25,7 @@ pub(crate) struct PendingRequest {
     stream: Option<Arc<Stream>>,
     /// The client's admission, which the response takes over, or the rejection.
     admission: Mutex<Admission>,
+    request_id: RequestId,
     /// The ledger that the service has opened for the request.
     ledger: OnceLock<LedgerHandle>,
 }
@@ -33,23 +35,33 @@ pub(crate) type Admission = Result<Option<InFlight>, Rejection>;
 
 impl PendingRequest {
     /// Creates a request of HTTP/1.1.
-    pub(crate) fn new(connection: &Arc<Connection>, admission: Admission) -> Arc<Self> {
+    pub(crate) fn new(
+        connection: &Arc<Connection>,
+        admission: Admission,
+        request_id: RequestId,
+    ) -> Arc<Self> {
         Arc::new(PendingRequest {
             connection: Arc::clone(connection),
             #[cfg(feature = "http2")]
             stream: None,
             admission: Mutex::new(admission),
+            request_id,
             ledger: OnceLock::new(),
         })
     }
 
     /// Creates a request on a stream of HTTP/2.
     #[cfg(feature = "http2")]
-    pub(crate) fn on_stream(stream: &Arc<Stream>, admission: Admission) -> Arc<Self> {
+    pub(crate) fn on_stream(
+        stream: &Arc<Stream>,
+        admission: Admission,
+        request_id: RequestId,
+    ) -> Arc<Self> {
         Arc::new(PendingRequest {
             connection: Arc::clone(&stream.connection),
             stream: Some(Arc::clone(stream)),
             admission: Mutex::new(admission),
+            request_id,
             ledger: OnceLock::new(),
         })
     }
@@ -57,6 +69,11 @@ impl PendingRequest {
     /// The ledger of the request, once the service has started the response.
     pub(crate) fn ledger(&self) -> Option<LedgerHandle> {
         self.ledger.get().cloned()
+    }
+
+    /// The id of the request.
+    pub(crate) fn id(&self) -> &RequestId {
+        &self.request_id
     }
 
     fn window(&self) -> Window {
@@ -69,6 +86,14 @@ impl PendingRequest {
 }
 
 impl BeginResponse for PendingRequest {
+    fn client(&self, headers: &HeaderMap) -> IpAddr {
+        self.connection.client(headers)
+    }
+
+    fn request_id(&self) -> &str {
+        self.request_id.as_str()
+    }
+
     fn begin_response(
         self: Arc<Self>,
         route: &Arc<Route>,
@@ -107,8 +132,14 @@ impl Downstream for PendingResponse {
         }
     }
 
-    fn client(&self, headers: &HeaderMap) -> IpAddr {
-        self.request.connection.client(headers)
+    fn abort_reason(&self) -> Option<&'static str> {
+        #[cfg(feature = "http2")]
+        if let Some(stream) = &self.request.stream
+            && let Some(reason) = stream.end_reason()
+        {
+            return Some(reason);
+        }
+        self.request.connection.end_reason()
     }
 
     fn rate_limit(&self) -> Option<NonZeroU32> {

@@ -56,9 +56,10 @@ pub(crate) enum TimeoutReason {
     Total,
 }
 
-impl fmt::Display for TimeoutReason {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
+impl TimeoutReason {
+    /// Words in the log.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
             TimeoutReason::Idle => "keepalive timeout",
             TimeoutReason::Dismissed => "idle, and a new connection needs its place",
             TimeoutReason::Head => "header timeout",
@@ -67,7 +68,13 @@ impl fmt::Display for TimeoutReason {
                 "receive timeout: the client sends content below the minimum send rate"
             }
             TimeoutReason::Total => "response timeout",
-        })
+        }
+    }
+}
+
+impl fmt::Display for TimeoutReason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
     }
 }
 
