@@ -206,7 +206,7 @@ fn exchange_by(method: &str, address: &str, target: &str, fields: &[(&str, &str)
         .map(|(name, value)| format!("{name}: {value}\r\n"))
         .collect();
     let head =
-        format!("{method} {target} HTTP/1.1\r\nhost: a\r\n{fields}connection: close\r\n\r\n");
+        format!("{method} {target} HTTP/1.1\r\nhost: {address}\r\n{fields}connection: close\r\n\r\n");
     stream.write_all(head.as_bytes()).unwrap();
     let mut answer = Vec::new();
     stream.read_to_end(&mut answer).unwrap();

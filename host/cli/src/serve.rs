@@ -1,5 +1,6 @@
 //! `millpond serve`.
 
+use crate::admin_token::admin_token;
 use crate::certificate;
 use crate::common::{RequestMemory, bytes, readable, signing_keys};
 use crate::hints;
@@ -15,7 +16,7 @@ use millpond::config::{Config, MountPath, Origin};
 use millpond::monitor::Monitor;
 use millpond::store::Folder;
 use millpond::{Limits, Millpond, Source};
-use millpond_server::admin::{Admin, write_report};
+use millpond_server::admin::{Admin, AdminToken, write_report};
 use millpond_server::tls::Certificate;
 use millpond_server::{ConnectionLimits, IpNet, Listener, Rate, Server};
 use prometheus_client::registry::Registry;
@@ -28,7 +29,6 @@ use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::TcpListener;
-use tokio_util::sync::CancellationToken;
 
 #[derive(Debug, Args)]
 pub(crate) struct Serve {
@@ -116,10 +116,15 @@ pub(crate) struct Serve {
     )]
     open_file_cache_valid: Duration,
 
-    /// Address of the admin listener, which serves `/metrics`, `/memory`, `/requests`, `/healthz` and `/readyz`. `off`
-    /// turns it off [default: 127.0.0.1:8079, or off if that is taken].
+    /// Address of the admin listener, which serves the dashboard, `/metrics`, `/memory`, `/requests`, `/healthz` and
+    /// `/readyz`. `off` turns it off [default: 127.0.0.1:8079, or off if that is taken].
     #[arg(long, value_name = "ADDR|off", env = "MILLPOND_ADMIN", value_parser = or_off(parse_tcp))]
     admin: Option<OrOff<ListenAddress>>,
+
+    /// File with the token that requests to the admin listener need. An address that other machines reach requires one.
+    /// MILLPOND_ADMIN_TOKEN sets the token itself.
+    #[arg(long, value_name = "FILE", env = "MILLPOND_ADMIN_TOKEN_FILE")]
+    admin_token_file: Option<PathBuf>,
 
     /// Interval over which a client's rate is measured. A client that takes less than --min-send-rate is disconnected.
     #[arg(
@@ -339,6 +344,7 @@ impl Serve {
             None => Source::embedded(),
         };
         let certificate = self.certificate()?;
+        let admin_token = admin_token(self.admin_token_file.as_deref())?;
         raise_open_files();
         let folder = Folder::open(&self.dir)
             .with_context(|| format!("cannot serve the folder {}", self.dir.display()))?
@@ -357,6 +363,7 @@ impl Serve {
             millpond,
             mount_path: config.mount_path().to_owned(),
             certificate,
+            admin_token,
             limits,
         })
     }
@@ -405,6 +412,7 @@ impl Serve {
             millpond,
             mount_path,
             certificate,
+            admin_token,
             limits,
         } = prepared;
         let Signals {
@@ -418,17 +426,24 @@ impl Serve {
         let server = Server::new(millpond);
         let millpond = server.millpond();
         let monitor = Monitor::start(server.clone(), self.sample_interval);
+        // Without the listener nobody reads the histograms, so none are made.
+        let admin = || {
+            let mut metrics = Registry::default();
+            metrics.register_collector(log.dropped_lines_collector());
+            let mut admin = Admin::new(metrics, millpond.clone(), monitor.clone(), stop.clone());
+            if let Some(token) = admin_token {
+                admin = admin.with_token(token);
+            }
+            if let Some(certificate) = &certificate {
+                admin = admin.with_certificate(certificate.clone());
+            }
+            admin
+        };
         let admin_address = match &self.admin {
             Some(OrOff(None)) => None,
-            Some(OrOff(Some(address))) => {
-                let started = self.start_admin(address, millpond, &monitor, &stop, log);
-                Some(started.await?)
-            }
+            Some(OrOff(Some(address))) => Some(start_admin(admin(), address).await?),
             // The default admin listener is optional.
-            None => match self
-                .start_admin(&ADMIN, millpond, &monitor, &stop, log)
-                .await
-            {
+            None => match start_admin(admin(), &ADMIN).await {
                 Ok(address) => Some(address),
                 Err(error) => {
                     tracing::warn!(
@@ -490,26 +505,6 @@ impl Serve {
             }
         }
         Ok((listeners, bound_addresses))
-    }
-
-    async fn start_admin(
-        &self,
-        address: &ListenAddress,
-        millpond: &Millpond,
-        monitor: &Monitor,
-        stop: &CancellationToken,
-        log: &Log,
-    ) -> Result<SocketAddr> {
-        let listeners = address.bind_tcp().await.context("--admin")?;
-        let first = listeners.first().map(TcpListener::local_addr);
-        let address = first.context("--admin has no address")??;
-        let mut metrics = Registry::default();
-        metrics.register_collector(log.dropped_lines_collector());
-        let admin = Admin::new(metrics, millpond.clone(), monitor.clone(), stop.clone());
-        for listener in listeners {
-            tokio::spawn(admin.clone().serve(listener));
-        }
-        Ok(address)
     }
 
     /// Writes a report on each SIGUSR2.
@@ -583,6 +578,21 @@ impl Serve {
     }
 }
 
+/// Binds the admin listener and serves it. Returns its first address.
+async fn start_admin(admin: Admin, address: &ListenAddress) -> Result<SocketAddr> {
+    let listeners = address.bind_tcp().await.context("--admin")?;
+    let addresses = listeners.iter().map(TcpListener::local_addr);
+    let addresses: Vec<SocketAddr> = addresses.collect::<Result<_, _>>()?;
+    for address in &addresses {
+        admin.check(*address).map_err(hints::of_token)?;
+    }
+    for listener in listeners {
+        tokio::spawn(admin.clone().serve(listener));
+    }
+    let first = addresses.first().copied();
+    first.context("--admin has no address")
+}
+
 /// Checks at the start that reports can be written.
 fn check_reports(folder: &Path) -> Result<()> {
     let written = tempfile::NamedTempFile::new_in(folder);
@@ -620,6 +630,7 @@ struct PreparedServer {
     millpond: Millpond,
     mount_path: String,
     certificate: Option<Certificate>,
+    admin_token: Option<AdminToken>,
     limits: ConnectionLimits,
 }
 

@@ -120,6 +120,8 @@ impl AccessLogEntry {
     /// Adds bytes of the body that were sent.
     pub fn add_body_bytes(&mut self, bytes: usize) {
         self.body_bytes += bytes as u64;
+        let registry = &self.ledger.entries.registry;
+        registry.count_response_body_bytes(bytes);
     }
 
     /// Sets the maximum memory that the guest held at one time in linear memories and tables, in bytes.
@@ -163,10 +165,13 @@ impl Drop for AccessLogEntry {
             outcome,
             method,
             self.status,
-            self.body_bytes,
             duration,
             peak_bytes,
         );
+        if self.body_bytes > 0 && self.status.is_some_and(|status| status.is_success()) {
+            let registry = &entries.registry;
+            registry.count_target_bytes(&self.target, self.body_bytes);
+        }
         // One list of fields for every level.
         macro_rules! log {
             ($level:ident) => {

@@ -8,6 +8,7 @@ use std::fs::File;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::{Duration, SystemTime};
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::rustls;
 use tokio_rustls::rustls::crypto::ring;
@@ -126,6 +127,12 @@ impl Certificate {
         Ok(true)
     }
 
+    /// End of the certificate's validity. `None` if it cannot be read from the certificate.
+    #[must_use]
+    pub fn not_after(&self) -> Option<SystemTime> {
+        self.resolver.0.read().not_after
+    }
+
     /// Performs a connection's handshake.
     pub(crate) async fn accept(&self, socket: Socket) -> io::Result<TlsStream<Socket>> {
         let acceptor = TlsAcceptor::from(Arc::clone(&self.config));
@@ -173,18 +180,19 @@ struct Files {
 struct KeyPair {
     digest: [u8; 32],
     key: Arc<CertifiedKey>,
+    not_after: Option<SystemTime>,
 }
 
 impl Files {
     fn read(&self) -> Result<KeyPair, CertificateError> {
         let (certificate, key) = (read_whole(&self.certificate)?, read_whole(&self.key)?);
-        let certified = CertifiedKey::from_der(
-            self.chain(&certificate)?,
-            self.private_key(&key)?,
-            &ring::default_provider(),
-        );
+        let chain = self.chain(&certificate)?;
+        let not_after = chain.first().and_then(not_after);
+        let certified =
+            CertifiedKey::from_der(chain, self.private_key(&key)?, &ring::default_provider());
         Ok(KeyPair {
             digest: digest(&certificate, &key),
+            not_after,
             key: Arc::new(certified.map_err(|source| self.unfit(source))?),
         })
     }
@@ -222,6 +230,13 @@ impl Files {
             source,
         }
     }
+}
+
+/// Returns the end of a certificate's validity (RFC 5280 section 4.1.2.5).
+fn not_after(certificate: &CertificateDer<'_>) -> Option<SystemTime> {
+    let (_, parsed) = x509_parser::parse_x509_certificate(certificate).ok()?;
+    let seconds = u64::try_from(parsed.validity().not_after.timestamp()).ok()?;
+    SystemTime::UNIX_EPOCH.checked_add(Duration::from_secs(seconds))
 }
 
 fn read_whole(path: &Path) -> Result<Vec<u8>, CertificateError> {
@@ -326,6 +341,9 @@ mod tests {
         fs::write(&made.key, new_key).unwrap();
         assert!(certificate.reload().unwrap());
         assert_ne!(shown(&certificate), first);
+        // rcgen's certificates end in the year 4096.
+        let end = SystemTime::UNIX_EPOCH + Duration::from_secs(67_090_118_400);
+        assert!(certificate.not_after() >= Some(end - Duration::from_secs(366 * 24 * 3600)));
         assert!(!certificate.reload().unwrap());
 
         fs::remove_file(&made.key).unwrap();
