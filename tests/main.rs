@@ -11,6 +11,7 @@ mod client;
 mod clients;
 mod command_line;
 mod conformance;
+mod dashboard;
 mod frames;
 mod half_close;
 mod host;

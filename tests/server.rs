@@ -205,8 +205,9 @@ fn exchange_by(method: &str, address: &str, target: &str, fields: &[(&str, &str)
         .iter()
         .map(|(name, value)| format!("{name}: {value}\r\n"))
         .collect();
-    let head =
-        format!("{method} {target} HTTP/1.1\r\nhost: {address}\r\n{fields}connection: close\r\n\r\n");
+    let head = format!(
+        "{method} {target} HTTP/1.1\r\nhost: {address}\r\n{fields}connection: close\r\n\r\n"
+    );
     stream.write_all(head.as_bytes()).unwrap();
     let mut answer = Vec::new();
     stream.read_to_end(&mut answer).unwrap();

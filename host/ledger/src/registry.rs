@@ -6,9 +6,9 @@ use crate::outcome::Outcome;
 use crate::request_counts::{RequestCount, RequestCounts};
 #[cfg(doc)]
 use crate::route::ROUTES;
+use crate::route::{Route, Routes};
 #[cfg(doc)]
 use crate::top_targets::TOP_TARGETS_BYTES;
-use crate::route::{Route, Routes};
 use crate::top_targets::{TargetBytes, TopTargets};
 use crate::usage_counts::UsageCounts;
 use http::{Method, StatusCode};

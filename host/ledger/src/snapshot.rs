@@ -194,7 +194,10 @@ mod tests {
             .map(|(ledger, bytes)| ledger.charge(Kind::Buffers, bytes).unwrap())
             .collect();
         let largest = registry.largest_requests(2);
-        let totals: Vec<_> = largest.iter().map(|request| request.balance.total()).collect();
+        let totals: Vec<_> = largest
+            .iter()
+            .map(|request| request.balance.total())
+            .collect();
         assert_eq!(totals, [7, 5]);
         drop(held);
     }

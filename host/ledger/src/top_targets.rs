@@ -144,12 +144,19 @@ mod tests {
         }
         let top = targets.top(usize::MAX);
         assert!(top.len() <= TARGET_SHARDS * TARGET_COUNTERS);
-        assert_eq!((top[0].path.as_str(), top[0].bytes), ("/media/film.mp4", 20_000_000));
+        assert_eq!(
+            (top[0].path.as_str(), top[0].bytes),
+            ("/media/film.mp4", 20_000_000)
+        );
         assert_eq!(top[0].overcount_bytes, 0);
         for shard in &targets.shards {
             let counters = shard.lock();
             assert_eq!(counters.capacity(), TARGET_COUNTERS);
-            assert!(counters.iter().all(|counter| counter.path.capacity() == TARGET_BYTES));
+            assert!(
+                counters
+                    .iter()
+                    .all(|counter| counter.path.capacity() == TARGET_BYTES)
+            );
         }
     }
 }

@@ -16,8 +16,8 @@ use crate::error::RequestError;
 use crate::head_size::{self, fields_memory_bytes, request_head_memory_bytes, target};
 use crate::limits::{Limit, Limits};
 use crate::memory_plan::{
-    ADMIN_BYTES, ALLOCATOR_SHARE_OF_MEMORY, CLIENT_TABLES_BYTES, LOG_QUEUE_BYTES, MemoryPlan, RESPONSE_BYTES,
-    RESPONSE_RESERVATION_BYTES,
+    ADMIN_BYTES, ALLOCATOR_SHARE_OF_MEMORY, CLIENT_TABLES_BYTES, LOG_QUEUE_BYTES, MemoryPlan,
+    RESPONSE_BYTES, RESPONSE_RESERVATION_BYTES,
 };
 use crate::store::{DynMediaStore, MediaStore};
 use bytes::Bytes;

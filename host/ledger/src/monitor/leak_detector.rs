@@ -383,7 +383,9 @@ mod tests {
             detector.growth()
         };
         let first = (0..60).find_map(|second| grow(second, 1_000_000)).unwrap();
-        let last = (60..180).filter_map(|second| grow(second, 2_000_000)).last();
+        let last = (60..180)
+            .filter_map(|second| grow(second, 2_000_000))
+            .last();
         let last = last.unwrap();
         assert_eq!(last.since, first.since);
         assert!(first.message.contains("60.0 MB/min"), "{}", first.message);

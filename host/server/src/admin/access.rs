@@ -70,7 +70,9 @@ impl AdminToken {
     fn is_in(&self, headers: &HeaderMap) -> bool {
         let bearer = text(headers, &AUTHORIZATION).and_then(|value| {
             let (scheme, token) = value.split_once(' ')?;
-            scheme.eq_ignore_ascii_case("bearer").then_some(token.trim())
+            scheme
+                .eq_ignore_ascii_case("bearer")
+                .then_some(token.trim())
         });
         let cookies = headers.get_all(COOKIE).iter();
         let mut cookies = cookies
@@ -209,7 +211,13 @@ mod tests {
 
     #[test]
     fn a_token_is_long_and_fits_a_field() {
-        for text in ["", "short", "0123456789 abcdef", "0123456789abcdé", &"a".repeat(257)] {
+        for text in [
+            "",
+            "short",
+            "0123456789 abcdef",
+            "0123456789abcdé",
+            &"a".repeat(257),
+        ] {
             assert_eq!(AdminToken::parse(text).unwrap_err(), InvalidToken, "{text}");
         }
         let token = AdminToken::parse(&format!(" {TOKEN}\n")).unwrap();
@@ -229,14 +237,33 @@ mod tests {
             "127.9.9.9",
             "[::ffff:127.0.0.1]",
         ] {
-            assert_eq!(checked(at, None, Protection::Token, &[("host", host)]), Ok(()), "{host}");
+            assert_eq!(
+                checked(at, None, Protection::Token, &[("host", host)]),
+                Ok(()),
+                "{host}"
+            );
         }
-        for host in ["evil.example", "10.0.0.1:8079", "localhost.evil.example", "", "a:b:c", "\u{e4}"] {
+        for host in [
+            "evil.example",
+            "10.0.0.1:8079",
+            "localhost.evil.example",
+            "",
+            "a:b:c",
+            "\u{e4}",
+        ] {
             let fields = [("host", host)];
             for protection in [Protection::Token, Protection::Metrics, Protection::Open] {
-                assert_eq!(checked(at, None, protection, &fields), Err(Refusal::Host), "{host}");
+                assert_eq!(
+                    checked(at, None, protection, &fields),
+                    Err(Refusal::Host),
+                    "{host}"
+                );
             }
-            assert_eq!(checked(at, None, Protection::Probe, &fields), Ok(()), "{host}");
+            assert_eq!(
+                checked(at, None, Protection::Probe, &fields),
+                Ok(()),
+                "{host}"
+            );
         }
         // HTTP/1.0 without the field: no browser sends that.
         assert_eq!(checked(at, None, Protection::Token, &[]), Ok(()));
@@ -272,8 +299,20 @@ mod tests {
             (public, false, host, false, false),
             (public, true, host, false, false),
             (public, true, ("authorization", &*bearer), true, true),
-            (public, true, ("authorization", "Bearer 0123456789abcdef+/-"), false, false),
-            (public, true, ("authorization", "Basic 0123456789abcdef+/="), false, false),
+            (
+                public,
+                true,
+                ("authorization", "Bearer 0123456789abcdef+/-"),
+                false,
+                false,
+            ),
+            (
+                public,
+                true,
+                ("authorization", "Basic 0123456789abcdef+/="),
+                false,
+                false,
+            ),
             (public, true, ("cookie", &*right), true, true),
             (public, true, ("cookie", &*wrong), false, false),
             (public, false, ("authorization", &*bearer), false, false),
@@ -283,8 +322,15 @@ mod tests {
         ] {
             let token = has_token.then_some(&token);
             let is_allowed = |protection| checked(listening, token, protection, &[field]).is_ok();
-            let found = (is_allowed(Protection::Metrics), is_allowed(Protection::Token));
-            assert_eq!(found, (metrics, others), "{listening} {has_token} {field:?}");
+            let found = (
+                is_allowed(Protection::Metrics),
+                is_allowed(Protection::Token),
+            );
+            assert_eq!(
+                found,
+                (metrics, others),
+                "{listening} {has_token} {field:?}"
+            );
             assert!(is_allowed(Protection::Probe) && is_allowed(Protection::Open));
         }
     }

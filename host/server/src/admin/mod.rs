@@ -48,9 +48,8 @@ const BUFFER_BYTES: usize = 16 * 1024;
 /// as much.
 const SEND_BUFFER_BYTES: usize = 16 * 1024;
 
-const _: () = assert!(
-    CONNECTIONS * 2 * (BUFFER_BYTES + SEND_BUFFER_BYTES) + DASHBOARD_BYTES <= ADMIN_BYTES
-);
+const _: () =
+    assert!(CONNECTIONS * 2 * (BUFFER_BYTES + SEND_BUFFER_BYTES) + DASHBOARD_BYTES <= ADMIN_BYTES);
 
 /// Maximum size of the form with the token, in bytes.
 const FORM_BYTES: usize = 4 * 1024;

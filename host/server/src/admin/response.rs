@@ -18,7 +18,8 @@ const CONTENT_SECURITY_POLICY: &str = "default-src 'none'; script-src 'self'; st
 const FIELDS: [(HeaderName, &str); 5] = [
     (header::CACHE_CONTROL, "no-store"),
     (header::CONTENT_SECURITY_POLICY, CONTENT_SECURITY_POLICY),
-    (header::REFERRER_POLICY, "no-referrer"),
+    // With `no-referrer`, a browser would send `Origin: null` with the form.
+    (header::REFERRER_POLICY, "same-origin"),
     (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
     (
         HeaderName::from_static("cross-origin-resource-policy"),
@@ -42,11 +43,7 @@ pub(super) fn respond(
     media_type: &'static str,
     content: impl Into<Bytes>,
 ) -> Response<AdminBody> {
-    with_body(
-        status,
-        media_type,
-        Full::new(content.into()).boxed_unsync(),
-    )
+    with_body(status, media_type, Full::new(content.into()).boxed_unsync())
 }
 
 pub(super) fn with_body(
@@ -57,10 +54,7 @@ pub(super) fn with_body(
     let mut response = Response::new(body);
     *response.status_mut() = status;
     let fields = response.headers_mut();
-    fields.insert(
-        header::CONTENT_TYPE,
-        HeaderValue::from_static(media_type),
-    );
+    fields.insert(header::CONTENT_TYPE, HeaderValue::from_static(media_type));
     for (name, value) in FIELDS {
         fields.insert(name, HeaderValue::from_static(value));
     }

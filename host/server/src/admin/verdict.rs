@@ -17,21 +17,22 @@ pub(super) struct Verdict {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 enum VerdictState {
-    /// Memory is constant, or falls.
+    /// Memory is constant, falls, or warms up.
     Steady,
     /// Memory rises and falls.
     Sawtooth,
-    /// Memory rises, but not by as much or for as long as a leak.
+    /// Memory rises, but not for as long as a leak.
     Rising,
     /// The monitor warns of growth.
     Growing,
 }
 
 impl Verdict {
-    /// Returns the verdict of a sample.
-    pub(super) fn of(seen: &Sample) -> Self {
+    /// Returns the verdict of a sample. `warm_up_bytes` is the memory that first traffic takes and that stays.
+    pub(super) fn of(seen: &Sample, warm_up_bytes: usize) -> Self {
         if let Some(growth) = &seen.growth {
-            let since = humantime::format_rfc3339_seconds(growth.since);
+            let since = humantime::format_rfc3339_seconds(growth.since).to_string();
+            let since = since.replace('T', " ").replace('Z', " UTC");
             // The parts of the warning are the growth and the routes.
             let details = growth.message.split("; ").map(capitalized).collect();
             return Verdict {
@@ -47,12 +48,19 @@ impl Verdict {
                 VerdictState::Steady,
                 "Memory is flat: requests give back all that they take.".to_owned(),
             ),
-            Shape::Linear if speed > 0 => (
+            Shape::Linear if speed > 0 && seen.unattributed_bytes > warm_up_bytes as i64 => (
                 VerdictState::Rising,
                 format!(
-                    "Memory outside the ledgers rises by {} a minute. It is not yet a leak: the first traffic takes \
-                     memory that the process keeps.",
+                    "Memory outside the ledgers rises by {} a minute. The monitor warns if that lasts.",
                     readable(speed.unsigned_abs())
+                ),
+            ),
+            Shape::Linear if speed > 0 => (
+                VerdictState::Steady,
+                format!(
+                    "Memory warms up: {} of the {} that first traffic takes and the process keeps.",
+                    readable(seen.unattributed_bytes.max(0).unsigned_abs()),
+                    readable(warm_up_bytes as u64)
                 ),
             ),
             Shape::Linear => (

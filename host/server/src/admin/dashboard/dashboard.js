@@ -3,7 +3,9 @@
 // The page of the admin listener. It reads `/events`: one event with the constant parts, then the seconds of the
 // history, then one event a second.
 
-const WINDOW_MS = 600_000;
+const HISTORY_MS = 600_000;
+/** Minutes on the axis, with the minutes between two labels. A young process has a short axis. */
+const WINDOWS = [[1, 0.25], [2, 0.5], [5, 1], [10, 2]];
 const STALE_MS = 5_000;
 const RETRY_MS = 5_000;
 const RATIO_SECONDS = 10;
@@ -66,6 +68,12 @@ function span(milliseconds) {
   return `${rest} s`;
 }
 
+/** Minutes on the axis: the fewest that the history fits in. */
+function axis() {
+  const length = (seconds[seconds.length - 1].at_ms - seconds[0].at_ms) / 60_000;
+  return WINDOWS.find(([minutes]) => length <= minutes) ?? WINDOWS[WINDOWS.length - 1];
+}
+
 const clock = at => new Date(at).toLocaleTimeString("en-GB");
 
 // ---------------------------------------------------------------- series
@@ -93,7 +101,7 @@ function memoryParts() {
     .filter(part => part.name !== "socket")
     .map(part => ({ ...part, of: second => second.kind_bytes[part.kind] }));
   return [
-    { name: "program (fixed)", color: "--c-fixed", of: second => second.fixed_bytes, always: true },
+    { name: "program, allocator", color: "--c-fixed", of: second => second.fixed_bytes, always: true },
     { name: "caches", color: "--c-cache", of: second => second.cache_bytes, always: true },
     ...kinds,
     { name: "unattributed", color: "--c-unattributed", of: second => Math.max(0, second.unattributed_bytes), always: true },
@@ -106,15 +114,15 @@ const named = (names, figures) =>
 
 /** Every chart but that of the memory: its series, its shape, and the text of a value. */
 const CHARTS = [
-  { id: "outcomes", title: "Requests per second by outcome", shape: "stack", text: value => `${short(value)}/s`,
+  { id: "outcomes", title: "Requests per second by outcome", shape: "stack", least: 4, unit: "/s", text: value => `${short(value)}/s`,
     series: () => named(about.outcomes, "outcomes") },
-  { id: "codes", title: "Requests per second by status class", shape: "stack", text: value => `${short(value)}/s`,
+  { id: "codes", title: "Requests per second by status class", shape: "stack", least: 4, unit: "/s", text: value => `${short(value)}/s`,
     series: () => ["2xx", "3xx", "4xx", "5xx", "none"].map(name =>
       named(about.codes, "codes").find(series => series.name === name)) },
   { id: "latency", title: "Time of a request, over ten seconds", shape: "lines", scale: "log", text: micros,
     series: () => ["p50", "p90", "p99"].map((name, place) =>
       ({ name, color: `--c-${name}`, of: second => second.latency_us && second.latency_us[place] })) },
-  { id: "sent", title: "Bytes sent per second", shape: "stack", base: 1024, text: value => `${bytes(value)}/s`,
+  { id: "sent", title: "Bytes sent per second", shape: "stack", base: 1024, least: 1024, text: value => `${bytes(value)}/s`,
     series: () => [{ name: "sent", color: "--c-sent", of: (second, at) => rate(at, second.sent_bytes) }] },
   { id: "cache", title: "Cache hit ratio, over ten seconds", shape: "lines", top: 1, text: percent,
     series: () => [{ name: "hits", color: "--c-hits", of: (_, at) => hitRatio(at) }] },
@@ -162,6 +170,13 @@ function nice(value, base) {
   return [1, 2, 5, 10].find(step => step * power >= value * 0.999) * power;
 }
 
+/** Text of a value on the axis: round, so without zeros behind the point. */
+function tickText(value, { text, unit }) {
+  if (unit === undefined) return text(value).replace(/\.0(?=\D)/, "");
+  const [size, prefix] = value >= 1e6 ? [value / 1e6, " M"] : value >= 1e3 ? [value / 1e3, " k"] : [value, ""];
+  return `${Number(size.toFixed(2))}${prefix}${unit}`;
+}
+
 /** Values of all series, by place. */
 function valuesOf(series) {
   return series.map(one => seconds.map((second, place) => one.of(second, place)));
@@ -172,8 +187,9 @@ function draw(chart, series, options) {
   const [width, height] = [chart.clientWidth, chart.clientHeight];
   if (!width || !seconds.length) return;
   const end = seconds[seconds.length - 1].at_ms;
+  const [minutes, step] = axis();
   const box = { left: 58, right: width - 4, top: 8, bottom: height - 20 };
-  const x = at => box.left + (box.right - box.left) * (1 - (end - at) / WINDOW_MS);
+  const x = at => box.left + (box.right - box.left) * (1 - (end - at) / (minutes * 60_000));
   const values = valuesOf(series);
 
   // From the lowest to the highest value: the sums of a stack, or the lines themselves.
@@ -188,7 +204,7 @@ function draw(chart, series, options) {
   const most = shown.reduce((most, value) => Math.max(most, value), 0);
   const least = shown.filter(value => value > 0).reduce((least, value) => Math.min(least, value), Infinity);
 
-  const svg = drawn("svg", { role: "img", viewBox: `0 0 ${width} ${height}` });
+  const svg = drawn("svg", { role: "img", width, height });
   let ticks, y;
   if (options.scale === "log") {
     const low = Math.pow(10, Math.floor(Math.log10(Number.isFinite(least) ? least : 100)));
@@ -205,12 +221,13 @@ function draw(chart, series, options) {
   for (const tick of ticks) {
     const at = Math.round(y(tick)) + 0.5;
     svg.append(drawn("line", { class: "grid", x1: box.left, x2: box.right, y1: at, y2: at }));
-    svg.append(drawn("text", { x: box.left - 6, y: at + 4, "text-anchor": "end" }, text(tick)));
+    svg.append(drawn("text", { x: box.left - 6, y: at + 4, "text-anchor": "end" }, tickText(tick, options)));
   }
-  const every = width < 420 ? 5 : 2;
-  for (let minute = 0; minute <= 10; minute += every) {
-    const anchor = minute === 0 ? "end" : minute === 10 ? "start" : "middle";
-    const label = minute === 0 ? "now" : `${minute} min ago`;
+  const every = width < 420 ? minutes / 2 : step;
+  for (let minute = 0; minute <= minutes; minute += every) {
+    const anchor = minute === 0 ? "end" : minute === minutes ? "start" : "middle";
+    const ago = minute < 1 || minute % 1 ? `${minute * 60} s` : `${minute} min`;
+    const label = minute === 0 ? "now" : `${ago} ago`;
     const at = x(end - minute * 60_000);
     svg.append(drawn("text", { x: at, y: height - 5, "text-anchor": anchor }, label));
   }
@@ -241,7 +258,7 @@ function draw(chart, series, options) {
         const down = run.map(place => point(place, below[place])).reverse();
         return `M${up.join("L")}L${down.join("L")}Z`;
       });
-      const path = drawn("path", { class: "area", d: paths.join("") });
+      const path = drawn("path", { d: paths.join("") });
       path.style.fill = `var(${one.color})`;
       svg.append(path);
     } else {
@@ -262,7 +279,7 @@ function draw(chart, series, options) {
   }
   const last = values.map(row => row[row.length - 1]);
   const parts = series.map((one, index) => `${one.name} ${last[index] === null ? "none" : text(last[index])}`);
-  svg.setAttribute("aria-label", `${options.title}, the last ten minutes. Now: ${parts.join(", ")}.`);
+  svg.setAttribute("aria-label", `${options.title}. Now: ${parts.join(", ")}.`);
   chart.replaceChildren(svg);
 }
 
@@ -270,8 +287,8 @@ function draw(chart, series, options) {
 function drawLimit(svg, box, y, limit, top) {
   const isAbove = limit > top;
   const at = isAbove ? box.top : y(limit);
-  svg.append(drawn("line", { class: "limit", x1: box.left, x2: box.right, y1: at, y2: at }));
-  const label = isAbove ? `↑ limit ${bytes(limit)}, above the chart` : `limit ${bytes(limit)}`;
+  if (!isAbove) svg.append(drawn("line", { class: "limit", x1: box.left, x2: box.right, y1: at, y2: at }));
+  const label = isAbove ? `↑ limit ${bytes(limit)}` : `limit ${bytes(limit)}`;
   svg.append(drawn("text", { class: "limit-text", x: box.left + 6, y: at + 15 }, label));
 }
 
@@ -345,7 +362,7 @@ function drawTiles() {
     tile("Cache hits", percent(hitRatio(at)), "of requests"),
   ];
   if (state) {
-    tiles.push(tile("In flight", number(state.requests), `${number(state.connections)} connections`));
+    tiles.push(tile("In flight", number(state.requests), `${number(state.connections)} ${state.connections === 1 ? "connection" : "connections"}`));
     tiles.push(state.unready
       ? tile("Ready", "no", state.unready, "bad")
       : tile("Ready", "yes", state.waiting ? `${state.waiting} requests wait` : "nothing waits"));
@@ -437,10 +454,10 @@ function readablePath(path) {
 
 function drawMedia() {
   const rows = state.top_targets.map(target => {
-    const about_ = target.overcount_bytes > target.bytes / 100 ? "about " : "";
+    const isRough = target.overcount_bytes > target.bytes / 100;
     return element("tr", {},
       element("th", { scope: "row", class: "wide" }, readablePath(target.path)),
-      element("td", {}, about_ + bytes(target.bytes)),
+      element("td", {}, (isRough ? "about " : "") + bytes(target.bytes)),
       element("td", {}, number(target.requests)));
   });
   byId("media").replaceChildren(...(rows.length ? rows : [emptyRow(3, "Nothing was sent yet.")]));
@@ -519,7 +536,7 @@ function connect() {
   source.addEventListener("second", event => {
     const data = JSON.parse(event.data);
     seconds.push(data.second);
-    const first = data.second.at_ms - WINDOW_MS;
+    const first = data.second.at_ms - HISTORY_MS;
     const old = seconds.findIndex(second => second.at_ms >= first);
     if (old > 0) {
       seconds.splice(0, old);
@@ -554,7 +571,7 @@ function follow(chart) {
     const frame = chart.getBoundingClientRect();
     const [left, right] = [frame.left + 58, frame.right - 4];
     const part = Math.min(1, Math.max(0, (event.clientX - left) / (right - left)));
-    const at = seconds[seconds.length - 1].at_ms - (1 - part) * WINDOW_MS;
+    const at = seconds[seconds.length - 1].at_ms - (1 - part) * axis()[0] * 60_000;
     cursor = seconds.reduce((best, second, index) =>
       Math.abs(second.at_ms - at) < Math.abs(seconds[best].at_ms - at) ? index : best, 0);
     redraw();

@@ -170,7 +170,9 @@ mod tests {
         let events = events.strip_suffix("\n\n").unwrap();
         let of = |event: &str| {
             let lines: Vec<_> = event.lines().collect();
-            let [id, name, data] = lines[..] else { unreachable!("{event}") };
+            let [id, name, data] = lines[..] else {
+                unreachable!("{event}")
+            };
             assert_eq!(name, "event: second");
             let data = serde_json::from_str(data.strip_prefix("data: ").unwrap());
             (id.strip_prefix("id: ").unwrap().to_owned(), data.unwrap())
@@ -205,7 +207,13 @@ mod tests {
     #[tokio::test]
     async fn who_comes_again_gets_the_rest_only() {
         let source = Source::new(10);
-        for (id, first) in [(Some("7-7"), 8), (Some("8-7"), 0), (Some("x"), 0), (Some("7-x"), 0), (None, 0)] {
+        for (id, first) in [
+            (Some("7-7"), 8),
+            (Some("8-7"), 0),
+            (Some("x"), 0),
+            (Some("7-x"), 0),
+            (None, 0),
+        ] {
             let mut watcher = source.watcher(id);
             let _about = watcher.next().await.unwrap();
             let events = parsed(&watcher.next().await.unwrap());

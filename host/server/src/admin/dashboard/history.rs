@@ -62,7 +62,11 @@ mod tests {
         assert_eq!(history.seconds.capacity(), capacity);
         let numbers = |from, count| -> Vec<u64> {
             let found = history.since(from, count);
-            assert!(found.iter().all(|(number, second)| *second == SecondFigures::at(*number)));
+            assert!(
+                found
+                    .iter()
+                    .all(|(number, second)| *second == SecondFigures::at(*number))
+            );
             found.iter().map(|(number, _)| *number).collect()
         };
         assert_eq!(numbers(0, 2), [900, 901]);

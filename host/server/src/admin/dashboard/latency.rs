@@ -23,8 +23,7 @@ const PERCENTILE_SAMPLES: usize = 10;
 const PERCENTILES: [u64; 3] = [50, 90, 99];
 
 /// Memory of the percentiles, in bytes.
-pub(super) const LATENCY_BYTES: usize =
-    (PERCENTILE_SAMPLES + 1) * size_of::<[u64; BUCKETS]>();
+pub(super) const LATENCY_BYTES: usize = (PERCENTILE_SAMPLES + 1) * size_of::<[u64; BUCKETS]>();
 
 /// Numbers of ended requests by duration.
 #[derive(Debug)]

@@ -5,7 +5,7 @@ use crate::admin::verdict::Verdict;
 use crate::tls::Certificate;
 use millpond::Millpond;
 use millpond::ledger::{LiveRequest, TargetBytes};
-use millpond::monitor::Sample;
+use millpond::monitor::{MemorySources, Sample};
 use serde::Serialize;
 use std::time::SystemTime;
 use tokio_util::sync::CancellationToken;
@@ -55,7 +55,7 @@ impl LiveState {
         let registry = millpond.registry();
         let in_use = registry.in_use();
         LiveState {
-            verdict: Verdict::of(seen),
+            verdict: Verdict::of(seen, millpond.warm_up_bytes()),
             unready: unready(millpond, seen, stopping),
             requests: seen.snapshot.live_requests,
             connections: seen.snapshot.live_connections,

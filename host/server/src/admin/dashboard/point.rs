@@ -73,7 +73,8 @@ impl FigureReader {
         let cache_bytes = millpond.cache_bytes().total();
         let resident_bytes = usize::try_from(seen.process.resident_bytes()).unwrap_or(usize::MAX);
         // The kernel's memory is not resident memory of the process.
-        let ledger_bytes = total.in_domain(MemoryDomain::Heap) + total.in_domain(MemoryDomain::Pool);
+        let ledger_bytes =
+            total.in_domain(MemoryDomain::Heap) + total.in_domain(MemoryDomain::Pool);
         let unattributed_bytes = usize::try_from(seen.unattributed_bytes).unwrap_or(0);
         SecondFigures {
             at_ms: unix_ms(SystemTime::now()),
@@ -118,7 +119,9 @@ impl Counters {
 /// Milliseconds since the Unix epoch.
 pub(super) fn unix_ms(at: SystemTime) -> u64 {
     let since = at.duration_since(SystemTime::UNIX_EPOCH);
-    since.map_or(0, |since| u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
+    since.map_or(0, |since| {
+        u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+    })
 }
 
 #[cfg(test)]
