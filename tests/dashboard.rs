@@ -7,7 +7,8 @@ use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 const TOKEN: &str = "a-token-for-tests-0123";
 
@@ -280,6 +281,60 @@ fn a_name_or_a_page_of_another_site_gets_nothing() {
     let refused = ask(at, &post, "");
     assert_eq!(status(&refused), 405);
     assert!(refused.contains("allow: GET, HEAD\r\n"), "{refused}");
+}
+
+/// Sets a flag when it is dropped, after a failure too.
+struct SetOnDrop<'a>(&'a AtomicBool);
+
+impl Drop for SetOnDrop<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn a_leak_is_shown_with_the_route_that_grows() {
+    let folder = tempfile::tempdir().unwrap();
+    fs::write(folder.path().join("a.gif"), "GIF89a").unwrap();
+    let tests = std::env::current_exe().unwrap();
+    let built = tests.parent().unwrap().parent().unwrap();
+    let mut leaks = Command::new(built.join("examples/leaks"))
+        .arg("token")
+        .arg(folder.path())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let mut printed = BufReader::new(leaks.stdout.take().unwrap()).lines();
+    let mut line = || printed.next().unwrap().unwrap();
+    let (address, admin) = (line(), line());
+    let admin = admin.strip_prefix("admin http://").unwrap();
+    let mut watcher = Watcher::connect(admin, "");
+    let is_shown = AtomicBool::new(false);
+    let verdict = std::thread::scope(|scope| {
+        let _end = SetOnDrop(&is_shown);
+        scope.spawn(|| {
+            while !is_shown.load(Ordering::Relaxed) {
+                get(&address, "/media/a.gif", "");
+            }
+        });
+        loop {
+            let (_, event) = watcher.next("second");
+            let verdict = &event["state"]["verdict"];
+            if verdict["state"] == "growing" {
+                break verdict.clone();
+            }
+        }
+    });
+    leaks.kill().unwrap();
+    leaks.wait().unwrap();
+    let text = verdict["text"].as_str().unwrap();
+    assert!(text.starts_with("Memory has grown since 20"), "{verdict}");
+    let details = verdict["details"].as_array().unwrap();
+    let route = details[1].as_str().unwrap();
+    assert!(route.starts_with("Route /media/*.gif: "), "{verdict}");
+    assert!(route.contains("ended requests leaked"), "{verdict}");
 }
 
 /// Version of axe that is run. A later one may have other rules.

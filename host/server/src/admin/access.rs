@@ -116,7 +116,7 @@ pub(super) enum Protection {
 
 /// The reason for which a request is refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Refusal {
+pub(super) enum AccessRefusal {
     /// `Host` is neither a loopback name nor the address of the listener.
     Host,
     /// A page of another site made the request.
@@ -134,17 +134,17 @@ pub(super) fn check(
     listening: SocketAddr,
     token: Option<&AdminToken>,
     protection: Protection,
-) -> Result<(), Refusal> {
+) -> Result<(), AccessRefusal> {
     if protection == Protection::Probe {
         return Ok(());
     }
     let is_local = is_loopback(listening.ip());
     let host = text(headers, &HOST);
     if is_local && headers.contains_key(HOST) && !host.is_some_and(|host| is_own(host, listening)) {
-        return Err(Refusal::Host);
+        return Err(AccessRefusal::Host);
     }
     if headers.contains_key(ORIGIN) && !is_same_origin(text(headers, &ORIGIN), host) {
-        return Err(Refusal::Origin);
+        return Err(AccessRefusal::Origin);
     }
     let is_open = match protection {
         Protection::Probe | Protection::Open => true,
@@ -153,7 +153,7 @@ pub(super) fn check(
     };
     match is_open || token.is_some_and(|token| token.is_in(headers)) {
         true => Ok(()),
-        false => Err(Refusal::Token),
+        false => Err(AccessRefusal::Token),
     }
 }
 
@@ -201,7 +201,7 @@ mod tests {
         token: Option<&AdminToken>,
         protection: Protection,
         fields: &[(&'static str, &str)],
-    ) -> Result<(), Refusal> {
+    ) -> Result<(), AccessRefusal> {
         let mut headers = HeaderMap::new();
         for (name, value) in fields {
             headers.append(*name, value.parse().unwrap());
@@ -255,7 +255,7 @@ mod tests {
             for protection in [Protection::Token, Protection::Metrics, Protection::Open] {
                 assert_eq!(
                     checked(at, None, protection, &fields),
-                    Err(Refusal::Host),
+                    Err(AccessRefusal::Host),
                     "{host}"
                 );
             }
@@ -275,9 +275,9 @@ mod tests {
         for (origin, expected) in [
             ("http://localhost:8079", Ok(())),
             ("https://localhost:8079", Ok(())),
-            ("http://localhost:8080", Err(Refusal::Origin)),
-            ("https://evil.example", Err(Refusal::Origin)),
-            ("null", Err(Refusal::Origin)),
+            ("http://localhost:8080", Err(AccessRefusal::Origin)),
+            ("https://evil.example", Err(AccessRefusal::Origin)),
+            ("null", Err(AccessRefusal::Origin)),
         ] {
             let fields = [host, ("origin", origin)];
             let found = checked("127.0.0.1:8079", None, Protection::Token, &fields);

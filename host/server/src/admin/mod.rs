@@ -13,7 +13,7 @@ pub use access::{AdminToken, InvalidToken};
 pub use report::write_report;
 
 use crate::tls::Certificate;
-use access::{Protection, Refusal};
+use access::{AccessRefusal, Protection};
 use connection::TakenEvents;
 use dashboard::{DASHBOARD_BYTES, Dashboard, page};
 use http::header::{self, HeaderValue};
@@ -287,18 +287,22 @@ fn not_allowed(path: &str) -> Response<AdminBody> {
 }
 
 /// Answers a request that is refused. A browser without a token gets the form that asks for it.
-fn refuse(refusal: Refusal, request: &Request<Incoming>, has_token: bool) -> Response<AdminBody> {
+fn refuse(
+    refusal: AccessRefusal,
+    request: &Request<Incoming>,
+    has_token: bool,
+) -> Response<AdminBody> {
     match refusal {
-        Refusal::Host => text(
+        AccessRefusal::Host => text(
             StatusCode::MISDIRECTED_REQUEST,
             "Host is not a name of this machine: use localhost, or the address of the listener\n",
         ),
-        Refusal::Origin => text(StatusCode::FORBIDDEN, "the request is from another site\n"),
-        Refusal::Token if !has_token => text(
+        AccessRefusal::Origin => text(StatusCode::FORBIDDEN, "the request is from another site\n"),
+        AccessRefusal::Token if !has_token => text(
             StatusCode::UNAUTHORIZED,
             "this listener has no token, so it answers probes only\n",
         ),
-        Refusal::Token => {
+        AccessRefusal::Token => {
             let accept = request.headers().get(header::ACCEPT);
             let accept = accept.and_then(|accept| accept.to_str().ok());
             let response = match accept.is_some_and(|accept| accept.contains("text/html")) {

@@ -20,6 +20,8 @@ let state = null;
 /** Place in `seconds` that the pointer shows; `null` shows the last one. */
 let cursor = null;
 let lastEventAt = 0;
+/** Number of the last second. */
+let lastNumber = -1;
 let isDrawn = true;
 
 const byId = id => document.getElementById(id);
@@ -379,7 +381,7 @@ function certificateTile({ days_left: days, not_after: end }) {
   return tile("Certificate", value, `until ${end.slice(0, 10)}`, mark);
 }
 
-const SIGNS = { steady: "✓", sawtooth: "✓", rising: "◔", growing: "▲" };
+const SIGNS = { steady: "✓", rising: "◔", leaked: "◔", growing: "▲" };
 
 function drawVerdict() {
   const { state: kind, text, details } = state.verdict;
@@ -530,11 +532,17 @@ function connect() {
   source.addEventListener("about", event => {
     const next = JSON.parse(event.data);
     // Another process has another history.
-    if (!about || about.started_ms !== next.started_ms) [seconds, state, cursor] = [[], null, null];
+    if (!about || about.started_ms !== next.started_ms) {
+      [seconds, state, cursor, lastNumber] = [[], null, null, -1];
+    }
     about = next;
   });
   source.addEventListener("second", event => {
     const data = JSON.parse(event.data);
+    // A new connection may bring seconds once more.
+    const number = Number(event.lastEventId.split("-")[1]);
+    if (number <= lastNumber) return;
+    lastNumber = number;
     seconds.push(data.second);
     const first = data.second.at_ms - HISTORY_MS;
     const old = seconds.findIndex(second => second.at_ms >= first);

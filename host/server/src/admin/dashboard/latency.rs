@@ -16,7 +16,7 @@ const OCTAVES: usize = 32;
 
 const BUCKETS: usize = OCTAVES * STEPS;
 
-/// Number of samples that percentiles are of. Those of one second would be noise.
+/// Number of samples that percentiles cover. One second often has too few requests.
 const PERCENTILE_SAMPLES: usize = 10;
 
 /// Percentiles that are shown.

@@ -139,9 +139,10 @@ impl Dashboard {
 
 /// Reads the figures once a second, until the dashboard is dropped.
 async fn record(dashboard: Weak<Dashboard>) {
-    let reader = dashboard
-        .upgrade()
-        .map(|dashboard| FigureReader::new(dashboard.millpond.registry(), &dashboard.durations));
+    let reader = dashboard.upgrade().map(|dashboard| {
+        let registry = dashboard.millpond.registry();
+        FigureReader::new(registry, &dashboard.durations, dashboard.started_ms)
+    });
     let Some(mut reader) = reader else {
         return;
     };

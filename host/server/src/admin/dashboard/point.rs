@@ -5,12 +5,13 @@ use millpond::ledger::{Kind, MemoryDomain, Outcome, RequestCount};
 use millpond::monitor::Sample;
 use millpond::{LedgerRegistry, Millpond};
 use serde::Serialize;
-use std::time::SystemTime;
+use std::time::{Duration, Instant, SystemTime};
 
 /// Figures of one second. A chart has one of these for each second.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub(super) struct SecondFigures {
-    /// Time, in milliseconds since the Unix epoch.
+    /// Time, in milliseconds since the Unix epoch. It is that of the first second and the time since, so a clock that is
+    /// set does not disturb the charts.
     at_ms: u64,
     /// Resident memory of the process and the kernel's memory for its sockets.
     held_bytes: usize,
@@ -34,8 +35,10 @@ pub(super) struct SecondFigures {
 }
 
 /// Counters as of the last second.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct FigureReader {
+    begun: Instant,
+    begun_ms: u64,
     last: Counters,
     latency: LatencyWindow,
 }
@@ -50,9 +53,15 @@ struct Counters {
 }
 
 impl FigureReader {
-    /// Returns a reader whose first second begins now.
-    pub(super) fn new(registry: &LedgerRegistry, durations: &DurationCounts) -> Self {
+    /// Returns a reader whose first second begins now, at `begun_ms` since the Unix epoch.
+    pub(super) fn new(
+        registry: &LedgerRegistry,
+        durations: &DurationCounts,
+        begun_ms: u64,
+    ) -> Self {
         let mut reader = FigureReader {
+            begun: Instant::now(),
+            begun_ms,
             last: Counters::of(registry),
             latency: LatencyWindow::default(),
         };
@@ -77,7 +86,7 @@ impl FigureReader {
             total.in_domain(MemoryDomain::Heap) + total.in_domain(MemoryDomain::Pool);
         let unattributed_bytes = usize::try_from(seen.unattributed_bytes).unwrap_or(0);
         SecondFigures {
-            at_ms: unix_ms(SystemTime::now()),
+            at_ms: self.begun_ms + milliseconds(self.begun.elapsed()),
             held_bytes: resident_bytes.saturating_add(seen.socket_bytes),
             fixed_bytes: resident_bytes
                 .saturating_sub(ledger_bytes)
@@ -116,12 +125,14 @@ impl Counters {
     }
 }
 
+fn milliseconds(span: Duration) -> u64 {
+    u64::try_from(span.as_millis()).unwrap_or(u64::MAX)
+}
+
 /// Milliseconds since the Unix epoch.
 pub(super) fn unix_ms(at: SystemTime) -> u64 {
     let since = at.duration_since(SystemTime::UNIX_EPOCH);
-    since.map_or(0, |since| {
-        u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
-    })
+    since.map_or(0, milliseconds)
 }
 
 #[cfg(test)]
