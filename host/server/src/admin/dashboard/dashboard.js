@@ -217,7 +217,7 @@ function draw(chart, series, options) {
   } else {
     const top = options.top ?? nice(Math.max(most * 1.05, options.least ?? 1), options.base);
     y = value => box.bottom - (box.bottom - box.top) * Math.min(value / top, 1);
-    ticks = [0, 0.25, 0.5, 0.75, 1].map(part => part * top);
+    ticks = [0, 0.25, 0.5, 0.75, 1].map(part => part * (options.whole ?? top));
   }
 
   for (const tick of ticks) {
@@ -306,7 +306,7 @@ function drawMemory() {
   const toLimit = byId("to-limit").checked;
   const options = { title: "Memory by part", shape: "stack", base: 1024, text: bytes, limit, least: 1024 };
   // Below the limit's quarter the parts would be a thin line.
-  options.top = toLimit || most > limit / 4 ? limit * 1.08 : undefined;
+  if (toLimit || most > limit / 4) [options.top, options.whole] = [Math.max(most, limit) * 1.08, limit];
   draw(byId("memory-chart"), parts, options);
 
   const at = place();
