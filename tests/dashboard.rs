@@ -8,6 +8,7 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 const TOKEN: &str = "a-token-for-tests-0123";
@@ -341,7 +342,12 @@ fn a_leak_is_shown_with_the_route_that_grows() {
 const AXE: &str = "axe-core@4.14.1";
 
 /// Returns the script of axe, which npm installs once.
-fn axe() -> String {
+fn axe() -> &'static str {
+    static SCRIPT: OnceLock<String> = OnceLock::new();
+    SCRIPT.get_or_init(install_axe)
+}
+
+fn install_axe() -> String {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target/axe");
     let script = folder.join("node_modules/axe-core/axe.min.js");
     if !script.exists() {
@@ -393,7 +399,7 @@ async fn axe_finds_no_violation_light_dark_and_on_a_phone() {
         let size = format!("--window-size={width},900");
         let browser = Browser::start_with(&[&scheme_argument, &size]).await;
         browser.client.goto(&url).await.unwrap();
-        browser.client.execute(&axe, vec![]).await.unwrap();
+        browser.client.execute(axe, vec![]).await.unwrap();
         let found = browser
             .client
             .execute_async(INSPECTION, vec![])
@@ -435,7 +441,7 @@ async fn a_browser_signs_in_and_sees_the_figures() {
         .goto(&format!("http://{}/", server.admin))
         .await
         .unwrap();
-    client.execute(&axe, vec![]).await.unwrap();
+    client.execute(axe, vec![]).await.unwrap();
     let script =
         "axe.run(document).then(({ violations }) => arguments[0](violations.map(({ id }) => id)))";
     let found = client.execute_async(script, vec![]).await.unwrap();

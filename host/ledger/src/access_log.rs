@@ -161,13 +161,14 @@ impl Drop for AccessLogEntry {
         let (method, _) = self.request();
         let entries = &self.ledger.entries;
         let (duration, peak_bytes) = (entries.since.elapsed(), entries.peak_bytes());
-        entries
-            .registry
-            .count_end(outcome, method, self.status, duration, peak_bytes);
+        // Before the end is counted, so that a reader of that count finds the bytes as well.
         if self.body_bytes > 0 && self.status.is_some_and(|status| status.is_success()) {
             let registry = &entries.registry;
             registry.count_target_bytes(&self.target, self.body_bytes);
         }
+        entries
+            .registry
+            .count_end(outcome, method, self.status, duration, peak_bytes);
         // One list of fields for every level.
         macro_rules! log {
             ($level:ident) => {
