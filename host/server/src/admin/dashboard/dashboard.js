@@ -10,6 +10,8 @@ const STALE_MS = 5_000;
 const RETRY_MS = 5_000;
 const RATIO_SECONDS = 10;
 const SVG = "http://www.w3.org/2000/svg";
+/** Pixels beside a chart, for the values of its axis and for the end of its lines. */
+const [LEFT, RIGHT] = [66, 4];
 
 /** Constant parts: version, limits, names. */
 let about = null;
@@ -190,7 +192,7 @@ function draw(chart, series, options) {
   if (!width || !seconds.length) return;
   const end = seconds[seconds.length - 1].at_ms;
   const [minutes, step] = axis();
-  const box = { left: 58, right: width - 4, top: 8, bottom: height - 20 };
+  const box = { left: LEFT, right: width - RIGHT, top: 8, bottom: height - 20 };
   const x = at => box.left + (box.right - box.left) * (1 - (end - at) / (minutes * 60_000));
   const values = valuesOf(series);
 
@@ -577,7 +579,7 @@ function follow(chart) {
   chart.addEventListener("pointermove", event => {
     if (!seconds.length) return;
     const frame = chart.getBoundingClientRect();
-    const [left, right] = [frame.left + 58, frame.right - 4];
+    const [left, right] = [frame.left + LEFT, frame.right - RIGHT];
     const part = Math.min(1, Math.max(0, (event.clientX - left) / (right - left)));
     const at = seconds[seconds.length - 1].at_ms - (1 - part) * axis()[0] * 60_000;
     cursor = seconds.reduce((best, second, index) =>
