@@ -590,6 +590,8 @@ fn an_option_that_cannot_be_meant_is_refused_with_what_to_do() {
     let folder = tempfile::tempdir().unwrap();
     let here = text(folder.path());
     let none = folder.path().join("none");
+    let short = folder.path().join("short");
+    fs::write(&short, "short").unwrap();
     for (option, value, said) in [
         ("--send-timeout", "0s", "a time above zero"),
         ("--response-timeout", "0s", "a time above zero"),
@@ -599,6 +601,17 @@ fn an_option_that_cannot_be_meant_is_refused_with_what_to_do() {
         ("--listen", "here", "an address is HOST:PORT"),
         ("--listen", "no-such-host.invalid:80", "cannot listen on"),
         ("--admin", "unix:/a", "an address and port"),
+        (
+            "--admin",
+            "0.0.0.0:0",
+            "so it needs a token; set --admin-token-file",
+        ),
+        (
+            "--admin-token-file",
+            text(&none),
+            "cannot read the admin token",
+        ),
+        ("--admin-token-file", text(&short), "16 to 256 characters"),
         ("--cors-origin", "https://a.example,*", "an origin is"),
         (
             "--trusted-proxy",

@@ -12,6 +12,7 @@ mod client;
 mod clients;
 mod command_line;
 mod conformance;
+mod dashboard;
 mod frames;
 mod gallery;
 mod half_close;

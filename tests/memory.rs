@@ -562,7 +562,7 @@ async fn the_admin_listener_tells_what_is_held_and_by_whom() {
     );
     let metrics = crate::client::raw(
         server.admin.parse().unwrap(),
-        b"GET /metrics HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n",
+        b"GET /metrics HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n",
     );
     let metrics = String::from_utf8(metrics.await).unwrap();
     for line in [

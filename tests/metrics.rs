@@ -300,11 +300,11 @@ async fn requests_are_counted_by_outcome_method_and_status_class() {
         assert_eq!(status(&answer), Some(400), "{head}");
     }
     // A client that leaves in the middle of a response.
+    let bytes = host.registry().response_body_bytes();
     let mut stream = TcpStream::connect(host.address).await.unwrap();
     let head = b"GET /media/big.bin HTTP/1.1\r\nhost: a\r\n\r\n";
     stream.write_all(head).await.unwrap();
     stream.read_exact(&mut [0; 1000]).await.unwrap();
-    let bytes = host.registry().response_body_bytes();
     reset(stream);
     host.registry().idle().await;
     let expected = [

@@ -288,6 +288,11 @@ pub(crate) struct Browser {
 
 impl Browser {
     pub(crate) async fn start() -> Self {
+        Browser::start_with(&[]).await
+    }
+
+    /// One with more arguments.
+    pub(crate) async fn start_with(arguments: &[&str]) -> Self {
         let mut driver = Command::new("chromedriver")
             .arg("--port=0")
             .stdout(Stdio::piped())
@@ -304,7 +309,8 @@ impl Browser {
         // Its pipe is read on, so that it never waits for us.
         std::thread::spawn(move || lines.for_each(drop));
         let profile = tempfile::tempdir().unwrap();
-        let capabilities = serde_json::json!({ "goog:chromeOptions": { "args": [
+        let profile_argument = format!("--user-data-dir={}", profile.path().display());
+        let usual = [
             "--headless",
             "--no-sandbox",
             "--disable-gpu",
@@ -315,8 +321,10 @@ impl Browser {
             "--disable-sync",
             "--autoplay-policy=no-user-gesture-required",
             "--window-size=1000,900",
-            format!("--user-data-dir={}", profile.path().display()),
-        ] } });
+            &profile_argument,
+        ];
+        let all = [&usual, arguments].concat();
+        let capabilities = serde_json::json!({ "goog:chromeOptions": { "args": all } });
         let client = ClientBuilder::new(hyper_util::client::legacy::connect::HttpConnector::new())
             .capabilities(capabilities.as_object().unwrap().clone())
             .connect(&format!("http://127.0.0.1:{port}"))

@@ -231,8 +231,9 @@ pub(crate) fn exchange_by(
         .iter()
         .map(|(name, value)| format!("{name}: {value}\r\n"))
         .collect();
-    let head =
-        format!("{method} {target} HTTP/1.1\r\nhost: a\r\n{fields}connection: close\r\n\r\n");
+    let head = format!(
+        "{method} {target} HTTP/1.1\r\nhost: {address}\r\n{fields}connection: close\r\n\r\n"
+    );
     stream.write_all(head.as_bytes()).unwrap();
     let mut answer = Vec::new();
     stream.read_to_end(&mut answer).unwrap();

@@ -1,6 +1,6 @@
 //! A server that leaks on purpose, so that the tests see the monitor name each leak: `leaks token|body|buffer DIR`.
 //!
-//! It prints its address on the standard output, and its log on the standard error.
+//! It prints its address and that of its admin listener on the standard output, and its log on the standard error.
 
 #[path = "../../host/cli/src/allocator.rs"]
 mod allocator;
@@ -12,8 +12,10 @@ use millpond::ledger::{Kind, LedgerHandle};
 use millpond::monitor::Monitor;
 use millpond::store::{Folder, MediaObject, MediaStore, ObjectKey, OpenError};
 use millpond::{Config, Limits, MediaBody, MediaService, Millpond, ResponseBody, Source};
+use millpond_server::admin::Admin;
 use millpond_server::{ConnectionLimits, Server};
 use parking_lot::Mutex;
+use prometheus_client::registry::Registry;
 use std::error::Error;
 use std::io;
 use std::mem::ManuallyDrop;
@@ -53,10 +55,15 @@ async fn main() -> Result<(), Box<dyn Error>> {
     limits.memory_bytes = 4 << 30;
     let millpond = Millpond::new(&Source::embedded(), store, &Config::default(), limits)?;
     let listener = TcpListener::bind("127.0.0.1:0").await?;
-    println!("{}", listener.local_addr()?);
+    let admin_listener = TcpListener::bind("127.0.0.1:0").await?;
+    let (address, admin_address) = (listener.local_addr()?, admin_listener.local_addr()?);
+    println!("{address}\nadmin http://{admin_address}");
     let server = Server::new(LeakingService { millpond, leak });
-    let _watch = Monitor::start(server.clone(), PERIOD);
+    let watch = Monitor::start(server.clone(), PERIOD);
     let (limits, stop) = (ConnectionLimits::default(), CancellationToken::new());
+    let millpond = server.millpond().clone();
+    let admin = Admin::new(Registry::default(), millpond, watch, stop.clone());
+    tokio::spawn(admin.serve(admin_listener));
     server.serve(listener, limits, stop).await;
     Ok(())
 }

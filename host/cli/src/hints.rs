@@ -3,6 +3,7 @@
 use anyhow::{Error, anyhow};
 use millpond::ComponentError;
 use millpond_server::LimitRateTooLow;
+use millpond_server::admin::TokenRequired;
 
 /// Adds the option to raise if a memory limit is too low.
 pub(crate) fn of_component(error: ComponentError) -> Error {
@@ -17,6 +18,14 @@ pub(crate) fn of_component(error: ComponentError) -> Error {
         }
         _ => error.into(),
     }
+}
+
+/// Adds the options for a token, or for another address.
+pub(crate) fn of_token(error: TokenRequired) -> Error {
+    anyhow!(
+        "{error}; set --admin-token-file or MILLPOND_ADMIN_TOKEN, or --admin to an address of this machine only such as \
+         127.0.0.1:8079"
+    )
 }
 
 /// Adds the options to change if the limit rate is too low.

@@ -3,6 +3,7 @@
 #![deny(unsafe_code)]
 
 mod add;
+mod admin_token;
 #[cfg(feature = "jemalloc")]
 #[allow(unsafe_code)]
 mod allocator;

@@ -1,5 +1,6 @@
 //! `millpond serve`.
 
+use crate::admin_token::admin_token;
 use crate::certificate;
 use crate::common::{RequestMemory, bytes, parse_size, readable};
 use crate::hints;
@@ -20,7 +21,7 @@ use millpond::config::{Config, MountPath, Origin};
 use millpond::monitor::Monitor;
 use millpond::store::Folder;
 use millpond::{Limits, Millpond, Source};
-use millpond_server::admin::{Admin, register_certificate, write_report};
+use millpond_server::admin::{Admin, AdminToken, register_certificate, write_report};
 use millpond_server::tls::Certificate;
 use millpond_server::{ConnectionLimits, IpNet, Listener, Listeners, LiveLimits, Rate, Server};
 use prometheus_client::registry::Registry;
@@ -120,10 +121,15 @@ pub(crate) struct Serve {
     )]
     open_file_cache_valid: Duration,
 
-    /// Address of the admin listener, which serves `/metrics`, `/memory`, `/requests`, `/healthz` and `/readyz`. `off`
-    /// turns it off [default: 127.0.0.1:8079, or off if that is taken].
+    /// Address of the admin listener, which serves the dashboard, `/metrics`, `/memory`, `/requests`, `/healthz` and
+    /// `/readyz`. `off` turns it off [default: 127.0.0.1:8079, or off if that is taken].
     #[arg(long, value_name = "ADDR|off", env = "MILLPOND_ADMIN", value_parser = or_off(parse_tcp))]
     admin: Option<OrOff<ListenAddress>>,
+
+    /// File with the token that requests to the admin listener need. An address that other machines reach requires one.
+    /// MILLPOND_ADMIN_TOKEN sets the token itself.
+    #[arg(long, value_name = "FILE", env = "MILLPOND_ADMIN_TOKEN_FILE")]
+    admin_token_file: Option<PathBuf>,
 
     /// Interval over which a client's rate is measured. A client that takes less than --min-send-rate is disconnected.
     #[arg(
@@ -418,6 +424,7 @@ impl Launch {
             folder,
             mount_path,
             certificate,
+            admin_token,
             limits,
         } = prepared;
         let Signals {
@@ -459,22 +466,35 @@ impl Launch {
             file.map_or(Ok(()), |file| check_regular(file))?;
             live(ResolvedSettings::resolve(&given)?)
         });
-        let mut metrics = Registry::default();
-        metrics.register_collector(log.dropped_lines_collector());
-        if let Some(certificate) = &certificate {
-            register_certificate(&mut metrics, certificate);
+        let admin_addresses = admin_listeners.iter().map(TcpListener::local_addr);
+        let admin_addresses: Vec<SocketAddr> = admin_addresses.collect::<Result<_, _>>()?;
+        // Without the listener nobody reads the histograms, so none are made.
+        if !admin_addresses.is_empty() {
+            let mut metrics = Registry::default();
+            metrics.register_collector(log.dropped_lines_collector());
+            if let Some(certificate) = &certificate {
+                register_certificate(&mut metrics, certificate);
+            }
+            let mut admin = Admin::new(metrics, millpond.clone(), monitor.clone(), stop.clone());
+            if let Some(token) = admin_token {
+                admin = admin.with_token(token);
+            }
+            if let Some(certificate) = &certificate {
+                admin = admin.with_certificate(certificate.clone());
+            }
+            let for_admin = reloader.clone();
+            let admin = admin.with_reload(move || {
+                let reloader = for_admin.clone();
+                async move { reloader.reload_for_admin().await }
+            });
+            for address in &admin_addresses {
+                admin.check(*address).map_err(hints::of_token)?;
+            }
+            for listener in admin_listeners {
+                tokio::spawn(admin.clone().serve(listener));
+            }
         }
-        let admin = Admin::new(metrics, millpond.clone(), monitor.clone(), stop.clone());
-        let for_admin = reloader.clone();
-        let admin = admin.with_reload(move || {
-            let reloader = for_admin.clone();
-            async move { reloader.reload_for_admin().await }
-        });
-        let admin_address = admin_listeners.first().map(TcpListener::local_addr);
-        let admin_address = admin_address.transpose()?;
-        for listener in admin_listeners {
-            tokio::spawn(admin.clone().serve(listener));
-        }
+        let admin_address = admin_addresses.first().copied();
         let announcement =
             serve.announcement(millpond, &mount_path, &bound_addresses, admin_address);
         serve.report_on_signal(millpond, &monitor, report);
@@ -519,6 +539,7 @@ impl Serve {
             None => Source::embedded(),
         };
         let certificate = self.certificate()?;
+        let admin_token = admin_token(self.admin_token_file.as_deref())?;
         raise_open_files();
         let folder = Folder::open(&self.dir)
             .with_context(|| format!("cannot serve the folder {}", self.dir.display()))?
@@ -537,6 +558,7 @@ impl Serve {
             folder,
             mount_path: config.mount_path().to_owned(),
             certificate,
+            admin_token,
             limits: self.connection_limits().into(),
         })
     }
@@ -744,6 +766,21 @@ impl Serve {
     }
 }
 
+/// Binds the admin listener and serves it. Returns its first address.
+async fn start_admin(admin: Admin, address: &ListenAddress) -> Result<SocketAddr> {
+    let listeners = address.bind_tcp().await.context("--admin")?;
+    let addresses = listeners.iter().map(TcpListener::local_addr);
+    let addresses: Vec<SocketAddr> = addresses.collect::<Result<_, _>>()?;
+    for address in &addresses {
+        admin.check(*address).map_err(hints::of_token)?;
+    }
+    for listener in listeners {
+        tokio::spawn(admin.clone().serve(listener));
+    }
+    let first = addresses.first().copied();
+    first.context("--admin has no address")
+}
+
 /// Checks at the start that reports can be written.
 fn check_reports(folder: &Path) -> Result<()> {
     let written = tempfile::NamedTempFile::new_in(folder);
@@ -782,6 +819,7 @@ struct PreparedServer {
     folder: Folder,
     mount_path: String,
     certificate: Option<Certificate>,
+    admin_token: Option<AdminToken>,
     limits: LiveLimits,
 }
 

@@ -42,6 +42,7 @@ mod registry;
 mod request_counts;
 mod route;
 mod snapshot;
+mod top_targets;
 mod usage_counts;
 
 pub use access_log::{
@@ -56,4 +57,5 @@ pub use registry::{LedgerRegistry, LimitExceeded, Observer, Owner};
 pub use request_counts::RequestCount;
 pub use route::{Route, RouteCount};
 pub use snapshot::{LiveRequest, Snapshot};
+pub use top_targets::{TOP_TARGETS_BYTES, TargetBytes};
 pub use usage_counts::UsageCounts;

@@ -8,6 +8,9 @@ use crate::request_counts::{RequestCount, RequestCounts};
 #[cfg(doc)]
 use crate::route::ROUTES;
 use crate::route::{Route, RouteCount, Routes};
+#[cfg(doc)]
+use crate::top_targets::TOP_TARGETS_BYTES;
+use crate::top_targets::{TargetBytes, TopTargets};
 use crate::usage_counts::UsageCounts;
 use http::{Method, StatusCode};
 use parking_lot::{Mutex, MutexGuard, RwLock};
@@ -32,6 +35,8 @@ pub struct LedgerRegistry {
     access_log: OnceLock<Arc<dyn AccessLog>>,
     observers: RwLock<Vec<Arc<dyn Observer>>>,
     routes: Routes,
+    /// Empty until somebody wants to know them.
+    top_targets: OnceLock<TopTargets>,
 }
 
 const SHARDS: usize = 16;
@@ -84,7 +89,7 @@ impl LedgerRegistry {
         self.request_counts.all()
     }
 
-    /// Bytes of response bodies sent, for requests that have ended.
+    /// Bytes of response bodies sent so far, including those of requests in flight.
     #[must_use]
     pub fn response_body_bytes(&self) -> u64 {
         self.response_body_bytes.load(Ordering::Relaxed)
@@ -94,6 +99,32 @@ impl LedgerRegistry {
     #[must_use]
     pub fn response_cache_hits(&self) -> u64 {
         self.response_cache_hits.load(Ordering::Relaxed)
+    }
+
+    /// Counts bytes of a response body that were sent.
+    pub(crate) fn count_response_body_bytes(&self, bytes: usize) {
+        self.response_body_bytes
+            .fetch_add(bytes as u64, Ordering::Relaxed);
+    }
+
+    /// Starts to count bytes by target, for [`LedgerRegistry::top_targets`]. It takes [`TOP_TARGETS_BYTES`] at most.
+    pub fn track_targets(&self) {
+        self.top_targets.get_or_init(TopTargets::default);
+    }
+
+    /// Returns the targets to which most bytes were sent, in descending order, `max_count` at most. Empty unless
+    /// [`LedgerRegistry::track_targets`] was called. Only successful responses count, at their end.
+    #[must_use]
+    pub fn top_targets(&self, max_count: usize) -> Vec<TargetBytes> {
+        let targets = self.top_targets.get();
+        targets.map_or_else(Vec::new, |targets| targets.top(max_count))
+    }
+
+    /// Adds the bytes of a successful response to those of its target.
+    pub(crate) fn count_target_bytes(&self, target: &str, bytes: u64) {
+        if let Some(targets) = self.top_targets.get() {
+            targets.add(target, bytes);
+        }
     }
 
     pub(crate) fn count_response_cache_hit(&self) {
@@ -153,12 +184,9 @@ impl LedgerRegistry {
         outcome: Outcome,
         method: &Method,
         status: Option<StatusCode>,
-        body_bytes: u64,
         duration: Duration,
         peak_bytes: usize,
     ) {
-        self.response_body_bytes
-            .fetch_add(body_bytes, Ordering::Relaxed);
         self.request_counts.add(outcome, method, status);
         for observer in &*self.observers.read() {
             observer.on_request_end(outcome, duration, peak_bytes);
@@ -253,6 +281,11 @@ impl Entries {
             Owner::Request { method, route } => Some((method, route)),
             Owner::Connection | Owner::Host => None,
         }
+    }
+
+    /// Bytes of all kinds that it holds now.
+    pub(crate) fn total_bytes(&self) -> usize {
+        self.total.load(Ordering::Relaxed)
     }
 
     pub(crate) fn peak_bytes(&self) -> usize {

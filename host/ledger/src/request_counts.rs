@@ -30,6 +30,11 @@ pub struct RequestCount {
     pub count: u64,
 }
 
+impl RequestCount {
+    /// All values of `code`.
+    pub const CODES: [&'static str; 5] = CODES;
+}
+
 impl RequestCounts {
     pub(crate) fn add(&self, outcome: Outcome, method: &Method, status: Option<StatusCode>) {
         let method = METHODS.iter().position(|name| *name == method.as_str());

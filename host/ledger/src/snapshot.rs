@@ -1,9 +1,10 @@
 //! Snapshots of the ledgers: their sums, and the requests that hold memory.
 
 use crate::kind::Balance;
-use crate::registry::{LedgerRegistry, Owner};
+use crate::registry::{Entries, LedgerRegistry, Owner};
 use crate::route::Route;
 use serde::ser::{Serialize, SerializeStruct, Serializer};
+use std::cmp::Reverse;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -103,21 +104,41 @@ impl LedgerRegistry {
     pub fn live_requests(&self, max_count: usize) -> Vec<LiveRequest> {
         let mut live = self.live();
         live.sort_unstable_by_key(|entries| entries.id);
-        live.iter()
-            .filter_map(|entries| {
-                let (method, route) = entries.request()?;
-                Some(LiveRequest {
-                    id: entries.id,
-                    method: method.clone(),
-                    route: Arc::clone(route),
-                    age: entries.since.elapsed(),
-                    balance: entries.balance(),
-                    peak_bytes: entries.peak_bytes(),
-                    has_ended: entries.has_ended(),
-                })
-            })
-            .take(max_count)
+        let requests = live.iter().filter_map(|entries| LiveRequest::of(entries));
+        requests.take(max_count).collect()
+    }
+
+    /// Returns the requests that hold most memory, in descending order, `max_count` at most.
+    #[must_use]
+    pub fn largest_requests(&self, max_count: usize) -> Vec<LiveRequest> {
+        let live = self.live();
+        // The totals change meanwhile, so each is read once.
+        let mut by_bytes: Vec<(Reverse<usize>, u64, &Arc<Entries>)> = live
+            .iter()
+            .filter(|entries| entries.request().is_some())
+            .map(|entries| (Reverse(entries.total_bytes()), entries.id, entries))
+            .collect();
+        by_bytes.sort_unstable_by_key(|(bytes, id, _)| (*bytes, *id));
+        let largest = by_bytes.iter().take(max_count);
+        largest
+            .filter_map(|(_, _, entries)| LiveRequest::of(entries))
             .collect()
+    }
+}
+
+impl LiveRequest {
+    /// Returns `None` if the owner is no request.
+    fn of(entries: &Entries) -> Option<Self> {
+        let (method, route) = entries.request()?;
+        Some(LiveRequest {
+            id: entries.id,
+            method: method.clone(),
+            route: Arc::clone(route),
+            age: entries.since.elapsed(),
+            balance: entries.balance(),
+            peak_bytes: entries.peak_bytes(),
+            has_ended: entries.has_ended(),
+        })
     }
 }
 
@@ -156,5 +177,28 @@ mod tests {
         assert_eq!(registry.snapshot().leaked.of(Kind::Buffers), 7);
         drop(charge);
         assert_eq!(registry.snapshot().leaked.total(), 0);
+    }
+
+    #[test]
+    fn the_largest_requests_come_first_and_connections_are_none() {
+        let registry = Arc::new(LedgerRegistry::default());
+        let owner = || Owner::Request {
+            method: http::Method::GET,
+            route: registry.route("/a.gif"),
+        };
+        let owners = [owner(), Owner::Connection, owner(), owner()];
+        let ledgers = owners.map(|owner| Ledger::new(&registry, owner, 100));
+        let held: Vec<_> = ledgers
+            .iter()
+            .zip([3, 50, 7, 5])
+            .map(|(ledger, bytes)| ledger.charge(Kind::Buffers, bytes).unwrap())
+            .collect();
+        let largest = registry.largest_requests(2);
+        let totals: Vec<_> = largest
+            .iter()
+            .map(|request| request.balance.total())
+            .collect();
+        assert_eq!(totals, [7, 5]);
+        drop(held);
     }
 }

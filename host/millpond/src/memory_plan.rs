@@ -36,6 +36,10 @@ pub(crate) const RESPONSE_BYTES: usize = 4 * 1024;
 /// Memory reserved for the queue of a program's log, in bytes. The queue of the command `millpond` takes no more.
 pub const LOG_QUEUE_BYTES: usize = 2 * 1024 * 1024;
 
+/// Memory reserved for an admin listener, in bytes: the history of its dashboard, the bytes by target, and the buffers of
+/// its connections. The admin listener of `millpond-server` takes no more.
+pub const ADMIN_BYTES: usize = 1536 * 1024;
+
 /// Maximum memory of a server's tables of clients, in bytes. It is part of the allocator's share. A server without
 /// limits for clients has no tables.
 pub const CLIENT_TABLES_BYTES: usize = 1280 * 1024;

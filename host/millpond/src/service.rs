@@ -16,8 +16,8 @@ use crate::error::RequestError;
 use crate::head_size::{self, fields_memory_bytes, request_head_memory_bytes, target};
 use crate::limits::{Limit, Limits};
 use crate::memory_plan::{
-    ALLOCATOR_SHARE_OF_MEMORY, CLIENT_TABLES_BYTES, LOG_QUEUE_BYTES, MemoryPlan, RESPONSE_BYTES,
-    RESPONSE_RESERVATION_BYTES,
+    ADMIN_BYTES, ALLOCATOR_SHARE_OF_MEMORY, CLIENT_TABLES_BYTES, LOG_QUEUE_BYTES, MemoryPlan,
+    RESPONSE_BYTES, RESPONSE_RESERVATION_BYTES,
 };
 #[cfg(feature = "uploads")]
 use crate::request_content::RequestContent;
@@ -137,7 +137,7 @@ impl Millpond {
         let settings = Arc::new(config.settings());
         let engine = ComponentEngine::new(source, &limits, store.folder(), &settings)?;
         // With the component compiled, the process has the memory that it takes without a request.
-        let baseline_bytes = process::baseline_bytes() + LOG_QUEUE_BYTES;
+        let baseline_bytes = process::baseline_bytes() + LOG_QUEUE_BYTES + ADMIN_BYTES;
         let files = process::open_files_limit();
         let store_bytes = store.cache_usage().max_bytes;
         let plan = MemoryPlan::partition(
@@ -1037,6 +1037,7 @@ impl MemorySources for Millpond {
             Some(_) => 0,
             None => plan.instances * POOL_SLOT_BYTES + plan.limit_bytes / ALLOCATOR_SHARE_OF_MEMORY,
         };
-        process::THREADS_BYTES + LOG_QUEUE_BYTES + CLIENT_TABLES_BYTES + allocator_bytes
+        let tables_bytes = LOG_QUEUE_BYTES + ADMIN_BYTES + CLIENT_TABLES_BYTES;
+        process::THREADS_BYTES + tables_bytes + allocator_bytes
     }
 }

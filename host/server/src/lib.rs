@@ -43,7 +43,7 @@ mod transport;
 /// Without TLS there is no certificate.
 #[cfg(not(feature = "tls"))]
 mod tls {
-    #[derive(Debug)]
+    #[derive(Debug, Clone)]
     pub(crate) enum Certificate {}
 }
 

@@ -358,6 +358,9 @@ mod tests {
         fs::write(&made.key, new_key).unwrap();
         assert!(certificate.reload().unwrap());
         assert_ne!(shown(&certificate), first);
+        // rcgen's certificates end in the year 4096.
+        let end = SystemTime::UNIX_EPOCH + Duration::from_secs(67_090_118_400);
+        assert!(certificate.expiry() >= Some(end - Duration::from_secs(366 * 24 * 3600)));
         assert!(!certificate.reload().unwrap());
 
         let other = Made::new();

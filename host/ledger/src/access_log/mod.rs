@@ -170,6 +170,8 @@ impl AccessLogEntry {
     /// Adds bytes of the body that were sent.
     pub fn add_body_bytes(&mut self, bytes: usize) {
         self.body_bytes += bytes as u64;
+        let registry = &self.ledger.entries.registry;
+        registry.count_response_body_bytes(bytes);
     }
 
     /// Sets the maximum memory that the guest held at one time in linear memories and tables, in bytes.
@@ -222,15 +224,18 @@ impl Drop for AccessLogEntry {
         let (method, route) = self.request();
         let entries = &self.ledger.entries;
         let (duration, peak_bytes) = (entries.since.elapsed(), entries.peak_bytes());
+        // Before the end is counted, so that a reader of that count finds the bytes as well.
+        if self.body_bytes > 0
+            && self.status.is_some_and(|status| status.is_success())
+            && let Some(target) = self.text.part(TextPart::Target)
+        {
+            let registry = &entries.registry;
+            registry.count_target_bytes(&String::from_utf8_lossy(target), self.body_bytes);
+        }
         route.count_end(self.status);
-        entries.registry.count_end(
-            outcome,
-            method,
-            self.status,
-            self.body_bytes,
-            duration,
-            peak_bytes,
-        );
+        entries
+            .registry
+            .count_end(outcome, method, self.status, duration, peak_bytes);
         let text = &self.text;
         let request_id = text.part(TextPart::RequestId);
         let line = AccessLogLine {

@@ -1,6 +1,6 @@
 //! Leak detector: logs one warning when memory starts to grow, and one message when it has stopped.
 
-use super::sample::Sample;
+use super::sample::{Growth, Sample};
 use super::trend::{Shape, Trend};
 use crate::kind::Kind;
 use crate::route::Route;
@@ -72,7 +72,7 @@ struct TrendPoint {
 }
 
 struct OngoingGrowth {
-    since: SystemTime,
+    growth: Growth,
     quiet_samples: usize,
 }
 
@@ -98,6 +98,12 @@ impl LeakDetector {
         }
     }
 
+    /// The growth that goes on, with the warning as of the last sample that grew.
+    pub(super) fn growth(&self) -> Option<Growth> {
+        let ongoing = self.ongoing.as_ref();
+        ongoing.map(|ongoing| ongoing.growth.clone())
+    }
+
     fn check(&mut self, sample: &Sample, routes: Vec<Arc<Route>>) -> Option<Alert> {
         self.push(TrendPoint {
             at: SystemTime::now(),
@@ -114,6 +120,7 @@ impl LeakDetector {
         });
         let is_warmed_up = sample.unattributed_bytes > self.warm_up_bytes;
         let holds_leaked = sample.snapshot.leaked.total() >= LEAKED_BYTES;
+        let began = self.ongoing.as_ref().map(|ongoing| ongoing.growth.since);
         let growth = WINDOWS.iter().zip(&self.past).find_map(|(window, past)| {
             let unattributed = self.trend(window, past, |point| point.unattributed_bytes)?;
             let leaked = self.trend(window, past, |point| point.leaked_bytes)?;
@@ -121,7 +128,7 @@ impl LeakDetector {
                 trend.shape == Shape::Linear
                     && trend.slope_bytes_per_minute >= window.growth_bytes_per_minute
             };
-            let since = past.front()?.at;
+            let since = began.unwrap_or(past.front()?.at);
             if holds_leaked && grows(&leaked) {
                 let message = leak_message(sample, &leaked, &unattributed, since);
                 Some((since, message))
@@ -136,10 +143,15 @@ impl LeakDetector {
         };
         if let Some(ongoing) = &mut self.ongoing {
             ongoing.quiet_samples = 0;
+            ongoing.growth.message = message;
             return None;
         }
-        self.ongoing = Some(OngoingGrowth {
+        let growth = Growth {
             since,
+            message: message.clone(),
+        };
+        self.ongoing = Some(OngoingGrowth {
+            growth,
             quiet_samples: 0,
         });
         Some(Alert::Grows(message))
@@ -177,7 +189,7 @@ impl LeakDetector {
         }
         let message = format!(
             "memory has stopped growing, it had grown since {}",
-            clock(ongoing.since)
+            clock(ongoing.growth.since)
         );
         self.ongoing = None;
         Some(Alert::Stopped(message))
@@ -289,6 +301,7 @@ mod tests {
             snapshot: Snapshot::default(),
             unattributed_bytes,
             trend: Trend::of(&[], Duration::from_secs(1)),
+            growth: None,
         }
     }
 
@@ -360,6 +373,23 @@ mod tests {
         assert_eq!(said.len(), 2, "{said:?}");
         assert!(said[0].starts_with("memory grows") && said[0].contains("100 % unattributed"));
         assert!(said[1].starts_with("memory has stopped growing"));
+    }
+
+    #[test]
+    fn growth_keeps_its_beginning_and_its_warning_is_of_the_last_sample() {
+        let mut detector = detector();
+        let mut grow = |second: i64, speed: i64| {
+            detector.check(&sample(second * speed), Vec::new());
+            detector.growth()
+        };
+        let first = (0..60).find_map(|second| grow(second, 1_000_000)).unwrap();
+        let last = (60..180)
+            .filter_map(|second| grow(second, 2_000_000))
+            .last();
+        let last = last.unwrap();
+        assert_eq!(last.since, first.since);
+        assert!(first.message.contains("60.0 MB/min"), "{}", first.message);
+        assert!(last.message.contains("120.0 MB/min"), "{}", last.message);
     }
 
     #[test]

@@ -8,7 +8,7 @@ mod leak_detector;
 mod sample;
 mod trend;
 
-pub use sample::Sample;
+pub use sample::{Growth, Sample};
 pub use trend::{Shape, Trend};
 
 use crate::heap;
@@ -51,9 +51,10 @@ impl Monitor {
             ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
             loop {
                 ticks.tick().await;
-                let sample = sampler.sample();
+                let mut sample = sampler.sample();
                 let routes = sampler.sources.registry().routes();
                 sampler.detector.evaluate(&sample, routes);
+                sample.growth = sampler.detector.growth();
                 *last.lock() = sample;
             }
         });
@@ -128,6 +129,7 @@ impl<S: MemorySources> Sampler<S> {
             snapshot,
             unattributed_bytes,
             trend,
+            growth: None,
         }
     }
 }

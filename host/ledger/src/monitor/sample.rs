@@ -4,6 +4,7 @@ use super::trend::Trend;
 use crate::heap::HeapStats;
 use crate::process::ProcessMemory;
 use crate::snapshot::Snapshot;
+use std::time::SystemTime;
 
 /// One sample of the process's memory.
 #[derive(Debug, Clone)]
@@ -22,4 +23,16 @@ pub struct Sample {
     pub unattributed_bytes: i64,
     /// Trend of the unattributed memory.
     pub trend: Trend,
+    /// Growth that the monitor has warned of and that goes on. `None` while there is none.
+    pub growth: Option<Growth>,
+}
+
+/// Growth of memory that the monitor warns of.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Growth {
+    /// Time from which on memory has grown.
+    pub since: SystemTime,
+    /// The warning as of this sample: rate, shape, and the routes that grow.
+    pub message: String,
 }

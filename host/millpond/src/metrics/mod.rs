@@ -127,7 +127,7 @@ impl Collector for MillpondCollector {
         counter(
             &mut encoder,
             "response_body",
-            "Bytes of response bodies sent, for requests that have ended.",
+            "Bytes of response bodies sent.",
             Some(&Unit::Bytes),
             registry.response_body_bytes(),
         )?;

@@ -21,14 +21,14 @@ impl Readiness {
     /// Returns why the host cannot serve. `None` if it can.
     pub(super) fn unready(&self) -> Option<String> {
         if self.stopping.is_cancelled() {
-            return Some("shutting down\n".into());
+            return Some("shutting down".into());
         }
         if let Some(reason) = self.millpond.store_unavailable() {
-            return Some(reason + "\n");
+            return Some(reason);
         }
         let seen = self.monitor.last();
         let held = seen.process.resident_bytes() as usize + seen.socket_bytes;
-        (held > self.millpond.memory_plan().limit_bytes).then(|| "over the memory limit\n".into())
+        (held > self.millpond.memory_plan().limit_bytes).then(|| "over the memory limit".into())
     }
 }
 

@@ -1,0 +1,35 @@
+//! Token of the admin listener.
+
+use anyhow::{Context, Result, ensure};
+use millpond_server::admin::AdminToken;
+use std::fs::File;
+use std::io::Read;
+use std::path::Path;
+
+/// Variable with the token. Every user of the machine sees a command line, so there is no option for it.
+const VARIABLE: &str = "MILLPOND_ADMIN_TOKEN";
+
+/// Maximum size of a file with a token, in bytes. A token is shorter, and an endless file must not fill the memory.
+const TOKEN_FILE_BYTES: u64 = 1024;
+
+/// Returns the token of the file, or of the environment.
+pub(crate) fn admin_token(file: Option<&Path>) -> Result<Option<AdminToken>> {
+    let variable = std::env::var(VARIABLE).ok();
+    match (file, variable) {
+        (None, None) => Ok(None),
+        (None, Some(text)) => Ok(Some(AdminToken::parse(&text).context(VARIABLE)?)),
+        (Some(file), variable) => {
+            ensure!(
+                variable.is_none(),
+                "both --admin-token-file and {VARIABLE} are set: remove one of them"
+            );
+            let mut text = String::new();
+            let read = File::open(file)
+                .and_then(|file| file.take(TOKEN_FILE_BYTES).read_to_string(&mut text));
+            read.with_context(|| format!("cannot read the admin token {}", file.display()))?;
+            let token = AdminToken::parse(&text);
+            let token = token.with_context(|| format!("--admin-token-file {}", file.display()))?;
+            Ok(Some(token))
+        }
+    }
+}
