@@ -649,7 +649,7 @@ fn config_check_names_the_line_the_field_and_what_is_allowed() {
         ("listen = []", "1: listen: at least one value is needed"),
         (
             "\nadmin = true",
-            "2: admin: a text in quotes or a whole number is needed",
+            "2: admin: an address and port is needed, as in 127.0.0.1:8079, or off",
         ),
         (
             "reuse-port = \"yes\"",
@@ -745,19 +745,19 @@ fn doctor_says_what_is_wrong_and_what_to_do() {
         let json: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
         (output.status.code(), json)
     };
-    let verdict = |json: &serde_json::Value, check: &str| {
+    let level = |json: &serde_json::Value, check: &str| {
         let findings = json["findings"].as_array().unwrap();
         let mut of_check = findings.iter().filter(|finding| finding["check"] == check);
-        let finding = of_check.find(|finding| finding["verdict"] != "ok");
+        let finding = of_check.find(|finding| finding["level"] != "ok");
         finding.map(|finding| {
             assert!(finding["remedy"].is_string(), "{finding}");
-            finding["verdict"].as_str().unwrap().to_owned()
+            finding["level"].as_str().unwrap().to_owned()
         })
     };
     let (code, json) = doctor(&["--listen", "0"]);
     assert_eq!(code, Some(0), "{json}");
     for check in ["settings", "folder", "address", "component", "clock"] {
-        assert_eq!(verdict(&json, check), None, "{json}");
+        assert_eq!(level(&json, check), None, "{json}");
     }
     let garbage = folder.path().join("garbage.wasm");
     fs::write(&garbage, "garbage").unwrap();
@@ -784,7 +784,7 @@ fn doctor_says_what_is_wrong_and_what_to_do() {
     ] {
         let (code, json) = doctor(arguments);
         assert_eq!(code, Some(1), "{json}");
-        assert_eq!(verdict(&json, check).as_deref(), Some("fail"), "{json}");
+        assert_eq!(level(&json, check).as_deref(), Some("fail"), "{json}");
     }
     let held = TcpListener::bind("127.0.0.1:0").unwrap();
     let held = held
@@ -793,7 +793,7 @@ fn doctor_says_what_is_wrong_and_what_to_do() {
         .unwrap();
     let (code, json) = doctor(&["--listen", &held.1]);
     assert_eq!(
-        (code, verdict(&json, "address").as_deref()),
+        (code, level(&json, "address").as_deref()),
         (Some(1), Some("fail")),
         "{json}"
     );

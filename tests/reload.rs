@@ -158,7 +158,7 @@ fn a_wrong_file_changes_nothing_and_is_named_with_its_line() {
             "mount-path = \"/two\"\n\nlog-level = \"loud\"",
             3,
             "log-level",
-            "one of info, warn",
+            "is no level",
         ),
         (
             "mount-path = \"/two\"\n[cache]\nnegative-ttl = 5",

@@ -766,21 +766,6 @@ impl Serve {
     }
 }
 
-/// Binds the admin listener and serves it. Returns its first address.
-async fn start_admin(admin: Admin, address: &ListenAddress) -> Result<SocketAddr> {
-    let listeners = address.bind_tcp().await.context("--admin")?;
-    let addresses = listeners.iter().map(TcpListener::local_addr);
-    let addresses: Vec<SocketAddr> = addresses.collect::<Result<_, _>>()?;
-    for address in &addresses {
-        admin.check(*address).map_err(hints::of_token)?;
-    }
-    for listener in listeners {
-        tokio::spawn(admin.clone().serve(listener));
-    }
-    let first = addresses.first().copied();
-    first.context("--admin has no address")
-}
-
 /// Checks at the start that reports can be written.
 fn check_reports(folder: &Path) -> Result<()> {
     let written = tempfile::NamedTempFile::new_in(folder);
@@ -874,7 +859,9 @@ mod tests {
             "BYTES" | "COUNT" => "123",
             "CIDR" => "[\"10.0.0.0/8\", \"192.0.2.1\"]",
             "FORMAT" => "\"json\"",
-            "LEVEL" => "\"warn\"",
+            "on|off" => "\"off\"",
+            "FILE|off" => "\"/some/where\"",
+            "LEVEL" => "\"warn,h2=debug\"",
             name => panic!("no example of {name}: add one"),
         }
     }

@@ -167,7 +167,7 @@ mod tests {
             ("client-rate = 0x10", "m.toml:1: client-rate: a text"),
             (
                 "\n\nlisten-to = \"a\"",
-                "m.toml:3: listen-to: unknown field, expected one of cache, client-rate, cors, headers, listen, \
+                "m.toml:3: listen-to: unknown field, expected one of browse, cache, client-rate, cors, headers, listen, \
                  mount-path, reuse-port, signing-keys",
             ),
             ("[cors]\norigin = []", "m.toml:2: origin: unknown field"),

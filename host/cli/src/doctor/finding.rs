@@ -7,16 +7,16 @@ use std::fmt;
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub(crate) struct Finding {
     pub(crate) check: &'static str,
-    pub(crate) verdict: Verdict,
+    pub(crate) level: FindingLevel,
     pub(crate) message: String,
     /// Remedy, unless all is well.
     pub(crate) remedy: Option<String>,
 }
 
-/// Verdict of a check.
+/// FindingLevel of a check.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "lowercase")]
-pub(crate) enum Verdict {
+pub(crate) enum FindingLevel {
     Ok,
     /// The server starts, and will disappoint.
     Warn,
@@ -28,7 +28,7 @@ impl Finding {
     pub(crate) fn ok(check: &'static str, message: impl Into<String>) -> Self {
         Finding {
             check,
-            verdict: Verdict::Ok,
+            level: FindingLevel::Ok,
             message: message.into(),
             remedy: None,
         }
@@ -41,7 +41,7 @@ impl Finding {
     ) -> Self {
         Finding {
             check,
-            verdict: Verdict::Warn,
+            level: FindingLevel::Warn,
             message: message.into(),
             remedy: Some(remedy.into()),
         }
@@ -53,7 +53,7 @@ impl Finding {
         remedy: impl Into<String>,
     ) -> Self {
         Finding {
-            verdict: Verdict::Fail,
+            level: FindingLevel::Fail,
             ..Finding::warn(check, message, remedy)
         }
     }
@@ -61,12 +61,12 @@ impl Finding {
 
 impl fmt::Display for Finding {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let verdict = match self.verdict {
-            Verdict::Ok => "ok",
-            Verdict::Warn => "warn",
-            Verdict::Fail => "fail",
+        let level = match self.level {
+            FindingLevel::Ok => "ok",
+            FindingLevel::Warn => "warn",
+            FindingLevel::Fail => "fail",
         };
-        write!(f, "{verdict:4}  {:12}  {}", self.check, self.message)?;
+        write!(f, "{level:4}  {:12}  {}", self.check, self.message)?;
         match &self.remedy {
             Some(remedy) => write!(f, "\n{:20}→ {remedy}", ""),
             None => Ok(()),

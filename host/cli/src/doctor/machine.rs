@@ -192,32 +192,32 @@ fn newest_file(folder: &Path) -> Option<SystemTime> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::doctor::finding::Verdict;
+    use crate::doctor::finding::FindingLevel;
 
     #[test]
     fn a_clock_that_is_behind_is_found() {
         let now = SystemTime::UNIX_EPOCH + EARLIEST + Duration::from_secs(86_400);
-        let verdict = |now, newest| clock(now, newest).verdict;
-        assert_eq!(verdict(now, None), Verdict::Ok);
-        assert_eq!(verdict(now, Some(now)), Verdict::Ok);
-        assert_eq!(verdict(now, Some(now + 2 * TOLERANCE)), Verdict::Warn);
-        assert_eq!(verdict(SystemTime::UNIX_EPOCH, None), Verdict::Fail);
+        let level = |now, newest| clock(now, newest).level;
+        assert_eq!(level(now, None), FindingLevel::Ok);
+        assert_eq!(level(now, Some(now)), FindingLevel::Ok);
+        assert_eq!(level(now, Some(now + 2 * TOLERANCE)), FindingLevel::Warn);
+        assert_eq!(level(SystemTime::UNIX_EPOCH, None), FindingLevel::Fail);
     }
 
     #[test]
     fn a_low_parameter_is_named_with_the_command_that_raises_it() {
         let low = sysctl("net.core.somaxconn", 128, 1024, "why");
-        assert_eq!(low.verdict, Verdict::Warn);
+        assert_eq!(low.level, FindingLevel::Warn);
         assert_eq!(
             low.remedy.as_deref(),
             Some("sysctl -w net.core.somaxconn=1024")
         );
-        assert_eq!(sysctl("a", 1024, 1024, "why").verdict, Verdict::Ok);
+        assert_eq!(sysctl("a", 1024, 1024, "why").level, FindingLevel::Ok);
     }
 
     #[test]
     fn a_limit_above_the_memory_is_found() {
-        assert_eq!(memory(u64::MAX).verdict, Verdict::Fail);
-        assert_eq!(memory(1 << 20).verdict, Verdict::Ok);
+        assert_eq!(memory(u64::MAX).level, FindingLevel::Fail);
+        assert_eq!(memory(1 << 20).level, FindingLevel::Ok);
     }
 }

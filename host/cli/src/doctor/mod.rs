@@ -5,7 +5,7 @@ mod machine;
 mod service;
 
 use crate::common::one_line;
-use crate::doctor::finding::{Finding, Verdict};
+use crate::doctor::finding::{Finding, FindingLevel};
 use crate::serve::{self, Serve};
 use crate::settings::ResolvedSettings;
 use anyhow::{Context, Result};
@@ -40,18 +40,18 @@ impl Doctor {
                 vec![Finding::fail("settings", one_line(&error), remedy)]
             }
         };
-        let verdict = findings.iter().map(|finding| finding.verdict).max();
-        let verdict = verdict.unwrap_or(Verdict::Ok);
+        let level = findings.iter().map(|finding| finding.level).max();
+        let level = level.unwrap_or(FindingLevel::Ok);
         let mut stdout = io::stdout().lock();
         if self.json {
-            let json = serde_json::json!({ "verdict": verdict, "findings": findings });
+            let json = serde_json::json!({ "level": level, "findings": findings });
             writeln!(stdout, "{json:#}")?;
         } else {
             for finding in &findings {
                 writeln!(stdout, "{finding}")?;
             }
         }
-        Ok(ExitCode::from(u8::from(verdict == Verdict::Fail)))
+        Ok(ExitCode::from(u8::from(level == FindingLevel::Fail)))
     }
 }
 

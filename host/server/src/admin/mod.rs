@@ -28,6 +28,7 @@ use http_body_util::{BodyExt, Limited};
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
+use millpond::Millpond;
 use millpond::memory_plan::ADMIN_BYTES;
 use millpond::metrics::{self, TextFormat};
 use millpond::monitor::Monitor;

@@ -8,8 +8,8 @@ mod live;
 pub(super) mod page;
 mod point;
 
-use crate::admin::readiness::Readiness;
 use crate::admin::connection::TakenEvents;
+use crate::admin::readiness::Readiness;
 use crate::admin::response::{AdminBody, with_body};
 use crate::tls::Certificate;
 use about::AboutProcess;
