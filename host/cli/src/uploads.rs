@@ -58,9 +58,8 @@ impl UploadOptions {
     /// Line of the announcement, if uploads are on.
     pub(crate) fn announcement(&self, url: &str, mount_path: &str) -> Option<String> {
         let max = readable(self.upload_max_size.as_u64());
-        let line = format!(
-            "  uploads    PUT {url}/api/media and {url}{mount_path}/<path>, {max} at most"
-        );
+        let line =
+            format!("  uploads    PUT {url}/api/media and {url}{mount_path}/<path>, {max} at most");
         (self.uploads == Switch::On).then_some(line)
     }
 
