@@ -181,10 +181,9 @@ fn add_stores_by_content_once_and_check_finds_damage() {
     assert_eq!(added.len(), 2, "{added:?}");
     assert_eq!(added[0]["type"], "image/gif");
     assert_eq!(added[0]["id"], added[1]["id"]);
-    assert_eq!(
-        (&added[0]["added"], &added[1]["added"]),
-        (&true.into(), &false.into())
-    );
+    // Both are read at a time, and either may be first.
+    let first = added.iter().filter(|line| line["added"] == true);
+    assert_eq!(first.count(), 1, "{added:?}");
     let id = added[0]["id"].as_str().unwrap();
     let stored = store.join(&id[..2]).join(id);
     assert_eq!(
