@@ -1,8 +1,8 @@
 //! Command line, with its subcommands.
 
-use crate::{add, check, inspect, new, publish, serve, sign};
+use crate::{add, check, health, inspect, manual, new, publish, serve, sign};
 use anyhow::Result;
-use clap::Parser;
+use clap::{CommandFactory, Parser};
 use std::process::ExitCode;
 
 /// Media server that answers requests with a WebAssembly component. The memory of every request is accounted for,
@@ -24,6 +24,12 @@ pub(crate) enum Command {
     Inspect(inspect::Inspect),
     /// Create a folder with a component to start from: sources, interface, and build instructions.
     New(new::New),
+    /// Check that a server is ready.
+    Health(health::Health),
+    /// Print the completions for a shell.
+    Completions(manual::Completions),
+    /// Write the manual pages.
+    Manual(manual::Manual),
 }
 
 impl Command {
@@ -37,6 +43,9 @@ impl Command {
             Command::Sign(sign) => sign.run(),
             Command::Inspect(inspect) => inspect.run(),
             Command::New(new) => new.run(),
+            Command::Health(health) => health.run(),
+            Command::Completions(completions) => completions.run(Command::command()),
+            Command::Manual(manual) => manual.run(Command::command()),
         }
     }
 }
