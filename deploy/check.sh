@@ -1,6 +1,6 @@
 #!/bin/bash
 # Checks the files of this folder by the tools that read them, in a Python environment in target/deploy.
-# What a tool is missing for is printed: systemd-analyze, promtool, nginx, caddy and helm are used where they are.
+# systemd-analyze, caddy and helm are used where they are installed. A line says what was not checked.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 tools=target/deploy
