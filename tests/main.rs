@@ -16,6 +16,7 @@ mod dashboard;
 mod frames;
 mod gallery;
 mod half_close;
+mod health;
 mod host;
 mod hostile_clients;
 mod hostile_guests;
@@ -28,6 +29,7 @@ mod import;
 mod instance;
 #[cfg(unix)]
 mod load;
+mod manual;
 mod memory;
 mod metrics;
 #[cfg(target_os = "linux")]
@@ -35,6 +37,7 @@ mod mounts;
 mod new_guests;
 mod players;
 mod plugin;
+mod proxies;
 #[cfg(unix)]
 mod reload;
 mod reuse;

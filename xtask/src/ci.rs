@@ -33,6 +33,7 @@ pub(crate) fn run(root: &Path) -> Result<()> {
     }
     crate::structure::check(root)?;
     crate::prose::check(root)?;
+    crate::pages::check(root)?;
     crate::limits::check(root)?;
     crate::public_api::check(root)?;
     check_dependencies(root)
@@ -41,13 +42,27 @@ pub(crate) fn run(root: &Path) -> Result<()> {
 /// Checks the dependencies against `deny.toml`. The tool takes longer to build than all the rest, so the task does not
 /// install it. It prints that the tool is absent.
 fn check_dependencies(root: &Path) -> Result<()> {
+    deny(root, &["licenses", "bans", "sources"])
+}
+
+/// Checks the dependencies for known vulnerabilities. The tool fetches their list, so the task is not part of [`run`],
+/// which needs no network.
+pub(crate) fn check_advisories(root: &Path) -> Result<()> {
+    deny(root, &["advisories"])
+}
+
+fn deny(root: &Path, checks: &[&str]) -> Result<()> {
     let mut deny = Command::new("cargo-deny");
     deny.current_dir(root)
-        .args(["--locked", "check", "licenses", "bans", "sources"]);
+        .args(["--locked", "check"])
+        .args(checks);
     match deny.status() {
         Ok(status) => ensure!(status.success(), "cargo deny fails"),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-            println!("not checked: licences and sources of dependencies (no cargo-deny here)");
+            println!(
+                "not checked: {} of dependencies (no cargo-deny here)",
+                checks.join(", ")
+            );
         }
         Err(error) => return Err(error).context("cannot run cargo-deny"),
     }

@@ -11,6 +11,7 @@ mod guest;
 mod hosts;
 mod limits;
 mod metadata;
+mod pages;
 mod prose;
 mod public_api;
 mod structure;
@@ -83,6 +84,11 @@ enum Task {
     Structure,
     /// Reads the hand-written pages and the comments, and reports sentences that are long or not in the field's words.
     Prose,
+    /// Checks that links of the pages lead somewhere, that the site has each page, and that the tests which the threat model
+    /// names exist.
+    Pages,
+    /// Checks the dependencies for known vulnerabilities, with cargo-deny.
+    Advisories,
     /// Runs what CI runs before the tests: formatting, clippy, docs, dependencies' licences.
     Ci,
 }
@@ -116,6 +122,8 @@ fn main() -> Result<()> {
         Task::Limits => limits::write(&root),
         Task::Structure => structure::write(&root),
         Task::Prose => prose::check(&root),
+        Task::Pages => pages::check(&root),
+        Task::Advisories => ci::check_advisories(&root),
         Task::Ci => ci::run(&root),
     }
 }

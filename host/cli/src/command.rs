@@ -1,8 +1,10 @@
 //! Command line, with its subcommands.
 
-use crate::{add, check, config, doctor, inspect, list, new, publish, remove, serve, sign};
+use crate::{
+    add, check, config, doctor, health, inspect, list, manual, new, publish, remove, serve, sign,
+};
 use anyhow::Result;
-use clap::{ArgMatches, Parser};
+use clap::{ArgMatches, CommandFactory, Parser};
 use std::process::ExitCode;
 
 /// Media server that answers requests with a WebAssembly component. The memory of every request is accounted for,
@@ -35,6 +37,12 @@ pub(crate) enum Command {
     Config(config::ConfigCommand),
     /// Check the machine, the folder and the settings for `serve`.
     Doctor(Box<doctor::Doctor>),
+    /// Check that a server is ready.
+    Health(health::Health),
+    /// Print the completions for a shell.
+    Completions(manual::Completions),
+    /// Write the manual pages.
+    Manual(manual::Manual),
 }
 
 impl Command {
@@ -56,6 +64,9 @@ impl Command {
             Command::New(new) => new.run(),
             Command::Config(config) => config.run(of_subcommand()),
             Command::Doctor(doctor) => doctor.run(of_subcommand()),
+            Command::Health(health) => health.run(),
+            Command::Completions(completions) => completions.run(Command::command()),
+            Command::Manual(manual) => manual.run(Command::command()),
         }
     }
 }

@@ -211,4 +211,63 @@ mod tests {
             prop_assert!(plan.is_ok(), "{:?}", plan);
         }
     }
+
+    /// Memory of the process at its start, as on the page: that of the command with room for more.
+    const BASELINE_BYTES: usize = 48 * MIB;
+
+    /// Caches of a folder.
+    const STORE_BYTES: usize = 4 * MIB + 64 * 1024;
+
+    const FILES: usize = 65_536;
+
+    fn plan_of_page(limit_bytes: usize, limits: &Limits) -> MemoryPlan {
+        MemoryPlan::partition(limit_bytes, BASELINE_BYTES, STORE_BYTES, FILES, limits).unwrap()
+    }
+
+    fn responses(plan: &MemoryPlan) -> usize {
+        plan.responses_bytes / RESPONSE_RESERVATION_BYTES
+    }
+
+    #[test]
+    fn the_page_has_the_numbers_of_the_plan() {
+        let page = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/memory.md");
+        let page = std::fs::read_to_string(page).unwrap();
+        let mut rows = 0;
+        for line in page.lines() {
+            let cells: Vec<&str> = line.split('|').map(str::trim).collect();
+            let &["", limit, connections, at_a_time, instances, ""] = &cells[..] else {
+                continue;
+            };
+            let Ok(limit) = limit.trim_matches('`').parse::<bytesize::ByteSize>() else {
+                continue;
+            };
+            let plan = plan_of_page(limit.as_u64() as usize, &Limits::default());
+            let expected = [plan.connections, responses(&plan), plan.instances];
+            let expected = expected.map(|number| number.to_string());
+            assert_eq!([connections, at_a_time, instances], expected, "{limit}");
+            rows += 1;
+        }
+        assert_eq!(rows, 6);
+        for rule in [
+            "limit = 64 MiB + C × 88 KiB",
+            "limit = 64 MiB + I × 9 × (R + 160 KiB)",
+        ] {
+            assert!(page.contains(rule), "{rule}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn the_rules_of_the_page_suffice(connections in 1..=CONNECTIONS, instances in 1..=CONCURRENT_INSTANCES, request_mib in 1..=64_usize) {
+            let plan = plan_of_page(64 * MIB + connections * 88 * 1024, &Limits::default());
+            prop_assert!(plan.connections >= connections && responses(&plan) >= connections, "{:?}", plan);
+            let limits = Limits { request_memory_bytes: request_mib * MIB, ..Limits::default() };
+            let limit_bytes = 64 * MIB + instances * 9 * (limits.request_memory_bytes + 160 * 1024);
+            // Fewer than two instances need a limit of their own, which the program names.
+            if instances >= 2 {
+                let plan = plan_of_page(limit_bytes, &limits);
+                prop_assert!(plan.instances >= instances, "{:?}", plan);
+            }
+        }
+    }
 }

