@@ -14,6 +14,7 @@ mod metadata;
 mod pages;
 mod prose;
 mod public_api;
+mod site;
 mod structure;
 mod wit_page;
 
@@ -87,6 +88,9 @@ enum Task {
     /// Checks that links of the pages lead somewhere, that the site has each page, and that the tests which the threat model
     /// names exist.
     Pages,
+    /// Preprocessor of mdBook, which runs it by book.toml.
+    #[command(hide = true)]
+    Site { arguments: Vec<String> },
     /// Checks the dependencies for known vulnerabilities, with cargo-deny.
     Advisories,
     /// Runs what CI runs before the tests: formatting, clippy, docs, dependencies' licences.
@@ -123,6 +127,7 @@ fn main() -> Result<()> {
         Task::Structure => structure::write(&root),
         Task::Prose => prose::check(&root),
         Task::Pages => pages::check(&root),
+        Task::Site { arguments } => site::preprocess(&arguments),
         Task::Advisories => ci::check_advisories(&root),
         Task::Ci => ci::run(&root),
     }

@@ -135,7 +135,7 @@ fn dead_links(root: &Path, pages: &BTreeMap<PathBuf, Page>) -> Vec<String> {
 }
 
 /// Resolves `..` by name.
-fn normal(path: &Path) -> PathBuf {
+pub(crate) fn normal(path: &Path) -> PathBuf {
     let mut normal = PathBuf::new();
     for component in path.components() {
         match component {
