@@ -661,7 +661,7 @@ fn config_check_names_the_line_the_field_and_what_is_allowed() {
         ("client-rate = 0", "1: client-rate: "),
         (
             "config = \"other.toml\"",
-            "1: config: unknown field, expected one of admin, ",
+            "1: config: unknown field, expected one of access-log, ",
         ),
         (
             "cors-origin = \"https://a.example\"",

@@ -142,7 +142,7 @@ impl Server {
         get(&self.admin, target)
     }
 
-    /// Posts to the admin listener. Returns status and content.
+    /// Posts to the admin listener. Returns status and content, as a JSON string if it is plain text.
     pub(crate) fn post_admin(
         &self,
         target: &str,
@@ -152,7 +152,11 @@ impl Server {
         let status = crate::client::status(&answer).unwrap();
         let head = answer.windows(4).position(|bytes| bytes == b"\r\n\r\n");
         let content = &answer[head.unwrap() + 4..];
-        (status, serde_json::from_slice(content).unwrap())
+        let text = || String::from_utf8_lossy(content).into_owned().into();
+        (
+            status,
+            serde_json::from_slice(content).unwrap_or_else(|_| text()),
+        )
     }
 
     /// Waits for a line of the log with that in it.

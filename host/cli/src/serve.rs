@@ -504,17 +504,13 @@ impl Launch {
         }
         announce(announcement).context("cannot start a thread")?;
         service_manager::ready();
-        let stopping = stop.clone();
-        tokio::spawn(async move {
-            stopping.cancelled().await;
-            service_manager::stopping();
-        });
         let listeners = Listeners::from(listeners);
         let listeners = if is_passed {
             listeners.shared()
         } else {
             listeners
         };
+        let stopping = stop.clone();
         let served = async {
             match certificate {
                 Some(certificate) => {
@@ -524,8 +520,12 @@ impl Launch {
                 None => server.serve(listeners, limits, stop).await,
             }
         };
+        let told = async {
+            stopping.cancelled().await;
+            service_manager::stopping();
+        };
         Ok(tokio::select! {
-            () = served => Shutdown::Graceful,
+            ((), ()) = async { tokio::join!(served, told) } => Shutdown::Graceful,
             () = stop_at_once.cancelled() => Shutdown::Immediate,
         })
     }

@@ -212,7 +212,7 @@ impl Admin {
     async fn route(&self, request: Request<Incoming>, taken: TakenEvents) -> Response<AdminBody> {
         let path = request.uri().path();
         if let (Some(hook), "/reload") = (&self.reload, path) {
-            let (status, content) = hook.respond(request.method(), request.headers()).await;
+            let (status, content) = hook.respond(request.method()).await;
             return respond(status, "application/json", format!("{content:#}\n"));
         }
         match (request.method(), path) {

@@ -1,7 +1,7 @@
 //! `POST /reload`: reloads the settings of the program.
 
 use futures_util::future::{BoxFuture, FutureExt};
-use http::{HeaderMap, Method, StatusCode, header};
+use http::{Method, StatusCode};
 use serde_json::{Value, json};
 use std::fmt;
 use std::sync::Arc;
@@ -22,32 +22,16 @@ impl ReloadHook {
     }
 
     /// Returns status and content of the response to a request for `/reload`.
-    pub(super) async fn respond(&self, method: &Method, fields: &HeaderMap) -> (StatusCode, Value) {
+    pub(super) async fn respond(&self, method: &Method) -> (StatusCode, Value) {
         let error = |message: &str| json!({ "error": message });
         if method != Method::POST {
             return (StatusCode::METHOD_NOT_ALLOWED, error("only POST"));
-        }
-        if !is_same_origin(fields) {
-            let message = "a page of another origin may not reload the settings";
-            return (StatusCode::FORBIDDEN, error(message));
         }
         match (self.0)().await {
             Ok(changes) => (StatusCode::OK, changes),
             Err(error) => (StatusCode::BAD_REQUEST, error),
         }
     }
-}
-
-/// Returns whether a request comes from no browser, or from a page of this listener. A browser sends `Origin` with each
-/// POST (Fetch section 3.1).
-fn is_same_origin(fields: &HeaderMap) -> bool {
-    let Some(origin) = fields.get(header::ORIGIN) else {
-        return true;
-    };
-    let origin = origin.to_str().unwrap_or_default();
-    let authority = origin.split_once("://").map(|(_, authority)| authority);
-    let host = fields.get(header::HOST).and_then(|host| host.to_str().ok());
-    authority.is_some() && authority == host
 }
 
 impl fmt::Debug for ReloadHook {
