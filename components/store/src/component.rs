@@ -170,6 +170,9 @@ fn list(root: &Descriptor, folder: &str, query: &ListQuery) -> Result<Listing, S
     }
     let mut selector = PageSelector::new(query);
     let directory = open_folder(root, folder)?;
+    if query.max == 0 {
+        return Ok(Listing::default());
+    }
     let entries = directory.read_directory().map_err(store_error)?;
     let mut read = 0;
     while let Some(found) = entries.read_directory_entry().map_err(store_error)? {

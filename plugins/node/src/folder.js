@@ -71,6 +71,7 @@ export class Folder {
     const selector = new PageSelector(query);
     const directory = this.#openFolder(folder);
     try {
+      if (query.max === 0) return selector.listing();
       let count = 0;
       for (let found; (found = directory.readSync()) !== null;) {
         if (++count > MAX_READ)

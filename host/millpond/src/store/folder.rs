@@ -660,7 +660,7 @@ impl MediaStore for Folder {
             root: Arc::clone(&root),
             folder: folder.to_owned(),
             query: query.clone(),
-            _page: ledger.charge(Kind::Buffers, LISTING_BYTES)?,
+            _page: ledger.charge(Kind::Buffers, listing_bytes(query))?,
         });
         if let Some(threads) = root.threads() {
             return job.run_on(threads).await;
@@ -713,8 +713,14 @@ impl MediaStore for Folder {
     }
 }
 
-/// Memory of reading one page of a folder, in bytes: the entries in order, and the system's buffer.
-const LISTING_BYTES: usize = (MAX_ENTRIES as usize + 1) * ENTRY_BYTES + 32 * 1024;
+/// Returns the memory of reading one page of a folder, in bytes: the entries in order, and the system's buffer.
+fn listing_bytes(query: &ListQuery) -> usize {
+    const SYSTEM_BYTES: usize = 32 * 1024;
+    match query.max.min(MAX_ENTRIES) as usize {
+        0 => 0,
+        entries => (entries + 1) * ENTRY_BYTES + SYSTEM_BYTES,
+    }
+}
 
 /// Reading of one page of a folder.
 struct ListJob {

@@ -26,8 +26,12 @@ pub(super) fn list(
     query: &ListQuery,
     metadata_of: MetadataOf<'_>,
 ) -> io::Result<Listing> {
+    let entries = root.read_dir(Path::new(folder))?;
+    if query.max == 0 {
+        return Ok(Listing::default());
+    }
     let mut selector = PageSelector::new(query);
-    for (index, found) in root.read_dir(Path::new(folder))?.enumerate() {
+    for (index, found) in entries.enumerate() {
         if index == MAX_READ {
             return Err(io::Error::other(format!(
                 "a folder has more than {MAX_READ} entries: {folder}"

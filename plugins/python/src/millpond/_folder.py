@@ -220,6 +220,8 @@ class Folder:
         """The entries of a folder that match, without their metadata where the order needs none."""
         descriptor = self._open_folder(prefix)
         try:
+            if query.most == 0:
+                return
             with os.scandir(descriptor) as entries:
                 for count, found in enumerate(entries):
                     if count == MAX_READ:
