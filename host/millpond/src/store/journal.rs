@@ -2,7 +2,7 @@
 
 use super::beneath_dir::tells_changes;
 use super::import::{ImportError, Importer, write_error};
-use super::temporary_files::FOLDER;
+use super::temporary_files::{FOLDER, TemporaryFiles};
 use super::version::FileVersion;
 use millpond_format::ContentId;
 use parking_lot::Mutex;
@@ -10,6 +10,7 @@ use std::collections::HashMap;
 use std::fs::{self, File};
 use std::io::{self, BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use tempfile::NamedTempFile;
 
 /// Prefix of the names of journals, which lie beside the temporary files.
@@ -29,6 +30,7 @@ const LINE_BYTES: usize = 128;
 #[derive(Debug)]
 pub struct ImportJournal {
     folder: PathBuf,
+    temporary_files: Arc<TemporaryFiles>,
     known: HashMap<VersionKey, ContentId>,
     unsure: usize,
     /// Journals of interrupted imports. They are locked, so that no other process removes them.
@@ -59,12 +61,16 @@ impl ImportJournal {
             unsure: 0,
             interrupted: Vec::new(),
             own: Mutex::default(),
+            temporary_files: Arc::clone(&importer.temporary_files),
             folder,
         };
         let read_error = |source| ImportError::Read {
             path: journal.folder.clone(),
             source,
         };
+        // Under this lock a journal is made and locked, and removed. One that nobody has locked is thus an interrupted
+        // import's.
+        let _lock = importer.temporary_files.lock().map_err(read_error)?;
         let entries = fs::read_dir(&journal.folder).map_err(read_error)?;
         let paths: Vec<PathBuf> = entries
             .filter_map(|entry| Some(entry.ok()?.path()))
@@ -151,6 +157,7 @@ impl ImportJournal {
         let file = match own.take() {
             Some(file) => file,
             None => {
+                let _lock = self.temporary_files.lock()?;
                 let mut journal = tempfile::Builder::new();
                 let mut journal = journal.prefix(PREFIX).tempfile_in(&self.folder)?;
                 journal.as_file().lock()?;
@@ -167,7 +174,11 @@ impl ImportJournal {
     /// # Errors
     /// [`ImportError::Write`].
     pub fn finish(self) -> Result<(), ImportError> {
-        let own = self.own.into_inner().map(|own| own.path().to_owned());
+        let lock = self.temporary_files.lock();
+        let _lock = lock.map_err(write_error(&self.folder))?;
+        // The files stay locked until they are removed.
+        let own = self.own.lock();
+        let own = own.as_ref().map(|own| own.path().to_owned());
         let interrupted = self.interrupted.iter().map(|(path, _)| path.clone());
         for path in interrupted.chain(own) {
             fs::remove_file(&path).map_err(write_error(&path))?;
@@ -242,6 +253,26 @@ mod tests {
         drop(journal);
         let resumed = ImportJournal::open(&importer).unwrap();
         assert_eq!((resumed.known_files(), resumed.unsure_files()), (0, 1));
+    }
+
+    /// The journal of an import that had just begun was taken for an interrupted one's, and removed by another import.
+    #[test]
+    fn journals_of_imports_at_the_same_time_were_removed() {
+        let root = tempfile::tempdir().unwrap();
+        let file = root.path().join("a.txt");
+        fs::write(&file, "a").unwrap();
+        let importer = Importer::open(root.path()).unwrap();
+        std::thread::scope(|scope| {
+            for _ in 0..8 {
+                scope.spawn(|| {
+                    for _ in 0..50 {
+                        let journal = ImportJournal::open(&importer).unwrap();
+                        store_one(&importer, &journal, &file);
+                        journal.finish().unwrap();
+                    }
+                });
+            }
+        });
     }
 
     #[test]
