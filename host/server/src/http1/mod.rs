@@ -386,7 +386,7 @@ impl<S: MediaService> Http1Driver<'_, S> {
         let mut serving = Box::pin(service.serve_with_content(request.map(|()| content)));
         self.connection.timer().begin_content();
         let receiving = self.receive_content(framing, is_continue_expected, requests);
-        let response = tokio::select! {
+        let mut response = tokio::select! {
             biased;
             response = serving.as_mut() => {
                 self.connection.leave_content();
@@ -399,6 +399,8 @@ impl<S: MediaService> Http1Driver<'_, S> {
             }
         };
         self.connection.timer().end_content();
+        let fields = response.headers_mut();
+        fields.insert(X_REQUEST_ID, exchange.id().into());
         self.send(response, start, exchange.ledger(), Persistence::Close)
             .await
     }
