@@ -732,6 +732,9 @@ fn uploads_without_a_token_are_no_way_to_start() {
     );
     let of_file = ["--upload-token-file", file.to_str().unwrap()];
     assert!(start(&of_file, None).contains("No such file"));
+    // It was read without an end, since it has no length.
+    let endless = ["--upload-token-file", "/dev/zero"];
+    assert!(start(&endless, None).contains("the file is too large for a token"));
     fs::write(&file, "secret with spaces in it").unwrap();
     let error = start(&of_file, None);
     assert!(

@@ -1,9 +1,8 @@
 //! Token of the admin listener.
 
+use crate::common::read_token_file;
 use anyhow::{Context, Result, ensure};
 use millpond_server::admin::AdminToken;
-use std::fs::File;
-use std::io::Read;
 use std::path::Path;
 
 /// Variable with the token. Every user of the machine sees a command line, so there is no option for it.
@@ -23,10 +22,8 @@ pub(crate) fn admin_token(file: Option<&Path>) -> Result<Option<AdminToken>> {
                 variable.is_none(),
                 "both --admin-token-file and {VARIABLE} are set: remove one of them"
             );
-            let mut text = String::new();
-            let read = File::open(file)
-                .and_then(|file| file.take(TOKEN_FILE_BYTES).read_to_string(&mut text));
-            read.with_context(|| format!("cannot read the admin token {}", file.display()))?;
+            let text = read_token_file(file, TOKEN_FILE_BYTES)
+                .with_context(|| format!("cannot read the admin token {}", file.display()))?;
             let token = AdminToken::parse(&text);
             let token = token.with_context(|| format!("--admin-token-file {}", file.display()))?;
             Ok(Some(token))

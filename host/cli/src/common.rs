@@ -5,7 +5,8 @@ use bytesize::ByteSize;
 use clap::Args;
 use millpond::config::SigningKeys;
 use millpond::store::{Access, ContentId, Importer, Record};
-use std::io::{self, Write};
+use std::fs::File;
+use std::io::{self, Read, Write};
 use std::path::Path;
 
 /// Returns the signing keys of the environment. Every user of the machine sees a command line, so there is no option
@@ -16,6 +17,18 @@ pub(crate) fn signing_keys() -> Result<Option<SigningKeys>> {
         return Ok(None);
     };
     Ok(Some(SigningKeys::parse(&text).context(VARIABLE)?))
+}
+
+/// Reads a file with a token, which has `max_bytes` at most. A device has no length, so the bytes that are read count.
+pub(crate) fn read_token_file(path: &Path, max_bytes: u64) -> Result<String> {
+    let mut text = String::new();
+    let mut file = File::open(path)?.take(max_bytes + 1);
+    file.read_to_string(&mut text)?;
+    ensure!(
+        text.len() as u64 <= max_bytes,
+        "the file is too large for a token"
+    );
+    Ok(text)
 }
 
 /// The option `--request-memory-limit`.

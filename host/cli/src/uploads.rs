@@ -1,7 +1,7 @@
 //! Options of `millpond serve` for uploads.
 
-use crate::common::readable;
-use anyhow::{Context, Result, ensure};
+use crate::common::{read_token_file, readable};
+use anyhow::{Context, Result};
 use bytesize::ByteSize;
 use clap::{Args, ValueEnum};
 use millpond::store::Folder;
@@ -99,11 +99,5 @@ pub(crate) fn with_uploads(millpond: Millpond, uploads: Option<Uploads>) -> Mill
 const TOKEN_FILE_BYTES: u64 = 4096;
 
 fn read_token(file: &Path) -> Result<UploadToken> {
-    let size = std::fs::metadata(file)?.len();
-    ensure!(
-        size <= TOKEN_FILE_BYTES,
-        "the file is too large for a token"
-    );
-    let text = std::fs::read_to_string(file)?;
-    Ok(text.trim().parse()?)
+    Ok(read_token_file(file, TOKEN_FILE_BYTES)?.trim().parse()?)
 }
