@@ -362,11 +362,9 @@ impl<S: MediaService> Http1Driver<'_, S> {
     ) -> io::Result<Persistence> {
         let start = (request.method().clone(), request.version());
         // In a box, so that a connection that waits has no room for it.
-        let mut response = Box::pin(self.service.serve(request)).await;
-        let fields = response.headers_mut();
-        fields.insert(X_REQUEST_ID, exchange.id().into());
-        self.send(response, start, exchange.ledger(), persistence)
-            .await
+        let response = Box::pin(self.service.serve(request)).await;
+        let (id, ledger) = (exchange.id(), exchange.ledger());
+        self.send(response, id, start, ledger, persistence).await
     }
 
     /// Has the service respond to a request while it reads the content. It is the last request of the connection, so that
@@ -386,7 +384,7 @@ impl<S: MediaService> Http1Driver<'_, S> {
         let mut serving = Box::pin(service.serve_with_content(request.map(|()| content)));
         self.connection.timer().begin_content();
         let receiving = self.receive_content(framing, is_continue_expected, requests);
-        let mut response = tokio::select! {
+        let response = tokio::select! {
             biased;
             response = serving.as_mut() => {
                 self.connection.leave_content();
@@ -399,9 +397,8 @@ impl<S: MediaService> Http1Driver<'_, S> {
             }
         };
         self.connection.timer().end_content();
-        let fields = response.headers_mut();
-        fields.insert(X_REQUEST_ID, exchange.id().into());
-        self.send(response, start, exchange.ledger(), Persistence::Close)
+        let (id, ledger) = (exchange.id(), exchange.ledger());
+        self.send(response, id, start, ledger, Persistence::Close)
             .await
     }
 
@@ -479,23 +476,29 @@ impl<S: MediaService> Http1Driver<'_, S> {
             return Ok(());
         }
         let ledger = log_entry.ledger().handle();
-        let mut response = millpond.reject(error.into(), log_entry);
-        let fields = response.headers_mut();
-        fields.insert(X_REQUEST_ID, (&request_id).into());
+        let response = millpond.reject(error.into(), log_entry);
         let start = (method, Version::HTTP_11);
-        let sent = self.send(response, start, Some(ledger), Persistence::Close);
+        let sent = self.send(
+            response,
+            &request_id,
+            start,
+            Some(ledger),
+            Persistence::Close,
+        );
         sent.await.map(drop)
     }
 
-    /// Sends the response to a request of that method and version. Returns the connection's persistence after it.
+    /// Sends the response to a request of that id, method and version. Returns the connection's persistence after it.
     async fn send(
         &mut self,
         response: Response<impl ResponseBody>,
+        request_id: &RequestId,
         (method, version): (Method, Version),
         ledger: Option<LedgerHandle>,
         persistence: Persistence,
     ) -> io::Result<Persistence> {
-        let (head, mut body) = response.into_parts();
+        let (mut head, mut body) = response.into_parts();
+        head.headers.insert(X_REQUEST_ID, request_id.into());
         let length = body.size_hint().exact();
         let framing = BodyFraming::of((&method, version), head.status, length);
         let is_last =
