@@ -582,6 +582,11 @@ fn request_line(head: &[u8]) -> (Method, Cow<'_, str>) {
     const NONE: &str = "-";
     /// No method that there is has as many.
     const MOST_METHOD_BYTES: usize = 24;
+    // Empty lines before it are ignored (RFC 9112 section 2.2).
+    let mut head = head;
+    while let Some(after) = head.strip_prefix(b"\r\n") {
+        head = after;
+    }
     let end = head.iter().position(|byte| matches!(byte, b'\r' | b'\n'));
     let mut words = head[..end.unwrap_or(head.len())].split(|byte| *byte == b' ');
     let mut word = || words.next().unwrap_or_default();
@@ -607,6 +612,8 @@ mod tests {
             ("GET /a", "GET", "/a"),
             ("BREW /\n/", "BREW", "/"),
             ("GET a HTTP/1.1\r\n", "GET", "-"),
+            // Found by fuzzing: the response to this HEAD had content.
+            ("\r\n\r\nHEAD /a b\r\nx", "HEAD", "/a"),
             ("\u{16}\u{3} /a\r\n", "-", "/a"),
             (&long, "-", "-"),
             ("\r\n", "-", "-"),
