@@ -13,6 +13,8 @@ mod clients;
 mod command_line;
 mod conformance;
 mod dashboard;
+#[cfg(target_os = "linux")]
+mod drills;
 mod frames;
 mod gallery;
 mod half_close;

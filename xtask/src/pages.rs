@@ -13,8 +13,8 @@ const SKIPPED: [&str; 5] = ["deps", "dist", "node_modules", "starters", "target"
 /// Table of contents of the site.
 const CONTENTS: &str = "docs/SUMMARY.md";
 
-/// Page whose tests have to exist.
-const THREAT_MODEL: &str = "docs/threat-model.md";
+/// Pages that name tests, which have to exist.
+const NAMING_TESTS: [&str; 2] = ["docs/deploy.md", "docs/threat-model.md"];
 
 /// Prints each finding, and fails if there is one.
 ///
@@ -163,36 +163,42 @@ fn pages_without_entry(pages: &BTreeMap<PathBuf, Page>) -> Result<Vec<String>> {
         .collect())
 }
 
-/// Returns the tests that the threat model names and that no file has. A test is `file::function`.
+/// Returns the tests that pages name and that no file has. A test is `file::function`.
 fn missing_tests(root: &Path, pages: &BTreeMap<PathBuf, Page>) -> Result<Vec<String>> {
-    let model = pages.get(Path::new(THREAT_MODEL));
-    let model = model.with_context(|| format!("there is no {THREAT_MODEL}"))?;
-    let named: Vec<(&str, &str)> = model.code.iter().filter_map(|code| test(code)).collect();
-    ensure!(!named.is_empty(), "{THREAT_MODEL} names no test");
+    let sources = sources(root)?;
+    let mut findings = Vec::new();
+    for name in NAMING_TESTS {
+        let page = pages.get(Path::new(name));
+        let page = page.with_context(|| format!("there is no {name}"))?;
+        let named: Vec<(&str, &str)> = page.code.iter().filter_map(|code| test(code)).collect();
+        ensure!(!named.is_empty(), "{name} names no test");
+        let is_missing = |(file, function): &&(&str, &str)| {
+            let head = format!("fn {function}(");
+            !sources
+                .iter()
+                .any(|(module, text)| module == file && text.contains(&head))
+        };
+        let missing = named.iter().filter(is_missing);
+        findings.extend(
+            missing.map(|(file, function)| format!("{name}: there is no test {file}::{function}")),
+        );
+    }
+    Ok(findings)
+}
+
+/// Returns the source files with the names of their modules.
+fn sources(root: &Path) -> Result<Vec<(String, String)>> {
     let mut sources = Vec::new();
     for folder in ["tests", "host", "guest", "format", "xtask"] {
         for entry in WalkDir::new(root.join(folder)) {
             let entry = entry.with_context(|| format!("cannot read {folder}"))?;
-            if entry
-                .path()
-                .extension()
-                .is_some_and(|extension| extension == "rs")
-            {
-                let text = fs::read_to_string(entry.path())?;
-                sources.push((module(entry.path()), text));
+            let path = entry.path();
+            if path.extension().is_some_and(|extension| extension == "rs") {
+                sources.push((module(path), fs::read_to_string(path)?));
             }
         }
     }
-    let is_missing = |(file, function): &&(&str, &str)| {
-        let head = format!("fn {function}(");
-        !sources
-            .iter()
-            .any(|(module, text)| module == file && text.contains(&head))
-    };
-    let missing = named.iter().filter(is_missing);
-    Ok(missing
-        .map(|(file, function)| format!("{THREAT_MODEL}: there is no test {file}::{function}"))
-        .collect())
+    Ok(sources)
 }
 
 /// Reads `file::function`.

@@ -210,12 +210,22 @@ impl<S: MediaService> Listening<S> {
     async fn accept(&self, listeners: &Listeners) -> Option<(Incoming, Slot)> {
         // Accepts first, so that no idle connection is closed without a new one.
         let accepted = async {
+            let mut is_failing = false;
             loop {
                 match listeners.accept().await {
-                    Ok(incoming) => break incoming,
+                    Ok(incoming) => {
+                        if is_failing {
+                            tracing::info!("accepting connections again");
+                        }
+                        break incoming;
+                    }
                     Err(error) if is_about_one_connection(&error) => {}
                     Err(error) => {
-                        tracing::warn!(%error, "cannot accept a connection, will try again");
+                        // One line, however long it lasts.
+                        if !is_failing {
+                            tracing::warn!(%error, "cannot accept connections, trying again until it works");
+                        }
+                        is_failing = true;
                         sleep(ACCEPT_PAUSE).await;
                     }
                 }
