@@ -1,5 +1,6 @@
 //! `replay`: the original's load against each server in turn, looked at while it runs.
 
+mod changes;
 mod drive;
 mod load;
 mod media;
@@ -12,6 +13,7 @@ mod servers;
 mod slope;
 mod tally;
 
+use self::changes::{Changed, Changer, Files};
 use self::drive::drive;
 use self::load::Load;
 use self::report::{Measured, Report};
@@ -23,7 +25,7 @@ use crate::interrupt::unless_interrupted;
 use crate::machine::Machine;
 use crate::process;
 use crate::store::Media;
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use clap::{Args, ValueEnum};
 use std::fs::{self, File};
 use std::io::{BufWriter, Write};
@@ -54,6 +56,11 @@ pub(crate) struct Replay {
     #[arg(long, value_name = "N", default_value_t = 512, value_parser = clap::value_parser!(u64).range(1..=8192))]
     in_flight: u64,
 
+    /// Change millpond while it is loaded: settings, component, log and uploads. It needs `--server millpond`, and
+    /// writes changes.svg and changes.json.
+    #[arg(long)]
+    changes: bool,
+
     /// Where replay.svg and replay.json are put [default: bench/results of this workspace].
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
@@ -65,6 +72,10 @@ const REST: Duration = Duration::from_secs(3);
 impl Replay {
     pub(crate) fn run(self) -> Result<()> {
         self.load.check()?;
+        ensure!(
+            !self.changes || self.servers == [Kind::Millpond],
+            "--changes needs --server millpond, and no other"
+        );
         process::raise_open_files();
         let crate_folder = Path::new(env!("CARGO_MANIFEST_DIR"));
         let workspace = crate_folder.parent().unwrap_or(crate_folder);
@@ -82,9 +93,17 @@ impl Replay {
             express: crate_folder.join("express"),
             store: temporary.path().join("store"),
             logs: temporary.path().to_owned(),
+            changes: match self.changes {
+                true => Some(Files::make(temporary.path(), workspace)?),
+                false => None,
+            },
         };
         let report = unless_interrupted(&mut Builder::new_multi_thread(), self.measure(&setup))?;
-        write(&report, &out)
+        write(
+            &report,
+            &out,
+            if self.changes { "changes" } else { "replay" },
+        )
     }
 
     async fn measure(&self, setup: &Setup) -> Result<Report> {
@@ -118,8 +137,19 @@ impl Replay {
         eprintln!("{name}: {seconds} s of load on {address}");
         let clients = Clients::new(address);
         let in_flight = usize::try_from(self.in_flight)?;
-        let sampler = Sampler::new(&server)?;
+        let sampler = Sampler::new(&server, self.load.duration())?;
         let mut samples = Vec::new();
+        let changer = setup.changes.as_ref();
+        let changer = changer
+            .map(|files| Changer::new(&server, files))
+            .transpose()?;
+        let mut changed = Changed::default();
+        let changes = async {
+            match &changer {
+                Some(changer) => changer.keep_changing(&mut changed).await,
+                None => std::future::pending().await,
+            }
+        };
         let load = async {
             let tally = drive(self.load.plan(media), clients, in_flight).await;
             sleep(REST).await;
@@ -129,24 +159,27 @@ impl Replay {
             let tally = tokio::select! {
                 tally = load => tally,
                 gone = sampler.keep_looking(&mut samples) => match gone? {},
+                never = changes => match never {},
             };
             anyhow::Ok((tally, sampler.look().await?))
         }
         .await
         .with_context(|| format!("{name} fails{}", server.last_words()))?;
         samples.push(last);
-        Ok(Measured::new(kind, &self.load, tally, samples))
+        let mut measured = Measured::new(kind, &self.load, tally, samples);
+        measured.changed = self.changes.then_some(changed);
+        Ok(measured)
     }
 }
 
-fn write(report: &Report, out: &Path) -> Result<()> {
-    let json = out.join("replay.json");
+fn write(report: &Report, out: &Path, name: &str) -> Result<()> {
+    let json = out.join(name).with_extension("json");
     let mut file = File::create(&json)
         .map(BufWriter::new)
         .with_context(|| format!("cannot write {}", json.display()))?;
     serde_json::to_writer(&mut file, report)?;
     file.flush()?;
-    let svg = out.join("replay.svg");
+    let svg = out.join(name).with_extension("svg");
     picture::draw(report, &svg).with_context(|| format!("cannot draw {}", svg.display()))?;
     println!("{}", report.table());
     println!("{}\n{}", svg.display(), json.display());

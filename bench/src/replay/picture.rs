@@ -70,6 +70,19 @@ fn draw_title(report: &Report, area: &Area) -> Result<()> {
         percent(shares.slow_readers),
     );
     area.draw(&Text::new(first, (16, 14), font(22)))?;
+    let changed = report
+        .servers
+        .iter()
+        .find_map(|server| server.changed.as_ref());
+    let third = changed.map(|changed| {
+        format!(
+            "; meanwhile {} reloads, {} of the component, and {} uploads, half of them cut",
+            changed.reloads,
+            changed.components,
+            changed.uploads + changed.cut_uploads
+        )
+    });
+    let second = second + &third.unwrap_or_default();
     area.draw(&Text::new(second, (16, 44), font(14)))?;
     Ok(())
 }

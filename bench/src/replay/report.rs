@@ -1,6 +1,7 @@
 //! Report of a run: the figures of each server, and a table of them.
 
 use crate::machine::Machine;
+use crate::replay::changes::Changed;
 use crate::replay::load::Load;
 use crate::replay::sample::Sample;
 use crate::replay::servers::Kind;
@@ -26,6 +27,9 @@ pub(crate) struct Measured {
     pub(crate) server: Kind,
     pub(crate) summary: Summary,
     pub(crate) tally: Tally,
+    /// Changes that were made of it meanwhile.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) changed: Option<Changed>,
     pub(crate) samples: Vec<Sample>,
 }
 
@@ -83,18 +87,24 @@ impl Measured {
             server,
             summary,
             tally,
+            changed: None,
             samples,
         }
     }
 
     /// Its column of the table.
     fn column(&self) -> Vec<(&'static str, String)> {
-        let Measured { summary, tally, .. } = self;
+        let Measured {
+            summary,
+            tally,
+            changed,
+            ..
+        } = self;
         let count = |status: fn(u16) -> bool| {
             let counts = tally.by_status.iter().filter(|(code, _)| status(**code));
             counts.map(|(_, count)| count).sum::<u64>().to_string()
         };
-        vec![
+        let mut column = vec![
             ("requests", tally.requests.to_string()),
             ("  status 2xx", count(|code| code / 100 == 2)),
             ("  status 4xx", count(|code| code / 100 == 4)),
@@ -140,7 +150,21 @@ impl Measured {
                 summary.unexplained_slope.map_or_else(dash, kilobytes),
             ),
             ("bound MB", summary.bound_bytes.map_or_else(dash, megabytes)),
-        ]
+        ];
+        if let Some(changed) = changed {
+            let failed: u64 = changed.failures.values().sum();
+            let rows = [
+                ("reloads", changed.reloads),
+                ("  of the component", changed.components),
+                ("signals", changed.signals),
+                ("uploads", changed.uploads),
+                ("uploads that were cut", changed.cut_uploads),
+                ("pages read", changed.reads),
+                ("changes that failed", failed),
+            ];
+            column.extend(rows.map(|(name, count)| (name, count.to_string())));
+        }
+        column
     }
 }
 

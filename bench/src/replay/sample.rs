@@ -1,4 +1,4 @@
-//! Looks at a running server four times a second: its memory, its open files, and what the kernel holds for it.
+//! Looks at a running server four times a second, or a thousand times in all: its memory, its open files, and what the kernel holds for it.
 
 use crate::process::ProcessMemory;
 use crate::replay::memory::{Admin, Memory};
@@ -11,8 +11,11 @@ use std::convert::Infallible;
 use std::time::Duration;
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
-/// Time between two looks.
-pub(crate) const EVERY: Duration = Duration::from_millis(250);
+/// Minimum time between two looks.
+const EVERY: Duration = Duration::from_millis(250);
+
+/// Maximum number of looks, so that the picture of a long load has no more points than it can show.
+const LOOKS: u32 = 1000;
 
 /// One look at a server.
 #[derive(Debug, Clone, Serialize)]
@@ -31,6 +34,7 @@ pub(crate) struct Sample {
 /// Looks at one server.
 pub(crate) struct Sampler {
     started: Instant,
+    every: Duration,
     process: Process,
     port: u16,
     sockets_told: bool,
@@ -38,7 +42,7 @@ pub(crate) struct Sampler {
 }
 
 impl Sampler {
-    pub(crate) fn new(server: &Server) -> Result<Self> {
+    pub(crate) fn new(server: &Server, load: Duration) -> Result<Self> {
         let process = i32::try_from(server.process_id())
             .context("no process id")
             .and_then(|id| Ok(Process::new(id)?))
@@ -53,6 +57,7 @@ impl Sampler {
         };
         Ok(Sampler {
             started: Instant::now(),
+            every: EVERY.max(load / LOOKS),
             process,
             port,
             sockets_told,
@@ -86,7 +91,7 @@ impl Sampler {
 
     /// Looks again and again, until it is dropped or the process is gone.
     pub(crate) async fn keep_looking(&self, samples: &mut Vec<Sample>) -> Result<Infallible> {
-        let mut ticks = interval(EVERY);
+        let mut ticks = interval(self.every);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
         loop {
             ticks.tick().await;

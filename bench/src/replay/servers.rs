@@ -1,6 +1,7 @@
 //! The servers that are measured: each is started as a child on a free port, and ended whatever happens.
 
 use crate::process::{Running, last_words};
+use crate::replay::changes::Files;
 use anyhow::{Context, Result, bail, ensure};
 use clap::ValueEnum;
 use serde::Serialize;
@@ -43,6 +44,8 @@ pub(crate) struct Setup {
     pub(crate) store: PathBuf,
     /// Where the servers' standard errors go.
     pub(crate) logs: PathBuf,
+    /// Files of the changes that are made of millpond, if there are any.
+    pub(crate) changes: Option<Files>,
 }
 
 /// How long a server may take to say where it listens.
@@ -105,6 +108,9 @@ impl Setup {
             command.args(["--admin", "127.0.0.1:0"]);
         } else {
             eprintln!("this millpond has no --admin: its own figures are left out");
+        }
+        if let Some(files) = &self.changes {
+            files.apply(&mut command);
         }
         Ok((command, has_admin))
     }
