@@ -1,6 +1,7 @@
 #!/bin/bash
-# Builds the Debian package. Usage: build.sh PROGRAM OUTPUT [REVISION]
-# PROGRAM is the built command, OUTPUT the folder for the package. Needs cargo-deb and dpkg-dev.
+# Builds the Debian package. Usage: build.sh PROGRAM OUTPUT [REVISION [OPTION...]]
+# PROGRAM is the built command, OUTPUT the folder for the package, and each OPTION one of `cargo deb`. Needs cargo-deb and
+# dpkg-dev.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 program=$(realpath "$1") output=$(realpath -m "$2") revision=${3:-1}
@@ -17,4 +18,4 @@ done
 cp deploy/systemd/millpond.service "$made/units/"
 install -m 0755 "$program" "$made/millpond"
 
-cargo deb --package millpond-cli --no-build --no-strip --deb-revision "$revision" --output "$output" --locked
+cargo deb --package millpond-cli --no-build --no-strip --deb-revision "$revision" --output "$output" --locked "${@:4}"
