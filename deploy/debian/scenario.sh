@@ -107,7 +107,7 @@ systemctl start millpond
   done
 ) &
 for restart in 1 2 3 4 5; do
-  until_true eval '[ -e counted ] && [ "$(cut -d " " -f 3 counted)" -ge $((restart * 20)) ]'
+  until_true eval "[ -e counted ] && [ \"\$(cut -d ' ' -f 3 counted)\" -ge $((restart * 20)) ]"
   # systemd starts a service no more often than five times in ten seconds.
   systemctl reset-failed millpond
   systemctl restart millpond
