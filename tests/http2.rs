@@ -65,6 +65,26 @@ async fn streams_share_a_connection() {
     assert_eq!(host.registry().ended_requests(Outcome::Completed), 25);
 }
 
+/// Once, 30 of 453 such responses counted as aborted: the connection ended before its responses saw that they were sent.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_client_that_closes_after_a_whole_response_has_aborted_nothing() {
+    let host = Host::start().await;
+    host.write("small.txt", b"hello");
+    host.write("large.bin", &noise(60_000));
+    let requests = 300;
+    for _ in 0..requests / 2 {
+        for (target, length) in [("/media/small.txt", 5), ("/media/large.bin", 60_000)] {
+            let mut client = Client::connect(host.address, &[]).await;
+            client.send(&[Frame::get(1, target)]).await;
+            let (content, is_whole) = content(&mut client, 1).await;
+            assert_eq!((content.len(), is_whole), (length, true));
+        }
+    }
+    host.registry().idle().await;
+    let completed = host.registry().ended_requests(Outcome::Completed);
+    assert_eq!(completed, requests);
+}
+
 #[tokio::test]
 async fn a_stalled_stream_ends_and_leaves_the_others_alone() {
     let host = Host::start().await;

@@ -120,6 +120,13 @@ type Accepted = (Request<RecvStream>, SendResponse<StreamBytes>);
 impl<S: MediaService> Http2Driver<'_, S> {
     /// Receives requests and sends responses until nothing more can be done now. Ready when the connection has ended.
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), h2::Error>> {
+        let ended = ready!(self.poll_connection(cx));
+        // Responses that were sent whole in this turn have yet to see it. Others are aborted when they are dropped.
+        while let Poll::Ready(Some(())) = self.running.poll_next_unpin(cx) {}
+        Poll::Ready(ended)
+    }
+
+    fn poll_connection(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), h2::Error>> {
         let mut accepted = Vec::new();
         loop {
             // Requests that came together are responded to together.
