@@ -48,4 +48,6 @@ mod store_life;
 #[cfg(unix)]
 mod stuck_readers;
 mod tls;
+#[cfg(unix)]
+mod traces;
 mod uploads;
