@@ -1,7 +1,7 @@
 //! HTTP client of the exporter. It blocks the exporter's own thread, for a bounded time.
 
 use super::endpoint::TracesEndpoint;
-use super::export::Connection;
+use super::export::CollectorStatus;
 use anyhow::{Result, ensure};
 use async_trait::async_trait;
 use opentelemetry_http::{Bytes, HttpClient, HttpError, Request, Response};
@@ -29,7 +29,7 @@ const BUFFER_BYTES: usize = 32 * 1024;
 #[derive(Debug)]
 pub(super) struct CollectorClient {
     agent: Agent,
-    connection: Arc<Connection>,
+    status: Arc<CollectorStatus>,
 }
 
 impl CollectorClient {
@@ -37,7 +37,7 @@ impl CollectorClient {
     ///
     /// # Errors
     /// The system has no root certificates.
-    pub(super) fn new(endpoint: &TracesEndpoint, connection: Arc<Connection>) -> Result<Self> {
+    pub(super) fn new(endpoint: &TracesEndpoint, status: Arc<CollectorStatus>) -> Result<Self> {
         let mut tls = TlsConfig::builder()
             .unversioned_rustls_crypto_provider(Arc::new(ring::default_provider()));
         if endpoint.is_https() {
@@ -66,7 +66,7 @@ impl CollectorClient {
             .build();
         Ok(CollectorClient {
             agent: config.new_agent(),
-            connection,
+            status,
         })
     }
 }
@@ -93,7 +93,7 @@ impl HttpClient for CollectorClient {
         });
         received.map_err(|error| {
             // The exporter does not pass it on.
-            self.connection.note(&error);
+            self.status.note(&error);
             error.into()
         })
     }

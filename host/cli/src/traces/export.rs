@@ -10,20 +10,20 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// State of the connection to the collector.
+/// Whether the collector takes spans, for the log.
 #[derive(Debug, Default)]
-pub(super) struct Connection {
-    state: Mutex<ConnectionState>,
+pub(super) struct CollectorStatus {
+    state: Mutex<ExportState>,
 }
 
 #[derive(Debug, Default)]
-struct ConnectionState {
+struct ExportState {
     /// Error of the last request that got no response.
     error: Option<String>,
     is_failing: bool,
 }
 
-impl Connection {
+impl CollectorStatus {
     /// Keeps the error of a request that got no response, for the log.
     pub(super) fn note(&self, error: &impl fmt::Display) {
         self.state.lock().error = Some(error.to_string());
@@ -54,7 +54,7 @@ impl Connection {
 pub(super) struct MonitoredExporter {
     pub(super) exporter: OtlpExporter,
     pub(super) queue: Arc<SpanQueue>,
-    pub(super) connection: Arc<Connection>,
+    pub(super) status: Arc<CollectorStatus>,
 }
 
 impl SpanExporter for MonitoredExporter {
@@ -65,7 +65,7 @@ impl SpanExporter for MonitoredExporter {
         if result.is_err() {
             self.queue.drop_failed(spans);
         }
-        self.connection.report(&result);
+        self.status.report(&result);
         result
     }
 
@@ -89,10 +89,10 @@ mod tests {
 
     #[test]
     fn a_failure_is_logged_once_and_so_is_its_end() {
-        let connection = Connection::default();
+        let status = CollectorStatus::default();
         let failure = || Err(OTelSdkError::InternalFailure("refused".into()));
         let results = [Ok(()), failure(), failure(), Ok(()), Ok(()), failure()];
-        let logged = results.iter().map(|result| connection.report(result));
+        let logged = results.iter().map(|result| status.report(result));
         assert_eq!(
             logged.collect::<Vec<_>>(),
             [false, true, false, true, false, true]

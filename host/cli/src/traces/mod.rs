@@ -12,11 +12,12 @@ mod span;
 
 pub(crate) use endpoint::{CollectorUrl, TracesEndpoint};
 pub(crate) use queue::SPAN_QUEUE_BYTES;
+pub(crate) use span::Scheme;
 
 use crate::log::QueuedAccessLog;
 use anyhow::{Context, Result};
 use client::CollectorClient;
-use export::{Connection, MonitoredExporter};
+use export::{CollectorStatus, MonitoredExporter};
 use millpond::ledger::AccessLog;
 use opentelemetry::trace::TracerProvider;
 use opentelemetry::{Key, KeyValue};
@@ -31,13 +32,6 @@ use std::time::Duration;
 
 /// Maximum time to send the waiting spans at the end of the process.
 const FLUSH_TIME: Duration = Duration::from_secs(2);
-
-/// Scheme of the URLs that the server answers, in spans.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Scheme {
-    Http,
-    Https,
-}
 
 /// The running export of spans.
 #[derive(Debug)]
@@ -54,8 +48,8 @@ impl Traces {
     /// There are no root certificates for `https`, or a variable of the exporter has a value that it does not support.
     pub(crate) fn start(endpoint: &TracesEndpoint, scheme: Scheme) -> Result<Self> {
         let queue = Arc::new(SpanQueue::default());
-        let connection = Arc::new(Connection::default());
-        let client = CollectorClient::new(endpoint, Arc::clone(&connection))?;
+        let status = Arc::new(CollectorStatus::default());
+        let client = CollectorClient::new(endpoint, Arc::clone(&status))?;
         let exporter = SpanExporter::builder()
             .with_http()
             .with_http_client(client)
@@ -67,7 +61,7 @@ impl Traces {
         let exporter = MonitoredExporter {
             exporter,
             queue: Arc::clone(&queue),
-            connection,
+            status,
         };
         let batches = BatchConfigBuilder::default()
             .with_max_queue_size(QUEUED_SPANS)

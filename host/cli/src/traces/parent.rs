@@ -97,7 +97,7 @@ mod tests {
     #[test]
     fn a_malformed_state_is_dropped_and_the_parent_stays() {
         let text = format!("00-{TRACE}-{SPAN}-01");
-        for state in [&b"\xff"[..], b"a", b"=", b"A=1"] {
+        for state in [&b"\xff"[..], b"a", b"a=1,b"] {
             let parent = parent(text.as_bytes(), Some(state)).unwrap();
             assert_eq!(parent.trace_state().header(), "", "{state:?}");
         }

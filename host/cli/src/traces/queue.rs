@@ -1,5 +1,6 @@
 //! Bound of the spans that wait to be sent. Spans beyond it are dropped and counted, because no request waits for them.
 
+use opentelemetry::trace::Status;
 use opentelemetry::{Array, Context, Value};
 use opentelemetry_sdk::Resource;
 use opentelemetry_sdk::error::OTelSdkResult;
@@ -27,7 +28,10 @@ pub(super) const BATCH_SPANS: usize = 128;
 /// Maximum size of the names and attributes of the spans that wait to be sent, in bytes.
 const QUEUED_BYTES: usize = 2 * 1024 * 1024;
 
-/// Maximum size of the encoding of a span, in bytes: each text of a request at its maximum, twice.
+/// Maximum size of the list of a `tracestate` beside its text, in bytes: 32 members of two texts.
+const TRACE_STATE_BYTES: usize = 32 * 2 * size_of::<String>();
+
+/// Maximum size of the encoding of a span, in bytes: each text of a request at its maximum, with replaced bytes.
 const LARGEST_SPAN_BYTES: usize = 8 * 1024;
 
 // A batch is copied for its encoding, and the encoding once for each attempt. The slots of the queue are allocated at
@@ -90,9 +94,16 @@ pub(super) fn heap_bytes(span: &SpanData) -> usize {
             _ => 0,
         })
         .sum();
-    let state = span.span_context.trace_state().header().len();
+    let state = match span.span_context.trace_state().header().len() {
+        0 => 0,
+        length => length + TRACE_STATE_BYTES,
+    };
+    let reason = match &span.status {
+        Status::Error { description } => description.len(),
+        _ => 0,
+    };
     let slots = span.attributes.capacity() * size_of::<opentelemetry::KeyValue>();
-    span.name.len() + slots + texts + state
+    span.name.len() + slots + texts + state + reason
 }
 
 /// Processor that drops the spans for which there is no room, before the processor of the SDK gets them.
@@ -150,7 +161,7 @@ impl Collector for DroppedSpansCollector {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use opentelemetry::trace::{SpanContext, SpanId, SpanKind, Status};
+    use opentelemetry::trace::{SpanContext, SpanId, SpanKind};
     use opentelemetry::{InstrumentationScope, KeyValue};
     use opentelemetry_sdk::trace::{SpanEvents, SpanLinks};
     use std::time::SystemTime;

@@ -1,7 +1,6 @@
 //! Span of a request, with the attributes of the semantic conventions for HTTP
 //! (<https://opentelemetry.io/docs/specs/semconv/http/http-spans/>). Attributes of our own begin with `millpond.`.
 
-use super::Scheme;
 use super::parent::parent;
 use crate::log::{QueuedAccessLog, TraceIds, split_port};
 use http::Method;
@@ -13,6 +12,16 @@ use opentelemetry_sdk::trace::SdkTracer;
 use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::SystemTime;
+
+/// Scheme of the URLs that the server answers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Scheme {
+    Http,
+    Https,
+}
+
+/// Maximum length of a method that the conventions do not know, in bytes. The rest is cut off.
+const METHOD_BYTES: usize = 32;
 
 /// Access log that makes a span of each line, and passes the line on with the ids of the span.
 #[derive(Debug)]
@@ -71,7 +80,9 @@ fn set_attributes(span: &mut impl Span, line: &AccessLogLine<'_>, scheme: Scheme
     let method = attribute_of(line.method);
     set(KeyValue::new("http.request.method", method.to_owned()));
     if method != line.method.as_str() {
-        let method = line.method.to_string();
+        // It is a token, and so ASCII.
+        let method = line.method.as_str();
+        let method = method.get(..METHOD_BYTES).unwrap_or(method).to_owned();
         set(KeyValue::new("http.request.method_original", method));
     }
     let target: Vec<u8> = line.target.parts().flatten().copied().collect();
