@@ -50,4 +50,6 @@ mod store_life;
 #[cfg(unix)]
 mod stuck_readers;
 mod tls;
+#[cfg(unix)]
+mod traces;
 mod uploads;

@@ -14,11 +14,12 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 /// Every metric of the command.
-const METRICS: [(&str, &str); 33] = [
+const METRICS: [(&str, &str); 34] = [
     ("millpond_admission_queue_length", "gauge"),
     ("millpond_build_info", "gauge"),
     ("millpond_cache_bytes", "gauge"),
     ("millpond_certificate_expiry_timestamp_seconds", "gauge"),
+    ("millpond_dropped_spans_total", "counter"),
     ("millpond_heap_allocated_bytes", "gauge"),
     ("millpond_heap_resident_bytes", "gauge"),
     ("millpond_heap_unattributed_bytes", "gauge"),
@@ -78,6 +79,8 @@ fn server_with_each_metric() -> (Server, tempfile::TempDir) {
     let mut arguments: Vec<_> = arguments.iter().map(String::as_str).collect();
     arguments.extend(["--admin", "127.0.0.1:0"]);
     arguments.extend(["--access-log", log.to_str().unwrap()]);
+    // Nobody listens there.
+    arguments.extend(["--otlp-endpoint", "http://127.0.0.1:9"]);
     let server = Server::start(folder.path(), &arguments);
     // A request without TLS is rejected and counted.
     assert!(server.get("/media/a.txt").starts_with("HTTP/1.1 400"));

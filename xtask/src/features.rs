@@ -6,7 +6,7 @@ use std::process::Command;
 
 /// Combinations of features that are checked, each with its crate. The server keeps `wasi-http`, so that its dependencies
 /// are those that clippy has checked for the workspace.
-const COMBINATIONS: [(&str, &str); 7] = [
+const COMBINATIONS: [(&str, &str); 9] = [
     ("millpond-server", "wasi-http"),
     ("millpond-server", "wasi-http,admin"),
     ("millpond-server", "wasi-http,http2"),
@@ -14,6 +14,8 @@ const COMBINATIONS: [(&str, &str); 7] = [
     ("millpond-server", "wasi-http,uploads"),
     ("millpond", ""),
     ("millpond", "uploads"),
+    ("millpond-cli", ""),
+    ("millpond-cli", "otlp"),
 ];
 
 /// Checks each combination.

@@ -35,6 +35,8 @@ mod settings_file;
 mod sign;
 mod signals;
 mod sources;
+#[cfg(feature = "otlp")]
+mod traces;
 mod uploads;
 
 use clap::{CommandFactory, FromArgMatches};

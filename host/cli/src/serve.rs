@@ -13,11 +13,14 @@ use crate::reload::{LiveServer, LiveSettings, Reloader, check_regular};
 use crate::service_manager;
 use crate::settings::ResolvedSettings;
 use crate::signals::{SignalStream, Signals};
+#[cfg(feature = "otlp")]
+use crate::traces::{CollectorUrl, SPAN_QUEUE_BYTES, Scheme, Traces, TracesEndpoint};
 use crate::uploads::{UploadOptions, with_uploads};
 use anyhow::{Context, Result};
 use bytesize::ByteSize;
 use clap::{ArgMatches, Args};
 use millpond::config::{Config, MountPath, Origin};
+use millpond::ledger::AccessLog;
 use millpond::monitor::Monitor;
 use millpond::store::Folder;
 use millpond::{Limits, Millpond, Source};
@@ -232,6 +235,17 @@ pub(crate) struct Serve {
         value_parser = parse::<LogLevels>
     )]
     log_level: LogLevels,
+
+    /// Collector of OpenTelemetry that gets a span for each request, by OTLP over HTTP, as in http://127.0.0.1:4318.
+    /// `/v1/traces` is appended [default: OTEL_EXPORTER_OTLP_ENDPOINT; without it, no traces].
+    #[cfg(feature = "otlp")]
+    #[arg(
+        long,
+        value_name = "URL",
+        env = "MILLPOND_OTLP_ENDPOINT",
+        value_parser = parse::<CollectorUrl>
+    )]
+    otlp_endpoint: Option<CollectorUrl>,
 }
 
 /// Default address of the admin listener: local, on a port that IANA has not assigned. Port 9090 is Prometheus's, and
@@ -341,11 +355,22 @@ pub(crate) fn run(matches: &ArgMatches) -> Result<ExitCode> {
         given: matches.clone(),
         passed,
     };
-    let shutdown = runtime.block_on(launch.start(&log));
+    #[cfg(feature = "otlp")]
+    let traces = launch.settings.options.start_traces()?;
+    let outputs = Outputs {
+        log: &log,
+        #[cfg(feature = "otlp")]
+        traces: traces.as_ref(),
+    };
+    let shutdown = runtime.block_on(launch.start(outputs));
     // The process ends a read that hangs.
     match &shutdown {
         Ok(Shutdown::Graceful) => runtime.shutdown_timeout(BLOCKING_GRACE),
         Ok(Shutdown::Immediate) | Err(_) => runtime.shutdown_background(),
+    }
+    #[cfg(feature = "otlp")]
+    if let (Ok(Shutdown::Graceful), Some(traces)) = (&shutdown, traces) {
+        traces.flush();
     }
     Ok(match shutdown? {
         Shutdown::Graceful => ExitCode::SUCCESS,
@@ -390,6 +415,34 @@ fn live(settings: ResolvedSettings<Serve>) -> Result<LiveSettings> {
     })
 }
 
+/// Destinations of what the server says of its requests.
+#[derive(Debug, Clone, Copy)]
+struct Outputs<'a> {
+    log: &'a Log,
+    #[cfg(feature = "otlp")]
+    traces: Option<&'a Traces>,
+}
+
+impl Outputs<'_> {
+    /// Returns the access log, for the registry of a host. With traces, it makes a span of each line.
+    fn access_log(&self) -> Arc<dyn AccessLog> {
+        #[cfg(feature = "otlp")]
+        if let Some(traces) = self.traces {
+            return traces.access_log(self.log.queued_access_log());
+        }
+        self.log.access_log()
+    }
+
+    /// Registers the metrics of the log and of the traces.
+    fn register(&self, metrics: &mut Registry) {
+        metrics.register_collector(self.log.dropped_lines_collector());
+        #[cfg(feature = "otlp")]
+        if let Some(traces) = self.traces {
+            metrics.register_collector(traces.dropped_spans_collector());
+        }
+    }
+}
+
 /// Everything that a server starts with.
 struct Launch {
     settings: Arc<ResolvedSettings<Serve>>,
@@ -400,9 +453,9 @@ struct Launch {
 
 impl Launch {
     /// Prepares the server, and serves until a signal ends it.
-    async fn start(self, log: &Log) -> Result<Shutdown> {
+    async fn start(self, outputs: Outputs<'_>) -> Result<Shutdown> {
         // Signals are handled from the beginning, because the rest of the start takes a while.
-        let signals = Signals::take(log.reopener()).context("cannot wait for signals")?;
+        let signals = Signals::take(outputs.log.reopener()).context("cannot wait for signals")?;
         let settings = Arc::clone(&self.settings);
         let prepared =
             tokio::task::spawn_blocking(move || settings.options.prepare(&settings.component));
@@ -410,14 +463,14 @@ impl Launch {
             prepared = prepared => prepared.context("cannot start")??,
             () = signals.stop.cancelled() => return Ok(Shutdown::Graceful),
         };
-        self.serve(prepared, signals, log).await
+        self.serve(prepared, signals, outputs).await
     }
 
     async fn serve(
         mut self,
         prepared: PreparedServer,
         signals: Signals,
-        log: &Log,
+        outputs: Outputs<'_>,
     ) -> Result<Shutdown> {
         let PreparedServer {
             millpond,
@@ -449,7 +502,7 @@ impl Launch {
             .map(|bound| (bound.listener, bound.address))
             .unzip();
         // It is a new host, which has none yet.
-        let _ = millpond.registry().set_access_log(log.access_log());
+        let _ = millpond.registry().set_access_log(outputs.access_log());
         let server = Server::new(millpond);
         let millpond = server.millpond();
         let monitor = Monitor::start(server.clone(), serve.sample_interval);
@@ -458,7 +511,7 @@ impl Launch {
             folder,
             limits: limits.clone(),
             certificate: certificate.clone(),
-            log_levels: log.live_levels(),
+            log_levels: outputs.log.live_levels(),
         };
         let given = self.given.clone();
         let reloader = Reloader::new(live_server, self.settings.list.clone(), move || {
@@ -471,7 +524,7 @@ impl Launch {
         // Without the listener nobody reads the histograms, so none are made.
         if !admin_addresses.is_empty() {
             let mut metrics = Registry::default();
-            metrics.register_collector(log.dropped_lines_collector());
+            outputs.register(&mut metrics);
             if let Some(certificate) = &certificate {
                 register_certificate(&mut metrics, certificate);
             }
@@ -572,7 +625,23 @@ impl Serve {
         };
         limits.request_memory_bytes = self.request_memory.bytes()?;
         limits.response_cache_bytes = self.response_cache.0.unwrap_or(0);
+        #[cfg(feature = "otlp")]
+        if TracesEndpoint::resolve(self.otlp_endpoint.as_ref())?.is_some() {
+            limits.other_bytes = SPAN_QUEUE_BYTES;
+        }
         Ok(limits)
+    }
+
+    /// Starts the export of spans, if there is a collector.
+    #[cfg(feature = "otlp")]
+    fn start_traces(&self) -> Result<Option<Traces>> {
+        let scheme = match self.tls_cert {
+            Some(_) => Scheme::Https,
+            None => Scheme::Http,
+        };
+        let endpoint = TracesEndpoint::resolve(self.otlp_endpoint.as_ref())?;
+        let traces = endpoint.map(|endpoint| Traces::start(&endpoint, scheme));
+        traces.transpose()
     }
 
     fn access_log(&self) -> AccessLogDestination {
@@ -861,6 +930,7 @@ mod tests {
             "FORMAT" => "\"json\"",
             "on|off" => "\"off\"",
             "FILE|off" => "\"/some/where\"",
+            "URL" => "\"http://127.0.0.1:4318/\"",
             "LEVEL" => "\"warn,h2=debug\"",
             name => panic!("no example of {name}: add one"),
         }

@@ -1,6 +1,6 @@
 //! Registry of a host: the entries of its ledgers, its routes, and the counts of its ended requests.
 
-use crate::access_log::line::{AccessLog, AccessLogFields};
+use crate::access_log::line::{AccessLog, AccessLogFields, TracingAccessLog};
 use crate::budget::Reservation;
 use crate::kind::{Balance, Kind};
 use crate::outcome::Outcome;
@@ -156,8 +156,10 @@ impl LedgerRegistry {
     /// Fields that the access log has.
     #[must_use]
     pub fn access_log_fields(&self) -> AccessLogFields {
-        let fields = |log: &Arc<dyn AccessLog>| log.fields();
-        self.access_log().map_or(AccessLogFields::ALL, fields)
+        match self.access_log() {
+            Some(log) => log.fields(),
+            None => TracingAccessLog.fields(),
+        }
     }
 
     /// Number of ended requests by route and class of the status code, for each combination that occurred.

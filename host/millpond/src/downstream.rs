@@ -4,7 +4,7 @@ use http::header::{self, HeaderName, HeaderValue};
 use http::request::Parts;
 use http::uri::PathAndQuery;
 use http::{HeaderMap, Method, StatusCode, Version};
-use millpond_ledger::{LedgerHandle, LoggedHead, Route};
+use millpond_ledger::{AccessLogFields, LedgerHandle, LoggedHead, Route};
 use std::fmt;
 use std::net::IpAddr;
 use std::num::NonZeroU32;
@@ -85,14 +85,22 @@ pub trait SimpleHead {
     fn held_bytes(&self) -> usize;
 }
 
-/// Returns the head of a request, as its log line needs it.
+/// Returns the head of a request, as its log line needs it. Fields for traces are looked up only if `wanted` has them.
 #[must_use]
 pub fn logged_head<'a>(
     head: &'a Parts,
     client: Option<IpAddr>,
     request_id: Option<&'a str>,
+    wanted: AccessLogFields,
 ) -> LoggedHead<'a> {
     let field = |name| head.headers.get(name).map(HeaderValue::as_bytes);
+    let (trace_parent, trace_state) = match wanted.trace {
+        true => trace_fields(|name| {
+            let lines = head.headers.get_all(name).iter();
+            lines.map(HeaderValue::as_bytes)
+        }),
+        false => (None, None),
+    };
     LoggedHead {
         target: head.uri.path_and_query().map_or("", PathAndQuery::as_str),
         version: head.version,
@@ -101,6 +109,25 @@ pub fn logged_head<'a>(
         host: field(header::HOST),
         referrer: field(header::REFERER),
         user_agent: field(header::USER_AGENT),
+        trace_parent,
+        trace_state,
+    }
+}
+
+/// Returns `traceparent` and `tracestate` of a request, by the lines of a field. A field of several lines is as none:
+/// a second `traceparent` makes it invalid, and a `tracestate` may be dropped (W3C Trace Context section 3).
+pub(crate) fn trace_fields<'a, L: Iterator<Item = &'a [u8]>>(
+    lines: impl Fn(&HeaderName) -> L,
+) -> (Option<&'a [u8]>, Option<&'a [u8]>) {
+    const TRACE_PARENT: HeaderName = HeaderName::from_static("traceparent");
+    const TRACE_STATE: HeaderName = HeaderName::from_static("tracestate");
+    let only = |name: &HeaderName| {
+        let mut lines = lines(name);
+        lines.next().filter(|_| lines.next().is_none())
+    };
+    match only(&TRACE_PARENT) {
+        Some(trace_parent) => (Some(trace_parent), only(&TRACE_STATE)),
+        None => (None, None),
     }
 }
 

@@ -66,6 +66,9 @@ pub struct Limits {
     /// Maximum size of the response cache, in bytes. The memory limit may leave less room for it. 0 turns the cache
     /// off.
     pub response_cache_bytes: usize,
+    /// Memory that the program takes beside the host and after its start, such as a queue of its own, in bytes. It is
+    /// part of [`Limits::memory_bytes`]. 0 unless the program sets it.
+    pub other_bytes: usize,
 }
 
 impl Default for Limits {
@@ -79,6 +82,7 @@ impl Default for Limits {
             lifted_bytes: LIFTED_BYTES,
             concurrent_instances: CONCURRENT_INSTANCES,
             response_cache_bytes: RESPONSE_CACHE_BYTES,
+            other_bytes: 0,
         }
     }
 }

@@ -3,7 +3,7 @@
 use crate::body::{BodyPart, MediaBody};
 use crate::cache::{FillGuard, Lookup, ResponseCache, StoredResponse};
 use crate::config::{Config, GuestSettings};
-use crate::downstream::{Downstream, Exchange, Rejection, SimpleHead, logged_head};
+use crate::downstream::{Downstream, Exchange, Rejection, SimpleHead, logged_head, trace_fields};
 use crate::engine::component::{ComponentError, Inspection, Source};
 use crate::engine::media::response::{self, CheckedResponse};
 use crate::engine::media::{MediaGuestPre, StoreData, serve};
@@ -137,7 +137,8 @@ impl Millpond {
         let settings = Arc::new(config.settings());
         let engine = ComponentEngine::new(source, &limits, store.folder(), &settings)?;
         // With the component compiled, the process has the memory that it takes without a request.
-        let baseline_bytes = process::baseline_bytes() + LOG_QUEUE_BYTES + ADMIN_BYTES;
+        let baseline_bytes =
+            process::baseline_bytes() + LOG_QUEUE_BYTES + ADMIN_BYTES + limits.other_bytes;
         let files = process::open_files_limit();
         let store_bytes = store.cache_usage().max_bytes;
         let plan = MemoryPlan::partition(
@@ -352,7 +353,7 @@ impl Millpond {
         let exchange = head.extensions.get::<Exchange>();
         let client = exchange.map(|Exchange(exchange)| exchange.client(&head.headers));
         let request_id = exchange.map(|Exchange(exchange)| exchange.request_id());
-        let logged_head = logged_head(head, client, request_id);
+        let logged_head = logged_head(head, client, request_id, registry.access_log_fields());
         let limit_bytes = limits.request_memory_bytes;
         let log_entry = AccessLogEntry::new(&head.method, &logged_head, registry, limit_bytes);
         let downstream = exchange.map(|Exchange(exchange)| {
@@ -450,6 +451,10 @@ impl Millpond {
         ledger.keep(reservation);
         let wanted = host.registry.access_log_fields();
         let line = |is_wanted: bool, name| is_wanted.then(|| head.lines(&name).next()).flatten();
+        let (trace_parent, trace_state) = match wanted.trace {
+            true => trace_fields(|name| head.lines(name)),
+            false => (None, None),
+        };
         let logged_head = LoggedHead {
             target,
             version: head.version(),
@@ -458,6 +463,8 @@ impl Millpond {
             host: line(wanted.host, header::HOST),
             referrer: line(wanted.agent, header::REFERER),
             user_agent: line(wanted.agent, header::USER_AGENT),
+            trace_parent,
+            trace_state,
         };
         let mut log_entry = AccessLogEntry::with_ledger(ledger, &logged_head)?;
         log_entry.cache_hit();
@@ -1037,7 +1044,8 @@ impl MemorySources for Millpond {
             Some(_) => 0,
             None => plan.instances * POOL_SLOT_BYTES + plan.limit_bytes / ALLOCATOR_SHARE_OF_MEMORY,
         };
-        let tables_bytes = LOG_QUEUE_BYTES + ADMIN_BYTES + CLIENT_TABLES_BYTES;
+        let tables_bytes =
+            LOG_QUEUE_BYTES + ADMIN_BYTES + CLIENT_TABLES_BYTES + self.limits().other_bytes;
         process::THREADS_BYTES + tables_bytes + allocator_bytes
     }
 }

@@ -2,6 +2,7 @@
 
 use super::format::LogFormat;
 use super::queue::Queue;
+use super::trace_ids::TraceIds;
 use super::{common_log, json, text};
 use millpond::ledger::{AccessLog, AccessLogFields, AccessLogLine};
 use parking_lot::RwLock;
@@ -12,7 +13,7 @@ use tracing::level_filters::LevelFilter;
 
 /// Access log of the command.
 #[derive(Debug)]
-pub(super) struct QueuedAccessLog {
+pub(crate) struct QueuedAccessLog {
     pub(super) format: LogFormat,
     /// Whether no request is logged, at any level.
     pub(super) is_off: bool,
@@ -28,21 +29,9 @@ impl QueuedAccessLog {
     pub(super) fn set_level(&self, level: LevelFilter) {
         *self.level.write() = level;
     }
-}
 
-impl AccessLog for QueuedAccessLog {
-    fn fields(&self) -> AccessLogFields {
-        let mut fields = AccessLogFields::ALL;
-        match self.format {
-            _ if self.is_off => fields = AccessLogFields::NONE,
-            LogFormat::Text | LogFormat::Json => {}
-            LogFormat::Combined => fields.host = false,
-            LogFormat::Common => (fields.host, fields.agent) = (false, false),
-        }
-        fields
-    }
-
-    fn write(&self, line: &AccessLogLine<'_>) {
+    /// Writes a line, with the ids of the request's span if it has one. Lines of Apache's formats have no ids.
+    pub(crate) fn write_with(&self, line: &AccessLogLine<'_>, ids: Option<&TraceIds>) {
         thread_local! {
             /// A line of bounded fields has a bounded length: 16 KiB, if each character is escaped.
             static TEXT: RefCell<String> = const { RefCell::new(String::new()) };
@@ -54,8 +43,8 @@ impl AccessLog for QueuedAccessLog {
             text.clear();
             let now = SystemTime::now();
             let written = match self.format {
-                LogFormat::Text => text::write_request(text, line, now, self.is_coloured),
-                LogFormat::Json => json::write_request(text, line, now),
+                LogFormat::Text => text::write_request(text, line, ids, now, self.is_coloured),
+                LogFormat::Json => json::write_request(text, line, ids, now),
                 LogFormat::Common => common_log::write_request(text, line, now, false),
                 LogFormat::Combined => common_log::write_request(text, line, now, true),
             };
@@ -64,6 +53,24 @@ impl AccessLog for QueuedAccessLog {
                 self.queue.push(text.as_bytes());
             }
         });
+    }
+}
+
+impl AccessLog for QueuedAccessLog {
+    fn fields(&self) -> AccessLogFields {
+        let mut fields = AccessLogFields::ALL;
+        fields.trace = false;
+        match self.format {
+            _ if self.is_off => fields = AccessLogFields::NONE,
+            LogFormat::Text | LogFormat::Json => {}
+            LogFormat::Combined => fields.host = false,
+            LogFormat::Common => (fields.host, fields.agent) = (false, false),
+        }
+        fields
+    }
+
+    fn write(&self, line: &AccessLogLine<'_>) {
+        self.write_with(line, None);
     }
 }
 

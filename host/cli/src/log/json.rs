@@ -3,6 +3,7 @@
 //! Names are flat, as in `http.request.method`. Fields that the schema does not have begin with `millpond.`.
 
 use super::timestamp::write_rfc3339;
+use super::trace_ids::{HexId, TraceIds};
 use millpond::Outcome;
 use millpond::ledger::{AccessLogLine, CacheStatus};
 use std::fmt::{self, Debug, Write};
@@ -20,6 +21,7 @@ const ECS_VERSION: &str = "8.11.0";
 pub(super) fn write_request(
     writer: &mut impl Write,
     line: &AccessLogLine<'_>,
+    ids: Option<&TraceIds>,
     now: SystemTime,
 ) -> fmt::Result {
     let mut object = JsonObject::begin(writer, line.level, now)?;
@@ -56,6 +58,10 @@ pub(super) fn write_request(
     if let Some(request_id) = line.request_id {
         object.text("http.request.id", request_id.as_bytes())?;
     }
+    if let Some(ids) = ids {
+        object.shown("trace.id", &HexId(&ids.trace_id))?;
+        object.shown("span.id", &HexId(&ids.span_id))?;
+    }
     if let Some(referrer) = line.referrer {
         object.texts("http.request.referrer", referrer.parts())?;
     }
@@ -79,7 +85,7 @@ fn event_outcome(line: &AccessLogLine<'_>) -> &'static str {
 }
 
 /// Splits a port from a host. An address of IPv6 keeps its brackets.
-fn split_port(host: &[u8]) -> (&[u8], Option<u16>) {
+pub(crate) fn split_port(host: &[u8]) -> (&[u8], Option<u16>) {
     let Some(colon) = host.iter().rposition(|byte| *byte == b':') else {
         return (host, None);
     };

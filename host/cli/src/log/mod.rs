@@ -9,10 +9,14 @@ mod levels;
 mod queue;
 mod text;
 mod timestamp;
+mod trace_ids;
 
 pub(crate) use format::LogFormat;
 pub(crate) use levels::LogLevels;
+#[cfg(feature = "otlp")]
+pub(crate) use {access::QueuedAccessLog, json::split_port, trace_ids::TraceIds};
 
+#[cfg(not(feature = "otlp"))]
 use access::QueuedAccessLog;
 use anyhow::{Context, Result};
 use file::LogFile;
@@ -139,6 +143,12 @@ impl Log {
     /// Returns the access log, for the registry of a host.
     pub(crate) fn access_log(&self) -> Arc<dyn AccessLog> {
         Arc::clone(&self.access_log) as _
+    }
+
+    /// Returns the access log, for one that adds the ids of spans to its lines.
+    #[cfg(feature = "otlp")]
+    pub(crate) fn queued_access_log(&self) -> Arc<QueuedAccessLog> {
+        Arc::clone(&self.access_log)
     }
 
     /// Returns the handle that changes the levels.

@@ -1,6 +1,7 @@
 //! Lines of requests as text. They are the lines that `tracing-subscriber` writes of the same events, in half the time.
 
 use super::timestamp::write_rfc3339;
+use super::trace_ids::{HexId, TraceIds};
 use millpond::ledger::AccessLogLine;
 use std::fmt::{self, Write};
 use std::time::SystemTime;
@@ -10,6 +11,7 @@ use tracing::Level;
 pub(super) fn write_request(
     writer: &mut impl Write,
     line: &AccessLogLine<'_>,
+    ids: Option<&TraceIds>,
     now: SystemTime,
     is_coloured: bool,
 ) -> fmt::Result {
@@ -58,6 +60,12 @@ pub(super) fn write_request(
     }
     if let Some(request_id) = line.request_id {
         fields.text("request_id", request_id)?;
+    }
+    if let Some(ids) = ids {
+        fields.name("trace_id")?;
+        write!(fields.writer, "{}", HexId(&ids.trace_id))?;
+        fields.name("span_id")?;
+        write!(fields.writer, "{}", HexId(&ids.span_id))?;
     }
     if let Some(referrer) = line.referrer {
         fields.name("referrer")?;

@@ -30,6 +30,8 @@ pub struct AccessLogFields {
     pub host: bool,
     /// `Referer` and `User-Agent`.
     pub agent: bool,
+    /// `traceparent` and `tracestate`.
+    pub trace: bool,
 }
 
 impl AccessLogFields {
@@ -39,6 +41,7 @@ impl AccessLogFields {
         target: true,
         host: true,
         agent: true,
+        trace: true,
     };
 
     /// No fields.
@@ -47,6 +50,7 @@ impl AccessLogFields {
         target: false,
         host: false,
         agent: false,
+        trace: false,
     };
 }
 
@@ -65,6 +69,8 @@ pub struct AccessLogLine<'a> {
     pub method: &'a Method,
     /// Target in origin-form, 1 KiB at most.
     pub target: RedactedUrl<'a>,
+    /// Pattern of the target's route, as in `/api/media/:id`. There are few of them.
+    pub route: &'a str,
     /// Version of HTTP.
     pub version: Version,
     /// `Host`, 256 bytes at most.
@@ -73,6 +79,10 @@ pub struct AccessLogLine<'a> {
     pub referrer: Option<RedactedUrl<'a>>,
     /// `User-Agent`, 256 bytes at most.
     pub user_agent: Option<ClientText<'a>>,
+    /// `traceparent` (W3C Trace Context), 64 bytes at most. `None` if the request has several.
+    pub trace_parent: Option<&'a [u8]>,
+    /// `tracestate`, 512 bytes at most. `None` if the request has a longer one, or several.
+    pub trace_state: Option<&'a [u8]>,
     /// Request id. Only millpond's own server has one. It consists of letters, digits and some punctuation.
     pub request_id: Option<&'a str>,
     /// Status of the response. `None` if there was none.
@@ -144,11 +154,14 @@ pub const ACCESS_LOG: &str = "millpond::access";
 
 /// Access log of a program that has set none: an event of `tracing` for each line.
 #[derive(Debug)]
-pub(super) struct TracingAccessLog;
+pub(crate) struct TracingAccessLog;
 
 impl AccessLog for TracingAccessLog {
     fn fields(&self) -> AccessLogFields {
-        AccessLogFields::ALL
+        AccessLogFields {
+            trace: false,
+            ..AccessLogFields::ALL
+        }
     }
 
     fn write(&self, line: &AccessLogLine<'_>) {

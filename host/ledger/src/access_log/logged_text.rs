@@ -6,6 +6,14 @@ const LOGGED_TARGET_BYTES: usize = 1024;
 /// Maximum length of a logged `Host`, `Referer`, `User-Agent` or request id, in bytes. The rest is cut off.
 const LOGGED_FIELD_BYTES: usize = 256;
 
+/// Maximum length of a kept `traceparent`, in bytes. The rest is cut off. Version 00 has 55 (W3C Trace Context section
+/// 3.2), and the parts that a later version adds have no meaning here.
+const TRACE_PARENT_BYTES: usize = 64;
+
+/// Maximum length of a kept `tracestate`, in bytes. A longer one is dropped. All vendors propagate as many (W3C Trace
+/// Context section 3.3.1.5).
+pub(super) const TRACE_STATE_BYTES: usize = 512;
+
 /// Parts of the text, in their order.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum TextPart {
@@ -14,9 +22,22 @@ pub(super) enum TextPart {
     Referrer,
     UserAgent,
     RequestId,
+    TraceParent,
+    TraceState,
 }
 
-const PARTS: usize = TextPart::RequestId as usize + 1;
+const PARTS: usize = TextPart::TraceState as usize + 1;
+
+/// Maximum length of each part, in bytes.
+const MAX_BYTES: [usize; PARTS] = [
+    LOGGED_TARGET_BYTES,
+    LOGGED_FIELD_BYTES,
+    LOGGED_FIELD_BYTES,
+    LOGGED_FIELD_BYTES,
+    LOGGED_FIELD_BYTES,
+    TRACE_PARENT_BYTES,
+    TRACE_STATE_BYTES,
+];
 
 /// Copies of a request's texts. Each part is bounded, and all of them are one allocation.
 #[derive(Debug, Default)]
@@ -30,11 +51,7 @@ impl LoggedText {
     /// Copies the parts, which are in the order of [`TextPart`].
     pub(super) fn of(parts: [Option<&[u8]>; PARTS]) -> Self {
         let bounded = |(index, part): (usize, &Option<&'_ [u8]>)| {
-            let max_bytes = match index {
-                0 => LOGGED_TARGET_BYTES,
-                _ => LOGGED_FIELD_BYTES,
-            };
-            part.map_or(0, |part| bounded_length(part, max_bytes))
+            part.map_or(0, |part| bounded_length(part, MAX_BYTES[index]))
         };
         let mut lengths = parts.iter().enumerate().map(bounded);
         let lengths: [usize; PARTS] = std::array::from_fn(|_| lengths.next().unwrap_or(0));
@@ -83,7 +100,15 @@ mod tests {
 
     #[test]
     fn parts_are_told_apart_whether_they_are_empty_or_absent() {
-        let text = LoggedText::of([Some(b"/a"), None, Some(b""), Some(b"curl"), None]);
+        let text = LoggedText::of([
+            Some(b"/a"),
+            None,
+            Some(b""),
+            Some(b"curl"),
+            None,
+            None,
+            None,
+        ]);
         for (part, expected) in [
             (TextPart::Target, Some(&b"/a"[..])),
             (TextPart::Host, None),
@@ -103,13 +128,15 @@ mod tests {
         let text = LoggedText::of([Some(&long); PARTS]);
         assert_eq!(
             text.held_bytes(),
-            LOGGED_TARGET_BYTES + 4 * LOGGED_FIELD_BYTES
+            LOGGED_TARGET_BYTES + 4 * LOGGED_FIELD_BYTES + TRACE_PARENT_BYTES + TRACE_STATE_BYTES
         );
         let last = text.part(TextPart::RequestId);
         assert_eq!(last.map(<[u8]>::len), Some(LOGGED_FIELD_BYTES));
         for (repeated, length) in [("\u{e4}", 256), ("\u{20ac}", 255), ("\u{1f980}", 256)] {
             let host = repeated.repeat(LOGGED_FIELD_BYTES);
-            let text = LoggedText::of([None, Some(host.as_bytes()), None, None, None]);
+            let mut parts = [None; PARTS];
+            parts[TextPart::Host as usize] = Some(host.as_bytes());
+            let text = LoggedText::of(parts);
             assert_eq!(text.part(TextPart::Host), host.as_bytes().get(..length));
         }
         // Bytes that are no text are cut anywhere.

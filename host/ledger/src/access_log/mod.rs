@@ -14,7 +14,7 @@ use crate::registry::{LedgerRegistry, Owner};
 use crate::route::Route;
 use http::{Method, StatusCode, Version};
 use line::TracingAccessLog;
-use logged_text::{LoggedText, TextPart};
+use logged_text::{LoggedText, TRACE_STATE_BYTES, TextPart};
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -56,6 +56,10 @@ pub struct LoggedHead<'a> {
     pub referrer: Option<&'a [u8]>,
     /// `User-Agent`.
     pub user_agent: Option<&'a [u8]>,
+    /// `traceparent` (W3C Trace Context). Several of them are as none.
+    pub trace_parent: Option<&'a [u8]>,
+    /// `tracestate`.
+    pub trace_state: Option<&'a [u8]>,
 }
 
 impl<'a> LoggedHead<'a> {
@@ -70,6 +74,8 @@ impl<'a> LoggedHead<'a> {
             host: None,
             referrer: None,
             user_agent: None,
+            trace_parent: None,
+            trace_state: None,
         }
     }
 }
@@ -114,6 +120,9 @@ impl AccessLogEntry {
             head.user_agent.filter(|_| wanted.agent),
             // The response has it too.
             head.request_id.map(str::as_bytes),
+            head.trace_parent.filter(|_| wanted.trace),
+            head.trace_state
+                .filter(|state| wanted.trace && state.len() <= TRACE_STATE_BYTES),
         ]);
         let mut charge = ledger.empty_charge(Kind::Head);
         // The text is short. A request without room for it fails at its next charge.
@@ -247,10 +256,13 @@ impl Drop for AccessLogEntry {
             client: self.client,
             method,
             target: RedactedUrl::new(text.part(TextPart::Target).unwrap_or_default()),
+            route: &route.pattern,
             version: self.version,
             host: text.part(TextPart::Host).map(ClientText),
             referrer: text.part(TextPart::Referrer).map(RedactedUrl::new),
             user_agent: text.part(TextPart::UserAgent).map(ClientText),
+            trace_parent: text.part(TextPart::TraceParent),
+            trace_state: text.part(TextPart::TraceState),
             // It was text as it came.
             request_id: request_id.and_then(|id| std::str::from_utf8(id).ok()),
             status: self.status,

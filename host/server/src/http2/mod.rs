@@ -234,9 +234,10 @@ impl<S: MediaService> Http2Driver<'_, S> {
     fn refuse(&self, head: &Parts, request_id: &RequestId, mut respond: SendResponse<StreamBytes>) {
         let millpond = self.service.millpond();
         let client = self.connection.client(&head.headers);
-        let logged_head = logged_head(head, Some(client), Some(request_id.as_str()));
         let limit_bytes = millpond.limits().request_memory_bytes;
         let registry = millpond.registry();
+        let wanted = registry.access_log_fields();
+        let logged_head = logged_head(head, Some(client), Some(request_id.as_str()), wanted);
         let mut log_entry = AccessLogEntry::new(&head.method, &logged_head, registry, limit_bytes);
         log_entry.finish_with(Outcome::Rejected, "there is no memory for another stream");
         respond.send_reset(Reason::REFUSED_STREAM);
