@@ -43,6 +43,8 @@ mod proxies;
 #[cfg(unix)]
 mod reload;
 mod reuse;
+#[cfg(target_os = "linux")]
+mod sandbox;
 mod seed;
 mod server;
 mod spin;

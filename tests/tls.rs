@@ -33,7 +33,7 @@ impl Identity {
     }
 
     /// Another one in the same files.
-    fn renew(&mut self) {
+    pub(crate) fn renew(&mut self) {
         self.known = write_pair(self.folder.path());
     }
 

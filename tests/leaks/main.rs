@@ -35,6 +35,7 @@ const LEAKED_BYTES: usize = 16 * 1024;
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn Error>> {
     millpond::heap::install(&allocator::Jemalloc);
+    allocator::start_background_threads();
     tracing_subscriber::fmt()
         .with_writer(std::io::stderr)
         .init();

@@ -2,21 +2,29 @@
 
 use millpond::heap::{Heap, HeapStats};
 use std::ffi::c_char;
-use tikv_jemalloc_ctl::{epoch, stats, thread};
+use tikv_jemalloc_ctl::{background_thread, epoch, stats, thread};
 
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
-/// Options that jemalloc reads before `main`. Few arenas, because each retains pages of its own. Background threads
-/// return empty pages to the system within a second.
+/// Options that jemalloc reads before `main`. Few arenas, because each retains pages of its own. Empty pages return
+/// to the system within a second.
 // SAFETY: jemalloc documents this symbol as a pointer to a string that ends with a zero byte, and it is one.
 #[allow(unsafe_code)]
 #[unsafe(export_name = "_rjem_malloc_conf")]
 static CONFIGURATION: Option<&'static c_char> = {
-    let text = c"narenas:4,background_thread:true,dirty_decay_ms:1000,muzzy_decay_ms:0";
+    let text = c"narenas:4,background_thread:false,dirty_decay_ms:1000,muzzy_decay_ms:0";
     // SAFETY: the pointer is to a static string.
     Some(unsafe { &*text.as_ptr() })
 };
+
+/// Starts the threads that return empty pages to the system. jemalloc could start them before `main`. They would be
+/// outside the sandbox then, because a thread is in the sandbox of the thread that starts it.
+pub(crate) fn start_background_threads() {
+    if let Err(error) = background_thread::write(true) {
+        tracing::warn!(%error, "cannot start the threads of the allocator");
+    }
+}
 
 /// Statistics of jemalloc.
 pub(crate) struct Jemalloc;

@@ -28,6 +28,7 @@ mod passed_sockets;
 mod publish;
 mod reload;
 mod remove;
+mod sandbox;
 mod serve;
 mod service_manager;
 mod settings;

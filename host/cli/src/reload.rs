@@ -6,6 +6,7 @@
 use crate::common::one_line;
 use crate::hints;
 use crate::log::{LiveLogLevels, LogLevels};
+use crate::sandbox;
 use crate::service_manager;
 use crate::settings::Setting;
 use crate::signals::SignalStream;
@@ -65,6 +66,8 @@ pub(crate) struct LiveServer {
     /// `None` without TLS.
     pub(crate) certificate: Option<Certificate>,
     pub(crate) log_levels: LiveLogLevels,
+    /// Whether a sandbox may deny a file that the settings name.
+    pub(crate) is_sandboxed: bool,
 }
 
 /// Reloads the settings of a running server, one reload at a time.
@@ -180,6 +183,15 @@ impl ReloaderState {
     fn prepare(&self) -> Result<PreparedReload> {
         let settings = (self.read)()?;
         let server = &self.server;
+        if server.is_sandboxed {
+            let of_certificate = settings
+                .certificate
+                .iter()
+                .flat_map(|(file, key)| [file, key]);
+            for file in of_certificate.chain(&settings.component) {
+                sandbox::check_readable(file)?;
+            }
+        }
         let certificate = match (&settings.certificate, &server.certificate) {
             (Some((certificate, key)), Some(_)) => Some(Certificate::from_files(certificate, key)?),
             _ => None,

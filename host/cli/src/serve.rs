@@ -10,6 +10,7 @@ use crate::memory::memory_bytes;
 use crate::notices;
 use crate::passed_sockets::PassedSockets;
 use crate::reload::{LiveServer, LiveSettings, Reloader, check_regular};
+use crate::sandbox::{PathAccess, Sandbox, SandboxMode, SandboxRules};
 use crate::service_manager;
 use crate::settings::ResolvedSettings;
 use crate::signals::{SignalStream, Signals};
@@ -202,6 +203,16 @@ pub(crate) struct Serve {
     #[arg(long, value_name = "DIR", env = "MILLPOND_REPORT_DIR")]
     report_dir: Option<PathBuf>,
 
+    /// Sandbox of the kernel (Landlock), which lets the server open and reach only what it needs. `auto` uses what the
+    /// kernel has, and `on` needs all of it.
+    #[arg(
+        long,
+        value_name = "auto|on|off",
+        default_value = "auto",
+        env = "MILLPOND_SANDBOX"
+    )]
+    sandbox: SandboxMode,
+
     /// Interval between two samples of the memory monitor.
     #[arg(long, hide = true, value_name = "TIME", default_value = "1s", value_parser = humantime::parse_duration)]
     sample_interval: Duration,
@@ -345,6 +356,10 @@ pub(crate) fn run(matches: &ArgMatches) -> Result<ExitCode> {
     let settings = ResolvedSettings::<Serve>::resolve(matches)?;
     check(&settings)?;
     let serve = &settings.options;
+    // Before the first thread, and after everything that names a path is known.
+    let sandbox = Sandbox::enter(serve.sandbox, &serve.sandbox_rules(settings.file())?)?;
+    #[cfg(feature = "jemalloc")]
+    crate::allocator::start_background_threads();
     let log = Log::start(serve.log_format, &serve.log_level, &serve.access_log())?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
@@ -354,7 +369,9 @@ pub(crate) fn run(matches: &ArgMatches) -> Result<ExitCode> {
         settings: Arc::new(settings),
         given: matches.clone(),
         passed,
+        sandbox,
     };
+    launch.sandbox.log();
     #[cfg(feature = "otlp")]
     let traces = launch.settings.options.start_traces()?;
     let outputs = Outputs {
@@ -449,6 +466,7 @@ struct Launch {
     /// Arguments, for reading the settings again.
     given: ArgMatches,
     passed: PassedSockets,
+    sandbox: Sandbox,
 }
 
 impl Launch {
@@ -512,6 +530,7 @@ impl Launch {
             limits: limits.clone(),
             certificate: certificate.clone(),
             log_levels: outputs.log.live_levels(),
+            is_sandboxed: self.sandbox.is_in_force(),
         };
         let given = self.given.clone();
         let reloader = Reloader::new(live_server, self.settings.list.clone(), move || {
@@ -626,7 +645,7 @@ impl Serve {
         limits.request_memory_bytes = self.request_memory.bytes()?;
         limits.response_cache_bytes = self.response_cache.0.unwrap_or(0);
         #[cfg(feature = "otlp")]
-        if TracesEndpoint::resolve(self.otlp_endpoint.as_ref())?.is_some() {
+        if self.traces_endpoint()?.is_some() {
             limits.other_bytes = SPAN_QUEUE_BYTES;
         }
         Ok(limits)
@@ -639,9 +658,15 @@ impl Serve {
             Some(_) => Scheme::Https,
             None => Scheme::Http,
         };
-        let endpoint = TracesEndpoint::resolve(self.otlp_endpoint.as_ref())?;
+        let endpoint = self.traces_endpoint()?;
         let traces = endpoint.map(|endpoint| Traces::start(&endpoint, scheme));
         traces.transpose()
+    }
+
+    /// Returns the collector's endpoint for traces, if there is one.
+    #[cfg(feature = "otlp")]
+    fn traces_endpoint(&self) -> Result<Option<TracesEndpoint>> {
+        TracesEndpoint::resolve(self.otlp_endpoint.as_ref())
     }
 
     fn access_log(&self) -> AccessLogDestination {
@@ -685,6 +710,68 @@ impl Serve {
             config.cors.origins = Some(origins);
         }
         config
+    }
+
+    /// Returns everything that the server opens or reaches after its start.
+    fn sandbox_rules(&self, config: Option<&Path>) -> Result<SandboxRules> {
+        let mut rules = SandboxRules::default();
+        let has_uploads = self.uploads.are_on();
+        let of_folder = if has_uploads {
+            PathAccess::Tree
+        } else {
+            PathAccess::Read
+        };
+        rules.allow_served(&self.dir, of_folder);
+        rules.allow(self.reports(), PathAccess::Files);
+        // Without the folder, nothing is stored there.
+        if let Ok(folder) = millpond::code_cache_folder() {
+            rules.allow(folder, PathAccess::Files);
+        }
+        if let AccessLogDestination::File(file) = self.access_log() {
+            rules.allow_log(&file);
+        }
+        // These are read again: on SIGHUP, or when they change.
+        let (certificate, key) = self.certificate_files().unzip();
+        for file in [config, self.component(), certificate, key] {
+            file.into_iter()
+                .for_each(|file| rules.allow_replaceable(file));
+        }
+        let tokens = [self.admin_token_file.as_deref(), self.uploads.token_file()];
+        for file in tokens.into_iter().flatten() {
+            rules.allow(file, PathAccess::Read);
+        }
+        // A panic names its place in the source.
+        if let Ok(program) = std::env::current_exe() {
+            rules.allow(program, PathAccess::Read);
+        }
+        let admin = self.admin_address().map(|(address, _)| address);
+        for address in self.listen_addresses().into_iter().chain(admin) {
+            match address {
+                ListenAddress::Unix(file) => rules.allow_socket(&file),
+                ListenAddress::Tcp { host, port } => {
+                    rules.bind_ports.push(port);
+                    if matches!(host, Host::Named(_)) {
+                        rules.allow_names();
+                    }
+                }
+            }
+        }
+        rules.needs_abstract_sockets = service_manager::is_abstract();
+        #[cfg(feature = "otlp")]
+        if let Some(endpoint) = self.traces_endpoint()? {
+            rules.allow_collector(endpoint.port());
+        }
+        Ok(rules)
+    }
+
+    /// Use of the sandbox.
+    pub(crate) fn sandbox(&self) -> SandboxMode {
+        self.sandbox
+    }
+
+    /// Directory for reports.
+    fn reports(&self) -> PathBuf {
+        self.report_dir.clone().unwrap_or_else(std::env::temp_dir)
     }
 
     /// Whether addresses are shared with another process.
@@ -759,7 +846,7 @@ impl Serve {
 
     /// Writes a report on each SIGUSR2.
     fn report_on_signal(&self, millpond: &Millpond, monitor: &Monitor, mut requests: SignalStream) {
-        let folder = self.report_dir.clone().unwrap_or_else(std::env::temp_dir);
+        let folder = self.reports();
         let (millpond, monitor) = (millpond.clone(), monitor.clone());
         tokio::spawn(async move {
             loop {
@@ -928,7 +1015,7 @@ mod tests {
             "BYTES" | "COUNT" => "123",
             "CIDR" => "[\"10.0.0.0/8\", \"192.0.2.1\"]",
             "FORMAT" => "\"json\"",
-            "on|off" => "\"off\"",
+            "on|off" | "auto|on|off" => "\"off\"",
             "FILE|off" => "\"/some/where\"",
             "URL" => "\"http://127.0.0.1:4318/\"",
             "LEVEL" => "\"warn,h2=debug\"",

@@ -21,6 +21,12 @@ pub(crate) fn stopping() {
     linux::notify(&[sd_notify::NotifyState::Stopping]);
 }
 
+/// Whether the service manager listens on an abstract UNIX domain socket, which has no file.
+pub(crate) fn is_abstract() -> bool {
+    let socket = std::env::var_os("NOTIFY_SOCKET").unwrap_or_default();
+    socket.as_encoded_bytes().starts_with(b"@")
+}
+
 #[cfg(target_os = "linux")]
 mod linux {
     use sd_notify::NotifyState;

@@ -44,9 +44,19 @@ enum Switch {
 const VARIABLE: &str = "MILLPOND_UPLOAD_TOKEN";
 
 impl UploadOptions {
+    /// Whether uploads are on.
+    pub(crate) fn are_on(&self) -> bool {
+        self.uploads == Switch::On
+    }
+
+    /// File with the token, if there is one.
+    pub(crate) fn token_file(&self) -> Option<&Path> {
+        self.upload_token_file.as_deref()
+    }
+
     /// Returns the uploads into a folder, if they are on.
     pub(crate) fn open(&self, folder: &Folder) -> Result<Option<Uploads>> {
-        if self.uploads == Switch::Off {
+        if !self.are_on() {
             return Ok(None);
         }
         let uploads = Uploads::new(folder, self.token()?).context("--uploads on")?;
@@ -60,14 +70,14 @@ impl UploadOptions {
         let max = readable(self.upload_max_size.as_u64());
         let line =
             format!("  uploads    PUT {url}/api/media and {url}{mount_path}/<path>, {max} at most");
-        (self.uploads == Switch::On).then_some(line)
+        self.are_on().then_some(line)
     }
 
     fn token(&self) -> Result<UploadToken> {
         if let Ok(text) = std::env::var(VARIABLE) {
             return text.parse().context(VARIABLE);
         }
-        let file = self.upload_token_file.as_deref();
+        let file = self.token_file();
         let file = file.with_context(|| {
             format!("--uploads on needs a token: set {VARIABLE} or --upload-token-file")
         })?;

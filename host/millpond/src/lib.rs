@@ -43,6 +43,7 @@ mod upload;
 
 pub use body::MediaBody;
 pub use config::Config;
+pub use engine::code_cache::code_cache_folder;
 pub use engine::component::{ComponentError, Inspection, Source};
 pub use limits::Limits;
 pub use media_service::MediaService;

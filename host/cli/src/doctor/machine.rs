@@ -2,6 +2,7 @@
 
 use crate::common::readable;
 use crate::doctor::finding::Finding;
+use crate::sandbox::{SandboxMode, SandboxSupport};
 use millpond::ledger::process;
 use std::fs;
 use std::path::Path;
@@ -113,6 +114,23 @@ const SYSCTLS: [(&str, u64, &str); 2] = [
     ),
 ];
 
+/// Checks what the kernel has of the sandbox that the options ask for.
+pub(crate) fn sandbox(mode: SandboxMode, support: SandboxSupport) -> Finding {
+    const CHECK: &str = "sandbox";
+    const REMEDY: &str =
+        "use Linux 6.12 or later with Landlock (lsm=landlock,… on the kernel's command line)";
+    let message = support.to_string();
+    match (mode, support) {
+        (SandboxMode::Off, _) => Finding::warn(CHECK, "--sandbox off", "remove --sandbox off"),
+        (_, SandboxSupport::Whole) => Finding::ok(CHECK, message),
+        (SandboxMode::Auto, _) => Finding::warn(CHECK, message, REMEDY),
+        (SandboxMode::On, _) => {
+            let remedy = format!("{REMEDY}, or --sandbox auto");
+            Finding::fail(CHECK, message, remedy)
+        }
+    }
+}
+
 fn sysctls() -> Vec<Finding> {
     let read = |name: &str| {
         let path = Path::new("/proc/sys").join(name.replace('.', "/"));
@@ -213,6 +231,19 @@ mod tests {
             Some("sysctl -w net.core.somaxconn=1024")
         );
         assert_eq!(sysctl("a", 1024, 1024, "why").level, FindingLevel::Ok);
+    }
+
+    #[test]
+    fn a_sandbox_that_the_kernel_lacks_fails_only_a_server_that_needs_it() {
+        let level = |mode, support| sandbox(mode, support).level;
+        let supports = [SandboxSupport::Partial, SandboxSupport::None];
+        for support in supports {
+            assert_eq!(level(SandboxMode::On, support), FindingLevel::Fail);
+            assert_eq!(level(SandboxMode::Auto, support), FindingLevel::Warn);
+        }
+        for mode in [SandboxMode::On, SandboxMode::Auto] {
+            assert_eq!(level(mode, SandboxSupport::Whole), FindingLevel::Ok);
+        }
     }
 
     #[test]

@@ -6,6 +6,7 @@ mod service;
 
 use crate::common::one_line;
 use crate::doctor::finding::{Finding, FindingLevel};
+use crate::sandbox::SandboxSupport;
 use crate::serve::{self, Serve};
 use crate::settings::ResolvedSettings;
 use anyhow::{Context, Result};
@@ -69,6 +70,10 @@ async fn examine(settings: &ResolvedSettings<Serve>) -> Vec<Finding> {
         return findings;
     };
     findings.extend(machine::check(limits.memory_bytes, serve.dir()));
+    findings.push(machine::sandbox(
+        serve.sandbox(),
+        SandboxSupport::of_kernel(),
+    ));
     findings.extend(service::folder(serve.dir()));
     for address in serve.listen_addresses() {
         let finding = service::address("listen", &address, serve.sharing(), false);

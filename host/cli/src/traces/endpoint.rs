@@ -72,6 +72,12 @@ impl TracesEndpoint {
         self.0.to_string()
     }
 
+    /// TCP port of the collector.
+    pub(crate) fn port(&self) -> u16 {
+        let default = if self.is_https() { 443 } else { 80 };
+        self.0.port_u16().unwrap_or(default)
+    }
+
     /// Whether the connection is encrypted.
     pub(super) fn is_https(&self) -> bool {
         self.0.scheme_str() == Some("https")

@@ -19,6 +19,15 @@ const CACHE_BYTES: u64 = 256 << 20;
 /// Size of the digest at the start of a file, in bytes.
 const DIGEST_BYTES: usize = 32;
 
+/// Returns the folder in which compiled code is stored: `$XDG_CACHE_HOME/millpond` or `~/.cache/millpond`. Creates it if
+/// it does not exist. A program that confines itself lets the library read and write this folder.
+///
+/// # Errors
+/// The user has no such folder, it cannot be created, or other users can write to it. Nothing is stored then.
+pub fn code_cache_folder() -> io::Result<PathBuf> {
+    Ok(CodeCache::of_user()?.folder)
+}
+
 /// A folder of compiled code.
 pub(crate) struct CodeCache {
     folder: PathBuf,

@@ -1,6 +1,6 @@
 //! The engine: compiles and links the one component of a process, before the first request.
 
-mod code_cache;
+pub(crate) mod code_cache;
 pub(crate) mod component;
 mod instance_cost;
 pub(crate) mod media;
