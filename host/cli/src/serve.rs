@@ -248,7 +248,7 @@ pub(crate) struct Serve {
     log_level: LogLevels,
 
     /// Collector of OpenTelemetry that gets a span for each request, by OTLP over HTTP, as in http://127.0.0.1:4318.
-    /// `/v1/traces` is appended [default: OTEL_EXPORTER_OTLP_ENDPOINT; without it, no traces].
+    /// `/v1/traces` is appended. Without a URL there are no traces [default: OTEL_EXPORTER_OTLP_ENDPOINT].
     #[cfg(feature = "otlp")]
     #[arg(
         long,

@@ -321,6 +321,9 @@ mod tests {
             host: Some(b"h"),
             user_agent: Some(b"curl"),
             request_id: Some("r1"),
+            trace_parent: Some(b"00-"),
+            // One byte too long.
+            trace_state: Some(&[b'x'; TRACE_STATE_BYTES + 1]),
             ..LoggedHead::new("/a?sig=x")
         };
         let mut log_entry = AccessLogEntry::new(&Method::GET, &head, &registry, 10_000);
@@ -339,7 +342,7 @@ mod tests {
         let all = format!(
             "/a?sig=[redacted] [Some(\"h\"), Some(\"curl\")] Some(\"r1\") Some({reason:?})"
         );
-        assert_eq!((lines, charged), (vec![all], 8 + 1 + 4 + 2));
+        assert_eq!((lines, charged), (vec![all], 8 + 1 + 4 + 2 + 3));
         let (lines, charged) = logged(AccessLogFields::NONE);
         let none = format!(" [None, None] Some(\"r1\") Some({reason:?})");
         assert_eq!((lines, charged), (vec![none], 2));
