@@ -48,4 +48,5 @@ mod store_life;
 #[cfg(unix)]
 mod stuck_readers;
 mod tls;
+mod upload_form;
 mod uploads;

@@ -1,4 +1,5 @@
-//! Uploads: `PUT /api/media` for media by content, and `PUT <mount-path>/<path>` for named files.
+//! Uploads: `PUT /api/media` for media by content, `PUT <mount-path>/<path>` for named files, and `POST` of a form to a
+//! folder.
 //!
 //! The host receives an upload itself, so the guest stays without request content. The content is streamed to a
 //! temporary file and hashed on the way. It becomes visible by one rename, once it is whole and described.
@@ -6,6 +7,8 @@
 mod conditions;
 mod digest_fields;
 pub(crate) mod error;
+pub(crate) mod form;
+mod form_content;
 mod receive;
 mod target;
 mod token;
@@ -20,6 +23,7 @@ use bytes::Bytes;
 use conditions::{Conditions, CurrentFile};
 use digest_fields::DigestFields;
 use error::UploadError;
+use form::{Form, StoredFile};
 use http::header::{self, HeaderMap, HeaderValue};
 use http::request::Parts;
 use http::{Method, Response, StatusCode, Uri};
@@ -27,7 +31,7 @@ use millpond_ledger::{Kind, Ledger, LedgerHandle, heap};
 use receive::{UploadFile, receive};
 use std::io;
 use std::sync::Arc;
-use target::UploadTarget;
+use target::{FileTarget, UploadTarget};
 use tokio::sync::Semaphore;
 use tokio::task::spawn_blocking;
 
@@ -51,9 +55,17 @@ pub struct Uploads {
     slots: Arc<Semaphore>,
 }
 
-/// An upload whose head is checked.
+/// An upload whose head is checked, by its kind.
+pub(crate) enum CheckedUpload {
+    /// One file is the content.
+    Single(Upload),
+    /// The content is a form with files.
+    Form(Form),
+}
+
+/// An upload of one file whose head is checked.
 pub(crate) struct Upload {
-    target: UploadTarget,
+    target: FileTarget,
     /// Path of the target, for `Location`.
     path: String,
     conditions: Conditions,
@@ -87,12 +99,20 @@ impl Uploads {
         UploadTarget::parse(method, uri, mount_path).is_some()
     }
 
-    /// Checks the head of an upload: first the token, so that nothing is revealed without it.
+    /// Checks the head of an upload: first the token, so that nothing is revealed without it. A form may have the token in
+    /// its content.
     ///
     /// # Errors
     /// [`UploadError`].
-    pub(crate) fn check(&self, head: &Parts, mount_path: &str) -> Result<Upload, UploadError> {
-        self.authorize(&head.headers)?;
+    pub(crate) fn check(
+        &self,
+        head: &Parts,
+        mount_path: &str,
+    ) -> Result<CheckedUpload, UploadError> {
+        let is_authorized = match self.authorize(&head.headers) {
+            Err(UploadError::NoToken) if head.method == Method::POST => false,
+            authorized => authorized.map(|()| true)?,
+        };
         let target = UploadTarget::parse(&head.method, &head.uri, mount_path);
         let target = target.unwrap_or(Err(UploadError::Name))?;
         if head.headers.contains_key(header::CONTENT_RANGE) {
@@ -102,17 +122,23 @@ impl Uploads {
         if !codings.into_iter().all(|coding| coding == "identity") {
             return Err(UploadError::ContentCoding);
         }
+        let target = match target {
+            UploadTarget::File(target) => target,
+            UploadTarget::Folder(folder) => {
+                return Form::parse(head, folder, is_authorized).map(CheckedUpload::Form);
+            }
+        };
         let length = head.headers.get(header::CONTENT_LENGTH);
         let length = length.and_then(|length| length.to_str().ok()?.parse::<u64>().ok());
         if length.is_some_and(|length| length > self.max_bytes) {
             return Err(UploadError::TooLarge(self.max_bytes));
         }
-        Ok(Upload {
+        Ok(CheckedUpload::Single(Upload {
             target,
             path: head.uri.path().to_owned(),
             conditions: Conditions::parse(&head.headers)?,
             digests: DigestFields::parse(&head.headers)?,
-        })
+        }))
     }
 
     fn authorize(&self, headers: &HeaderMap) -> Result<(), UploadError> {
@@ -125,7 +151,11 @@ impl Uploads {
         if !scheme.eq_ignore_ascii_case(SCHEME) {
             return Err(UploadError::NoToken);
         }
-        match self.token.is(token.trim_ascii()) {
+        self.check_token(token.trim_ascii())
+    }
+
+    fn check_token(&self, token: &[u8]) -> Result<(), UploadError> {
+        match self.token.is(token) {
             true => Ok(()),
             false => Err(UploadError::WrongToken),
         }
@@ -152,7 +182,7 @@ impl Uploads {
             // Checked again at the end. A client should learn of a failure before it sends everything.
             uploads.check_conditions(&upload)?;
             let import = uploads.importer.begin()?;
-            let file = UploadFile::new(import, charges, permit);
+            let file = UploadFile::new(import, charges, Arc::new(permit));
             Ok::<_, UploadError>((upload, file))
         });
         let (upload, file) = begun.await??;
@@ -178,12 +208,12 @@ impl Uploads {
     ) -> Result<Response<Vec<BodyPart>>, UploadError> {
         let size = import.size();
         match &upload.target {
-            UploadTarget::Content => {
+            FileTarget::Content => {
                 let media = self.importer.finish(import)?;
                 self.folder.forget(&ObjectKey::Content(media.id));
                 Ok(media_response(&media))
             }
-            UploadTarget::Named(name) => {
+            FileTarget::Named(name) => {
                 let check = |_exists| self.check_conditions(upload);
                 let finished = self.importer.finish_named(import, name, check);
                 self.folder.forget(&ObjectKey::Named(name.clone()));
@@ -197,7 +227,7 @@ impl Uploads {
 
     /// Evaluates the preconditions of an upload to a name. Blocks on the file system.
     fn check_conditions(&self, upload: &Upload) -> Result<(), UploadError> {
-        let UploadTarget::Named(name) = &upload.target else {
+        let FileTarget::Named(name) = &upload.target else {
             return Ok(());
         };
         if upload.conditions.is_empty() {
@@ -239,6 +269,27 @@ fn media_response(media: &ImportedMedia) -> Response<Vec<BodyPart>> {
         false => StatusCode::CREATED,
     };
     with_json(status, &path, &json)
+}
+
+/// Returns the response to an upload by form: 303 to the folder for browsers, or else 201 with the list of files.
+pub(crate) fn form_response(
+    form: &Form,
+    stored: &[StoredFile],
+    is_browser: bool,
+) -> Response<Vec<BodyPart>> {
+    let path = form.path();
+    if !is_browser {
+        let json = serde_json::json!({ "stored": stored });
+        return with_json(StatusCode::CREATED, path, &json);
+    }
+    let mut response = with_status(StatusCode::SEE_OTHER);
+    let fields = response.headers_mut();
+    // The path of a target is a field value, since it was in a head.
+    if let Ok(location) = HeaderValue::from_str(path) {
+        fields.insert(header::LOCATION, location);
+    }
+    fields.insert(header::CONTENT_LENGTH, HeaderValue::from_static("0"));
+    response
 }
 
 fn created_file(path: &str, size: u64) -> Response<Vec<BodyPart>> {
