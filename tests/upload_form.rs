@@ -5,17 +5,19 @@ use crate::host::{Host, Setup, noise, with};
 use crate::players::Browser;
 use crate::server::Server;
 use crate::uploads::{
-    AUTHORIZATION, TOKEN, files, held_bytes, host, http2, json, response, uploads,
+    AUTHORIZATION, TOKEN, begun, files, held_bytes, host, http2, json, response, uploads,
 };
 use bytes::Bytes;
 use fantoccini::Locator;
 use http_body_util::{BodyExt, Full};
 use millpond::ledger::Kind;
 use millpond::{Config, Outcome};
+use millpond_server::{ClientLimits, ConnectionLimits};
 use proptest::prelude::*;
 use proptest::test_runner::TestRunner;
 use std::fs;
 use std::io::{Read, Write};
+use std::num::NonZeroU32;
 use std::process::Command;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -595,6 +597,23 @@ async fn errors_of_the_host_are_pages_for_browsers_only() {
     assert_eq!(json.field("content-security-policy"), None);
     let head = host.request("HEAD", &long, &[browser]).await;
     assert_eq!((head.status, head.body.len()), (414, 0));
+    let large =
+        format!("POST /media/a.txt HTTP/1.1\r\nhost: a\r\n{BROWSER}content-length: 65537\r\n\r\n");
+    let page = response(&client::raw(host.address, large.as_bytes()).await);
+    assert_eq!(page.status, 413);
+    html(&page);
+    // Uploads by `PUT` are no different.
+    let put =
+        format!("PUT /media/a.txt HTTP/1.1\r\nhost: a\r\n{BROWSER}content-length: 1\r\n\r\na");
+    let page = response(&client::raw(host.address, put.as_bytes()).await);
+    assert_eq!(page.status, 401);
+    assert_eq!(page.field("www-authenticate"), Some("Bearer"));
+    html(&page);
+    // The fields of a malformed head are unknown.
+    let malformed = format!("GET /media/a.txt HTTP/1.1\r\nhost: a\r\n{BROWSER} x: y\r\n\r\n");
+    let json = response(&client::raw(host.address, malformed.as_bytes()).await);
+    assert_eq!(json.status, 400);
+    assert!(!json.error().is_empty());
     let config: Config = with(|config: &mut Config| config.browse = Some(false));
     let setup = Setup {
         config,
@@ -606,6 +625,26 @@ async fn errors_of_the_host_are_pages_for_browsers_only() {
     // Without pages of folders there is none to lead a browser to.
     let content = form(&[OF_TOKEN, file("a.txt", b"a")]);
     assert_eq!(send(&host, "/media/", BROWSER, &content).await.status, 201);
+}
+
+#[tokio::test]
+async fn a_browser_that_asks_too_often_gets_a_page_with_the_time_to_wait() {
+    let mut setup = uploads(1000);
+    let clients = with(|limits: &mut ClientLimits| limits.concurrency = NonZeroU32::new(1));
+    setup.connections = with(|limits: &mut ConnectionLimits| limits.clients = clients);
+    let host = Host::start_with(setup).await;
+    let stream = begun(&host, "/media/a.txt").await;
+    let json = host.get("/media/").await;
+    let page = host
+        .request("GET", "/media/", &[("accept", "text/html")])
+        .await;
+    assert_eq!((json.status, page.status), (429, 429));
+    assert_eq!(page.field("retry-after"), json.field("retry-after"));
+    assert!(page.field("retry-after").is_some());
+    assert!(html(&page).contains(&json.error()), "{page:?}");
+    drop(stream);
+    host.registry().idle().await;
+    assert_eq!(held_bytes(&host), 0);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

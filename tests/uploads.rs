@@ -463,7 +463,7 @@ async fn the_same_bytes_at_once_are_stored_once() {
 }
 
 /// Begins an upload, and waits until the host asks for the content.
-async fn begun(host: &Host, target: &str) -> TcpStream {
+pub(crate) async fn begun(host: &Host, target: &str) -> TcpStream {
     let head = format!(
         "PUT {target} HTTP/1.1\r\nhost: a\r\n{AUTHORIZATION}expect: 100-continue\r\ncontent-length: 5\r\n\r\n"
     );

@@ -256,3 +256,80 @@ fn malformed(error: &multer::Error) -> UploadError {
         _ => "it cannot be parsed",
     })
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    /// Content without an end, which repeats a text and counts the bytes that were taken.
+    struct Endless {
+        text: &'static [u8],
+        taken_bytes: Arc<AtomicUsize>,
+    }
+
+    impl Body for Endless {
+        type Data = Bytes;
+        type Error = std::io::Error;
+
+        fn poll_frame(
+            self: Pin<&mut Self>,
+            _cx: &mut Context<'_>,
+        ) -> Poll<Option<Result<Frame<Bytes>, std::io::Error>>> {
+            let chunk = self.text.repeat(CONTENT_CHUNK_BYTES / self.text.len());
+            self.taken_bytes.fetch_add(chunk.len(), Ordering::Relaxed);
+            Poll::Ready(Some(Ok(Frame::data(chunk.into()))))
+        }
+    }
+
+    fn endless(text: &'static [u8]) -> (FormContent, Arc<AtomicUsize>) {
+        let taken_bytes = Arc::new(AtomicUsize::new(0));
+        let body = Endless {
+            text,
+            taken_bytes: Arc::clone(&taken_bytes),
+        };
+        let content = FormContent::new(RequestContent::new(body), "B");
+        (content, taken_bytes)
+    }
+
+    /// The parser takes content at each step if there is some, so small parts let its buffer grow without end.
+    #[tokio::test]
+    async fn no_content_is_taken_while_the_parser_has_parts() {
+        const PART: &[u8] = b"--B\r\ncontent-disposition: form-data; name=a\r\n\r\nx\r\n";
+        let (mut content, taken_bytes) = endless(PART);
+        let parts_of_a_chunk = CONTENT_CHUNK_BYTES / PART.len();
+        for number in 1..=4 * parts_of_a_chunk {
+            let mut part = content.next_part().await.unwrap().unwrap();
+            assert_eq!(part.read(1).await.unwrap(), b"x");
+            let needed_bytes = number * PART.len() + 2 * CONTENT_CHUNK_BYTES;
+            assert!(taken_bytes.load(Ordering::Relaxed) <= needed_bytes);
+        }
+    }
+
+    #[tokio::test]
+    async fn a_step_without_end_takes_as_much_as_is_charged() {
+        for text in [
+            b"a".as_slice(),
+            b"--B\r\na",
+            b"--B  ",
+            b"--B\r\ncontent-disposition: form-data; name=a\r\n",
+        ] {
+            let (mut content, taken_bytes) = endless(text);
+            let error = content.next_part().await.err().unwrap();
+            assert!(matches!(error, UploadError::MalformedForm(_)), "{error}");
+            assert!(taken_bytes.load(Ordering::Relaxed) <= PARSER_BYTES);
+        }
+    }
+
+    #[tokio::test]
+    async fn a_field_is_read_up_to_its_limit() {
+        let (mut content, _) =
+            endless(b"--B\r\ncontent-disposition: form-data; name=a\r\n\r\nxyz\r\n");
+        let mut part = content.next_part().await.unwrap().unwrap();
+        assert_eq!(part.name(), Some("a"));
+        assert_eq!(part.file_name(), Ok(None));
+        let error = part.read(2).await.unwrap_err();
+        assert_eq!(error, UploadError::MalformedForm("a field is too long"));
+    }
+}
