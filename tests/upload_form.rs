@@ -377,7 +377,7 @@ async fn a_form_that_is_cut_at_any_byte_stores_whole_files_only() {
 fn content_is_stored_as_it_was_however_it_is_sent() {
     let runtime = tokio::runtime::Runtime::new().unwrap();
     let host = runtime.block_on(host());
-    // Pieces that a boundary is made of are the likely ones.
+    // Parts of a boundary are the likely ones.
     let piece = prop_oneof![
         Just(b"\r\n--".to_vec()).boxed(),
         Just(b"\r".to_vec()).boxed(),

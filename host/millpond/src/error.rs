@@ -4,7 +4,7 @@ use crate::downstream::Rejection;
 use crate::head_size::HeadTooLarge;
 use crate::limits::Limit;
 #[cfg(feature = "uploads")]
-use crate::upload::{error::UploadError, form::FormError};
+use crate::upload::{error::UploadError, form_error::FormError};
 use http::StatusCode;
 use http::header::{HeaderName, HeaderValue};
 use millpond_ledger::{LimitExceeded, Outcome, Overloaded};
@@ -90,7 +90,7 @@ impl RequestError {
             #[cfg(feature = "uploads")]
             RequestError::Upload(error) => error.status(),
             #[cfg(feature = "uploads")]
-            RequestError::Form(form) => return form.error.status(),
+            RequestError::Form(form) => form.error.status(),
             RequestError::Overloaded(_) | RequestError::NoInstance => {
                 (StatusCode::SERVICE_UNAVAILABLE, "Server is busy")
             }
@@ -126,8 +126,6 @@ impl RequestError {
     pub(crate) fn retry_after_seconds(&self) -> Option<u64> {
         match self {
             RequestError::Rejected(rejection) => rejection.retry_after_seconds,
-            #[cfg(feature = "uploads")]
-            RequestError::Form(form) => form.error.retry_after_seconds(),
             _ => (self.status().0 == StatusCode::SERVICE_UNAVAILABLE).then_some(1),
         }
     }

@@ -3,7 +3,7 @@
 use crate::body::BodyPart;
 use crate::error::RequestError;
 #[cfg(feature = "uploads")]
-use crate::upload::form::StoredFile;
+use crate::upload::form_error::StoredFile;
 use bytes::Bytes;
 use http::header::{self, HeaderValue};
 use http::{Response, StatusCode};
@@ -176,9 +176,9 @@ mod tests {
     #[test]
     fn names_of_uploads_are_text() {
         use crate::upload::error::UploadError;
-        use crate::upload::form::FormError;
+        use crate::upload::form_error::FormError;
         let form = FormError {
-            error: UploadError::Exists.into(),
+            error: UploadError::Exists,
             file: Some("<script>a".into()),
             stored: vec![StoredFile {
                 path: "/media/%3Cb%3E.txt".into(),

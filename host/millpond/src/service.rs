@@ -24,7 +24,11 @@ use crate::memory_plan::{
 use crate::request_content::RequestContent;
 use crate::store::{DynMediaStore, MediaStore};
 #[cfg(feature = "uploads")]
-use crate::upload::{self, CheckedUpload, UPLOAD_BYTES, Uploads, form::FORM_UPLOAD_BYTES};
+use crate::upload::checked_upload::CheckedUpload;
+#[cfg(feature = "uploads")]
+use crate::upload::form::{FORM_UPLOAD_BYTES, form_response};
+#[cfg(feature = "uploads")]
+use crate::upload::{UPLOAD_BYTES, Uploads};
 use arc_swap::ArcSwap;
 use bytes::Bytes;
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
@@ -680,23 +684,22 @@ impl ServiceState {
         }
         let ledger = log_entry.ledger();
         let _head = ledger.charge(Kind::Head, request_head_memory_bytes(head))?;
-        let upload = uploads.check(head, self.mount_path())?;
+        let upload = CheckedUpload::check(uploads, head, self.mount_path())?;
         let upload_bytes = match upload {
-            CheckedUpload::Single(_) => UPLOAD_BYTES,
+            CheckedUpload::File(_) => UPLOAD_BYTES,
             CheckedUpload::Form(_) => FORM_UPLOAD_BYTES,
         };
         let bytes = RESPONSE_RESERVATION_BYTES + upload_bytes;
         ledger.keep(self.host.budget.reserve(bytes, ADMISSION_WAIT).await?);
         match upload {
-            CheckedUpload::Single(upload) => {
+            CheckedUpload::File(upload) => {
                 let response = uploads.receive(upload, content, ledger).await?;
                 self.charge_response(response, ledger)
             }
             CheckedUpload::Form(form) => {
-                let stored = uploads.receive_form(&form, content, ledger).await;
-                let stored = stored.map_err(Box::new)?;
+                let stored = uploads.receive_form(&form, content, ledger).await?;
                 let is_browser = self.error_format(&head.headers) == ErrorFormat::Page;
-                let response = upload::form_response(&form, &stored, is_browser);
+                let response = form_response(&form, &stored, is_browser);
                 // The reservation of a form includes its response.
                 let charge = ledger.charge(Kind::Response, response_bytes(&response))?;
                 Ok(ChargedResponse { response, charge })

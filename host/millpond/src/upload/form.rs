@@ -5,21 +5,24 @@
 
 use super::error::UploadError;
 use super::form_content::{FORM_BYTES, FormContent, parse_boundary};
+use super::form_error::{FormError, StoredFile};
 use super::receive::{UploadFile, receive};
 use super::target::name_in;
-use super::{UPLOADS, Uploads, block};
+use super::{UPLOADS, Uploads, block, with_json, with_status};
+use crate::body::BodyPart;
 use crate::error::RequestError;
 use crate::request_content::RequestContent;
 use crate::store::{FILE_BYTES, ObjectKey};
+use http::header::{self, HeaderValue};
 use http::request::Parts;
-use millpond_ledger::{Kind, Ledger};
+use http::{Response, StatusCode};
+use millpond_ledger::{Charge, Kind, Ledger, LedgerHandle};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
-use std::fmt;
 use std::sync::Arc;
 use tokio::sync::OwnedSemaphorePermit;
 
-/// Memory of an upload by form beside that of every request, in bytes: that of an upload, the parser, and the list of
-/// the stored files with the response that is made of it.
+/// Memory of an upload by form beside that of every request, in bytes. It has the memory of one upload, the parser, and
+/// the list of stored files with its JSON.
 pub(crate) const FORM_UPLOAD_BYTES: usize = super::UPLOAD_BYTES + FORM_BYTES + 2 * LIST_BYTES;
 
 /// Maximum memory of the list of stored files, in bytes. A thousand files with paths of 60 characters fit.
@@ -48,32 +51,6 @@ pub(crate) struct Form {
     is_authorized: bool,
 }
 
-/// A file that a form has stored.
-#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
-pub(crate) struct StoredFile {
-    /// Path of its target.
-    pub(crate) path: String,
-    /// Size, in bytes.
-    pub(crate) size: u64,
-}
-
-/// The error of an upload by form. Files before the one that failed are stored.
-#[derive(Debug)]
-pub(crate) struct FormError {
-    pub(crate) error: RequestError,
-    /// Name of the file that failed, as the client has it.
-    pub(crate) file: Option<String>,
-    pub(crate) stored: Vec<StoredFile>,
-}
-
-impl fmt::Display for FormError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} after {} files", self.error, self.stored.len())
-    }
-}
-
-impl std::error::Error for FormError {}
-
 impl Form {
     /// Checks the head of an upload to a folder.
     ///
@@ -91,14 +68,9 @@ impl Form {
             is_authorized,
         })
     }
-
-    /// Path of the folder.
-    pub(crate) fn path(&self) -> &str {
-        &self.path
-    }
 }
 
-/// Part of a form in which an upload is, for its error.
+/// Place in a form that an upload has reached, for its error.
 #[derive(Default)]
 struct Progress {
     file: Option<String>,
@@ -110,37 +82,56 @@ impl Uploads {
     /// whole.
     ///
     /// # Errors
-    /// [`FormError`], with the files that were stored before.
+    /// [`RequestError::Form`] with the files that were stored before, and limits of memory.
     pub(crate) async fn receive_form(
         &self,
         form: &Form,
         content: RequestContent,
         ledger: &Ledger,
-    ) -> Result<Vec<StoredFile>, FormError> {
+    ) -> Result<Vec<StoredFile>, RequestError> {
+        let _parser = ledger.charge(Kind::Buffers, FORM_BYTES)?;
+        let _list = ledger.charge(Kind::Response, 2 * LIST_BYTES)?;
+        let charges = Arc::new([
+            ledger.charge(Kind::Buffers, super::UPLOAD_BYTES)?,
+            ledger.charge(Kind::Files, FILE_BYTES)?,
+        ]);
         let mut progress = Progress::default();
-        let received = self
-            .receive_files(form, content, ledger, &mut progress)
-            .await;
+        let upload = FormUpload {
+            uploads: self,
+            form,
+            charges,
+            ledger: ledger.handle(),
+        };
+        let received = upload.receive_files(content, &mut progress).await;
         let Progress { file, stored } = progress;
         match received {
             Ok(()) => Ok(stored),
-            Err(error) => Err(FormError {
+            Err(error) => Err(RequestError::from(Box::new(FormError {
                 error,
                 file,
                 stored,
-            }),
+            }))),
         }
     }
+}
 
+/// An upload by form in progress.
+struct FormUpload<'a> {
+    uploads: &'a Uploads,
+    form: &'a Form,
+    /// Memory of one file at a time.
+    charges: Arc<[Charge; 2]>,
+    ledger: LedgerHandle,
+}
+
+impl FormUpload<'_> {
     async fn receive_files(
         &self,
-        form: &Form,
         content: RequestContent,
-        ledger: &Ledger,
         progress: &mut Progress,
-    ) -> Result<(), RequestError> {
-        let _parser = ledger.charge(Kind::Buffers, FORM_BYTES)?;
-        let mut list = ledger.empty_charge(Kind::Response);
+    ) -> Result<(), UploadError> {
+        let (form, max_bytes) = (self.form, self.uploads.max_bytes);
+        let mut list_bytes = 0;
         let mut content = FormContent::new(content, &form.boundary);
         let mut permit = match form.is_authorized {
             true => Some(self.permit()?),
@@ -152,7 +143,7 @@ impl Uploads {
         loop {
             let part = content.next_part().await?;
             if let Some((file, name)) = received.take() {
-                let stored = self.store(form, file, name, ledger).await?;
+                let stored = self.store(file, name).await?;
                 progress.stored.push(stored);
                 progress.file = None;
             }
@@ -161,50 +152,50 @@ impl Uploads {
             };
             parts += 1;
             if parts > PARTS {
-                return Err(UploadError::TooManyFiles.into());
+                return Err(UploadError::TooManyFiles);
             }
             let Some(given) = part.file_name()? else {
                 let is_token = part.name() == Some(TOKEN_FIELD);
                 let value = part.read(FIELD_BYTES).await?;
                 if is_token && permit.is_none() {
-                    self.check_token(value.trim_ascii())?;
+                    self.uploads.check_token(value.trim_ascii())?;
                     permit = Some(self.permit()?);
                 }
                 continue;
             };
             let Some(permit) = &permit else {
-                return Err(UploadError::NoToken.into());
+                return Err(UploadError::NoToken);
             };
             if given.is_empty() {
                 // The part of an input without a chosen file is empty.
                 if !part.read(FIELD_BYTES).await?.is_empty() {
-                    return Err(UploadError::MalformedForm("a file has no name").into());
+                    return Err(UploadError::MalformedForm("a file has no name"));
                 }
                 continue;
             }
             progress.file = Some(given.to_owned());
             let name = name_in(&form.folder, given)?;
-            list.grow(2 * (path_in(form, &name).len() + ENTRY_BYTES))?;
-            if list.bytes() > 2 * LIST_BYTES {
-                return Err(UploadError::TooManyFiles.into());
+            list_bytes += path_in(form, &name).len() + ENTRY_BYTES;
+            if list_bytes > LIST_BYTES {
+                return Err(UploadError::TooManyFiles);
             }
-            let file = self.begin_file(&name, Arc::clone(permit), ledger).await?;
-            let route = ledger.handle().route().cloned();
-            let file = receive(part, file, self.max_bytes, route).await?;
+            let file = self.begin_file(&name, Arc::clone(permit)).await?;
+            let route = self.ledger.route().cloned();
+            let file = receive(part, file, max_bytes, route).await?;
             received = Some((file, name));
         }
         if permit.is_none() {
-            return Err(UploadError::NoToken.into());
+            return Err(UploadError::NoToken);
         }
         if progress.stored.is_empty() {
-            return Err(UploadError::NoFile.into());
+            return Err(UploadError::NoFile);
         }
         content.skip_epilogue().await;
         Ok(())
     }
 
     fn permit(&self) -> Result<Arc<OwnedSemaphorePermit>, UploadError> {
-        let permit = Arc::clone(&self.slots).try_acquire_owned();
+        let permit = Arc::clone(&self.uploads.slots).try_acquire_owned();
         permit.map(Arc::new).map_err(|_| UploadError::Busy(UPLOADS))
     }
 
@@ -213,15 +204,10 @@ impl Uploads {
         &self,
         name: &str,
         permit: Arc<OwnedSemaphorePermit>,
-        ledger: &Ledger,
-    ) -> Result<UploadFile, RequestError> {
-        let charges = [
-            ledger.charge(Kind::Buffers, super::UPLOAD_BYTES)?,
-            ledger.charge(Kind::Files, FILE_BYTES)?,
-        ];
-        let (uploads, name) = (self.clone(), name.to_owned());
-        let handle = ledger.handle();
-        let begun = block(&handle, move || {
+    ) -> Result<UploadFile, UploadError> {
+        let (uploads, name) = (self.uploads.clone(), name.to_owned());
+        let charges = Arc::clone(&self.charges);
+        let begun = block(&self.ledger, move || {
             // Checked again at the end. A client should learn of it early.
             let current = uploads.folder.current_file(&name);
             let current = current.map_err(|error| UploadError::of_store(&error))?;
@@ -231,21 +217,14 @@ impl Uploads {
             let import = uploads.importer.begin()?;
             Ok(UploadFile::new(import, charges, permit))
         });
-        Ok(begun.await??)
+        begun.await?
     }
 
     /// Makes a whole file visible, if no other has its name.
-    async fn store(
-        &self,
-        form: &Form,
-        file: UploadFile,
-        name: String,
-        ledger: &Ledger,
-    ) -> Result<StoredFile, UploadError> {
-        let path = path_in(form, &name);
-        let uploads = self.clone();
-        let handle = ledger.handle();
-        let finished = block(&handle, move || {
+    async fn store(&self, file: UploadFile, name: String) -> Result<StoredFile, UploadError> {
+        let path = path_in(self.form, &name);
+        let uploads = self.uploads.clone();
+        let finished = block(&self.ledger, move || {
             file.finish(|import| {
                 let size = import.size();
                 let refuse = |exists| match exists {
@@ -261,6 +240,27 @@ impl Uploads {
         let size = finished.await??;
         Ok(StoredFile { path, size })
     }
+}
+
+/// Returns the response to an upload by form: 303 to the folder for browsers, or else 201 with the list of files.
+pub(crate) fn form_response(
+    form: &Form,
+    stored: &[StoredFile],
+    is_browser: bool,
+) -> Response<Vec<BodyPart>> {
+    let path = form.path.as_str();
+    if !is_browser {
+        let json = serde_json::json!({ "stored": stored });
+        return with_json(StatusCode::CREATED, path, &json);
+    }
+    let mut response = with_status(StatusCode::SEE_OTHER);
+    let fields = response.headers_mut();
+    // The path of a target is a field value, since it was in a head.
+    if let Ok(location) = HeaderValue::from_str(path) {
+        fields.insert(header::LOCATION, location);
+    }
+    fields.insert(header::CONTENT_LENGTH, HeaderValue::from_static("0"));
+    response
 }
 
 /// Returns the path of a file in the form's folder, for a target.

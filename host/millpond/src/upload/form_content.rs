@@ -1,7 +1,7 @@
 //! Content of a form, part by part (RFC 7578), in bounded memory.
 //!
 //! The parser of `multer` takes all that its stream has, and looks for the end of a part's head without a limit. So the
-//! stream here is fed by hand: a chunk only when the parser can go on no more, and few of them for one step.
+//! stream here is fed by hand. It has a chunk only when the parser waits for one, and few of them for one step.
 
 use super::error::UploadError;
 use super::receive::ContentSource;
@@ -59,7 +59,7 @@ pub(super) struct FormContent {
 }
 
 /// A part of a form. The next one comes when it is dropped.
-pub(super) struct Part<'a> {
+pub(super) struct FormPart<'a> {
     field: Field<'static>,
     feed: &'a mut Feed,
 }
@@ -85,10 +85,10 @@ impl FormContent {
     ///
     /// # Errors
     /// [`UploadError::MalformedForm`], and errors of the content.
-    pub(super) async fn next_part(&mut self) -> Result<Option<Part<'_>>, UploadError> {
+    pub(super) async fn next_part(&mut self) -> Result<Option<FormPart<'_>>, UploadError> {
         let field = self.feed.drive(self.multipart.next_field()).await?;
         let feed = &mut self.feed;
-        Ok(field.map(|field| Part { field, feed }))
+        Ok(field.map(|field| FormPart { field, feed }))
     }
 
     /// Skips what follows the last boundary, so that the client sees the response. Gives up if that is long.
@@ -104,7 +104,7 @@ impl FormContent {
     }
 }
 
-impl Part<'_> {
+impl FormPart<'_> {
     /// Name of the field.
     pub(super) fn name(&self) -> Option<&str> {
         self.field.name()
@@ -147,7 +147,7 @@ impl Part<'_> {
     }
 }
 
-impl ContentSource for Part<'_> {
+impl ContentSource for FormPart<'_> {
     async fn next_chunk(&mut self) -> Result<Option<Bytes>, UploadError> {
         self.feed.drive(self.field.chunk()).await
     }
@@ -164,7 +164,7 @@ struct Feed {
     has_ended: bool,
 }
 
-/// What the parser's stream has next.
+/// Next item of the parser's stream.
 enum Fed {
     Nothing,
     Chunk(Bytes),

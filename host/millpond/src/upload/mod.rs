@@ -4,11 +4,13 @@
 //! The host receives an upload itself, so the guest stays without request content. The content is streamed to a
 //! temporary file and hashed on the way. It becomes visible by one rename, once it is whole and described.
 
+pub(crate) mod checked_upload;
 mod conditions;
 mod digest_fields;
 pub(crate) mod error;
 pub(crate) mod form;
 mod form_content;
+pub(crate) mod form_error;
 mod receive;
 mod target;
 mod token;
@@ -23,7 +25,6 @@ use bytes::Bytes;
 use conditions::{Conditions, CurrentFile};
 use digest_fields::DigestFields;
 use error::UploadError;
-use form::{Form, StoredFile};
 use http::header::{self, HeaderMap, HeaderValue};
 use http::request::Parts;
 use http::{Method, Response, StatusCode, Uri};
@@ -53,14 +54,6 @@ pub struct Uploads {
     token: UploadToken,
     max_bytes: u64,
     slots: Arc<Semaphore>,
-}
-
-/// An upload whose head is checked, by its kind.
-pub(crate) enum CheckedUpload {
-    /// One file is the content.
-    Single(Upload),
-    /// The content is a form with files.
-    Form(Form),
 }
 
 /// An upload of one file whose head is checked.
@@ -99,46 +92,22 @@ impl Uploads {
         UploadTarget::parse(method, uri, mount_path).is_some()
     }
 
-    /// Checks the head of an upload: first the token, so that nothing is revealed without it. A form may have the token in
-    /// its content.
+    /// Checks the head of an upload of one file, whose client has the token.
     ///
     /// # Errors
     /// [`UploadError`].
-    pub(crate) fn check(
-        &self,
-        head: &Parts,
-        mount_path: &str,
-    ) -> Result<CheckedUpload, UploadError> {
-        let is_authorized = match self.authorize(&head.headers) {
-            Err(UploadError::NoToken) if head.method == Method::POST => false,
-            authorized => authorized.map(|()| true)?,
-        };
-        let target = UploadTarget::parse(&head.method, &head.uri, mount_path);
-        let target = target.unwrap_or(Err(UploadError::Name))?;
-        if head.headers.contains_key(header::CONTENT_RANGE) {
-            return Err(UploadError::PartialContent);
-        }
-        let codings = head.headers.get_all(header::CONTENT_ENCODING).iter();
-        if !codings.into_iter().all(|coding| coding == "identity") {
-            return Err(UploadError::ContentCoding);
-        }
-        let target = match target {
-            UploadTarget::File(target) => target,
-            UploadTarget::Folder(folder) => {
-                return Form::parse(head, folder, is_authorized).map(CheckedUpload::Form);
-            }
-        };
+    fn check_file(&self, head: &Parts, target: FileTarget) -> Result<Upload, UploadError> {
         let length = head.headers.get(header::CONTENT_LENGTH);
         let length = length.and_then(|length| length.to_str().ok()?.parse::<u64>().ok());
         if length.is_some_and(|length| length > self.max_bytes) {
             return Err(UploadError::TooLarge(self.max_bytes));
         }
-        Ok(CheckedUpload::Single(Upload {
+        Ok(Upload {
             target,
             path: head.uri.path().to_owned(),
             conditions: Conditions::parse(&head.headers)?,
             digests: DigestFields::parse(&head.headers)?,
-        }))
+        })
     }
 
     fn authorize(&self, headers: &HeaderMap) -> Result<(), UploadError> {
@@ -182,7 +151,7 @@ impl Uploads {
             // Checked again at the end. A client should learn of a failure before it sends everything.
             uploads.check_conditions(&upload)?;
             let import = uploads.importer.begin()?;
-            let file = UploadFile::new(import, charges, Arc::new(permit));
+            let file = UploadFile::new(import, Arc::new(charges), Arc::new(permit));
             Ok::<_, UploadError>((upload, file))
         });
         let (upload, file) = begun.await??;
@@ -269,27 +238,6 @@ fn media_response(media: &ImportedMedia) -> Response<Vec<BodyPart>> {
         false => StatusCode::CREATED,
     };
     with_json(status, &path, &json)
-}
-
-/// Returns the response to an upload by form: 303 to the folder for browsers, or else 201 with the list of files.
-pub(crate) fn form_response(
-    form: &Form,
-    stored: &[StoredFile],
-    is_browser: bool,
-) -> Response<Vec<BodyPart>> {
-    let path = form.path();
-    if !is_browser {
-        let json = serde_json::json!({ "stored": stored });
-        return with_json(StatusCode::CREATED, path, &json);
-    }
-    let mut response = with_status(StatusCode::SEE_OTHER);
-    let fields = response.headers_mut();
-    // The path of a target is a field value, since it was in a head.
-    if let Ok(location) = HeaderValue::from_str(path) {
-        fields.insert(header::LOCATION, location);
-    }
-    fields.insert(header::CONTENT_LENGTH, HeaderValue::from_static("0"));
-    response
 }
 
 fn created_file(path: &str, size: u64) -> Response<Vec<BodyPart>> {

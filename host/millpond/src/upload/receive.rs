@@ -31,14 +31,14 @@ pub(super) struct UploadFile {
 #[derive(Debug)]
 struct HeldFile {
     import: PendingImport,
-    _charges: [Charge; 2],
+    _charges: Arc<[Charge; 2]>,
     _permit: Arc<OwnedSemaphorePermit>,
 }
 
 impl UploadFile {
     pub(super) fn new(
         import: PendingImport,
-        charges: [Charge; 2],
+        charges: Arc<[Charge; 2]>,
         permit: Arc<OwnedSemaphorePermit>,
     ) -> Self {
         UploadFile {
