@@ -91,7 +91,7 @@ impl Host {
         let millpond = Millpond::new(&setup.source, store, &config, setup.limits);
         let mut millpond = millpond.unwrap();
         if let Some(uploads) = uploads {
-            millpond = millpond.with_uploads(uploads);
+            millpond = millpond.with_uploads(uploads).unwrap();
         }
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();

@@ -54,4 +54,5 @@ mod stuck_readers;
 mod tls;
 #[cfg(unix)]
 mod traces;
+mod upload_form;
 mod uploads;

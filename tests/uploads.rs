@@ -23,18 +23,18 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 pub(crate) const TOKEN: &str = "a-token-for-the-tests";
-const AUTHORIZATION: &str = "authorization: Bearer a-token-for-the-tests\r\n";
+pub(crate) const AUTHORIZATION: &str = "authorization: Bearer a-token-for-the-tests\r\n";
 const PNG: &[u8] = b"\x89PNG\r\n\x1a\n";
 
 /// Accepts uploads of up to that many bytes.
-fn uploads(max_bytes: u64) -> Setup {
+pub(crate) fn uploads(max_bytes: u64) -> Setup {
     Setup {
         uploads: Some(max_bytes),
         ..Setup::default()
     }
 }
 
-async fn host() -> Host {
+pub(crate) async fn host() -> Host {
     Host::start_with(uploads(8 << 20)).await
 }
 
@@ -46,7 +46,7 @@ fn put(target: &str, fields: &str, content: &[u8]) -> Vec<u8> {
 }
 
 /// The response among bytes that came back, after which the host has closed.
-fn response(answer: &[u8]) -> Response {
+pub(crate) fn response(answer: &[u8]) -> Response {
     let end = answer.windows(4).position(|bytes| bytes == b"\r\n\r\n");
     let end = end.unwrap_or_else(|| panic!("no response: {answer:?}"));
     let head = str::from_utf8(&answer[..end]).unwrap();
@@ -70,19 +70,19 @@ async fn upload(host: &Host, target: &str, fields: &str, content: &[u8]) -> Resp
     response(&client::raw(host.address, &put(target, &fields, content)).await)
 }
 
-fn json(response: &Response) -> serde_json::Value {
+pub(crate) fn json(response: &Response) -> serde_json::Value {
     assert_eq!(response.field("content-type"), Some("application/json"));
     serde_json::from_slice(&response.body).unwrap()
 }
 
 /// Memory that requests hold, with those that have ended.
-fn held_bytes(host: &Host) -> usize {
+pub(crate) fn held_bytes(host: &Host) -> usize {
     let snapshot = host.registry().snapshot();
     snapshot.requests.total() + snapshot.leaked.total()
 }
 
 /// Files in the folder of the host, but for the lock of the store, once no request holds anything.
-async fn files(host: &Host) -> Vec<PathBuf> {
+pub(crate) async fn files(host: &Host) -> Vec<PathBuf> {
     host.registry().idle().await;
     let mut files = Vec::new();
     let mut folders = vec![host.folder.path().to_owned()];
@@ -463,7 +463,7 @@ async fn the_same_bytes_at_once_are_stored_once() {
 }
 
 /// Begins an upload, and waits until the host asks for the content.
-async fn begun(host: &Host, target: &str) -> TcpStream {
+pub(crate) async fn begun(host: &Host, target: &str) -> TcpStream {
     let head = format!(
         "PUT {target} HTTP/1.1\r\nhost: a\r\n{AUTHORIZATION}expect: 100-continue\r\ncontent-length: 5\r\n\r\n"
     );
@@ -541,7 +541,7 @@ async fn uploads_are_encrypted_as_all_else_is() {
     assert!(fs::read(host.folder.path().join("a.bin")).unwrap() == content);
 }
 
-async fn http2(host: &Host) -> http2::SendRequest<Full<Bytes>> {
+pub(crate) async fn http2(host: &Host) -> http2::SendRequest<Full<Bytes>> {
     let stream = TcpStream::connect(host.address).await.unwrap();
     let io = TokioIo::new(stream);
     let (sender, connection) = http2::handshake(TokioExecutor::new(), io).await.unwrap();

@@ -6,6 +6,8 @@
 //! - [`Record`]: metadata beside stored media.
 //! - [`names`]: names that are served, their media types, and sibling files.
 //! - [`listing`]: entries of a folder, page by page.
+//! - [`html`]: text in HTML.
+//! - [`preferences`]: preferences of a client, as in `Accept`.
 //! - [`charset`]: detection of UTF-8 text.
 //! - [`version`]: opaque part of the entity tag of a named file.
 //! - [`settings`]: settings as environment variables.
@@ -15,8 +17,10 @@
 
 pub mod charset;
 mod content_id;
+pub mod html;
 pub mod listing;
 pub mod names;
+pub mod preferences;
 mod record;
 pub mod settings;
 pub mod signature;

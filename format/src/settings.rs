@@ -28,6 +28,8 @@ pub struct Settings {
     pub negative_ttl_s: Option<u32>,
     /// Whether folders are listed.
     pub browse: Option<bool>,
+    /// Whether the host accepts uploads.
+    pub uploads: Option<bool>,
 }
 
 /// Key of the setting that holds the signing keys. It is a secret, so no list of settings contains it.
@@ -96,6 +98,7 @@ impl Settings {
             cache_files: text("cache-files"),
             negative_ttl_s: seconds("negative-ttl")?,
             browse: switch("browse")?,
+            uploads: switch("uploads")?,
         })
     }
 
@@ -103,6 +106,8 @@ impl Settings {
     #[must_use]
     pub fn to_pairs(&self) -> Vec<(&'static str, String)> {
         let seconds = |seconds: Option<u32>| seconds.map(|seconds| seconds.to_string());
+        let switch =
+            |is_on: Option<bool>| is_on.map(|is_on| if is_on { "on" } else { "off" }.into());
         let all = [
             ("mount-path", self.mount_path.clone()),
             (
@@ -122,11 +127,8 @@ impl Settings {
             ("cache-content", self.cache_content.clone()),
             ("cache-files", self.cache_files.clone()),
             ("negative-ttl", seconds(self.negative_ttl_s)),
-            (
-                "browse",
-                self.browse
-                    .map(|is_on| if is_on { "on" } else { "off" }.to_owned()),
-            ),
+            ("browse", switch(self.browse)),
+            ("uploads", switch(self.uploads)),
         ];
         let all = all.into_iter();
         all.filter_map(|(key, value)| Some((key, value?))).collect()
@@ -177,6 +179,7 @@ mod tests {
             cache_files: Some("no-store".into()),
             negative_ttl_s: Some(0),
             browse: Some(false),
+            uploads: Some(true),
         }
     }
 
@@ -188,7 +191,7 @@ mod tests {
             assert_eq!(Settings::from_environment(&environment), Ok(settings));
         }
         assert_eq!(variable("mount-path"), "MILLPOND_MOUNT_PATH");
-        assert_eq!(whole().to_pairs().len(), 10);
+        assert_eq!(whole().to_pairs().len(), 11);
     }
 
     #[test]

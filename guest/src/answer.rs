@@ -33,15 +33,12 @@ pub fn handle<I: Imports>(request: &Request<'_>, imports: &I) -> Response<InputS
             .unwrap_or_else(|refusal| refusal.into_response(request, &settings))
             .for_method(request.method),
         "OPTIONS" => {
-            let response = Response::new(StatusCode::NO_CONTENT);
-            fields::preflight(
-                response.with(header::ALLOW, ALLOWED_METHODS),
-                request,
-                &settings,
-            )
+            let response = Response::new(StatusCode::NO_CONTENT)
+                .with(header::ALLOW, allowed_methods(request, &settings));
+            fields::preflight(response, request, &settings)
         }
         _ => Response::error(StatusCode::METHOD_NOT_ALLOWED, "Method not allowed")
-            .with(header::ALLOW, ALLOWED_METHODS),
+            .with(header::ALLOW, allowed_methods(request, &settings)),
     };
     with_vary(
         fields::cross_origin(response, request, &settings),
@@ -50,6 +47,22 @@ pub fn handle<I: Imports>(request: &Request<'_>, imports: &I) -> Response<InputS
 }
 
 const ALLOWED_METHODS: &str = "GET, HEAD, OPTIONS";
+
+/// Returns the methods that the target allows. The host accepts uploads itself, where the settings say so.
+fn allowed_methods(request: &Request<'_>, settings: &EffectiveSettings) -> &'static str {
+    let (path, _) = request.path_and_query();
+    if !settings.uploads {
+        return ALLOWED_METHODS;
+    }
+    if path == "/api/media" {
+        return "PUT, OPTIONS";
+    }
+    match TargetResource::parse(path, &settings.mount_path) {
+        Ok(TargetResource::Named(_)) => "GET, HEAD, PUT, OPTIONS",
+        Ok(TargetResource::Folder(_)) => "GET, HEAD, POST, OPTIONS",
+        _ => ALLOWED_METHODS,
+    }
+}
 
 /// Request fields that a response with media depends on.
 const VARY: &[&str] = &[
@@ -116,7 +129,7 @@ fn respond<I: Imports>(
         TargetResource::Folder(folder) => {
             match named(request, imports, &folder.file(INDEX), settings) {
                 Err(Refusal::Store(StoreError::NotFound)) => {
-                    Ok(listing::listing(request, imports, &folder)?)
+                    Ok(listing::listing(request, imports, &folder, settings)?)
                 }
                 responded => responded,
             }
@@ -1016,6 +1029,35 @@ mod tests {
         FakeStore {
             length: 1000,
             settings,
+        }
+    }
+
+    #[test]
+    fn methods_of_uploads_are_allowed_where_the_host_accepts_them() {
+        let uploads = with_settings(&[("uploads", "on")]);
+        let preflight = [
+            ("origin", "https://a.example"),
+            ("access-control-request-method", "PUT"),
+        ];
+        for (target, allowed) in [
+            ("/api/media", "PUT, OPTIONS"),
+            ("/media/a.txt", "GET, HEAD, PUT, OPTIONS"),
+            ("/media/?sort=name", "GET, HEAD, POST, OPTIONS"),
+            ("/media/films/", "GET, HEAD, POST, OPTIONS"),
+            ("/api/gallery.css", ALLOWED_METHODS),
+            ("/api/media/none", ALLOWED_METHODS),
+            ("/media/%zz", ALLOWED_METHODS),
+            ("/other", ALLOWED_METHODS),
+        ] {
+            let response = ask_of(&uploads, "OPTIONS", target, &preflight);
+            assert_eq!(field(&response, "allow"), Some(allowed), "{target}");
+            // A script of another origin gets no leave to upload.
+            let methods = field(&response, "access-control-allow-methods");
+            assert_eq!(methods, Some(ALLOWED_METHODS));
+            let refused = ask_of(&uploads, "DELETE", target, &[]);
+            assert_eq!(field(&refused, "allow"), Some(allowed), "{target}");
+            let off = ask_of(&with_settings(&[]), "OPTIONS", target, &preflight);
+            assert_eq!(field(&off, "allow"), Some(ALLOWED_METHODS));
         }
     }
 

@@ -103,6 +103,7 @@ impl Imports for Wasi {
             cache_files: settings.cache_files,
             negative_ttl_s: settings.negative_ttl_s,
             browse: settings.browse,
+            uploads: settings.uploads,
         })
     }
 

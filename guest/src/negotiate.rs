@@ -3,6 +3,7 @@
 use crate::imports::{Info, VariantInfo};
 use crate::message::Request;
 use http::{HeaderName, header};
+use millpond_format::preferences::{self, MOST, Preferences};
 
 /// Returns the request fields that the choice depends on, for `Vary`.
 #[must_use]
@@ -33,12 +34,12 @@ pub(crate) fn choose<'a>(
     info: &Info,
     variants: &'a [VariantInfo],
 ) -> Option<&'a VariantInfo> {
-    let accept = Preferences::of(request, &header::ACCEPT);
-    let accept_encoding = Preferences::of(request, &header::ACCEPT_ENCODING);
+    let accept = Preferences::of(request.values(&header::ACCEPT));
+    let accept_encoding = Preferences::of(request.values(&header::ACCEPT_ENCODING));
     let original = accept
         .named(&info.media_type)
         .or_else(|| accept.any_of_kind(&info.media_type))
-        .unwrap_or(if accept.members.is_empty() { MOST } else { 0 });
+        .unwrap_or(if accept.is_empty() { MOST } else { 0 });
     variants
         .iter()
         .filter_map(|variant| {
@@ -63,9 +64,7 @@ pub(crate) fn choose<'a>(
 /// Returns whether the request prefers HTML to JSON. It must name HTML, as browsers do; `*/*` gets JSON.
 #[must_use]
 pub(crate) fn prefers_html(request: &Request<'_>) -> bool {
-    let accept = Preferences::of(request, &header::ACCEPT);
-    let json = accept.named("application/json").unwrap_or(0);
-    accept.named("text/html").is_some_and(|html| html > json)
+    preferences::prefers_html(request.values(&header::ACCEPT))
 }
 
 /// Rank among variants that the request prefers equally: formats and codings that are usually smaller come first.
@@ -82,67 +81,6 @@ fn preference(variant: &VariantInfo) -> u8 {
         _ => 0,
     };
     of_type + of_coding
-}
-
-/// Maximum weight. Weights are in thousandths (RFC 9110 section 12.4.2).
-const MOST: u16 = 1000;
-
-/// Members of a field such as `Accept`, with their weights.
-struct Preferences<'a> {
-    members: Vec<(&'a str, u16)>,
-}
-
-/// Maximum number of members that are parsed. No browser sends more.
-const MOST_MEMBERS: usize = 64;
-
-impl<'a> Preferences<'a> {
-    fn of(request: &Request<'a>, name: &'a HeaderName) -> Self {
-        let members = request
-            .values(name)
-            .filter_map(|value| str::from_utf8(value).ok())
-            .flat_map(|value| value.split(','))
-            .filter_map(|member| {
-                let mut parts = member.split(';').map(str::trim);
-                let name = parts.next().filter(|name| !name.is_empty())?;
-                let weight = parts.find_map(|part| {
-                    let (key, value) = part.split_once('=')?;
-                    key.trim()
-                        .eq_ignore_ascii_case("q")
-                        .then(|| weight(value.trim()))
-                });
-                Some((name, weight.unwrap_or(MOST)))
-            })
-            .take(MOST_MEMBERS)
-            .collect();
-        Preferences { members }
-    }
-
-    /// Returns the weight of a coding, or of a type without its parameters.
-    fn named(&self, name: &str) -> Option<u16> {
-        let name = name.split(';').next().unwrap_or(name).trim();
-        let mut members = self.members.iter();
-        members.find_map(|(member, weight)| member.eq_ignore_ascii_case(name).then_some(*weight))
-    }
-
-    /// Returns the weight of `image/*` for `image/png`, or else that of `*/*`.
-    fn any_of_kind(&self, media_type: &str) -> Option<u16> {
-        let (kind, _) = media_type.split_once('/')?;
-        self.named(&format!("{kind}/*"))
-            .or_else(|| self.named("*/*"))
-    }
-}
-
-/// Parses a weight: `0` or `1` with at most three decimals. A malformed weight counts as absent.
-fn weight(text: &str) -> u16 {
-    let (whole, decimals) = text.split_once('.').unwrap_or((text, ""));
-    let is_plain = decimals.len() <= 3 && decimals.bytes().all(|digit| digit.is_ascii_digit());
-    match whole {
-        "0" if is_plain => {
-            let digits = decimals.bytes().chain([b'0'; 3]).take(3);
-            digits.fold(0, |weight, digit| 10 * weight + u16::from(digit - b'0'))
-        }
-        _ => MOST,
-    }
 }
 
 #[cfg(test)]
@@ -220,25 +158,6 @@ mod tests {
         ] {
             let got = chosen("text/html; charset=utf-8", &variants, &[("accept", accept)]);
             assert_eq!(got, expected, "{accept}");
-        }
-    }
-
-    #[test]
-    fn weights() {
-        for (text, expected) in [
-            ("0", 0),
-            ("0.", 0),
-            ("0.5", 500),
-            ("0.05", 50),
-            ("0.123", 123),
-            ("1", 1000),
-            ("1.000", 1000),
-            ("0.1234", 1000),
-            ("-1", 1000),
-            ("", 1000),
-            ("0.x", 1000),
-        ] {
-            assert_eq!(weight(text), expected, "{text}");
         }
     }
 

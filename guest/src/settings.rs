@@ -26,6 +26,8 @@ pub struct EffectiveSettings {
     pub negative_ttl_s: u32,
     /// Whether folders are listed.
     pub browse: bool,
+    /// Whether the host accepts uploads.
+    pub uploads: bool,
 }
 
 /// Origins (RFC 6454) whose pages may read responses.
@@ -78,6 +80,7 @@ impl From<Settings> for EffectiveSettings {
             cache_files: text(settings.cache_files, "public, no-cache"),
             negative_ttl_s: settings.negative_ttl_s.unwrap_or(5),
             browse: settings.browse.unwrap_or(true),
+            uploads: settings.uploads.unwrap_or(false),
         }
     }
 }

@@ -252,6 +252,7 @@ impl<S: Storage> wit::Guest for Store<S> {
             cache_files: settings.cache_files,
             negative_ttl_s: settings.negative_ttl_s,
             browse: settings.browse,
+            uploads: settings.uploads,
         })
     }
 

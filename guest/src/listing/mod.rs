@@ -29,6 +29,7 @@ pub(crate) fn listing<I: Imports, S>(
     request: &Request<'_>,
     imports: &I,
     folder: &FolderName,
+    settings: &EffectiveSettings,
 ) -> Result<Response<S>, StoreError> {
     let (path, query) = request.path_and_query();
     let view = View::parse(query.unwrap_or_default());
@@ -36,7 +37,7 @@ pub(crate) fn listing<I: Imports, S>(
     let (media_type, content) = match negotiate::prefers_html(request) {
         true => (
             "text/html; charset=utf-8",
-            page::folder_page(folder, &listing, &view, request.random),
+            page::folder_page(folder, &listing, &view, settings.uploads, request.random),
         ),
         false => ("application/json", json(path, folder, &listing, &view)),
     };

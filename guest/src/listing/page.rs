@@ -6,16 +6,18 @@ use super::view::{ORDERS, View};
 use crate::message::Response;
 use crate::target_resource::FolderName;
 use http::{StatusCode, header};
+use millpond_format::html::Escaped;
 use millpond_format::listing::{Entry, EntryKind, Listing};
 use std::fmt::{self, Display, Write};
 
 /// Returns the page of a folder.
 ///
-/// `nonce` is unpredictable. It lets the page's own script run and no other (CSP Level 3, section 2.3.1).
+/// With `has_upload` it has a form for uploads to the folder. `nonce` is unpredictable. It lets the page's own script run and no other (CSP Level 3, section 2.3.1).
 pub(super) fn folder_page(
     folder: &FolderName,
     listing: &Listing,
     view: &View,
+    has_upload: bool,
     nonce: u64,
 ) -> Vec<u8> {
     let mut page = String::with_capacity(listing.entries.len() * 448 + 3 * 1024);
@@ -28,6 +30,9 @@ pub(super) fn folder_page(
     page.push_str("</h1>");
     controls(&mut page, view);
     page.push_str("</header><main>");
+    if has_upload {
+        page.push_str(UPLOAD_FORM);
+    }
     let mut page = page.into_bytes();
     let last = match listing.entries.is_empty() {
         true => {
@@ -77,6 +82,13 @@ pub(super) fn folder_page(
     page.extend_from_slice(end.as_bytes());
     page
 }
+
+/// Form for uploads. The token comes first, since the host reads a form in order and nothing is stored without it.
+const UPLOAD_FORM: &str = "<details class=\"u\"><summary>Upload</summary>\
+    <form method=\"post\" action=\"./\" enctype=\"multipart/form-data\">\
+    <label>Token <input type=\"password\" name=\"token\" required autocomplete=\"current-password\"></label>\
+    <label>Files <input type=\"file\" name=\"file\" required multiple></label>\
+    <button>Upload</button></form></details>";
 
 /// Returns the policy of a folder's page: media, style and the one script of its own origin (CSP Level 3).
 pub(super) fn content_security_policy(nonce: u64) -> String {
@@ -223,27 +235,6 @@ impl Display for Card<'_> {
     }
 }
 
-/// Text with the characters escaped that mean something in HTML.
-struct Escaped<'a>(&'a str);
-
-impl Display for Escaped<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut rest = self.0;
-        while let Some(at) = rest.find(['&', '<', '>', '"', '\'']) {
-            f.write_str(&rest[..at])?;
-            f.write_str(match rest.as_bytes()[at] {
-                b'&' => "&amp;",
-                b'<' => "&lt;",
-                b'>' => "&gt;",
-                b'"' => "&quot;",
-                _ => "&#39;",
-            })?;
-            rest = &rest[at + 1..];
-        }
-        f.write_str(rest)
-    }
-}
-
 /// A number of bytes, for people: `1.2 MB`.
 struct Size(u64);
 
@@ -284,13 +275,17 @@ mod tests {
     }
 
     fn page_of(entries: Vec<Entry>, view: &View) -> String {
+        page_with(entries, view, false)
+    }
+
+    fn page_with(entries: Vec<Entry>, view: &View, has_upload: bool) -> String {
         let total = entries.len() as u64;
         let listing = Listing {
             entries,
             total,
             has_more: false,
         };
-        let page = folder_page(&FolderName::default(), &listing, view, 1);
+        let page = folder_page(&FolderName::default(), &listing, view, has_upload, 1);
         String::from_utf8(page).unwrap()
     }
 
@@ -308,6 +303,16 @@ mod tests {
         );
         assert!(page.contains("&lt;script&gt;alert(1)&lt;/script&gt;&quot;&#39;&amp;.mp4"));
         assert_eq!(page.matches("<script").count(), 1);
+    }
+
+    #[test]
+    fn the_form_for_uploads_is_there_if_the_host_accepts_them() {
+        let page = page_with(Vec::new(), &View::default(), true);
+        assert!(page.contains("enctype=\"multipart/form-data\""), "{page}");
+        // The host refuses a file that comes before the token.
+        assert!(page.find("name=\"token\"") < page.find("type=\"file\""));
+        let page = page_of(Vec::new(), &View::default());
+        assert!(!page.contains("method=\"post\""), "{page}");
     }
 
     #[test]

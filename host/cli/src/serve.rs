@@ -622,7 +622,8 @@ impl Serve {
         let limits_of_requests = self.limits()?;
         notices::of_memory(limits_of_requests.memory_bytes);
         let millpond = Millpond::new(&source, folder.clone(), &config, limits_of_requests);
-        let millpond = with_uploads(millpond.map_err(hints::of_component)?, uploads);
+        let millpond = millpond.and_then(|millpond| with_uploads(millpond, uploads));
+        let millpond = millpond.map_err(hints::of_component)?;
         notices::of_open_files(millpond.memory_plan());
         notices::of_private_media(&self.dir, &config);
         Ok(PreparedServer {

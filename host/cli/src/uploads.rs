@@ -5,12 +5,13 @@ use anyhow::{Context, Result};
 use bytesize::ByteSize;
 use clap::{Args, ValueEnum};
 use millpond::store::Folder;
-use millpond::{Millpond, UploadToken, Uploads};
+use millpond::{ComponentError, Millpond, UploadToken, Uploads};
 use std::path::{Path, PathBuf};
 
 #[derive(Debug, Args)]
 pub(crate) struct UploadOptions {
-    /// Whether clients with the token may upload, by `PUT /api/media` and `PUT <mount-path>/<path>`.
+    /// Whether clients with the token may upload: by `PUT /api/media`, `PUT <mount-path>/<path>`, and the form of a
+    /// folder's page.
     #[arg(
         long,
         value_name = "on|off",
@@ -98,10 +99,13 @@ fn fail_writes_beyond_the_limit() -> std::io::Result<()> {
 }
 
 /// Adds uploads to a host, if there are any.
-pub(crate) fn with_uploads(millpond: Millpond, uploads: Option<Uploads>) -> Millpond {
+pub(crate) fn with_uploads(
+    millpond: Millpond,
+    uploads: Option<Uploads>,
+) -> Result<Millpond, ComponentError> {
     match uploads {
         Some(uploads) => millpond.with_uploads(uploads),
-        None => millpond,
+        None => Ok(millpond),
     }
 }
 

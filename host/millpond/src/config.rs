@@ -222,8 +222,8 @@ impl Config {
         self.mount_path.as_ref().map_or("/media", MountPath::as_str)
     }
 
-    /// Returns the settings for the guest.
-    pub(crate) fn settings(&self) -> GuestSettings {
+    /// Returns the settings for the guest of a host that accepts uploads, or does not.
+    pub(crate) fn settings(&self, uploads: bool) -> GuestSettings {
         let text = |text: &Option<FieldValue>| text.as_ref().map(|text| text.0.clone());
         let seconds = |age: Option<WholeSeconds>| age.map(|age| age.0);
         let origins = self.cors.origins.as_ref();
@@ -239,14 +239,9 @@ impl Config {
             cache_files: text(&self.cache.files),
             negative_ttl_s: seconds(self.cache.negative_ttl),
             browse: self.browse,
+            uploads: uploads.then_some(true),
         };
-        let pairs = typed.to_pairs().into_iter();
-        GuestSettings {
-            pairs: pairs.map(|(key, value)| (key.to_owned(), value)).collect(),
-            typed,
-            signing_keys: self.signing_keys.clone(),
-            has_warned_of_no_key: AtomicBool::new(false),
-        }
+        GuestSettings::new(typed, self.signing_keys.clone())
     }
 }
 
@@ -260,6 +255,26 @@ pub(crate) struct GuestSettings {
 }
 
 impl GuestSettings {
+    fn new(typed: settings::Settings, signing_keys: SigningKeys) -> Self {
+        let pairs = typed.to_pairs().into_iter();
+        GuestSettings {
+            pairs: pairs.map(|(key, value)| (key.to_owned(), value)).collect(),
+            typed,
+            signing_keys,
+            has_warned_of_no_key: AtomicBool::new(false),
+        }
+    }
+
+    /// Returns the same settings for a host that accepts uploads.
+    #[cfg(feature = "uploads")]
+    pub(crate) fn with_uploads(&self) -> Self {
+        let typed = settings::Settings {
+            uploads: Some(true),
+            ..self.typed.clone()
+        };
+        GuestSettings::new(typed, self.signing_keys.clone())
+    }
+
     /// Settings without the signing keys.
     pub(crate) fn typed(&self) -> &settings::Settings {
         &self.typed
@@ -481,7 +496,7 @@ mod tests {
              [signing-keys]\nk1 = \"000102030405060708090a0b0c0d0e0f\"\n",
         )
         .unwrap();
-        let settings = config.settings();
+        let settings = config.settings(false);
         for (key, value) in [
             ("mount-path", Some("/files")),
             (

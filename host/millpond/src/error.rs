@@ -4,7 +4,7 @@ use crate::downstream::Rejection;
 use crate::head_size::HeadTooLarge;
 use crate::limits::Limit;
 #[cfg(feature = "uploads")]
-use crate::upload::error::UploadError;
+use crate::upload::{error::UploadError, form_error::FormError};
 use http::StatusCode;
 use http::header::{HeaderName, HeaderValue};
 use millpond_ledger::{LimitExceeded, Outcome, Overloaded};
@@ -22,6 +22,9 @@ pub(crate) enum RequestError {
     #[cfg(feature = "uploads")]
     #[error(transparent)]
     Upload(#[from] UploadError),
+    #[cfg(feature = "uploads")]
+    #[error(transparent)]
+    Form(#[from] Box<FormError>),
     #[error("all instances are in use")]
     NoInstance,
     #[error("limit reached: {0}")]
@@ -63,6 +66,8 @@ impl RequestError {
             | RequestError::NoInstance => Outcome::Rejected,
             #[cfg(feature = "uploads")]
             RequestError::Upload(error) => error.outcome(),
+            #[cfg(feature = "uploads")]
+            RequestError::Form(form) => form.error.outcome(),
             RequestError::Limited(_) => Outcome::Limited,
             RequestError::Trapped(_)
             | RequestError::Invalid(_)
@@ -84,6 +89,8 @@ impl RequestError {
             RequestError::Rejected(rejection) => (rejection.status, rejection.message),
             #[cfg(feature = "uploads")]
             RequestError::Upload(error) => error.status(),
+            #[cfg(feature = "uploads")]
+            RequestError::Form(form) => form.error.status(),
             RequestError::Overloaded(_) | RequestError::NoInstance => {
                 (StatusCode::SERVICE_UNAVAILABLE, "Server is busy")
             }
@@ -109,6 +116,8 @@ impl RequestError {
         match self {
             #[cfg(feature = "uploads")]
             RequestError::Upload(error) => error.challenge(),
+            #[cfg(feature = "uploads")]
+            RequestError::Form(form) => form.error.challenge(),
             _ => None,
         }
     }

@@ -24,6 +24,7 @@ pub mod config;
 pub mod downstream;
 mod engine;
 mod error;
+mod error_response;
 pub mod head_size;
 mod limits;
 mod media_service;

@@ -13,6 +13,7 @@ use crate::engine::store_limits::{LimitedStore, limit_of};
 use crate::engine::wasi_http::{HttpGuest, HttpState};
 use crate::engine::{ComponentEngine, LinkedGuest};
 use crate::error::RequestError;
+use crate::error_response::{ErrorFormat, error_response};
 use crate::head_size::{self, fields_memory_bytes, request_head_memory_bytes, target};
 use crate::limits::{Limit, Limits};
 use crate::memory_plan::{
@@ -23,12 +24,16 @@ use crate::memory_plan::{
 use crate::request_content::RequestContent;
 use crate::store::{DynMediaStore, MediaStore};
 #[cfg(feature = "uploads")]
+use crate::upload::checked_upload::CheckedUpload;
+#[cfg(feature = "uploads")]
+use crate::upload::form::{FORM_UPLOAD_BYTES, form_response};
+#[cfg(feature = "uploads")]
 use crate::upload::{UPLOAD_BYTES, Uploads};
 use arc_swap::ArcSwap;
 use bytes::Bytes;
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use http::{Method, Request, Response, StatusCode};
-use millpond_format::timestamp_ns;
+use millpond_format::{preferences, timestamp_ns};
 use millpond_ledger::monitor::MemorySources;
 use millpond_ledger::{
     AccessLogEntry, Budget, Charge, Kind, Ledger, LedgerRegistry, LimitExceeded, LoggedHead,
@@ -134,7 +139,7 @@ impl Millpond {
         config: &Config,
         limits: Limits,
     ) -> Result<Self, ComponentError> {
-        let settings = Arc::new(config.settings());
+        let settings = Arc::new(config.settings(false));
         let engine = ComponentEngine::new(source, &limits, store.folder(), &settings)?;
         // With the component compiled, the process has the memory that it takes without a request.
         let baseline_bytes =
@@ -182,7 +187,7 @@ impl Millpond {
         source: Option<&Source>,
         config: &Config,
     ) -> Result<Replacement, ComponentError> {
-        let settings = Arc::new(config.settings());
+        let settings = Arc::new(config.settings(self.accepts_uploads()));
         let folder = self.host.folder.as_deref();
         let (engine, reserved) = match source {
             None => {
@@ -206,12 +211,32 @@ impl Millpond {
         })
     }
 
-    /// Accepts uploads, into the folder that is served. Without uploads, `PUT` gets 405.
+    /// Accepts uploads, into the folder that is served. Pages of folders have a form for them. Without uploads, `PUT` and
+    /// `POST` get 405.
+    ///
+    /// # Errors
+    /// [`ComponentError::Engine`], if the component reads the folder itself, and the folder cannot be opened again.
     #[cfg(feature = "uploads")]
-    #[must_use]
-    pub fn with_uploads(mut self, uploads: Uploads) -> Self {
+    pub fn with_uploads(mut self, uploads: Uploads) -> Result<Self, ComponentError> {
+        let state = self.current.load_full();
+        let settings = Arc::new(state.settings.with_uploads());
+        let folder = self.host.folder.as_deref();
+        let engine = state.engine.with_settings(folder, &settings)?;
+        let state = ServiceState::new(&self.host, engine, settings);
+        self.current.store(Arc::new(state));
         self.uploads = Some(uploads);
-        self
+        Ok(self)
+    }
+
+    #[cfg(feature = "uploads")]
+    fn accepts_uploads(&self) -> bool {
+        self.uploads.is_some()
+    }
+
+    #[cfg(not(feature = "uploads"))]
+    #[allow(clippy::unused_self)]
+    fn accepts_uploads(&self) -> bool {
+        false
     }
 
     /// The component in use.
@@ -291,8 +316,9 @@ impl Millpond {
         let responded = state
             .respond(&head, downstream.as_deref_mut(), &mut log_entry)
             .await;
-        let mut charged =
-            responded.unwrap_or_else(|error| respond_with_error(&error, &mut log_entry));
+        let mut charged = responded.unwrap_or_else(|error| {
+            respond_with_error(&error, state.error_format(&head.headers), &mut log_entry)
+        });
         let response = &charged.response;
         if let [BodyPart::Bytes(content)] = response.body().as_slice() {
             log_error_message(
@@ -332,7 +358,9 @@ impl Millpond {
             &log_entry,
         );
         let responded = Box::pin(responded).await;
-        let charged = responded.unwrap_or_else(|error| respond_with_error(&error, &mut log_entry));
+        let charged = responded.unwrap_or_else(|error| {
+            respond_with_error(&error, state.error_format(&head.headers), &mut log_entry)
+        });
         charged.into_body(downstream, log_entry)
     }
 
@@ -370,7 +398,9 @@ impl Millpond {
         rejection: Rejection,
         mut log_entry: AccessLogEntry,
     ) -> Response<MediaBody> {
-        respond_with_error(&rejection.into(), &mut log_entry).into_body(None, log_entry)
+        // The fields of such a head are unknown.
+        let format = ErrorFormat::Json;
+        respond_with_error(&rejection.into(), format, &mut log_entry).into_body(None, log_entry)
     }
 }
 
@@ -628,6 +658,16 @@ impl ServiceState {
         responded
     }
 
+    /// Returns the format of errors for a request: pages for browsers, where folders are pages too.
+    fn error_format(&self, headers: &HeaderMap) -> ErrorFormat {
+        let is_listed = self.settings.typed().browse.unwrap_or(true);
+        let lines = headers.get_all(header::ACCEPT).iter();
+        match is_listed && preferences::prefers_html(lines.map(HeaderValue::as_bytes)) {
+            true => ErrorFormat::Page,
+            false => ErrorFormat::Json,
+        }
+    }
+
     /// Path under which named files are served.
     #[cfg(feature = "uploads")]
     fn mount_path(&self) -> &str {
@@ -651,11 +691,27 @@ impl ServiceState {
         }
         let ledger = log_entry.ledger();
         let _head = ledger.charge(Kind::Head, request_head_memory_bytes(head))?;
-        let upload = uploads.check(head, self.mount_path())?;
-        let bytes = RESPONSE_RESERVATION_BYTES + UPLOAD_BYTES;
+        let upload = CheckedUpload::check(uploads, head, self.mount_path())?;
+        let upload_bytes = match upload {
+            CheckedUpload::File(_) => UPLOAD_BYTES,
+            CheckedUpload::Form(_) => FORM_UPLOAD_BYTES,
+        };
+        let bytes = RESPONSE_RESERVATION_BYTES + upload_bytes;
         ledger.keep(self.host.budget.reserve(bytes, ADMISSION_WAIT).await?);
-        let response = uploads.receive(upload, content, ledger).await?;
-        self.charge_response(response, ledger)
+        match upload {
+            CheckedUpload::File(upload) => {
+                let response = uploads.receive(upload, content, ledger).await?;
+                self.charge_response(response, ledger)
+            }
+            CheckedUpload::Form(form) => {
+                let stored = uploads.receive_form(&form, content, ledger).await?;
+                let is_browser = self.error_format(&head.headers) == ErrorFormat::Page;
+                let response = form_response(&form, &stored, is_browser);
+                // The reservation of a form includes its response.
+                let charge = ledger.charge(Kind::Response, response_bytes(&response))?;
+                Ok(ChargedResponse { response, charge })
+            }
+        }
     }
 
     /// Takes the response from the cache if it is there and still valid.
@@ -986,41 +1042,17 @@ fn log_error_message(
 }
 
 /// Finishes a request that failed, and returns its response with the charge for it.
-fn respond_with_error(error: &RequestError, log_entry: &mut AccessLogEntry) -> ChargedResponse {
+fn respond_with_error(
+    error: &RequestError,
+    format: ErrorFormat,
+    log_entry: &mut AccessLogEntry,
+) -> ChargedResponse {
     log_entry.finish_with(error.outcome(), error.to_string());
-    let response = error_response(error);
+    let response = error_response(error, format);
     let mut charge = log_entry.ledger().empty_charge(Kind::Response);
     // The response is small, and has to be sent even if the request's memory is used up.
     let _ = charge.resize(response_bytes(&response));
     ChargedResponse { response, charge }
-}
-
-/// Returns the response to a failed request: JSON with an `error`.
-fn error_response(error: &RequestError) -> Response<Vec<BodyPart>> {
-    let (status, message) = error.status();
-    let json = serde_json::json!({ "error": message }).to_string();
-    let length = json.len();
-    let mut response = Response::new(vec![BodyPart::Bytes(Bytes::from(json))]);
-    *response.status_mut() = status;
-    let fields = response.headers_mut();
-    fields.insert(
-        header::CONTENT_TYPE,
-        HeaderValue::from_static("application/json"),
-    );
-    fields.insert(header::CONTENT_LENGTH, length.into());
-    fields.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
-    fields.insert(
-        header::X_CONTENT_TYPE_OPTIONS,
-        HeaderValue::from_static("nosniff"),
-    );
-    if let Some(challenge) = error.challenge() {
-        let challenge = HeaderValue::from_static(challenge);
-        fields.insert(header::WWW_AUTHENTICATE, challenge);
-    }
-    if let Some(seconds) = error.retry_after_seconds() {
-        fields.insert(header::RETRY_AFTER, seconds.into());
-    }
-    response
 }
 
 impl MemorySources for Millpond {

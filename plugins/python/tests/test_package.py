@@ -123,6 +123,7 @@ def test_settings() -> None:
         None,
         None,
         False,
+        None,
     )
     assert settings.keys() == [("k1", bytes(16))]
     assert "0000" not in repr(settings), "secrets are not shown"

@@ -157,7 +157,7 @@ impl Source {
     /// # Errors
     /// [`ComponentError`], except `Read` and `TooLarge`.
     pub fn inspect(&self, limits: &Limits) -> Result<Inspection, ComponentError> {
-        let settings = Arc::new(config::Config::default().settings());
+        let settings = Arc::new(config::Config::default().settings(false));
         let engine = ComponentEngine::new(self, limits, None, &settings)?;
         Ok(Inspection::clone(&engine.inspection))
     }

@@ -20,6 +20,17 @@ pub(crate) enum UploadError {
     Name,
     #[error("a folder has this name, or a file the name of a folder on the path")]
     Conflict,
+    #[error("a file has this name already")]
+    Exists,
+    #[error("the content is no form")]
+    NoForm,
+    #[error("the form is malformed: {0}")]
+    MalformedForm(&'static str),
+    /// The form has a token, and no file was chosen.
+    #[error("the form has no file")]
+    NoFile,
+    #[error("the form has too many files")]
+    TooManyFiles,
     /// RFC 9110 section 14.5.
     #[error("Content-Range is not supported")]
     PartialContent,
@@ -91,6 +102,16 @@ impl UploadError {
                 StatusCode::CONFLICT,
                 "A folder has this name, or a file the name of a folder on the path",
             ),
+            UploadError::Exists => (StatusCode::CONFLICT, "A file has this name already"),
+            UploadError::NoForm => (
+                StatusCode::UNSUPPORTED_MEDIA_TYPE,
+                "Content is not multipart/form-data",
+            ),
+            UploadError::MalformedForm(_) => (StatusCode::BAD_REQUEST, "Malformed form"),
+            UploadError::NoFile => (StatusCode::BAD_REQUEST, "No file was chosen"),
+            UploadError::TooManyFiles => {
+                (StatusCode::PAYLOAD_TOO_LARGE, "Too many files in one form")
+            }
             UploadError::PartialContent => {
                 (StatusCode::BAD_REQUEST, "Content-Range is not supported")
             }

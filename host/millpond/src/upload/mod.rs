@@ -1,11 +1,16 @@
-//! Uploads: `PUT /api/media` for media by content, and `PUT <mount-path>/<path>` for named files.
+//! Uploads: `PUT /api/media` for media by content, `PUT <mount-path>/<path>` for named files, and `POST` of a form to a
+//! folder.
 //!
 //! The host receives an upload itself, so the guest stays without request content. The content is streamed to a
 //! temporary file and hashed on the way. It becomes visible by one rename, once it is whole and described.
 
+pub(crate) mod checked_upload;
 mod conditions;
 mod digest_fields;
 pub(crate) mod error;
+pub(crate) mod form;
+mod form_content;
+pub(crate) mod form_error;
 mod receive;
 mod target;
 mod token;
@@ -27,7 +32,7 @@ use millpond_ledger::{Kind, Ledger, LedgerHandle, heap};
 use receive::{UploadFile, receive};
 use std::io;
 use std::sync::Arc;
-use target::UploadTarget;
+use target::{FileTarget, UploadTarget};
 use tokio::sync::Semaphore;
 use tokio::task::spawn_blocking;
 
@@ -51,9 +56,9 @@ pub struct Uploads {
     slots: Arc<Semaphore>,
 }
 
-/// An upload whose head is checked.
+/// An upload of one file whose head is checked.
 pub(crate) struct Upload {
-    target: UploadTarget,
+    target: FileTarget,
     /// Path of the target, for `Location`.
     path: String,
     conditions: Conditions,
@@ -87,21 +92,11 @@ impl Uploads {
         UploadTarget::parse(method, uri, mount_path).is_some()
     }
 
-    /// Checks the head of an upload: first the token, so that nothing is revealed without it.
+    /// Checks the head of an upload of one file, whose client has the token.
     ///
     /// # Errors
     /// [`UploadError`].
-    pub(crate) fn check(&self, head: &Parts, mount_path: &str) -> Result<Upload, UploadError> {
-        self.authorize(&head.headers)?;
-        let target = UploadTarget::parse(&head.method, &head.uri, mount_path);
-        let target = target.unwrap_or(Err(UploadError::Name))?;
-        if head.headers.contains_key(header::CONTENT_RANGE) {
-            return Err(UploadError::PartialContent);
-        }
-        let codings = head.headers.get_all(header::CONTENT_ENCODING).iter();
-        if !codings.into_iter().all(|coding| coding == "identity") {
-            return Err(UploadError::ContentCoding);
-        }
+    fn check_file(&self, head: &Parts, target: FileTarget) -> Result<Upload, UploadError> {
         let length = head.headers.get(header::CONTENT_LENGTH);
         let length = length.and_then(|length| length.to_str().ok()?.parse::<u64>().ok());
         if length.is_some_and(|length| length > self.max_bytes) {
@@ -125,7 +120,11 @@ impl Uploads {
         if !scheme.eq_ignore_ascii_case(SCHEME) {
             return Err(UploadError::NoToken);
         }
-        match self.token.is(token.trim_ascii()) {
+        self.check_token(token.trim_ascii())
+    }
+
+    fn check_token(&self, token: &[u8]) -> Result<(), UploadError> {
+        match self.token.is(token) {
             true => Ok(()),
             false => Err(UploadError::WrongToken),
         }
@@ -152,7 +151,7 @@ impl Uploads {
             // Checked again at the end. A client should learn of a failure before it sends everything.
             uploads.check_conditions(&upload)?;
             let import = uploads.importer.begin()?;
-            let file = UploadFile::new(import, charges, permit);
+            let file = UploadFile::new(import, Arc::new(charges), Arc::new(permit));
             Ok::<_, UploadError>((upload, file))
         });
         let (upload, file) = begun.await??;
@@ -178,12 +177,12 @@ impl Uploads {
     ) -> Result<Response<Vec<BodyPart>>, UploadError> {
         let size = import.size();
         match &upload.target {
-            UploadTarget::Content => {
+            FileTarget::Content => {
                 let media = self.importer.finish(import)?;
                 self.folder.forget(&ObjectKey::Content(media.id));
                 Ok(media_response(&media))
             }
-            UploadTarget::Named(name) => {
+            FileTarget::Named(name) => {
                 let check = |_exists| self.check_conditions(upload);
                 let finished = self.importer.finish_named(import, name, check);
                 self.folder.forget(&ObjectKey::Named(name.clone()));
@@ -197,7 +196,7 @@ impl Uploads {
 
     /// Evaluates the preconditions of an upload to a name. Blocks on the file system.
     fn check_conditions(&self, upload: &Upload) -> Result<(), UploadError> {
-        let UploadTarget::Named(name) = &upload.target else {
+        let FileTarget::Named(name) = &upload.target else {
             return Ok(());
         };
         if upload.conditions.is_empty() {

@@ -31,15 +31,15 @@ pub(super) struct UploadFile {
 #[derive(Debug)]
 struct HeldFile {
     import: PendingImport,
-    _charges: [Charge; 2],
-    _permit: OwnedSemaphorePermit,
+    _charges: Arc<[Charge; 2]>,
+    _permit: Arc<OwnedSemaphorePermit>,
 }
 
 impl UploadFile {
     pub(super) fn new(
         import: PendingImport,
-        charges: [Charge; 2],
-        permit: OwnedSemaphorePermit,
+        charges: Arc<[Charge; 2]>,
+        permit: Arc<OwnedSemaphorePermit>,
     ) -> Self {
         UploadFile {
             held: Some(Box::new(HeldFile {
@@ -83,12 +83,36 @@ impl Drop for UploadFile {
     }
 }
 
+/// Source of a file's content.
+pub(super) trait ContentSource {
+    /// Returns the next bytes. `None` at the end.
+    ///
+    /// # Errors
+    /// [`UploadError`].
+    fn next_chunk(&mut self) -> impl Future<Output = Result<Option<Bytes>, UploadError>> + Send;
+}
+
+impl ContentSource for RequestContent {
+    /// Skips trailer fields.
+    async fn next_chunk(&mut self) -> Result<Option<Bytes>, UploadError> {
+        loop {
+            let frame = poll_fn(|cx| Pin::new(&mut *self).poll_frame(cx)).await;
+            match frame.map(|frame| frame.map(Frame::into_data)) {
+                None => return Ok(None),
+                Some(Ok(Ok(bytes))) => return Ok(Some(bytes)),
+                Some(Ok(Err(_trailers))) => {}
+                Some(Err(error)) => return Err(UploadError::of_content(&error)),
+            }
+        }
+    }
+}
+
 /// Receives the content of an upload into its file. Returns the file, with all bytes written.
 ///
 /// # Errors
 /// [`UploadError`]. Nothing is left of the file then.
 pub(super) async fn receive(
-    mut content: RequestContent,
+    mut content: impl ContentSource,
     file: UploadFile,
     max_bytes: u64,
     route: Option<Arc<Route>>,
@@ -99,7 +123,7 @@ pub(super) async fn receive(
     };
     let mut buffer = Vec::with_capacity(BUFFER_BYTES);
     let mut received_bytes = 0_u64;
-    while let Some(chunk) = next_chunk(&mut content).await? {
+    while let Some(chunk) = content.next_chunk().await? {
         received_bytes += chunk.len() as u64;
         if received_bytes > max_bytes {
             return Err(UploadError::TooLarge(max_bytes));
@@ -116,19 +140,6 @@ pub(super) async fn receive(
     }
     let (file, _spare) = writer.idle().await?;
     Ok(file)
-}
-
-/// Returns the next bytes of the content. Skips trailer fields.
-async fn next_chunk(content: &mut RequestContent) -> Result<Option<Bytes>, UploadError> {
-    loop {
-        let frame = poll_fn(|cx| Pin::new(&mut *content).poll_frame(cx)).await;
-        match frame.map(|frame| frame.map(Frame::into_data)) {
-            None => return Ok(None),
-            Some(Ok(Ok(bytes))) => return Ok(Some(bytes)),
-            Some(Ok(Err(_trailers))) => {}
-            Some(Err(error)) => return Err(UploadError::of_content(&error)),
-        }
-    }
 }
 
 /// Writes one buffer at a time on a thread that may block.

@@ -498,6 +498,7 @@ _settings_record = values.Record(
     cache_files=values.Option(values.STRING),
     negative_ttl_s=values.Option(values.U32),
     browse=values.Option(values.BOOL),
+    uploads=values.Option(values.BOOL),
 )
 _signing_key = values.Record(id=values.STRING, secret=values.BYTES)
 _stream_error = values.Variant(last_operation_failed=_error, closed=None)

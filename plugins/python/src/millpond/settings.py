@@ -116,6 +116,7 @@ class Settings:
             self.cache_files,
             self.negative_ttl_seconds,
             self.browse,
+            None,  # This host accepts no uploads.
         )
 
     def keys(self) -> list[tuple[str, bytes]]:

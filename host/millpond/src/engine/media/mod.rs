@@ -195,6 +195,7 @@ impl settings::Host for StoreData {
             cache_files: settings.cache_files.clone(),
             negative_ttl_s: settings.negative_ttl_s,
             browse: settings.browse,
+            uploads: settings.uploads,
         }))
     }
 
