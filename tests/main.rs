@@ -35,6 +35,8 @@ mod metrics;
 #[cfg(target_os = "linux")]
 mod mounts;
 mod new_guests;
+#[cfg(target_os = "linux")]
+mod pages;
 mod players;
 mod plugin;
 mod proxies;
