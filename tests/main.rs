@@ -37,6 +37,8 @@ mod metrics;
 #[cfg(target_os = "linux")]
 mod mounts;
 mod new_guests;
+#[cfg(target_os = "linux")]
+mod pages;
 mod players;
 mod plugin;
 mod proxies;

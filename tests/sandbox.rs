@@ -106,6 +106,29 @@ fn is_whole() -> bool {
     finding.unwrap()["level"] == "ok"
 }
 
+/// Once, such a folder was out of reach by default.
+#[test]
+fn a_folder_that_replaces_the_media_folder_is_served_with_auto() {
+    let setup = Setup::new();
+    let replace = || {
+        fs::rename(setup.path("media"), setup.path("old")).unwrap();
+        fs::create_dir(setup.path("media")).unwrap();
+        fs::write(setup.path("media/a.txt"), "new").unwrap();
+    };
+    let server = Server::start(&setup.path("media"), &["--admin", "127.0.0.1:0"]);
+    assert_eq!(server.answer("/media/a.txt"), (200, b"a".to_vec()));
+    replace();
+    while server.answer("/media/a.txt") != (200, b"new".to_vec()) {}
+    drop(server);
+
+    fs::remove_dir_all(setup.path("old")).unwrap();
+    let Some(server) = setup.start(&[]) else {
+        return;
+    };
+    replace();
+    while !server.get_admin("/readyz").contains("Permission denied") {}
+}
+
 #[test]
 fn every_thread_of_the_server_is_in_the_sandbox() {
     let setup = Setup::new();

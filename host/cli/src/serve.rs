@@ -723,6 +723,9 @@ impl Serve {
             PathAccess::Read
         };
         rules.allow_served(&self.dir, of_folder);
+        if self.sandbox == SandboxMode::Auto {
+            rules.allow_around(&self.dir);
+        }
         rules.allow(self.reports(), PathAccess::Files);
         // Without the folder, nothing is stored there.
         if let Ok(folder) = millpond::code_cache_folder() {

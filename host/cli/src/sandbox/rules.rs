@@ -50,6 +50,15 @@ impl SandboxRules {
         }
     }
 
+    /// Allows reading the folder around one to serve, so that a rename or a mount may replace that. The root folder is
+    /// not allowed, because everything is beneath it.
+    pub(crate) fn allow_around(&mut self, folder: &Path) {
+        let real = folder.canonicalize().ok();
+        if let Some(around) = real.as_deref().and_then(folder_of) {
+            self.allow(around, PathAccess::Read);
+        }
+    }
+
     /// Allows reading a file that another one may replace: its folder, and the one that a symbolic link leads to. A pipe or
     /// a device is allowed by itself. So is a file of the root folder, because everything is beneath that.
     pub(crate) fn allow_replaceable(&mut self, file: &Path) {
