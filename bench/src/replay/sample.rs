@@ -1,4 +1,5 @@
-//! Looks at a running server four times a second, or a thousand times in all: its memory, its open files, and what the kernel holds for it.
+//! Looks at a running server four times a second, or a thousand times in all. It sees the server's memory, its open files,
+//! and the memory that the kernel holds for it.
 
 use crate::process::ProcessMemory;
 use crate::replay::memory::{Admin, Memory};
