@@ -1,13 +1,17 @@
-//! Changes of a running millpond while it is loaded: settings, component, log, uploads, and readers of its admin listener.
+//! Changes of a running millpond while it is loaded: settings, component, log, uploads, readers of its admin listener, and
+//! a collector of its traces.
 
 use crate::replay::servers::Server;
 use anyhow::{Context, Result, bail, ensure};
 use bytes::Bytes;
-use http_body_util::{BodyExt, Full, Limited};
-use hyper::{Request, header};
+use http_body_util::{BodyExt, Empty, Full, Limited};
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper::{Request, Response, header};
 use hyper_util::client::legacy;
 use hyper_util::client::legacy::connect::HttpConnector;
-use hyper_util::rt::TokioExecutor;
+use hyper_util::rt::{TokioExecutor, TokioIo};
 use rustix::process::{Pid, Signal, kill_process};
 use serde::Serialize;
 use std::collections::BTreeMap;
@@ -16,9 +20,10 @@ use std::fs;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
+use tokio::net::{TcpListener, TcpStream};
 use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
 
 /// Token of the uploads.
@@ -44,6 +49,8 @@ pub(crate) struct Files {
     reports: PathBuf,
     /// Components that serve the same media, which replace each other.
     components: [PathBuf; 2],
+    /// Socket of the collector of traces.
+    collector: std::net::TcpListener,
 }
 
 impl Files {
@@ -53,18 +60,28 @@ impl Files {
             config: folder.join("millpond.toml"),
             access_log: folder.join("access.log"),
             reports: folder.join("reports"),
-            components: [
-                workspace.join("host/millpond/component/media-serve.wasm"),
-                workspace.join("components/millpond-http-p2.wasm"),
-            ],
+            components: [folder.join("a.wasm"), folder.join("b.wasm")],
+            collector: std::net::TcpListener::bind("127.0.0.1:0")?,
         };
+        files.collector.set_nonblocking(true)?;
+        let built = [
+            "host/millpond/component/media-serve.wasm",
+            "components/millpond-http-p2.wasm",
+        ];
+        // The server's sandbox lets it read components of one folder.
+        for (built, component) in built.iter().zip(&files.components) {
+            let copied = fs::copy(workspace.join(built), component);
+            copied.with_context(|| format!("cannot copy {built}"))?;
+        }
         fs::create_dir_all(&files.reports)?;
         files.configure(0)?;
         Ok(files)
     }
 
     /// Has a server use the files.
-    pub(crate) fn apply(&self, command: &mut Command) {
+    pub(crate) fn apply(&self, command: &mut Command) -> Result<()> {
+        let collector = self.collector.local_addr()?;
+        command.args(["--otlp-endpoint", &format!("http://{collector}")]);
         command.arg("--config").arg(&self.config);
         command.arg("--access-log").arg(&self.access_log);
         command.arg("--report-dir").arg(&self.reports);
@@ -72,6 +89,7 @@ impl Files {
         // The component for wasi:http needs it.
         command.args(["--request-memory-limit", "3MiB"]);
         command.env("MILLPOND_UPLOAD_TOKEN", TOKEN);
+        Ok(())
     }
 
     /// Writes the configuration of the change with that number.
@@ -111,6 +129,8 @@ pub(crate) struct Changed {
     pub(crate) cut_uploads: u64,
     /// Reads of the admin listener's pages and of the listing of a folder.
     pub(crate) reads: u64,
+    /// Batches of spans that the collector has got.
+    pub(crate) batches: u64,
     /// Messages of changes that failed, and the number of each.
     pub(crate) failures: BTreeMap<String, u64>,
 }
@@ -122,6 +142,9 @@ pub(crate) struct Changer<'a> {
     address: SocketAddr,
     admin: SocketAddr,
     client: legacy::Client<HttpConnector, Full<Bytes>>,
+    collector: TcpListener,
+    /// Batches of spans that the collector has got.
+    batches: AtomicU64,
 }
 
 impl<'a> Changer<'a> {
@@ -137,7 +160,14 @@ impl<'a> Changer<'a> {
                 .admin
                 .context("this millpond has no admin listener")?,
             client: legacy::Client::builder(TokioExecutor::new()).build_http(),
+            collector: TcpListener::from_std(files.collector.try_clone()?)?,
+            batches: AtomicU64::new(0),
         })
+    }
+
+    /// Number of batches of spans that the collector has got.
+    pub(crate) fn batches(&self) -> u64 {
+        self.batches.load(Ordering::Relaxed)
     }
 
     /// Makes changes until it is dropped, and counts them.
@@ -154,7 +184,7 @@ impl<'a> Changer<'a> {
                 }
             }
         };
-        tokio::join!(changes, self.read_events()).1
+        tokio::join!(changes, self.read_events(), self.collect()).1
     }
 
     /// Makes the changes of a second.
@@ -258,6 +288,27 @@ impl<'a> Changer<'a> {
             String::from_utf8_lossy(&body)
         );
         Ok(body)
+    }
+
+    /// Takes the spans, as a collector of traces does. The server has one connection at a time.
+    async fn collect(&self) {
+        let take = |request: Request<Incoming>| async {
+            let taken = Limited::new(request.into_body(), MOST_BYTES)
+                .collect()
+                .await;
+            self.batches
+                .fetch_add(u64::from(taken.is_ok()), Ordering::Relaxed);
+            anyhow::Ok(Response::new(Empty::<Bytes>::new()))
+        };
+        loop {
+            if let Ok((stream, _)) = self.collector.accept().await {
+                let stream = TokioIo::new(stream);
+                // The server connects again after an error.
+                let _ = http1::Builder::new()
+                    .serve_connection(stream, service_fn(take))
+                    .await;
+            }
+        }
     }
 
     /// Reads the events of the dashboard, as an open page does.

@@ -167,6 +167,7 @@ impl Replay {
         .with_context(|| format!("{name} fails{}", server.last_words()))?;
         samples.push(last);
         let mut measured = Measured::new(kind, &self.load, tally, samples);
+        changed.batches = changer.as_ref().map_or(0, Changer::batches);
         measured.changed = self.changes.then_some(changed);
         Ok(measured)
     }

@@ -160,6 +160,7 @@ impl Measured {
                 ("uploads", changed.uploads),
                 ("uploads that were cut", changed.cut_uploads),
                 ("pages read", changed.reads),
+                ("batches of spans", changed.batches),
                 ("changes that failed", failed),
             ];
             column.extend(rows.map(|(name, count)| (name, count.to_string())));

@@ -110,7 +110,7 @@ impl Setup {
             eprintln!("this millpond has no --admin: its own figures are left out");
         }
         if let Some(files) = &self.changes {
-            files.apply(&mut command);
+            files.apply(&mut command)?;
         }
         Ok((command, has_admin))
     }
