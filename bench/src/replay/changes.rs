@@ -159,7 +159,10 @@ impl<'a> Changer<'a> {
             admin: server
                 .admin
                 .context("this millpond has no admin listener")?,
-            client: legacy::Client::builder(TokioExecutor::new()).build_http(),
+            // Each request has a connection of its own, so none meets the end of an idle one.
+            client: legacy::Client::builder(TokioExecutor::new())
+                .pool_max_idle_per_host(0)
+                .build_http(),
             collector: TcpListener::from_std(files.collector.try_clone()?)?,
             batches: AtomicU64::new(0),
         })
