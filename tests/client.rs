@@ -93,6 +93,17 @@ pub(crate) fn reset(stream: TcpStream) {
     socket.set_linger(Some(Duration::ZERO)).unwrap();
 }
 
+/// Sends a head that expects `100 Continue`, and a part of its content after that has come.
+pub(crate) async fn begin_upload(address: SocketAddr, head: &str, content: &[u8]) -> TcpStream {
+    let mut stream = TcpStream::connect(address).await.unwrap();
+    stream.write_all(head.as_bytes()).await.unwrap();
+    let mut interim = [0; 25];
+    stream.read_exact(&mut interim).await.unwrap();
+    assert_eq!(&interim, b"HTTP/1.1 100 Continue\r\n\r\n");
+    stream.write_all(content).await.unwrap();
+    stream
+}
+
 /// The status of the first answer among bytes that came back.
 pub(crate) fn status(answer: &[u8]) -> Option<u16> {
     let rest = answer.strip_prefix(b"HTTP/1.")?;

@@ -491,15 +491,8 @@ async fn a_form_is_charged_while_it_lasts_and_a_cut_one_leaves_nothing() {
     let content = form(&[OF_TOKEN, file("a.bin", &noise(400_000))]);
     for is_reset in [false, true] {
         let framing = format!("expect: 100-continue\r\ncontent-length: {}", content.len());
-        let mut stream = TcpStream::connect(host.address).await.unwrap();
-        stream
-            .write_all(head("/media/", "", &framing).as_bytes())
-            .await
-            .unwrap();
-        let mut interim = [0; 25];
-        stream.read_exact(&mut interim).await.unwrap();
-        assert_eq!(&interim, b"HTTP/1.1 100 Continue\r\n\r\n");
-        stream.write_all(&content[..300_000]).await.unwrap();
+        let head = head("/media/", "", &framing);
+        let stream = client::begin_upload(host.address, &head, &content[..300_000]).await;
         let requests = host.registry().snapshot().requests;
         assert!(requests.of(Kind::Buffers) > 0, "{requests:?}");
         assert!(requests.total() <= host.millpond().limits().request_memory_bytes);
@@ -660,30 +653,25 @@ async fn a_browser_uploads_a_file_by_the_form_and_shows_it() {
     let url = format!("http://{}/media/album/?sort=-name", host.address);
     client.goto(&url).await.unwrap();
     let find = async |selector: &str| client.find(Locator::Css(selector)).await.unwrap();
-    find("details summary").await.click().await.unwrap();
-    find("input[name=token]")
-        .await
-        .send_keys(TOKEN)
-        .await
-        .unwrap();
-    let input = find("input[type=file]").await;
-    input.send_keys(chosen.to_str().unwrap()).await.unwrap();
-    find("details button").await.click().await.unwrap();
+    let upload = async || {
+        find("details summary").await.click().await.unwrap();
+        find("input[name=token]")
+            .await
+            .send_keys(TOKEN)
+            .await
+            .unwrap();
+        let input = find("input[type=file]").await;
+        input.send_keys(chosen.to_str().unwrap()).await.unwrap();
+        find("details button").await.click().await.unwrap();
+    };
+    upload().await;
     let card = Locator::Css("li[data-name='My caf\u{e9}.txt']");
     client.wait().for_element(card).await.unwrap();
     assert_eq!(read(&host, "album/My caf\u{e9}.txt"), b"chosen");
     let at = client.current_url().await.unwrap();
     assert_eq!((at.path(), at.query()), ("/media/album/", None));
     // The same again is an error, as a page.
-    find("details summary").await.click().await.unwrap();
-    find("input[name=token]")
-        .await
-        .send_keys(TOKEN)
-        .await
-        .unwrap();
-    let input = find("input[type=file]").await;
-    input.send_keys(chosen.to_str().unwrap()).await.unwrap();
-    find("details button").await.click().await.unwrap();
+    upload().await;
     client
         .wait()
         .for_element(Locator::Css("h1 b"))

@@ -290,12 +290,7 @@ async fn a_cut_upload_leaves_nothing() {
             let head = format!(
                 "PUT {target} HTTP/1.1\r\nhost: a\r\n{AUTHORIZATION}expect: 100-continue\r\ncontent-length: 400000\r\n\r\n"
             );
-            let mut stream = TcpStream::connect(host.address).await.unwrap();
-            stream.write_all(head.as_bytes()).await.unwrap();
-            let mut interim = [0; 25];
-            stream.read_exact(&mut interim).await.unwrap();
-            assert_eq!(&interim, b"HTTP/1.1 100 Continue\r\n\r\n");
-            stream.write_all(&content[..300_000]).await.unwrap();
+            let stream = client::begin_upload(host.address, &head, &content[..300_000]).await;
             match is_reset {
                 true => client::reset(stream),
                 false => drop(stream),

@@ -94,13 +94,10 @@ pub fn logged_head<'a>(
     wanted: AccessLogFields,
 ) -> LoggedHead<'a> {
     let field = |name| head.headers.get(name).map(HeaderValue::as_bytes);
-    let (trace_parent, trace_state) = match wanted.trace {
-        true => trace_fields(|name| {
-            let lines = head.headers.get_all(name).iter();
-            lines.map(HeaderValue::as_bytes)
-        }),
-        false => (None, None),
-    };
+    let (trace_parent, trace_state) = trace_fields(wanted, |name| {
+        let lines = head.headers.get_all(name).iter();
+        lines.map(HeaderValue::as_bytes)
+    });
     LoggedHead {
         target: head.uri.path_and_query().map_or("", PathAndQuery::as_str),
         version: head.version,
@@ -114,13 +111,17 @@ pub fn logged_head<'a>(
     }
 }
 
-/// Returns `traceparent` and `tracestate` of a request, by the lines of a field. A field of several lines is as none:
+/// Returns `traceparent` and `tracestate` of a request, by the lines of a field, if `wanted` has them. A field of several lines is as none:
 /// a second `traceparent` makes it invalid, and a `tracestate` may be dropped (W3C Trace Context section 3).
 pub(crate) fn trace_fields<'a, L: Iterator<Item = &'a [u8]>>(
+    wanted: AccessLogFields,
     lines: impl Fn(&HeaderName) -> L,
 ) -> (Option<&'a [u8]>, Option<&'a [u8]>) {
     const TRACE_PARENT: HeaderName = HeaderName::from_static("traceparent");
     const TRACE_STATE: HeaderName = HeaderName::from_static("tracestate");
+    if !wanted.trace {
+        return (None, None);
+    }
     let only = |name: &HeaderName| {
         let mut lines = lines(name);
         lines.next().filter(|_| lines.next().is_none())

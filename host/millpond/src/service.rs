@@ -481,10 +481,7 @@ impl Millpond {
         ledger.keep(reservation);
         let wanted = host.registry.access_log_fields();
         let line = |is_wanted: bool, name| is_wanted.then(|| head.lines(&name).next()).flatten();
-        let (trace_parent, trace_state) = match wanted.trace {
-            true => trace_fields(|name| head.lines(name)),
-            false => (None, None),
-        };
+        let (trace_parent, trace_state) = trace_fields(wanted, |name| head.lines(name));
         let logged_head = LoggedHead {
             target,
             version: head.version(),

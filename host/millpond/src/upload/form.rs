@@ -8,7 +8,7 @@ use super::form_content::{FORM_BYTES, FormContent, parse_boundary};
 use super::form_error::{FormError, StoredFile};
 use super::receive::{UploadFile, receive};
 use super::target::name_in;
-use super::{UPLOADS, Uploads, block, with_json, with_status};
+use super::{UPLOADS, Uploads, block, with_json, with_location};
 use crate::body::BodyPart;
 use crate::error::RequestError;
 use crate::request_content::RequestContent;
@@ -253,13 +253,11 @@ pub(crate) fn form_response(
         let json = serde_json::json!({ "stored": stored });
         return with_json(StatusCode::CREATED, path, &json);
     }
-    let mut response = with_status(StatusCode::SEE_OTHER);
-    let fields = response.headers_mut();
-    // The path of a target is a field value, since it was in a head.
-    if let Ok(location) = HeaderValue::from_str(path) {
-        fields.insert(header::LOCATION, location);
-    }
-    fields.insert(header::CONTENT_LENGTH, HeaderValue::from_static("0"));
+    let mut response = with_location(StatusCode::SEE_OTHER, path);
+    let length = HeaderValue::from_static("0");
+    response
+        .headers_mut()
+        .insert(header::CONTENT_LENGTH, length);
     response
 }
 

@@ -250,19 +250,24 @@ fn with_json(
     location: &str,
     json: &serde_json::Value,
 ) -> Response<Vec<BodyPart>> {
-    let mut response = with_status(status);
+    let mut response = with_location(status, location);
     let text = json.to_string();
     let fields = response.headers_mut();
-    // The path of a target is a field value, since it was in a head.
-    if let Ok(location) = HeaderValue::from_str(location) {
-        fields.insert(header::LOCATION, location);
-    }
     fields.insert(
         header::CONTENT_TYPE,
         HeaderValue::from_static("application/json"),
     );
     fields.insert(header::CONTENT_LENGTH, text.len().into());
     *response.body_mut() = vec![BodyPart::Bytes(Bytes::from(text))];
+    response
+}
+
+fn with_location(status: StatusCode, location: &str) -> Response<Vec<BodyPart>> {
+    let mut response = with_status(status);
+    // The path of a target is a field value, since it was in a head.
+    if let Ok(location) = HeaderValue::from_str(location) {
+        response.headers_mut().insert(header::LOCATION, location);
+    }
     response
 }
 

@@ -122,10 +122,16 @@ impl<S: MediaService> Http2Driver<'_, S> {
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), h2::Error>> {
         let ended = ready!(self.poll_connection(cx));
         // Responses that were sent whole in this turn have yet to see it. Others are aborted when they are dropped.
-        while let Poll::Ready(Some(())) = self.running.poll_next_unpin(cx) {}
+        self.poll_responses(cx);
         Poll::Ready(ended)
     }
 
+    /// Continues the responses in progress until each of them waits.
+    fn poll_responses(&mut self, cx: &mut Context<'_>) {
+        while let Poll::Ready(Some(())) = self.running.poll_next_unpin(cx) {}
+    }
+
+    /// Receives and sends by turns. Ready when the connection has ended.
     fn poll_connection(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), h2::Error>> {
         let mut accepted = Vec::new();
         loop {
@@ -137,7 +143,7 @@ impl<S: MediaService> Http2Driver<'_, S> {
             for (request, respond) in accepted.drain(..) {
                 self.begin(request, respond);
             }
-            while let Poll::Ready(Some(())) = self.running.poll_next_unpin(cx) {}
+            self.poll_responses(cx);
             if !(self.sending.is_empty() && self.running.is_empty())
                 && let Poll::Ready(ended) = self.poll_accept(&mut accepted, cx)
             {
