@@ -6,15 +6,17 @@ use std::process::Command;
 
 /// Combinations of features that are checked, each with its crate. The server keeps `wasi-http`, so that its dependencies
 /// are those that clippy has checked for the workspace.
-const COMBINATIONS: [(&str, &str); 9] = [
+const COMBINATIONS: [(&str, &str); 11] = [
     ("millpond-server", "wasi-http"),
     ("millpond-server", "wasi-http,admin"),
     ("millpond-server", "wasi-http,http2"),
     ("millpond-server", "wasi-http,tls"),
     ("millpond-server", "wasi-http,uploads"),
+    ("millpond-origin", ""),
     ("millpond", ""),
     ("millpond", "uploads"),
     ("millpond-cli", ""),
+    ("millpond-cli", "origin"),
     ("millpond-cli", "otlp"),
 ];
 

@@ -10,10 +10,11 @@ use syn::{Attribute, Expr, ExprLit, Item, ItemConst, Lit, Meta};
 const PAGE: &str = "docs/reference/limits.md";
 
 /// The folders whose constants are on the page, each with its title.
-const CRATES: [(&str, &str); 6] = [
+const CRATES: [(&str, &str); 7] = [
     ("host/ledger/src", "Ledgers"),
     ("host/millpond/src", "Library"),
     ("host/server/src", "Server"),
+    ("host/origin/src", "Origins"),
     ("host/cli/src", "Command"),
     ("format/src", "Formats"),
     ("guest/src", "Guest"),

@@ -10,7 +10,7 @@ use std::path::Path;
 /// depends on those.
 const LAYERS: [&[(&str, usize)]; 5] = [
     &[("millpond-cli", 0)],
-    &[("millpond-server", 0)],
+    &[("millpond-server", 0), ("millpond-origin", 1)],
     &[
         ("millpond", 0),
         ("millpond-media-serve", 1),
