@@ -7,7 +7,9 @@ use crate::downstream::{CHUNK_BYTES, Downstream};
 use crate::error::RequestError;
 use crate::rate_limit::RateLimiter;
 use crate::response_body::{ResponseBody, Segment, SegmentLimits};
-use crate::store::{BlockingTask, FileRange, FileSlice, MediaStream, ReadChunk, TryRead};
+use crate::store::{
+    BlockingTask, CacheStatus, FileRange, FileSlice, MediaStream, ReadChunk, TryRead,
+};
 use bytes::{Bytes, BytesMut};
 use http_body::{Body, Frame, SizeHint};
 use millpond_ledger::{AccessLogEntry, Charge, Kind, LimitExceeded, Outcome};
@@ -90,6 +92,20 @@ impl BodyPart {
             BodyPart::StreamingInstance { length, .. } => *length,
         }
     }
+}
+
+/// Returns the cache status of a response: that of the first object in it that the store got from its origin, else that of
+/// the first object.
+pub(crate) fn cache_status(parts: &[BodyPart]) -> Option<CacheStatus> {
+    let statuses = || {
+        let streams = parts.iter().filter_map(|part| match part {
+            BodyPart::Stream(stream) => Some(stream),
+            BodyPart::Bytes(_) | BodyPart::StreamingInstance { .. } => None,
+        });
+        streams.filter_map(MediaStream::cache_status)
+    };
+    let forwarded = statuses().find(|status| status.forward.is_some());
+    forwarded.or_else(|| statuses().next())
 }
 
 /// Read of the next chunk that did not complete at once.

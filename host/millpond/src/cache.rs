@@ -11,7 +11,9 @@ use crate::engine::media::response::{PartRecipe, Recipe};
 use crate::engine::media::{Dependency, hide_private_by_name};
 use crate::head_size::fields_memory_bytes;
 use crate::memory_plan::RESPONSE_BYTES;
-use crate::store::{self, Access, DynMediaStore, MediaObject, MediaStream, OpenError, SMALL_BYTES};
+use crate::store::{
+    self, Access, CacheStatus, DynMediaStore, MediaObject, MediaStream, OpenError, SMALL_BYTES,
+};
 use arc_swap::ArcSwap;
 use bytes::Bytes;
 use http::header::{self, HeaderMap, HeaderName};
@@ -485,9 +487,14 @@ impl EncodedResponse {
         })
     }
 
-    /// Head of the response: the status line, and every field line but `Date`, which the server appends.
-    pub(crate) fn head(&self) -> Bytes {
-        self.head.clone()
+    /// Returns the head of the response: the status line, and every field line but `Date`, which the server appends.
+    pub(crate) fn head(&self, cache_status: Option<&CacheStatus>) -> Bytes {
+        let Some(status) = cache_status else {
+            return self.head.clone();
+        };
+        let mut head = self.head.to_vec();
+        status.lines(&mut head);
+        head.into()
     }
 
     /// Memory of the response without its files, in bytes.

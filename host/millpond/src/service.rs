@@ -1,6 +1,6 @@
 //! The service: the life of a request from its head to its body, as one function.
 
-use crate::body::{BodyPart, MediaBody};
+use crate::body::{self, BodyPart, MediaBody};
 use crate::cache::{FillGuard, Lookup, ResponseCache, StoredResponse};
 use crate::config::{Config, GuestSettings};
 use crate::downstream::{Downstream, Exchange, Rejection, SimpleHead, logged_head, trace_fields};
@@ -22,7 +22,7 @@ use crate::memory_plan::{
 };
 #[cfg(feature = "uploads")]
 use crate::request_content::RequestContent;
-use crate::store::{DynMediaStore, MediaStore};
+use crate::store::{CacheStatus, DynMediaStore, MediaStore};
 #[cfg(feature = "uploads")]
 use crate::upload::checked_upload::CheckedUpload;
 #[cfg(feature = "uploads")]
@@ -473,8 +473,12 @@ impl Millpond {
         let ledger = Ledger::new(&host.registry, owner, host.limits.request_memory_bytes);
         let charge = |kind, bytes| ledger.charge(kind, bytes).ok();
         let of_head = charge(Kind::Head, head.held_bytes())?;
-        let of_response = charge(Kind::Response, encoded.response_bytes())?;
+        let mut of_response = charge(Kind::Response, encoded.response_bytes())?;
         let parts = stored.try_parts(&host.media, &ledger.handle())?.ok()?;
+        let cache_status = body::cache_status(&parts);
+        if cache_status.is_some() {
+            of_response.grow(CacheStatus::FIELDS_BYTES).ok()?;
+        }
         let content = encoded.content(parts, method)?;
         let of_content = charge(Kind::Buffers, content.len())?;
         // From here on, the request is counted and answered.
@@ -498,8 +502,9 @@ impl Millpond {
         log_entry.set_status(stored.status());
         log_error_message(stored.status(), stored.fields(), &content, &mut log_entry);
         Some(CachedResponse {
-            head: encoded.head(),
+            head: encoded.head(cache_status.as_ref()),
             content,
+            cache_status,
             log_entry,
             stored,
             _charges: [of_head, of_response, of_content],
@@ -517,6 +522,7 @@ pub struct CachedResponse {
     /// Access log entry of the request.
     pub log_entry: AccessLogEntry,
     stored: Arc<StoredResponse>,
+    cache_status: Option<CacheStatus>,
     _charges: [Charge; 3],
 }
 
@@ -529,8 +535,12 @@ impl CachedResponse {
 
     /// Fields of the head, except `Date`.
     #[must_use]
-    pub fn headers(&self) -> &HeaderMap {
-        self.stored.fields()
+    pub fn headers(&self) -> HeaderMap {
+        let mut fields = self.stored.fields().clone();
+        if let Some(status) = &self.cache_status {
+            status.set(&mut fields);
+        }
+        fields
     }
 }
 
@@ -928,9 +938,12 @@ impl ServiceState {
     /// Charges the response to the ledger. Reserves the part of it that exceeds the reservation of its admission.
     fn charge_response(
         &self,
-        response: Response<Vec<BodyPart>>,
+        mut response: Response<Vec<BodyPart>>,
         ledger: &Ledger,
     ) -> Result<ChargedResponse, RequestError> {
+        if let Some(status) = body::cache_status(response.body()) {
+            status.set(response.headers_mut());
+        }
         let bytes = response_bytes(&response);
         let charge = ledger.charge(Kind::Response, bytes)?;
         if bytes > RESPONSE_BYTES {

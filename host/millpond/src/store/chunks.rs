@@ -1,5 +1,6 @@
 //! Chunk streams: bytes of a program's own store, read one chunk at a time.
 
+use super::cache_status::CacheStatus;
 use super::cursor::{Cursor, OutOfBounds};
 use bytes::Bytes;
 use millpond_ledger::Charge;
@@ -54,12 +55,14 @@ pub(super) struct OpenBytes<R> {
     pub(super) bytes: R,
     /// Length, in bytes.
     pub(super) length: u64,
+    pub(super) cache_status: Option<CacheStatus>,
     pub(super) _charge: Charge,
 }
 
 /// [`OpenBytes`] of any type, as a trait object.
 pub(super) trait DynReadAt: Send + Sync {
     fn length(&self) -> u64;
+    fn cache_status(&self) -> Option<CacheStatus>;
     fn read_at(self: Arc<Self>, offset: u64, max_bytes: usize) -> BoxedRead;
 }
 
@@ -68,6 +71,10 @@ type BoxedRead = Pin<Box<dyn Future<Output = io::Result<Bytes>> + Send>>;
 impl<R: ReadAt> DynReadAt for OpenBytes<R> {
     fn length(&self) -> u64 {
         self.length
+    }
+
+    fn cache_status(&self) -> Option<CacheStatus> {
+        self.cache_status
     }
 
     fn read_at(self: Arc<Self>, offset: u64, max_bytes: usize) -> BoxedRead {
@@ -85,6 +92,11 @@ impl ChunkStream {
             cursor: Cursor::new(source.length(), offset, length)?,
             source,
         })
+    }
+
+    /// Cache status of the object.
+    pub(super) fn cache_status(&self) -> Option<CacheStatus> {
+        self.source.cache_status()
     }
 
     /// Starts to read the next `most` bytes at most. At least one byte has to remain.

@@ -1,5 +1,6 @@
 //! File slices: a range of an open file, read one chunk at a time.
 
+use super::cache_status::CacheStatus;
 use super::cursor::{Cursor, OutOfBounds};
 use super::thread_pool::{BlockingTask, ThreadPool};
 use bytes::{Bytes, BytesMut};
@@ -34,6 +35,8 @@ const SENDFILE_MAX_BYTES: u64 = 4 * 1024 * 1024;
 #[derive(Debug)]
 pub struct OpenFile {
     file: Arc<MediaFile>,
+    /// Cache status of its object, if the store caches an origin.
+    cache_status: Option<CacheStatus>,
     _charge: Charge,
 }
 
@@ -123,7 +126,16 @@ impl OpenFile {
     pub(crate) fn new(file: Arc<MediaFile>, charge: Charge) -> Self {
         OpenFile {
             file,
+            cache_status: None,
             _charge: charge,
+        }
+    }
+
+    /// Sets the cache status of the object.
+    pub(super) fn with_cache_status(self, cache_status: Option<CacheStatus>) -> Self {
+        OpenFile {
+            cache_status,
+            ..self
         }
     }
 
@@ -147,6 +159,11 @@ impl FileSlice {
             file,
             is_short: length <= SENDFILE_MAX_BYTES,
         })
+    }
+
+    /// Cache status of the object.
+    pub(super) fn cache_status(&self) -> Option<CacheStatus> {
+        self.file.cache_status
     }
 
     /// Returns the next bytes, `most` at most, if they are cached.

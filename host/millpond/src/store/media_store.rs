@@ -1,8 +1,10 @@
 //! The media store, and the objects that it opens, for implementors.
 
+use super::cache_status::CacheStatus;
 use super::chunks::{ChunkStream, DynReadAt, OpenBytes, ReadAt};
-use super::cursor::{Cursor, OutOfBounds};
+use super::cursor::Cursor;
 use super::file_slice::{FILE_BYTES, FileSlice, MediaFile, OpenFile};
+use super::partial_file::{DynPartialFile, OpenStreamError};
 use millpond_format::listing::{ListQuery, Listing};
 use millpond_format::{Access, ContentId};
 use millpond_ledger::{Kind, LedgerHandle, LimitExceeded, Route, heap};
@@ -343,6 +345,7 @@ pub struct MediaObject {
 enum ObjectSource {
     File(Arc<OpenFile>),
     Bytes(Arc<dyn DynReadAt>),
+    Partial(Arc<dyn DynPartialFile>),
 }
 
 /// Information about an object: `record info` of `wit/media-store.wit`.
@@ -413,8 +416,26 @@ impl MediaObject {
         ledger: &LedgerHandle,
     ) -> Result<Self, LimitExceeded> {
         let charge = ledger.charge(Kind::Files, FILE_BYTES + info.media_type.len())?;
-        let source = ObjectSource::File(Arc::new(OpenFile::new(file, charge)));
-        Ok(MediaObject { source, info })
+        Ok(MediaObject::of_file(
+            Arc::new(OpenFile::new(file, charge)),
+            info,
+        ))
+    }
+
+    /// Returns an object with the bytes of a file of the request.
+    pub(super) fn of_file(file: Arc<OpenFile>, info: Arc<ObjectInfo>) -> Self {
+        MediaObject {
+            source: ObjectSource::File(file),
+            info,
+        }
+    }
+
+    /// Returns an object with the bytes of a file, and those that the file lacks.
+    pub(super) fn of_partial_file(file: Arc<dyn DynPartialFile>, info: Arc<ObjectInfo>) -> Self {
+        MediaObject {
+            source: ObjectSource::Partial(file),
+            info,
+        }
     }
 
     /// Returns an object with bytes of the program, [`ObjectInfo::length`] of them.
@@ -433,6 +454,7 @@ impl MediaObject {
         let open = OpenBytes {
             bytes,
             length: info.length,
+            cache_status: None,
             _charge: ledger.charge(Kind::Handles, held_bytes)?,
         };
         let source = ObjectSource::Bytes(Arc::new(open));
@@ -452,14 +474,24 @@ impl MediaObject {
     }
 
     /// Returns a stream of exactly these bytes. Nothing is read yet.
-    pub(crate) fn read(&self, offset: u64, length: u64) -> Result<MediaStream, OutOfBounds> {
+    ///
+    /// # Errors
+    /// [`OpenStreamError`], if the range exceeds the object, or the request's memory does not suffice.
+    pub(crate) fn read(&self, offset: u64, length: u64) -> Result<MediaStream, OpenStreamError> {
+        let of_file = |file: &Arc<OpenFile>| {
+            let slice = FileSlice::new(Arc::clone(file), offset, length)?;
+            Ok(MediaStream::File(slice))
+        };
         match &self.source {
-            ObjectSource::File(file) => {
-                FileSlice::new(Arc::clone(file), offset, length).map(MediaStream::File)
-            }
+            ObjectSource::File(file) => of_file(file),
             ObjectSource::Bytes(bytes) => {
-                ChunkStream::new(Arc::clone(bytes), offset, length).map(MediaStream::ChunkStream)
+                let chunks = ChunkStream::new(Arc::clone(bytes), offset, length)?;
+                Ok(MediaStream::ChunkStream(chunks))
             }
+            ObjectSource::Partial(partial) => match partial.file_with(offset, length) {
+                Some(file) => of_file(file),
+                None => Ok(MediaStream::ChunkStream(partial.stream(offset, length)?)),
+            },
         }
     }
 }
@@ -469,6 +501,7 @@ impl fmt::Debug for ObjectSource {
         f.write_str(match self {
             ObjectSource::File(_) => "File",
             ObjectSource::Bytes(_) => "Bytes",
+            ObjectSource::Partial(_) => "Partial",
         })
     }
 }
@@ -539,6 +572,14 @@ impl MediaStream {
     /// Offset of the next byte in its object.
     pub(crate) fn offset(&self) -> u64 {
         self.cursor().offset()
+    }
+
+    /// Cache status of the object.
+    pub(crate) fn cache_status(&self) -> Option<CacheStatus> {
+        match self {
+            MediaStream::File(slice) => slice.cache_status(),
+            MediaStream::ChunkStream(chunks) => chunks.cache_status(),
+        }
     }
 
     /// Returns the stream without the bytes beyond the next `length`.

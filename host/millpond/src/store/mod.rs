@@ -7,6 +7,7 @@
 
 mod access_warning;
 mod beneath_dir;
+mod cache_status;
 mod chunks;
 mod cursor;
 mod digest_cache;
@@ -24,14 +25,17 @@ mod mounts;
 #[cfg(feature = "uploads")]
 mod named_import;
 mod open_file_cache;
+mod partial_file;
 mod record;
 mod remove;
 mod repair;
+mod shared_file;
 mod temporary_files;
 mod thread_pool;
 mod verify;
 mod version;
 
+pub use cache_status::{CacheStatus, ForwardReason};
 pub use chunks::ReadAt;
 pub use file_slice::{FileRange, OpenFile, has_shrunk};
 pub use folder::{Folder, OPEN_FILE_CACHE_VALID};
@@ -47,8 +51,10 @@ pub use media_store::{
 };
 pub use millpond_format::listing::{Entry, EntryKind, ListOrder, ListQuery, Listing};
 pub use millpond_format::{Access, ContentId, Record, Variant};
+pub use partial_file::PartialFile;
 pub use remove::RemovedMedia;
 pub use repair::{LOST_AND_FOUND, RepairAction, Repairer};
+pub use shared_file::SharedFile;
 pub use verify::{Corruption, VerifiedEntry, verify};
 
 pub(crate) use chunks::ReadChunk;
@@ -59,4 +65,5 @@ pub(crate) use media_store::{DynMediaStore, MediaStream, open, spawn_off_fiber};
 #[cfg(feature = "uploads")]
 pub(crate) use named_import::NamedImportError;
 pub(crate) use open_file_cache::OPEN_FILE_CACHE_SHARE;
+pub(crate) use partial_file::OpenStreamError;
 pub(crate) use thread_pool::BlockingTask;

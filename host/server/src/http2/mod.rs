@@ -281,7 +281,7 @@ impl<S: MediaService> Http2Driver<'_, S> {
         tracker.begin_request(response.log_entry.route());
         let mut head = Response::new(());
         *head.status_mut() = response.status();
-        *head.headers_mut() = response.headers().clone();
+        *head.headers_mut() = response.headers();
         fields.finish(head.headers_mut(), None);
         let content = std::mem::take(&mut response.content);
         let is_empty = content.is_empty();

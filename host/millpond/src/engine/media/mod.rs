@@ -8,7 +8,7 @@ use crate::engine::store_limits::{self, CpuBudget, LimitedStore};
 use crate::limits::{Limit, Limits};
 use crate::store::{
     self, Access, ContentId, DynMediaStore, Entry, EntryKind, ListOrder, ListQuery, MediaObject,
-    MediaStream, ObjectInfo, ObjectVersion, OpenError, TryRead, spawn_off_fiber,
+    MediaStream, ObjectInfo, ObjectVersion, OpenError, OpenStreamError, TryRead, spawn_off_fiber,
 };
 use bytes::{Bytes, BytesMut};
 use millpond_format::listing::ENTRY_BYTES;
@@ -421,8 +421,12 @@ impl media_store::HostObject for StoreData {
     ) -> wasmtime::Result<Result<Resource<DynInputStream>, media_store::ReadError>> {
         let object = self.table.get(&object)?;
         let dependency = object.dependency;
-        let Ok(stream) = object.object.read(offset, length) else {
-            return Ok(Err(media_store::ReadError::OutOfBounds));
+        let stream = match object.object.read(offset, length) {
+            Ok(stream) => stream,
+            Err(OpenStreamError::OutOfBounds(_)) => {
+                return Ok(Err(media_store::ReadError::OutOfBounds));
+            }
+            Err(OpenStreamError::Exceeded(exceeded)) => return Err(Limit::from(exceeded).into()),
         };
         let unread = Arc::new(Mutex::new(stream));
         let issued = Arc::downgrade(&unread);
