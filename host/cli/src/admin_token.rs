@@ -13,20 +13,26 @@ const TOKEN_FILE_BYTES: u64 = 1024;
 
 /// Returns the token of the file, or of the environment.
 pub(crate) fn admin_token(file: Option<&Path>) -> Result<Option<AdminToken>> {
+    let place = || match file {
+        Some(file) => format!("--admin-token-file {}", file.display()),
+        None => VARIABLE.to_owned(),
+    };
+    let text = token_text(file)?;
+    let token = text.map(|text| AdminToken::parse(&text)).transpose();
+    token.with_context(place)
+}
+
+/// Returns the text of the token of the file, or of the environment.
+pub(crate) fn token_text(file: Option<&Path>) -> Result<Option<String>> {
     let variable = std::env::var(VARIABLE).ok();
-    match (file, variable) {
-        (None, None) => Ok(None),
-        (None, Some(text)) => Ok(Some(AdminToken::parse(&text).context(VARIABLE)?)),
-        (Some(file), variable) => {
-            ensure!(
-                variable.is_none(),
-                "both --admin-token-file and {VARIABLE} are set: remove one of them"
-            );
-            let text = read_token_file(file, TOKEN_FILE_BYTES)
-                .with_context(|| format!("cannot read the admin token {}", file.display()))?;
-            let token = AdminToken::parse(&text);
-            let token = token.with_context(|| format!("--admin-token-file {}", file.display()))?;
-            Ok(Some(token))
-        }
-    }
+    let Some(file) = file else {
+        return Ok(variable);
+    };
+    ensure!(
+        variable.is_none(),
+        "both --admin-token-file and {VARIABLE} are set: remove one of them"
+    );
+    let text = read_token_file(file, TOKEN_FILE_BYTES)
+        .with_context(|| format!("cannot read the admin token {}", file.display()))?;
+    Ok(Some(text.trim().to_owned()))
 }

@@ -35,6 +35,9 @@ pub(crate) enum Command {
     /// Check a configuration file, or show the settings in effect.
     #[command(subcommand)]
     Config(config::ConfigCommand),
+    /// Show, purge or warm the cache of a server with media from an origin.
+    #[cfg(feature = "origin")]
+    Cache(crate::cache::CacheCommand),
     /// Check the machine, the folder and the settings for `serve`.
     Doctor(Box<doctor::Doctor>),
     /// Check that a server is ready.
@@ -63,6 +66,8 @@ impl Command {
             Command::Inspect(inspect) => inspect.run(),
             Command::New(new) => new.run(),
             Command::Config(config) => config.run(of_subcommand()),
+            #[cfg(feature = "origin")]
+            Command::Cache(cache) => cache.run(),
             Command::Doctor(doctor) => doctor.run(of_subcommand()),
             Command::Health(health) => health.run(),
             Command::Completions(completions) => completions.run(Command::command()),

@@ -3,10 +3,15 @@
 #![deny(unsafe_code)]
 
 mod add;
+mod admin_client;
 mod admin_token;
 #[cfg(feature = "jemalloc")]
 #[allow(unsafe_code)]
 mod allocator;
+#[cfg(feature = "origin")]
+mod cache;
+#[cfg(feature = "origin")]
+mod cache_admin;
 mod certificate;
 mod check;
 mod command;
@@ -21,9 +26,12 @@ mod list;
 mod listen;
 mod log;
 mod manual;
+mod media_location;
 mod memory;
 mod new;
 mod notices;
+#[cfg(feature = "origin")]
+mod origin;
 mod passed_sockets;
 mod publish;
 mod reload;

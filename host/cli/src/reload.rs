@@ -61,7 +61,8 @@ pub(crate) struct LiveSettings {
 /// Parts of a running server that a reload changes.
 pub(crate) struct LiveServer {
     pub(crate) millpond: Millpond,
-    pub(crate) folder: Folder,
+    /// `None` for media of an origin.
+    pub(crate) folder: Option<Folder>,
     pub(crate) limits: LiveLimits,
     /// `None` without TLS.
     pub(crate) certificate: Option<Certificate>,
@@ -233,9 +234,9 @@ impl ReloaderState {
             (Some(new), Some(current)) => current.replace_with(new),
             _ => false,
         };
-        server
-            .folder
-            .set_open_file_cache_valid(settings.open_file_cache_valid);
+        if let Some(folder) = &server.folder {
+            folder.set_open_file_cache_valid(settings.open_file_cache_valid);
+        }
         if let Err(error) = server.limits.replace(settings.connection_limits) {
             // `read` has checked them.
             tracing::error!(%error, "the limits stay as they are");

@@ -1,13 +1,18 @@
 //! `millpond serve`.
 
 use crate::admin_token::admin_token;
+#[cfg(feature = "origin")]
+use crate::cache_admin;
 use crate::certificate;
 use crate::common::{RequestMemory, bytes, parse_size, readable};
 use crate::hints;
 use crate::listen::{BoundAddress, BoundListener, Host, ListenAddress, PortSharing};
 use crate::log::{AccessLogDestination, Log, LogFormat, LogLevels, announce};
+use crate::media_location::MediaLocation;
 use crate::memory::memory_bytes;
 use crate::notices;
+#[cfg(feature = "origin")]
+use crate::origin::CacheOptions;
 use crate::passed_sockets::PassedSockets;
 use crate::reload::{LiveServer, LiveSettings, Reloader, check_regular};
 use crate::sandbox::{PathAccess, Sandbox, SandboxMode, SandboxRules};
@@ -20,11 +25,13 @@ use crate::uploads::{UploadOptions, with_uploads};
 use anyhow::{Context, Result};
 use bytesize::ByteSize;
 use clap::{ArgMatches, Args};
-use millpond::config::{Config, MountPath, Origin};
+use millpond::config::{Config, MountPath, WebOrigin};
 use millpond::ledger::AccessLog;
 use millpond::monitor::Monitor;
 use millpond::store::Folder;
 use millpond::{Limits, Millpond, Source};
+#[cfg(feature = "origin")]
+use millpond_origin::OriginStore;
 use millpond_server::admin::{Admin, AdminToken, register_certificate, write_report};
 use millpond_server::tls::Certificate;
 use millpond_server::{ConnectionLimits, IpNet, Listener, Listeners, LiveLimits, Rate, Server};
@@ -41,9 +48,15 @@ use tokio::net::TcpListener;
 
 #[derive(Debug, Args)]
 pub(crate) struct Serve {
-    /// Folder to serve. Files are served by name, and media added with `millpond add` by content.
-    #[arg(value_name = "DIR", default_value = ".", env = "MILLPOND_DIR")]
-    dir: PathBuf,
+    /// Folder to serve, or the URL of an origin: s3://BUCKET/PREFIX, gs://, az:// or https://. Files are served by name,
+    /// and media added with `millpond add` by content.
+    #[arg(
+        value_name = "DIR|URL",
+        default_value = ".",
+        env = "MILLPOND_DIR",
+        value_parser = MediaLocation::parser()
+    )]
+    dir: MediaLocation,
 
     /// Address to listen on: HOST:PORT, :PORT for all addresses, PORT for 127.0.0.1, or unix:PATH. Repeat the option
     /// or separate addresses with commas. Port 0 takes a free port, which is printed.
@@ -89,9 +102,9 @@ pub(crate) struct Serve {
         long,
         value_name = "ORIGIN",
         env = "MILLPOND_CORS_ORIGIN",
-        value_parser = list(parse::<Origin>)
+        value_parser = list(parse::<WebOrigin>)
     )]
-    cors_origin: Vec<List<Origin>>,
+    cors_origin: Vec<List<WebOrigin>>,
 
     /// Component that answers the requests [default: the embedded one].
     #[arg(long, value_name = "FILE", env = "MILLPOND_COMPONENT")]
@@ -195,6 +208,10 @@ pub(crate) struct Serve {
     /// proxies with commas. A proxy on a UNIX domain socket is 127.0.0.1.
     #[arg(long, value_name = "CIDR", env = "MILLPOND_TRUSTED_PROXY", value_parser = list(parse_proxy))]
     trusted_proxy: Vec<List<IpNet>>,
+
+    #[cfg(feature = "origin")]
+    #[command(flatten)]
+    cache: CacheOptions,
 
     #[command(flatten)]
     uploads: UploadOptions,
@@ -412,6 +429,9 @@ pub(crate) fn check(settings: &ResolvedSettings<Serve>) -> Result<()> {
     if serve.client_burst.is_some() && serve.client_rate.is_none() {
         return Err(settings.invalid("client-burst", "--client-rate is needed too"));
     }
+    if serve.uploads.are_on() && serve.dir.folder().is_none() {
+        return Err(settings.invalid("uploads", "the origin takes no uploads: serve a folder"));
+    }
     let limits = serve.connection_limits().check();
     limits.map_err(|error| settings.invalid("limit-rate", hints::of_limit_rate(error)))?;
     serve.limits().map(drop)
@@ -492,7 +512,7 @@ impl Launch {
     ) -> Result<Shutdown> {
         let PreparedServer {
             millpond,
-            folder,
+            store,
             mount_path,
             certificate,
             admin_token,
@@ -526,7 +546,11 @@ impl Launch {
         let monitor = Monitor::start(server.clone(), serve.sample_interval);
         let live_server = LiveServer {
             millpond: millpond.clone(),
-            folder,
+            folder: match &store {
+                OpenStore::Folder(folder) => Some(folder.clone()),
+                #[cfg(feature = "origin")]
+                OpenStore::Origin(_) => None,
+            },
             limits: limits.clone(),
             certificate: certificate.clone(),
             log_levels: outputs.log.live_levels(),
@@ -547,6 +571,10 @@ impl Launch {
             if let Some(certificate) = &certificate {
                 register_certificate(&mut metrics, certificate);
             }
+            #[cfg(feature = "origin")]
+            if let OpenStore::Origin(origin) = &store {
+                millpond_origin::register_metrics(&mut metrics, origin);
+            }
             let mut admin = Admin::new(metrics, millpond.clone(), monitor.clone(), stop.clone());
             if let Some(token) = admin_token {
                 admin = admin.with_token(token);
@@ -555,10 +583,16 @@ impl Launch {
                 admin = admin.with_certificate(certificate.clone());
             }
             let for_admin = reloader.clone();
-            let admin = admin.with_reload(move || {
+            let mut admin = admin.with_reload(move || {
                 let reloader = for_admin.clone();
                 async move { reloader.reload_for_admin().await }
             });
+            #[cfg(feature = "origin")]
+            if let OpenStore::Origin(origin) = &store {
+                let origin = origin.clone();
+                admin =
+                    admin.with_cache(move |request| cache_admin::respond(origin.clone(), request));
+            }
             for address in &admin_addresses {
                 admin.check(*address).map_err(hints::of_token)?;
             }
@@ -613,27 +647,54 @@ impl Serve {
         let certificate = self.certificate()?;
         let admin_token = admin_token(self.admin_token_file.as_deref())?;
         raise_open_files();
-        let folder = Folder::open(&self.dir)
-            .with_context(|| format!("cannot serve the folder {}", self.dir.display()))?
-            .with_open_file_cache_valid(self.open_file_cache_valid);
-        self.check_report_dir().transpose()?;
-        let uploads = self.uploads.open(&folder)?;
-        let config = self.config(component);
         let limits_of_requests = self.limits()?;
         notices::of_memory(limits_of_requests.memory_bytes);
-        let millpond = Millpond::new(&source, folder.clone(), &config, limits_of_requests);
-        let millpond = millpond.and_then(|millpond| with_uploads(millpond, uploads));
+        let store = self.open_store(limits_of_requests.memory_bytes)?;
+        self.check_report_dir().transpose()?;
+        let config = self.config(component);
+        let millpond = match &store {
+            OpenStore::Folder(folder) => {
+                let uploads = self.uploads.open(folder)?;
+                let millpond = Millpond::new(&source, folder.clone(), &config, limits_of_requests);
+                millpond.and_then(|millpond| with_uploads(millpond, uploads))
+            }
+            #[cfg(feature = "origin")]
+            OpenStore::Origin(origin) => {
+                Millpond::new(&source, origin.clone(), &config, limits_of_requests)
+            }
+        };
         let millpond = millpond.map_err(hints::of_component)?;
         notices::of_open_files(millpond.memory_plan());
-        notices::of_private_media(&self.dir, &config);
+        if let Some(folder) = self.dir.folder() {
+            notices::of_private_media(folder, &config);
+        }
         Ok(PreparedServer {
             millpond,
-            folder,
+            store,
             mount_path: config.mount_path().to_owned(),
             certificate,
             admin_token,
             limits: self.connection_limits().into(),
         })
+    }
+
+    /// Opens the store of the media.
+    fn open_store(&self, _memory_bytes: usize) -> Result<OpenStore> {
+        match &self.dir {
+            MediaLocation::Folder(path) => {
+                let folder = Folder::open(path);
+                let context = || format!("cannot serve the folder {}", path.display());
+                let folder = folder.with_context(context)?;
+                let folder = folder.with_open_file_cache_valid(self.open_file_cache_valid);
+                Ok(OpenStore::Folder(folder))
+            }
+            #[cfg(feature = "origin")]
+            MediaLocation::Origin(url) => {
+                let store = self.cache.open(url, _memory_bytes);
+                let store = store.with_context(|| format!("cannot serve {url}"))?;
+                Ok(OpenStore::Origin(store))
+            }
+        }
     }
 
     /// Limits of the host.
@@ -722,9 +783,15 @@ impl Serve {
         } else {
             PathAccess::Read
         };
-        rules.allow_served(&self.dir, of_folder);
-        if self.sandbox == SandboxMode::Auto {
-            rules.allow_around(&self.dir);
+        match &self.dir {
+            MediaLocation::Folder(folder) => {
+                rules.allow_served(folder, of_folder);
+                if self.sandbox == SandboxMode::Auto {
+                    rules.allow_around(folder);
+                }
+            }
+            #[cfg(feature = "origin")]
+            MediaLocation::Origin(url) => self.cache.allow(url, &mut rules)?,
         }
         rules.allow(self.reports(), PathAccess::Files);
         // Without the folder, nothing is stored there.
@@ -763,7 +830,7 @@ impl Serve {
         rules.needs_abstract_sockets = service_manager::is_abstract();
         #[cfg(feature = "otlp")]
         if let Some(endpoint) = self.traces_endpoint()? {
-            rules.allow_collector(endpoint.port());
+            rules.allow_server(endpoint.port());
         }
         Ok(rules)
     }
@@ -787,8 +854,8 @@ impl Serve {
         }
     }
 
-    /// Folder to serve.
-    pub(crate) fn dir(&self) -> &Path {
+    /// Folder or origin to serve.
+    pub(crate) fn location(&self) -> &MediaLocation {
         &self.dir
     }
 
@@ -898,7 +965,7 @@ impl Serve {
         let mount_path = mount_path.trim_end_matches('/');
         let mut lines = vec![
             format!("millpond {}", env!("CARGO_PKG_VERSION")),
-            format!("  serving    {}", self.dir.display()),
+            format!("  serving    {}", self.dir),
             format!("  files      {url}{mount_path}/<path>"),
             format!("  media      {url}/api/media/<id>"),
             format!(
@@ -913,13 +980,17 @@ impl Serve {
         if let Some(line) = self.uploads.announcement(&url, mount_path) {
             lines.insert(4, line);
         }
+        #[cfg(feature = "origin")]
+        if let MediaLocation::Origin(url) = &self.dir {
+            lines.insert(2, self.cache.announcement(url));
+        }
         let listening = bound_addresses.iter().map(url_of);
         let listening = listening.map(|url| format!("  listening  {url}"));
         let admin = admin.map(|admin| format!("  admin      http://{admin}"));
         lines.splice(2..2, listening.chain(admin));
         if self.browse.unwrap_or(true) {
             lines.push(format!("  open       {url}{mount_path}/"));
-        } else if let Some(file) = file_to_try(&self.dir) {
+        } else if let Some(file) = self.dir.folder().and_then(file_to_try) {
             lines.push(format!("  try        {url}{mount_path}/{file}"));
         }
         lines.join("\n") + "\n"
@@ -961,11 +1032,18 @@ fn file_to_try(dir: &Path) -> Option<String> {
 /// Everything that is made before the listeners.
 struct PreparedServer {
     millpond: Millpond,
-    folder: Folder,
+    store: OpenStore,
     mount_path: String,
     certificate: Option<Certificate>,
     admin_token: Option<AdminToken>,
     limits: LiveLimits,
+}
+
+/// Store of the media.
+enum OpenStore {
+    Folder(Folder),
+    #[cfg(feature = "origin")]
+    Origin(OriginStore),
 }
 
 /// End of the server.
@@ -1010,7 +1088,7 @@ mod tests {
             return "true";
         }
         match arg.get_value_names().unwrap()[0].as_str() {
-            "DIR" | "FILE" => "\"/some/where\"",
+            "DIR" | "DIR|URL" | "FILE" => "\"/some/where\"",
             "ADDR" | "ADDR|off" => "\"127.0.0.1:1234\"",
             "PATH" => "\"/path\"",
             "ORIGIN" => "[\"https://a.example\", \"https://b.example\"]",
@@ -1100,7 +1178,7 @@ mod tests {
             "https://a.example",
         ]);
         assert_eq!(all(&settings.options.listen).len(), 1);
-        assert_eq!(settings.options.dir, Path::new("/dir"));
+        assert_eq!(settings.options.dir.folder(), Some(Path::new("/dir")));
         let config = settings.options.config(&settings.component);
         assert_eq!(
             config.cors.origins.unwrap()[0].to_string(),

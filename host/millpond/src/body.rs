@@ -8,7 +8,7 @@ use crate::error::RequestError;
 use crate::rate_limit::RateLimiter;
 use crate::response_body::{ResponseBody, Segment, SegmentLimits};
 use crate::store::{
-    BlockingTask, CacheStatus, FileRange, FileSlice, MediaStream, ReadChunk, TryRead,
+    BlockingTask, FileRange, FileSlice, MediaStream, OriginCacheStatus, ReadChunk, TryRead,
 };
 use bytes::{Bytes, BytesMut};
 use http_body::{Body, Frame, SizeHint};
@@ -96,7 +96,7 @@ impl BodyPart {
 
 /// Returns the cache status of a response: that of the first object in it that the store got from its origin, else that of
 /// the first object.
-pub(crate) fn cache_status(parts: &[BodyPart]) -> Option<CacheStatus> {
+pub(crate) fn cache_status(parts: &[BodyPart]) -> Option<OriginCacheStatus> {
     let statuses = || {
         let streams = parts.iter().filter_map(|part| match part {
             BodyPart::Stream(stream) => Some(stream),

@@ -12,7 +12,8 @@ use crate::engine::media::{Dependency, hide_private_by_name};
 use crate::head_size::fields_memory_bytes;
 use crate::memory_plan::RESPONSE_BYTES;
 use crate::store::{
-    self, Access, CacheStatus, DynMediaStore, MediaObject, MediaStream, OpenError, SMALL_BYTES,
+    self, Access, DynMediaStore, MediaObject, MediaStream, OpenError, OriginCacheStatus,
+    SMALL_BYTES,
 };
 use arc_swap::ArcSwap;
 use bytes::Bytes;
@@ -488,7 +489,7 @@ impl EncodedResponse {
     }
 
     /// Returns the head of the response: the status line, and every field line but `Date`, which the server appends.
-    pub(crate) fn head(&self, cache_status: Option<&CacheStatus>) -> Bytes {
+    pub(crate) fn head(&self, cache_status: Option<&OriginCacheStatus>) -> Bytes {
         let Some(status) = cache_status else {
             return self.head.clone();
         };

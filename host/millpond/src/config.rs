@@ -50,7 +50,7 @@ pub struct Config {
 #[non_exhaustive]
 pub struct Cors {
     /// Origins whose pages may read responses, as in `https://a.example`. Default: all origins.
-    pub origins: Option<Vec<Origin>>,
+    pub origins: Option<Vec<WebOrigin>>,
     /// Lifetime of a preflight response. Default: one day.
     pub max_age: Option<WholeSeconds>,
 }
@@ -87,7 +87,7 @@ pub struct MountPath(Arc<str>);
 
 /// A web origin: scheme, host and port (RFC 6454).
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Origin(String);
+pub struct WebOrigin(String);
 
 /// Value of a field (RFC 9110 section 5.5).
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -116,7 +116,7 @@ pub enum InvalidValue {
     #[error(
         "an origin is `scheme://host` or `scheme://host:port`, in lower case, with nothing behind it"
     )]
-    Origin,
+    WebOrigin,
     /// The text is not a field value.
     #[error("a field's value is visible ASCII and spaces")]
     FieldValue,
@@ -400,13 +400,13 @@ impl MountPath {
     }
 }
 
-impl Origin {
+impl WebOrigin {
     fn parse(text: &str) -> Option<Self> {
         let (scheme, authority) = text.split_once("://")?;
         let is_plain =
             |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || ".-+:[]".contains(c);
         let fits = |part: &str| !part.is_empty() && part.chars().all(is_plain);
-        (fits(scheme) && fits(authority)).then(|| Origin(text.to_owned()))
+        (fits(scheme) && fits(authority)).then(|| WebOrigin(text.to_owned()))
     }
 }
 
@@ -431,7 +431,7 @@ impl fmt::Display for MountPath {
     }
 }
 
-impl fmt::Display for Origin {
+impl fmt::Display for WebOrigin {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)
     }
@@ -475,7 +475,7 @@ macro_rules! from_text {
     )+};
 }
 
-from_text!(MountPath Origin FieldValue WholeSeconds);
+from_text!(MountPath WebOrigin FieldValue WholeSeconds);
 
 #[cfg(test)]
 mod tests {

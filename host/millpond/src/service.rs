@@ -22,7 +22,7 @@ use crate::memory_plan::{
 };
 #[cfg(feature = "uploads")]
 use crate::request_content::RequestContent;
-use crate::store::{CacheStatus, DynMediaStore, MediaStore};
+use crate::store::{DynMediaStore, MediaStore, OriginCacheStatus};
 #[cfg(feature = "uploads")]
 use crate::upload::checked_upload::CheckedUpload;
 #[cfg(feature = "uploads")]
@@ -477,7 +477,7 @@ impl Millpond {
         let parts = stored.try_parts(&host.media, &ledger.handle())?.ok()?;
         let cache_status = body::cache_status(&parts);
         if cache_status.is_some() {
-            of_response.grow(CacheStatus::FIELDS_BYTES).ok()?;
+            of_response.grow(OriginCacheStatus::FIELDS_BYTES).ok()?;
         }
         let content = encoded.content(parts, method)?;
         let of_content = charge(Kind::Buffers, content.len())?;
@@ -522,7 +522,7 @@ pub struct CachedResponse {
     /// Access log entry of the request.
     pub log_entry: AccessLogEntry,
     stored: Arc<StoredResponse>,
-    cache_status: Option<CacheStatus>,
+    cache_status: Option<OriginCacheStatus>,
     _charges: [Charge; 3],
 }
 

@@ -75,6 +75,9 @@ pub enum FetchError {
     /// succeed.
     #[error("the origin is unavailable: {0}")]
     Unavailable(String),
+    /// The origin does not list folders.
+    #[error("the origin does not list folders")]
+    Unsupported,
     /// The response breaks the rules of HTTP, or is one that a cache must not combine with others: a wrong `Content-Range`
     /// or length, or a content coding.
     #[error("the origin's response is invalid: {0}")]

@@ -69,12 +69,15 @@ async fn examine(settings: &ResolvedSettings<Serve>) -> Vec<Finding> {
     let Ok(limits) = serve.limits() else {
         return findings;
     };
-    findings.extend(machine::check(limits.memory_bytes, serve.dir()));
+    let folder = serve.location().folder();
+    findings.extend(machine::check(limits.memory_bytes, folder));
     findings.push(machine::sandbox(
         serve.sandbox(),
         SandboxSupport::of_kernel(),
     ));
-    findings.extend(service::folder(serve.dir()));
+    if let Some(folder) = folder {
+        findings.extend(service::folder(folder));
+    }
     for address in serve.listen_addresses() {
         let finding = service::address("listen", &address, serve.sharing(), false);
         findings.push(finding.await);
@@ -91,7 +94,7 @@ async fn examine(settings: &ResolvedSettings<Serve>) -> Vec<Finding> {
         findings.push(Finding::fail("reports", one_line(&error), remedy));
     }
     let config = serve.config(&settings.component);
-    let component = service::component(serve.component(), serve.dir(), &config, limits);
+    let component = service::component(serve.component(), folder, &config, limits);
     findings.push(component.await);
     findings
 }

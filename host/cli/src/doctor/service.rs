@@ -6,7 +6,8 @@ use crate::hints;
 use crate::listen::{ListenAddress, PortSharing};
 use anyhow::{Context, Error, Result, ensure};
 use millpond::config::Config;
-use millpond::store::Folder;
+use millpond::ledger::LedgerHandle;
+use millpond::store::{Folder, MediaObject, MediaStore, ObjectKey, OpenError};
 use millpond::{Limits, Millpond, Source};
 use millpond_server::tls::Certificate;
 use std::fs::{self, File};
@@ -170,7 +171,7 @@ fn validity(path: &Path) -> Result<(i64, i64)> {
 /// Checks that the component can be compiled, fits into memory, and responds.
 pub(crate) async fn component(
     component: Option<&Path>,
-    folder: &Path,
+    folder: Option<&Path>,
     config: &Config,
     limits: Limits,
 ) -> Finding {
@@ -182,9 +183,22 @@ pub(crate) async fn component(
     }
 }
 
+/// A store without media, for the component of a server whose media is at an origin.
+struct EmptyStore;
+
+impl MediaStore for EmptyStore {
+    async fn open(
+        &self,
+        _key: &ObjectKey,
+        _ledger: &LedgerHandle,
+    ) -> Result<MediaObject, OpenError> {
+        Err(OpenError::NotFound)
+    }
+}
+
 async fn responding(
     component: Option<&Path>,
-    folder: &Path,
+    folder: Option<&Path>,
     config: &Config,
     limits: Limits,
 ) -> Result<String> {
@@ -192,8 +206,14 @@ async fn responding(
         Some(path) => Source::from_file(path)?,
         None => Source::embedded(),
     };
-    let folder = Folder::open(folder).context("the folder cannot be served")?;
-    let millpond = Millpond::new(&source, folder, config, limits).map_err(hints::of_component)?;
+    let millpond = match folder {
+        Some(folder) => {
+            let folder = Folder::open(folder).context("the folder cannot be served")?;
+            Millpond::new(&source, folder, config, limits)
+        }
+        None => Millpond::new(&source, EmptyStore, config, limits),
+    };
+    let millpond = millpond.map_err(hints::of_component)?;
     millpond.probe_request().await?;
     let component = millpond.component();
     Ok(format!(

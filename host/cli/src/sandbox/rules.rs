@@ -9,7 +9,7 @@ pub(crate) struct SandboxRules {
     pub(crate) paths: Vec<(PathBuf, PathAccess)>,
     /// TCP ports that listeners bind. 0 is any free port.
     pub(crate) bind_ports: Vec<u16>,
-    /// TCP ports that the server connects to, on any machine: that of a collector of traces.
+    /// TCP ports that the server connects to, on any machine: those of a collector of traces and of an origin.
     pub(crate) connect_ports: Vec<u16>,
     /// Whether the server connects to an abstract UNIX domain socket.
     pub(crate) needs_abstract_sockets: bool,
@@ -89,10 +89,10 @@ impl SandboxRules {
         self.allow(parent(file), PathAccess::Sockets);
     }
 
-    /// Allows connections to a collector of traces: its port on any machine, the lookup of its name, and the root
-    /// certificates of the system.
-    #[cfg(feature = "otlp")]
-    pub(crate) fn allow_collector(&mut self, port: u16) {
+    /// Allows connections to another server: its port on any machine, the lookup of its name, and the root certificates of
+    /// the system.
+    #[cfg(any(feature = "origin", feature = "otlp"))]
+    pub(crate) fn allow_server(&mut self, port: u16) {
         self.connect_ports.push(port);
         self.allow_names();
         let variables = ["SSL_CERT_FILE", "SSL_CERT_DIR"].map(std::env::var_os);
@@ -111,7 +111,7 @@ impl SandboxRules {
 }
 
 /// Folders of root certificates. Files in the first ones are links to the others.
-#[cfg(feature = "otlp")]
+#[cfg(any(feature = "origin", feature = "otlp"))]
 const CERTIFICATE_FOLDERS: [&str; 5] = [
     "/etc/pki",
     "/etc/ssl",

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 /// Handling of a request by a store that caches an origin. The response has it as `Cache-Status`, with `Age` and `Via`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct CacheStatus {
+pub struct OriginCacheStatus {
     /// Reason for which the request went to the origin. `None` if the cache had all that the response needs.
     pub forward: Option<ForwardReason>,
     /// Whether the request shared a request to the origin with others.
@@ -44,7 +44,7 @@ impl ForwardReason {
     }
 }
 
-impl CacheStatus {
+impl OriginCacheStatus {
     /// Maximum memory of the fields, in bytes.
     pub(crate) const FIELDS_BYTES: usize = 192;
 
@@ -107,23 +107,26 @@ mod tests {
 
     #[test]
     fn fields_of_a_cache_status() {
-        let hit = CacheStatus {
+        let hit = OriginCacheStatus {
             ttl_seconds: Some(-3),
             age: Some(Duration::from_millis(63_900)),
-            ..CacheStatus::default()
+            ..OriginCacheStatus::default()
         };
-        let miss = CacheStatus {
+        let miss = OriginCacheStatus {
             forward: Some(ForwardReason::UriMiss),
             collapsed: true,
             stored: true,
-            ..CacheStatus::default()
+            ..OriginCacheStatus::default()
         };
         for (status, age, expected) in [
             (hit, Some("63"), "millpond; hit; ttl=-3"),
             (miss, None, "millpond; fwd=uri-miss; stored; collapsed"),
         ] {
             let mut fields = HeaderMap::new();
-            fields.insert(CacheStatus::CACHE_STATUS, HeaderValue::from_static("x"));
+            fields.insert(
+                OriginCacheStatus::CACHE_STATUS,
+                HeaderValue::from_static("x"),
+            );
             status.set(&mut fields);
             assert_eq!(fields["cache-status"], expected);
             assert_eq!(fields.get("age").map(|age| age.to_str().unwrap()), age);

@@ -1,6 +1,6 @@
 //! Chunk streams: bytes of a program's own store, read one chunk at a time.
 
-use super::cache_status::CacheStatus;
+use super::cache_status::OriginCacheStatus;
 use super::cursor::{Cursor, OutOfBounds};
 use bytes::Bytes;
 use millpond_ledger::Charge;
@@ -55,14 +55,14 @@ pub(super) struct OpenBytes<R> {
     pub(super) bytes: R,
     /// Length, in bytes.
     pub(super) length: u64,
-    pub(super) cache_status: Option<CacheStatus>,
+    pub(super) cache_status: Option<OriginCacheStatus>,
     pub(super) _charge: Charge,
 }
 
 /// [`OpenBytes`] of any type, as a trait object.
 pub(super) trait DynReadAt: Send + Sync {
     fn length(&self) -> u64;
-    fn cache_status(&self) -> Option<CacheStatus>;
+    fn cache_status(&self) -> Option<OriginCacheStatus>;
     fn read_at(self: Arc<Self>, offset: u64, max_bytes: usize) -> BoxedRead;
 }
 
@@ -73,7 +73,7 @@ impl<R: ReadAt> DynReadAt for OpenBytes<R> {
         self.length
     }
 
-    fn cache_status(&self) -> Option<CacheStatus> {
+    fn cache_status(&self) -> Option<OriginCacheStatus> {
         self.cache_status
     }
 
@@ -95,7 +95,7 @@ impl ChunkStream {
     }
 
     /// Cache status of the object.
-    pub(super) fn cache_status(&self) -> Option<CacheStatus> {
+    pub(super) fn cache_status(&self) -> Option<OriginCacheStatus> {
         self.source.cache_status()
     }
 

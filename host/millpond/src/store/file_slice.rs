@@ -1,6 +1,6 @@
 //! File slices: a range of an open file, read one chunk at a time.
 
-use super::cache_status::CacheStatus;
+use super::cache_status::OriginCacheStatus;
 use super::cursor::{Cursor, OutOfBounds};
 use super::thread_pool::{BlockingTask, ThreadPool};
 use bytes::{Bytes, BytesMut};
@@ -36,7 +36,7 @@ const SENDFILE_MAX_BYTES: u64 = 4 * 1024 * 1024;
 pub struct OpenFile {
     file: Arc<MediaFile>,
     /// Cache status of its object, if the store caches an origin.
-    cache_status: Option<CacheStatus>,
+    cache_status: Option<OriginCacheStatus>,
     _charge: Charge,
 }
 
@@ -132,7 +132,7 @@ impl OpenFile {
     }
 
     /// Sets the cache status of the object.
-    pub(super) fn with_cache_status(self, cache_status: Option<CacheStatus>) -> Self {
+    pub(super) fn with_cache_status(self, cache_status: Option<OriginCacheStatus>) -> Self {
         OpenFile {
             cache_status,
             ..self
@@ -162,7 +162,7 @@ impl FileSlice {
     }
 
     /// Cache status of the object.
-    pub(super) fn cache_status(&self) -> Option<CacheStatus> {
+    pub(super) fn cache_status(&self) -> Option<OriginCacheStatus> {
         self.file.cache_status
     }
 

@@ -1,6 +1,6 @@
 //! The media store, and the objects that it opens, for implementors.
 
-use super::cache_status::CacheStatus;
+use super::cache_status::OriginCacheStatus;
 use super::chunks::{ChunkStream, DynReadAt, OpenBytes, ReadAt};
 use super::cursor::Cursor;
 use super::file_slice::{FILE_BYTES, FileSlice, MediaFile, OpenFile};
@@ -575,7 +575,7 @@ impl MediaStream {
     }
 
     /// Cache status of the object.
-    pub(crate) fn cache_status(&self) -> Option<CacheStatus> {
+    pub(crate) fn cache_status(&self) -> Option<OriginCacheStatus> {
         match self {
             MediaStream::File(slice) => slice.cache_status(),
             MediaStream::ChunkStream(chunks) => chunks.cache_status(),

@@ -35,7 +35,7 @@ mod thread_pool;
 mod verify;
 mod version;
 
-pub use cache_status::{CacheStatus, ForwardReason};
+pub use cache_status::{ForwardReason, OriginCacheStatus};
 pub use chunks::ReadAt;
 pub use file_slice::{FileRange, OpenFile, has_shrunk};
 pub use folder::{Folder, OPEN_FILE_CACHE_VALID};

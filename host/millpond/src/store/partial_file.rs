@@ -1,6 +1,6 @@
 //! Partial files: files that lack some bytes of their object.
 
-use super::cache_status::{CacheStatus, ForwardReason};
+use super::cache_status::{ForwardReason, OriginCacheStatus};
 use super::chunks::{ChunkStream, DynReadAt, OpenBytes, ReadAt};
 use super::cursor::OutOfBounds;
 use super::file_slice::OpenFile;
@@ -34,7 +34,7 @@ pub(crate) enum OpenStreamError {
 pub(super) struct PartialMedia<P> {
     pub(super) file: Arc<OpenFile>,
     pub(super) partial: P,
-    pub(super) status: CacheStatus,
+    pub(super) status: OriginCacheStatus,
     /// Length of the object, in bytes.
     pub(super) length: u64,
     /// Charge of zero bytes, for those of the readers.
@@ -65,7 +65,7 @@ impl<P: PartialFile> DynPartialFile for PartialMedia<P> {
         let source: Arc<dyn DynReadAt> = Arc::new(OpenBytes {
             bytes,
             length: self.length,
-            cache_status: Some(CacheStatus {
+            cache_status: Some(OriginCacheStatus {
                 forward: self.status.forward.or(Some(reason)),
                 stored: true,
                 ..self.status

@@ -1,11 +1,14 @@
 //! Shared files: files that stay open between requests, for stores with a cache of their own.
 
-use super::cache_status::CacheStatus;
-use super::file_slice::{FILE_BYTES, MediaFile, OpenFile};
+use super::cache_status::OriginCacheStatus;
+use super::file_slice::{self, FILE_BYTES, MediaFile, OpenFile};
+
 use super::media_store::{MediaObject, ObjectInfo};
 use super::partial_file::{PartialFile, PartialMedia};
+use bytes::{Bytes, BytesMut};
 use millpond_ledger::{Kind, LedgerHandle, LimitExceeded};
 use std::fs::File;
+use std::io;
 use std::sync::Arc;
 
 /// An open file with the information about its object. Several requests share it. Clones share the file.
@@ -60,13 +63,39 @@ impl SharedFile {
         self.file.cached_bytes() + self.info.held_bytes()
     }
 
+    /// Reads bytes from `offset` on, at least one and `max_bytes` at most. It waits for the disk on another thread.
+    ///
+    /// # Errors
+    /// The system's, and [`io::ErrorKind::UnexpectedEof`] if the file has none.
+    pub async fn read_at(&self, offset: u64, max_bytes: usize) -> io::Result<Bytes> {
+        let mut buffer = BytesMut::zeroed(max_bytes);
+        let read = match file_slice::try_read_at(self.file(), &mut buffer, offset) {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                let file = self.clone();
+                let read = tokio::task::spawn_blocking(move || {
+                    let count = file_slice::read_at(file.file(), &mut buffer, offset)?;
+                    Ok((buffer, count))
+                });
+                read.await.map_err(io::Error::other).flatten()
+            }
+            read => read.map(|count| (buffer, count)),
+        };
+        match read? {
+            (_, 0) => Err(file_slice::has_shrunk()),
+            (mut buffer, count) => {
+                buffer.truncate(count);
+                Ok(buffer.freeze())
+            }
+        }
+    }
+
     /// Returns an object with the bytes of the file, charged to the request.
     ///
     /// # Errors
     /// [`LimitExceeded`], if the request's memory does not suffice.
     pub fn open(
         &self,
-        status: Option<CacheStatus>,
+        status: Option<OriginCacheStatus>,
         ledger: &LedgerHandle,
     ) -> Result<MediaObject, LimitExceeded> {
         let file = self.charged(status, ledger)?;
@@ -80,7 +109,7 @@ impl SharedFile {
     pub fn open_partial(
         &self,
         partial: impl PartialFile,
-        status: CacheStatus,
+        status: OriginCacheStatus,
         ledger: &LedgerHandle,
     ) -> Result<MediaObject, LimitExceeded> {
         let file = Arc::new(PartialMedia {
@@ -95,7 +124,7 @@ impl SharedFile {
 
     fn charged(
         &self,
-        status: Option<CacheStatus>,
+        status: Option<OriginCacheStatus>,
         ledger: &LedgerHandle,
     ) -> Result<Arc<OpenFile>, LimitExceeded> {
         let charge = ledger.charge(Kind::Files, FILE_BYTES + self.info.media_type.len())?;

@@ -1,6 +1,7 @@
 //! The admin listener: dashboard, health, readiness, metrics, memory and live requests of the process.
 
 mod access;
+mod cache;
 #[cfg(feature = "tls")]
 mod certificate_metrics;
 mod connection;
@@ -13,10 +14,12 @@ mod response;
 mod verdict;
 
 pub use access::{AdminToken, InvalidToken};
+pub use cache::CacheRequest;
 #[cfg(feature = "tls")]
 pub use certificate_metrics::register_certificate;
 pub use report::write_report;
 
+use crate::admin::cache::CacheHook;
 use crate::admin::reload::ReloadHook;
 use crate::tls::Certificate;
 use access::{AccessRefusal, Protection};
@@ -70,6 +73,7 @@ pub struct Admin {
     metrics: Arc<Registry>,
     readiness: Readiness,
     reload: Option<ReloadHook>,
+    cache: Option<CacheHook>,
     token: Option<Arc<AdminToken>>,
     certificate: Option<Certificate>,
     dashboard: Arc<OnceLock<Arc<Dashboard>>>,
@@ -107,6 +111,7 @@ impl Admin {
             watch,
             readiness,
             reload: None,
+            cache: None,
             token: None,
             certificate: None,
             dashboard: Arc::default(),
@@ -122,6 +127,18 @@ impl Admin {
         R: Future<Output = Result<serde_json::Value, serde_json::Value>> + Send + 'static,
     {
         self.reload = Some(ReloadHook::new(reload));
+        self
+    }
+
+    /// Has requests for `/cache` and the paths beneath it call a function, which has the cache of media from an origin. It
+    /// returns status and JSON of the response.
+    #[must_use]
+    pub fn with_cache<F, R>(mut self, respond: F) -> Self
+    where
+        F: Fn(CacheRequest) -> R + Send + Sync + 'static,
+        R: Future<Output = (StatusCode, serde_json::Value)> + Send + 'static,
+    {
+        self.cache = Some(CacheHook::new(respond));
         self
     }
 
@@ -213,6 +230,11 @@ impl Admin {
         let path = request.uri().path();
         if let (Some(hook), "/reload") = (&self.reload, path) {
             let (status, content) = hook.respond(request.method()).await;
+            return respond(status, "application/json", format!("{content:#}\n"));
+        }
+        if let (Some(hook), Some(path)) = (&self.cache, CacheHook::path(request.uri())) {
+            let responded = hook.respond(request.method(), request.uri(), path);
+            let (status, content) = responded.await;
             return respond(status, "application/json", format!("{content:#}\n"));
         }
         match (request.method(), path) {
