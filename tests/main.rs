@@ -38,6 +38,8 @@ mod metrics;
 mod mounts;
 mod new_guests;
 #[cfg(target_os = "linux")]
+mod origin;
+#[cfg(target_os = "linux")]
 mod pages;
 mod players;
 mod plugin;

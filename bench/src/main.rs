@@ -1,13 +1,18 @@
 //! Measures millpond beside other servers: `cargo run --release -p millpond-bench -- --help`.
 
 mod compare;
+mod cores;
 mod express;
+mod herd;
 mod interrupt;
 mod machine;
 mod process;
+mod program;
 mod replay;
 mod sockets;
+mod spread;
 mod store;
+mod table;
 
 use clap::Parser;
 use std::process::ExitCode;
@@ -19,6 +24,8 @@ enum Bench {
     Compare(Box<compare::Compare>),
     /// Plays the original's load against millpond and the original, and draws their memory.
     Replay(Box<replay::Replay>),
+    /// Lets many clients request one object at once from caches of an origin, millpond and others.
+    Herd(Box<herd::Herd>),
     /// The least server that there can be, which `compare` starts.
     #[command(hide = true)]
     Bare(compare::Bare),
@@ -31,6 +38,7 @@ fn main() -> ExitCode {
     let ended = match Bench::parse() {
         Bench::Compare(compare) => compare.run(),
         Bench::Replay(replay) => replay.run(),
+        Bench::Herd(herd) => herd.run(),
         Bench::Bare(bare) => bare.run(),
         Bench::Send(send) => send.run(),
     };

@@ -1,12 +1,11 @@
 //! Resources and signals of a process.
 
 use anyhow::{Context, Result};
-use procfs::process::{Process, Status};
+use procfs::process::{Process, Status, all_processes};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 use serde::Serialize;
 use std::fs;
-use std::io;
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::Path;
 use std::process::Child;
 
@@ -56,23 +55,6 @@ pub(crate) fn cpu_seconds(process: &Process) -> Result<f64> {
     Ok((stat.utime + stat.stime) as f64 / procfs::ticks_per_second() as f64)
 }
 
-/// Does something, usually the start of a child, on these cores only; children inherit them. With no cores named, it
-/// is done wherever.
-pub(crate) fn on_cores<T>(cores: &[usize], act: impl FnOnce() -> T) -> io::Result<T> {
-    if cores.is_empty() {
-        return Ok(act());
-    }
-    let before = sched_getaffinity(None)?;
-    let mut there = CpuSet::new();
-    for core in cores {
-        there.set(*core);
-    }
-    sched_setaffinity(None, &there)?;
-    let done = act();
-    sched_setaffinity(None, &before)?;
-    Ok(done)
-}
-
 /// Raises the limit of open files as far as it goes, for the clients here and for the servers, which inherit
 /// it. Where it cannot be raised, what does not fit is seen as failures.
 pub(crate) fn raise_open_files() {
@@ -82,6 +64,25 @@ pub(crate) fn raise_open_files() {
         maximum,
     };
     let _ = setrlimit(Resource::Nofile, raised);
+}
+
+/// A process and its children, such as they are when it accepts connections.
+pub(crate) fn family(id: u32) -> Result<Vec<Process>> {
+    let id = i32::try_from(id)?;
+    let mut family = vec![Process::new(id)?];
+    for process in all_processes()?.flatten() {
+        // One that ended meanwhile is nobody's.
+        if process.stat().is_ok_and(|stat| stat.ppid == id) {
+            family.push(process);
+        }
+    }
+    Ok(family)
+}
+
+/// An address that was free a moment ago.
+pub(crate) fn free_address() -> Result<SocketAddr> {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
+    Ok(listener.local_addr()?)
 }
 
 /// The last lines of a log, to stand behind what went wrong.
@@ -129,16 +130,5 @@ mod tests {
             CapEff:\t0\n";
         let status = Status::from_read(status.as_bytes()).unwrap();
         assert!(ProcessMemory::of(&status).is_err());
-    }
-
-    #[test]
-    fn what_is_done_on_a_core_is_done_there_and_nothing_else_is() {
-        let before = sched_getaffinity(None).unwrap();
-        let core = (0..CpuSet::MAX_CPU)
-            .find(|core| before.is_set(*core))
-            .unwrap();
-        let during = on_cores(&[core], || sched_getaffinity(None).unwrap()).unwrap();
-        assert_eq!((during.count(), during.is_set(core)), (1, true));
-        assert_eq!(sched_getaffinity(None).unwrap(), before);
     }
 }

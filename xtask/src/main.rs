@@ -52,6 +52,11 @@ enum Task {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<String>,
     },
+    /// Lets many clients request one object at once from caches of an origin, and draws them: `-- --help` tells more.
+    Herd {
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<String>,
+    },
     /// Fuzzes with one target of tests/fuzz, for ten minutes: what follows its name is libFuzzer's.
     Fuzz {
         /// `answer`, `connection` or `signature`.
@@ -112,6 +117,7 @@ fn main() -> Result<()> {
         Task::Bench { install: true, .. } => bench::install(&root),
         Task::Bench { arguments, .. } => bench::run(&root, "compare", &arguments),
         Task::Replay { arguments } => bench::run(&root, "replay", &arguments),
+        Task::Herd { arguments } => bench::run(&root, "herd", &arguments),
         Task::Fuzz { target, arguments } => fuzz::run(&root, &target, &arguments),
         Task::Hosts { install: true, .. } => hosts::install(&root, false),
         Task::Hosts { page: true, .. } => hosts::write(&root),

@@ -2,7 +2,7 @@
 
 mod check;
 mod idle;
-mod load;
+pub(crate) mod load;
 mod measure;
 mod media;
 mod peers;
@@ -10,7 +10,6 @@ mod report;
 mod rows;
 mod scale;
 mod server;
-mod spread;
 mod tls;
 
 pub(crate) use self::load::sender::Send;
@@ -21,11 +20,12 @@ use self::media::Media;
 use self::peers::{Peer, Programs, Recorded, Series};
 use self::report::{Measured, Report, RowReport};
 use self::rows::Row;
-use self::server::Cores;
-use self::spread::rotation;
+use crate::cores::{CoreList, Cores, cores};
 use crate::interrupt::unless_interrupted;
 use crate::machine::{Machine, commit};
 use crate::process::raise_open_files;
+use crate::program::find;
+use crate::spread::rotation;
 use anyhow::{Context, Result, ensure};
 use clap::Args;
 use std::fs;
@@ -87,7 +87,7 @@ impl Compare {
             (self.rounds, self.seconds) = (1, 1);
         }
         ensure!(
-            peers::find("wrk").is_some(),
+            find("wrk").is_some(),
             "there is no wrk here; `apt-get install wrk` installs it"
         );
         let crate_folder = Path::new(env!("CARGO_MANIFEST_DIR"));
@@ -219,18 +219,4 @@ fn record(measure: &Measure, peers: &[Box<dyn Peer>], row: &Row) -> Result<Optio
 fn row_names() -> clap::builder::PossibleValuesParser {
     let rows = rows::all().into_iter().map(|row| row.name);
     rows.chain([scale::NAME]).collect::<Vec<_>>().into()
-}
-
-/// Cores by their numbers.
-#[derive(Debug, Clone)]
-struct CoreList(Vec<usize>);
-
-fn cores(text: &str) -> Result<CoreList, String> {
-    if text == "none" {
-        return Ok(CoreList(Vec::new()));
-    }
-    let cores: Result<Vec<usize>, _> = text.split(',').map(str::parse).collect();
-    cores
-        .map(CoreList)
-        .map_err(|_| "not a list of numbers".to_owned())
 }

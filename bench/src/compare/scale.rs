@@ -6,7 +6,7 @@ use super::measure::{Measure, Peak};
 use super::media::{File, make_links};
 use super::peers::{Peer, Series};
 use super::server::{Ground, Held, Server};
-use super::spread::{Spread, rotation};
+use crate::spread::{Spread, rotation};
 use anyhow::{Context, Result, ensure};
 use serde::Serialize;
 use std::fs;

@@ -2,24 +2,18 @@
 
 use super::peers::{Peer, Place, Recorded};
 use super::tls::Certificate;
-use crate::process::{ProcessMemory, Running, cpu_seconds, last_words, on_cores};
+use crate::cores::{Cores, on_cores};
+use crate::process::{ProcessMemory, Running, cpu_seconds, family, free_address, last_words};
 use crate::sockets::socket_bytes;
 use anyhow::{Context, Result, bail};
-use procfs::process::{Process, all_processes};
+use procfs::process::Process;
 use std::fs::File;
-use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::thread;
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
-
-/// Which cores servers run on, and which the load; none named is wherever the system wants.
-#[derive(Debug, Clone, Default)]
-pub(crate) struct Cores {
-    pub(crate) servers: Vec<usize>,
-    pub(crate) load: Vec<usize>,
-}
 
 /// Environment of the servers.
 pub(crate) struct Ground<'a> {
@@ -147,23 +141,4 @@ impl Server {
         }
         Ok(())
     }
-}
-
-/// A process and its children, such as they are when it accepts connections.
-fn family(id: u32) -> Result<Vec<Process>> {
-    let id = i32::try_from(id)?;
-    let mut family = vec![Process::new(id)?];
-    for process in all_processes()?.flatten() {
-        // One that ended meanwhile is nobody's.
-        if process.stat().is_ok_and(|stat| stat.ppid == id) {
-            family.push(process);
-        }
-    }
-    Ok(family)
-}
-
-/// An address that was free a moment ago.
-fn free_address() -> Result<SocketAddr> {
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
-    Ok(listener.local_addr()?)
 }

@@ -1,6 +1,7 @@
 //! Caddy's file server.
 
-use super::{Peer, Place, Series, Settings, find, version};
+use super::{Peer, Place, Series, Settings};
+use crate::program::{find, version};
 use anyhow::{Context, Result};
 use std::path::PathBuf;
 use std::process::Command;

@@ -1,7 +1,8 @@
 //! The original's server: Express, and a file stream piped into each answer.
 
-use super::{Peer, Place, Series, Settings, version};
+use super::{Peer, Place, Series, Settings};
 use crate::compare::media::{File, Media};
+use crate::program::version;
 use anyhow::Result;
 use std::path::{Path, PathBuf};
 use std::process::Command;

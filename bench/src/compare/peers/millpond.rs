@@ -1,6 +1,7 @@
 //! millpond, with answers reused and with a fresh instance for every request.
 
-use super::{Peer, Place, Series, Settings, version};
+use super::{Peer, Place, Series, Settings};
+use crate::program::version;
 use anyhow::{Context, Result};
 use std::env;
 use std::path::{Path, PathBuf};

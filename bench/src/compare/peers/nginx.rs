@@ -1,6 +1,7 @@
 //! nginx, with its files kept open, in the two settings of which one or the other is faster.
 
-use super::{Peer, Place, Series, Settings, find, version};
+use super::{Peer, Place, Series, Settings};
+use crate::program::{find, version};
 use anyhow::{Context, Result};
 use std::fs;
 use std::path::PathBuf;

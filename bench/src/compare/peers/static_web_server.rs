@@ -1,6 +1,7 @@
 //! static-web-server, a file server on hyper and tokio as millpond is, without a sandbox.
 
-use super::{Peer, Place, Series, Settings, find, version};
+use super::{Peer, Place, Series, Settings};
+use crate::program::{find, version};
 use anyhow::{Context, Result};
 use std::path::{Path, PathBuf};
 use std::process::Command;

@@ -1,6 +1,7 @@
 //! The component for WASI 0.2 in `wasmtime serve`.
 
-use super::{Peer, Place, Programs, Series, Settings, find, version};
+use super::{Peer, Place, Programs, Series, Settings};
+use crate::program::{find, version};
 use anyhow::{Context, Result, ensure};
 use std::path::PathBuf;
 use std::process::Command;

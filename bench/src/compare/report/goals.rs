@@ -1,10 +1,10 @@
 //! Goals of millpond, and whether a run meets them.
 
 use super::Report;
-use super::table::Table;
 use super::tables::ratio;
 use crate::compare::peers::Series;
 use crate::compare::scale::Cost;
+use crate::table::Table;
 
 /// A figure that is to be so many times another server's: a throughput at least, a CPU time for an answer at most.
 struct Goal {

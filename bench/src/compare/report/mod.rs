@@ -3,15 +3,14 @@
 mod goals;
 mod page;
 mod picture;
-mod table;
 mod tables;
 
 use super::measure::Figures;
 use super::peers::{Peer, Series};
 use super::rows::Row;
 use super::scale::Cost;
-use super::spread::Spread;
 use crate::machine::Machine;
+use crate::spread::Spread;
 use anyhow::{Context, Result};
 use serde::Serialize;
 use std::fs;

@@ -2,7 +2,7 @@
 
 use super::{Report, RowReport};
 use crate::compare::peers::Series;
-use crate::compare::spread::Spread;
+use crate::spread::Spread;
 use svg::Document;
 use svg::node::element::{Circle, Group, Line, Rectangle, Style, Text, Title};
 

@@ -1,10 +1,10 @@
 //! Which tables there are, and how their figures are written.
 
-use super::table::Table;
 use super::{Measured, Report, RowReport, goals};
 use crate::compare::peers::Series;
 use crate::compare::scale::{Cost, Each, Stored};
-use crate::compare::spread::Spread;
+use crate::spread::Spread;
+use crate::table::Table;
 
 /// The tables for a terminal.
 pub(super) fn plain(report: &Report) -> String {

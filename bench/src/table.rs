@@ -4,16 +4,16 @@ use std::fmt::Write;
 
 /// A heading, the names of the columns, and a first cell and as many others in each row.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Table {
-    pub(super) heading: String,
+pub(crate) struct Table {
+    pub(crate) heading: String,
     /// Description of its figures, in a sentence or two.
-    pub(super) about: String,
-    pub(super) columns: Vec<String>,
-    pub(super) rows: Vec<Vec<String>>,
+    pub(crate) about: String,
+    pub(crate) columns: Vec<String>,
+    pub(crate) rows: Vec<Vec<String>>,
 }
 
 impl Table {
-    pub(super) fn plain(&self) -> String {
+    pub(crate) fn plain(&self) -> String {
         let lines = || std::iter::once(&self.columns).chain(&self.rows);
         let width = |column: usize| {
             let cells = lines().filter_map(|line| line.get(column));
@@ -37,13 +37,13 @@ impl Table {
         text
     }
 
-    pub(super) fn markdown(&self) -> String {
+    pub(crate) fn markdown(&self) -> String {
         let Self { heading, about, .. } = self;
         format!("## {heading}\n\n{about}\n\n{}", self.rows_in_markdown())
     }
 
     /// The table alone.
-    pub(super) fn rows_in_markdown(&self) -> String {
+    pub(crate) fn rows_in_markdown(&self) -> String {
         let mut text = String::new();
         let line = |cells: &[String]| format!("| {} |\n", cells.join(" | "));
         text += &line(&self.columns);
