@@ -8,7 +8,8 @@ use crate::error::RequestError;
 use crate::rate_limit::RateLimiter;
 use crate::response_body::{ResponseBody, Segment, SegmentLimits};
 use crate::store::{
-    BlockingTask, FileRange, FileSlice, MediaStream, OriginCacheStatus, ReadChunk, TryRead,
+    BlockingTask, FileRange, FileSlice, MediaStream, OriginCacheStatus, PartialStream, ReadChunk,
+    TryRead, WaitForBytes,
 };
 use bytes::{Bytes, BytesMut};
 use http_body::{Body, Frame, SizeHint};
@@ -115,6 +116,8 @@ enum PendingRead {
     File(BlockingTask<io::Result<(FileSlice, BytesMut)>>),
     /// Read of a program's own store.
     ChunkStream(ReadChunk),
+    /// Wait for bytes that the store fetches.
+    Partial(WaitForBytes),
 }
 
 /// Bytes of a frame with the charge of their buffer.
@@ -164,6 +167,14 @@ impl MediaBody {
         loop {
             if let Some(pending) = &mut self.pending {
                 let read = match pending {
+                    PendingRead::Partial(wait) => {
+                        let waited = ready!(Pin::new(wait).poll(cx));
+                        self.pending = None;
+                        match waited {
+                            Ok(()) => continue,
+                            Err(error) => return Poll::Ready(Some(Err(error))),
+                        }
+                    }
                     PendingRead::File(read) => {
                         ready!(Pin::new(read).poll(cx))
                             .flatten()
@@ -207,6 +218,12 @@ impl MediaBody {
             let Some(BodyPart::Stream(mut stream)) = self.parts.pop_front() else {
                 continue;
             };
+            if let MediaStream::Partial(partial) = stream {
+                if let Err(exceeded) = self.split_partial(partial) {
+                    return Poll::Ready(Some(Err(io::Error::other(exceeded))));
+                }
+                continue;
+            }
             if let Some(range) = self.take_file_range(&mut stream, limits) {
                 self.requeue(stream);
                 return Poll::Ready(Some(Ok(Chunk::File(range))));
@@ -217,6 +234,11 @@ impl MediaBody {
             };
             let mut slice = match stream {
                 MediaStream::File(slice) => slice,
+                // It was split above.
+                MediaStream::Partial(partial) => {
+                    self.requeue(MediaStream::Partial(partial));
+                    continue;
+                }
                 MediaStream::ChunkStream(chunks) => {
                     // The charge is for one chunk, and the store allocates this one.
                     self.buffer = BytesMut::new();
@@ -245,6 +267,25 @@ impl MediaBody {
             });
             self.pending = Some(PendingRead::File(read));
         }
+    }
+
+    /// Requeues a stream with missing bytes, behind those that its file has. If there are none, it waits for them, and holds
+    /// no buffer meanwhile.
+    fn split_partial(&mut self, mut partial: PartialStream) -> Result<(), LimitExceeded> {
+        match partial.take_available()? {
+            Some(slice) => {
+                self.requeue(MediaStream::Partial(partial));
+                self.requeue(MediaStream::File(slice));
+            }
+            None => {
+                self.buffer = BytesMut::new();
+                // Shrinking a charge never fails.
+                let _ = self.buffer_charge.resize(0);
+                self.pending = Some(PendingRead::Partial(partial.wait()));
+                self.requeue(MediaStream::Partial(partial));
+            }
+        }
+        Ok(())
     }
 
     /// Returns the next bytes of a file for `sendfile(2)`, if the server can send them so. They stay in the page cache, so

@@ -512,7 +512,8 @@ impl EncodedResponse {
                 slice.take_cached(SMALL_BYTES)?
             }
             Some(
-                BodyPart::Stream(MediaStream::ChunkStream(_)) | BodyPart::StreamingInstance { .. },
+                BodyPart::Stream(MediaStream::ChunkStream(_) | MediaStream::Partial(_))
+                | BodyPart::StreamingInstance { .. },
             ) => {
                 return None;
             }

@@ -10,17 +10,17 @@ use std::time::{Duration, SystemTime};
 pub struct ObjectHead {
     /// Length of the whole object, in bytes.
     pub length: u64,
-    /// Validators of the object.
-    pub validators: Validators,
+    /// ObjectValidators of the object.
+    pub validators: ObjectValidators,
     /// Media type, as in `Content-Type` (RFC 9110 section 8.3). `None` if the origin has none, or one that says nothing.
     pub media_type: Option<String>,
     /// Freshness of the response.
     pub freshness: FreshnessFields,
 }
 
-/// Validators of an object (RFC 9110 section 8.8).
+/// ObjectValidators of an object (RFC 9110 section 8.8).
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Validators {
+pub struct ObjectValidators {
     /// Entity tag, as in `ETag`, with its quotes and the prefix of a weak one.
     pub entity_tag: Option<String>,
     /// Time of the last modification, as in `Last-Modified`.

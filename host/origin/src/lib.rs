@@ -17,7 +17,7 @@ mod origin_url;
 mod store;
 
 pub use cache::{CACHE_MIN_BYTES, CacheLimits, DiskCacheUsage};
-pub use fetch::{Fetch, FetchError, FreshnessFields, HeadResponse, ObjectHead, Validators};
+pub use fetch::{Fetch, FetchError, FreshnessFields, HeadResponse, ObjectHead, ObjectValidators};
 pub use freshness::FreshnessDefaults;
 #[cfg(feature = "metrics")]
 pub use metrics::register_metrics;

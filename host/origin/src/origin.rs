@@ -1,8 +1,10 @@
 //! An origin: object storage or an HTTP server that has the media.
 
 use crate::aws_files::{self, AwsProfile};
-use crate::client::{OriginClient, ReadInParts, ResponseFields};
-use crate::fetch::{Fetch, FetchError, FreshnessFields, HeadResponse, ObjectHead, Validators};
+use crate::client::{OriginClient, OriginFields, ReadInParts};
+use crate::fetch::{
+    Fetch, FetchError, FreshnessFields, HeadResponse, ObjectHead, ObjectValidators,
+};
 use crate::origin_url::{OriginKind, OriginUrl};
 use bytes::{Bytes, BytesMut};
 use futures_util::stream::{BoxStream, StreamExt};
@@ -151,7 +153,7 @@ impl Origin {
     pub async fn head(
         &self,
         path: &str,
-        known: Option<&Validators>,
+        known: Option<&ObjectValidators>,
     ) -> Result<HeadResponse, FetchError> {
         let mut options = GetOptions::default();
         options.head = true;
@@ -431,7 +433,7 @@ fn s3(url: &OriginUrl) -> AmazonS3Builder {
 }
 
 fn fields(extensions: &Extensions) -> Option<&HeaderMap> {
-    extensions.get::<ResponseFields>().map(|fields| &fields.0)
+    extensions.get::<OriginFields>().map(|fields| &fields.0)
 }
 
 /// Checks that a response has no content coding. The offsets of an encoded response are not those of the object.
@@ -455,7 +457,7 @@ fn head_of(meta: &ObjectMeta, fields: Option<&HeaderMap>) -> ObjectHead {
     let modified = SystemTime::from(meta.last_modified);
     ObjectHead {
         length: meta.size,
-        validators: Validators {
+        validators: ObjectValidators {
             entity_tag: meta.e_tag.clone(),
             // The epoch stands for a response without the field.
             modified: Some(modified).filter(|modified| *modified > UNIX_EPOCH),

@@ -177,14 +177,16 @@ impl OriginStoreState {
             age: age_and_ttl.map(|(age, _)| age),
         };
         if object.chunks().is_whole() {
-            return Ok(file.open(Some(status), ledger)?);
+            return Ok(MediaObject::from_shared_file(file, Some(status), ledger)?);
         }
         let partial = PartialObject {
             filler: Arc::clone(&self.filler),
             object: Arc::clone(object),
             file: file.clone(),
         };
-        Ok(file.open_partial(partial, status, ledger)?)
+        Ok(MediaObject::from_partial_file(
+            file, partial, status, ledger,
+        )?)
     }
 }
 

@@ -1,6 +1,5 @@
 //! Chunk streams: bytes of a program's own store, read one chunk at a time.
 
-use super::cache_status::OriginCacheStatus;
 use super::cursor::{Cursor, OutOfBounds};
 use bytes::Bytes;
 use millpond_ledger::Charge;
@@ -55,14 +54,12 @@ pub(super) struct OpenBytes<R> {
     pub(super) bytes: R,
     /// Length, in bytes.
     pub(super) length: u64,
-    pub(super) cache_status: Option<OriginCacheStatus>,
     pub(super) _charge: Charge,
 }
 
 /// [`OpenBytes`] of any type, as a trait object.
 pub(super) trait DynReadAt: Send + Sync {
     fn length(&self) -> u64;
-    fn cache_status(&self) -> Option<OriginCacheStatus>;
     fn read_at(self: Arc<Self>, offset: u64, max_bytes: usize) -> BoxedRead;
 }
 
@@ -71,10 +68,6 @@ type BoxedRead = Pin<Box<dyn Future<Output = io::Result<Bytes>> + Send>>;
 impl<R: ReadAt> DynReadAt for OpenBytes<R> {
     fn length(&self) -> u64 {
         self.length
-    }
-
-    fn cache_status(&self) -> Option<OriginCacheStatus> {
-        self.cache_status
     }
 
     fn read_at(self: Arc<Self>, offset: u64, max_bytes: usize) -> BoxedRead {
@@ -92,11 +85,6 @@ impl ChunkStream {
             cursor: Cursor::new(source.length(), offset, length)?,
             source,
         })
-    }
-
-    /// Cache status of the object.
-    pub(super) fn cache_status(&self) -> Option<OriginCacheStatus> {
-        self.source.cache_status()
     }
 
     /// Starts to read the next `most` bytes at most. At least one byte has to remain.

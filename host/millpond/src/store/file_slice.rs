@@ -4,7 +4,7 @@ use super::cache_status::OriginCacheStatus;
 use super::cursor::{Cursor, OutOfBounds};
 use super::thread_pool::{BlockingTask, ThreadPool};
 use bytes::{Bytes, BytesMut};
-use millpond_ledger::Charge;
+use millpond_ledger::{Charge, LimitExceeded};
 use std::fs::File;
 use std::io;
 use std::sync::Arc;
@@ -37,7 +37,7 @@ pub struct OpenFile {
     file: Arc<MediaFile>,
     /// Cache status of its object, if the store caches an origin.
     cache_status: Option<OriginCacheStatus>,
-    _charge: Charge,
+    charge: Charge,
 }
 
 /// A range of an open file. It holds the file open, and no bytes.
@@ -127,7 +127,7 @@ impl OpenFile {
         OpenFile {
             file,
             cache_status: None,
-            _charge: charge,
+            charge,
         }
     }
 
@@ -137,6 +137,20 @@ impl OpenFile {
             cache_status,
             ..self
         }
+    }
+
+    /// Returns another file of the same object, charged to the same request.
+    ///
+    /// # Errors
+    /// [`LimitExceeded`], if the request's memory does not suffice.
+    pub(super) fn sibling(&self, file: Arc<MediaFile>) -> Result<Self, LimitExceeded> {
+        let mut charge = self.charge.empty_sibling();
+        charge.resize(self.charge.bytes())?;
+        Ok(OpenFile {
+            file,
+            cache_status: self.cache_status,
+            charge,
+        })
     }
 
     /// Returns a file of this length in bytes. `charge` lasts as long as the file is open.

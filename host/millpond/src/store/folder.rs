@@ -6,10 +6,8 @@ use super::digest_cache::DigestCache;
 use super::file_slice::{self, MediaFile, SMALL_BYTES};
 use super::folder_listing;
 use super::maintenance;
-use super::media_store::{
-    CacheUsage, MediaObject, MediaStore, ObjectInfo, ObjectKey, ObjectVariant, ObjectVersion,
-    OpenError,
-};
+use super::media_store::{CacheUsage, MediaObject, MediaStore, OpenError};
+use super::object_info::{ObjectInfo, ObjectKey, ObjectVariant, ObjectVersion};
 use super::open_file_cache::{
     CachedFile, NEGATIVE_CACHE_BYTES, OPEN_FILE_CACHE_BYTES, OpenFileCache,
 };

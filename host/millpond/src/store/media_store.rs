@@ -4,9 +4,12 @@ use super::cache_status::OriginCacheStatus;
 use super::chunks::{ChunkStream, DynReadAt, OpenBytes, ReadAt};
 use super::cursor::Cursor;
 use super::file_slice::{FILE_BYTES, FileSlice, MediaFile, OpenFile};
-use super::partial_file::{DynPartialFile, OpenStreamError};
+use super::object_info::{ObjectInfo, ObjectKey};
+use super::partial_file::{
+    DynPartialFile, OpenStreamError, PartialFile, PartialMedia, PartialStream,
+};
+use super::shared_file::SharedFile;
 use millpond_format::listing::{ListQuery, Listing};
-use millpond_format::{Access, ContentId};
 use millpond_ledger::{Kind, LedgerHandle, LimitExceeded, Route, heap};
 use std::fmt;
 use std::fs::File;
@@ -15,7 +18,6 @@ use std::io;
 use std::path::Path;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::time::SystemTime;
 use tokio_util::task::AbortOnDropHandle;
 
 /// A store of media: interface `media-store` of `wit/media-store.wit`.
@@ -290,32 +292,6 @@ pub(crate) fn spawn_off_fiber<T: Send + 'static>(
     AbortOnDropHandle::new(tokio::spawn(work))
 }
 
-/// Key of an object: `variant key` of `wit/media-store.wit`.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub enum ObjectKey {
-    /// Media by content id.
-    Content(ContentId),
-    /// Media by name: a path with segments separated by `/`. From a guest, no segment is empty, `.` or `..`, or
-    /// contains U+0000. The store rejects other names that are special on its system.
-    Named(String),
-}
-
-impl ObjectKey {
-    /// Heap memory, in bytes.
-    pub(crate) fn held_bytes(&self) -> usize {
-        match self {
-            ObjectKey::Content(_) => 0,
-            ObjectKey::Named(name) => name.capacity(),
-        }
-    }
-
-    /// Returns the key of a guest's name. `None` if the name is invalid.
-    pub(crate) fn named(name: String) -> Option<Self> {
-        let fits = |segment: &str| !matches!(segment, "" | "." | "..") && !segment.contains('\0');
-        name.split('/').all(fits).then_some(ObjectKey::Named(name))
-    }
-}
-
 /// The error of opening an object: `variant error-code` of `wit/media-store.wit`.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -348,50 +324,6 @@ enum ObjectSource {
     Partial(Arc<dyn DynPartialFile>),
 }
 
-/// Information about an object: `record info` of `wit/media-store.wit`.
-#[derive(Debug, Clone, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct ObjectInfo {
-    /// Length when it was opened, in bytes.
-    pub length: u64,
-    /// Media type, as in `Content-Type` (RFC 9110 section 8.3).
-    pub media_type: String,
-    /// Time of the last modification, if it is known.
-    pub modified: Option<SystemTime>,
-    /// Time of the import. `None` for named files.
-    pub created: Option<SystemTime>,
-    /// SHA-256 of the content, if it is known.
-    pub digest: Option<ContentId>,
-    /// Version of the content. For a named object it becomes the entity tag (RFC 9110 section 8.8.3). Without it, the
-    /// tag is the digest, or weak if there is no digest.
-    pub version: Option<ObjectVersion>,
-    /// Access to the object. A private object can be opened by content id only.
-    pub access: Access,
-    /// Other representations of the object, in no order.
-    pub variants: Vec<ObjectVariant>,
-}
-
-/// Version of an object's content: `variant version` of `wit/media-store.wit`. The text is visible ASCII without `"`.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum ObjectVersion {
-    /// Every content of the key has another version. Length and modification time alone are not enough.
-    Strong(String),
-    /// Two contents may share the version, though they seldom do.
-    Weak(String),
-}
-
-/// Another representation of the same resource: `record variant-info` of `wit/media-store.wit`.
-#[derive(Debug, Clone, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct ObjectVariant {
-    /// Key of the variant.
-    pub key: ObjectKey,
-    /// Media type.
-    pub media_type: String,
-    /// Content coding, if it has one.
-    pub content_coding: Option<String>,
-}
-
 impl MediaObject {
     /// Returns an object with the bytes of an open file. The file is charged to the ledger as long as the object or a
     /// stream of it lives.
@@ -416,26 +348,50 @@ impl MediaObject {
         ledger: &LedgerHandle,
     ) -> Result<Self, LimitExceeded> {
         let charge = ledger.charge(Kind::Files, FILE_BYTES + info.media_type.len())?;
-        Ok(MediaObject::of_file(
-            Arc::new(OpenFile::new(file, charge)),
+        Ok(MediaObject {
+            source: ObjectSource::File(Arc::new(OpenFile::new(file, charge))),
             info,
-        ))
+        })
     }
 
-    /// Returns an object with the bytes of a file of the request.
-    pub(super) fn of_file(file: Arc<OpenFile>, info: Arc<ObjectInfo>) -> Self {
-        MediaObject {
-            source: ObjectSource::File(file),
-            info,
-        }
+    /// Returns an object with the bytes of a file that several requests share, charged to this one. A store that caches an
+    /// origin tells its handling of the request in `status`.
+    ///
+    /// # Errors
+    /// [`LimitExceeded`], if the request's memory does not suffice.
+    pub fn from_shared_file(
+        file: &SharedFile,
+        status: Option<OriginCacheStatus>,
+        ledger: &LedgerHandle,
+    ) -> Result<Self, LimitExceeded> {
+        let open_file = file.open(status, ledger)?;
+        Ok(MediaObject {
+            source: ObjectSource::File(Arc::new(open_file)),
+            info: Arc::clone(file.info()),
+        })
     }
 
-    /// Returns an object with the bytes of a file, and those that the file lacks.
-    pub(super) fn of_partial_file(file: Arc<dyn DynPartialFile>, info: Arc<ObjectInfo>) -> Self {
-        MediaObject {
-            source: ObjectSource::Partial(file),
-            info,
-        }
+    /// Returns an object with the bytes of a file, and with those that the file lacks, charged to the request.
+    ///
+    /// # Errors
+    /// [`LimitExceeded`], if the request's memory does not suffice.
+    pub fn from_partial_file(
+        file: &SharedFile,
+        partial: impl PartialFile,
+        status: OriginCacheStatus,
+        ledger: &LedgerHandle,
+    ) -> Result<Self, LimitExceeded> {
+        let media = PartialMedia {
+            file: Arc::new(file.open(Some(status), ledger)?),
+            partial,
+            status,
+            length: file.info().length,
+            charge: ledger.empty_charge(Kind::Handles),
+        };
+        Ok(MediaObject {
+            source: ObjectSource::Partial(Arc::new(media)),
+            info: Arc::clone(file.info()),
+        })
     }
 
     /// Returns an object with bytes of the program, [`ObjectInfo::length`] of them.
@@ -454,7 +410,6 @@ impl MediaObject {
         let open = OpenBytes {
             bytes,
             length: info.length,
-            cache_status: None,
             _charge: ledger.charge(Kind::Handles, held_bytes)?,
         };
         let source = ObjectSource::Bytes(Arc::new(open));
@@ -490,7 +445,7 @@ impl MediaObject {
             }
             ObjectSource::Partial(partial) => match partial.file_with(offset, length) {
                 Some(file) => of_file(file),
-                None => Ok(MediaStream::ChunkStream(partial.stream(offset, length)?)),
+                None => Ok(MediaStream::Partial(partial.stream(offset, length)?)),
             },
         }
     }
@@ -506,54 +461,6 @@ impl fmt::Debug for ObjectSource {
     }
 }
 
-impl ObjectInfo {
-    /// Returns the information about an object with this length in bytes, media type and access. Everything else is
-    /// unknown.
-    #[must_use]
-    pub fn new(length: u64, media_type: impl Into<String>, access: Access) -> Self {
-        ObjectInfo {
-            length,
-            media_type: media_type.into(),
-            modified: None,
-            created: None,
-            digest: None,
-            version: None,
-            access,
-            variants: Vec::new(),
-        }
-    }
-
-    /// Memory of the information, in bytes.
-    pub(crate) fn held_bytes(&self) -> usize {
-        let variants = self.variants.iter().map(|variant| {
-            let name = variant.key.held_bytes();
-            let coding = variant.content_coding.as_ref().map_or(0, String::capacity);
-            name + variant.media_type.capacity() + coding
-        });
-        let version = match &self.version {
-            Some(ObjectVersion::Strong(text) | ObjectVersion::Weak(text)) => text.capacity(),
-            None => 0,
-        };
-        size_of::<Self>()
-            + self.media_type.capacity()
-            + version
-            + self.variants.capacity() * size_of::<ObjectVariant>()
-            + variants.sum::<usize>()
-    }
-}
-
-impl ObjectVariant {
-    /// Returns a variant without a content coding.
-    #[must_use]
-    pub fn new(key: ObjectKey, media_type: impl Into<String>) -> Self {
-        ObjectVariant {
-            key,
-            media_type: media_type.into(),
-            content_coding: None,
-        }
-    }
-}
-
 /// Unread bytes of an object: the `input-stream` that the interface's `read` returns.
 #[derive(Debug, Clone)]
 pub(crate) enum MediaStream {
@@ -561,6 +468,8 @@ pub(crate) enum MediaStream {
     File(FileSlice),
     /// Bytes of the program.
     ChunkStream(ChunkStream),
+    /// Bytes of a file, some of which are missing.
+    Partial(PartialStream),
 }
 
 impl MediaStream {
@@ -578,7 +487,8 @@ impl MediaStream {
     pub(crate) fn cache_status(&self) -> Option<OriginCacheStatus> {
         match self {
             MediaStream::File(slice) => slice.cache_status(),
-            MediaStream::ChunkStream(chunks) => chunks.cache_status(),
+            MediaStream::ChunkStream(_) => None,
+            MediaStream::Partial(partial) => Some(partial.cache_status()),
         }
     }
 
@@ -597,6 +507,7 @@ impl MediaStream {
         match self {
             MediaStream::File(slice) => &slice.cursor,
             MediaStream::ChunkStream(chunks) => &chunks.cursor,
+            MediaStream::Partial(partial) => &partial.cursor,
         }
     }
 
@@ -604,24 +515,7 @@ impl MediaStream {
         match self {
             MediaStream::File(slice) => &mut slice.cursor,
             MediaStream::ChunkStream(chunks) => &mut chunks.cursor,
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_name_of_a_guest_climbs_nowhere() {
-        for name in ["a", "a/b c.mp4", "...", "ä/.b", "a: b\\c\n"] {
-            assert_eq!(
-                ObjectKey::named(name.into()),
-                Some(ObjectKey::Named(name.into()))
-            );
-        }
-        for name in ["", "/a", "a/", "a//b", ".", "..", "a/../b", "a/.", "a\0"] {
-            assert_eq!(ObjectKey::named(name.into()), None, "{name:?}");
+            MediaStream::Partial(partial) => &mut partial.cursor,
         }
     }
 }

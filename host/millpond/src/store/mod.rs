@@ -24,6 +24,7 @@ mod media_store;
 mod mounts;
 #[cfg(feature = "uploads")]
 mod named_import;
+mod object_info;
 mod open_file_cache;
 mod partial_file;
 mod record;
@@ -45,13 +46,11 @@ pub use import::{
 };
 pub use inventory::{Inventory, StoredMedia};
 pub use journal::{ImportJournal, UnreadFile};
-pub use media_store::{
-    CacheUsage, MediaObject, MediaStore, ObjectInfo, ObjectKey, ObjectVariant, ObjectVersion,
-    OpenError,
-};
+pub use media_store::{CacheUsage, MediaObject, MediaStore, OpenError};
 pub use millpond_format::listing::{Entry, EntryKind, ListOrder, ListQuery, Listing};
 pub use millpond_format::{Access, ContentId, Record, Variant};
-pub use partial_file::PartialFile;
+pub use object_info::{ObjectInfo, ObjectKey, ObjectVariant, ObjectVersion};
+pub use partial_file::{PartialFile, PartialReader};
 pub use remove::RemovedMedia;
 pub use repair::{LOST_AND_FOUND, RepairAction, Repairer};
 pub use shared_file::SharedFile;
@@ -65,5 +64,5 @@ pub(crate) use media_store::{DynMediaStore, MediaStream, open, spawn_off_fiber};
 #[cfg(feature = "uploads")]
 pub(crate) use named_import::NamedImportError;
 pub(crate) use open_file_cache::OPEN_FILE_CACHE_SHARE;
-pub(crate) use partial_file::OpenStreamError;
+pub(crate) use partial_file::{OpenStreamError, PartialStream, WaitForBytes};
 pub(crate) use thread_pool::BlockingTask;

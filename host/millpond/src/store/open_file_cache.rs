@@ -6,7 +6,7 @@
 
 use super::beneath_dir::BeneathDir;
 use super::file_slice::MediaFile;
-use super::media_store::{ObjectInfo, ObjectKey};
+use super::object_info::{ObjectInfo, ObjectKey};
 use super::version::FileVersion;
 use millpond_ledger::process;
 use quick_cache::Weighter;

@@ -1,14 +1,11 @@
 //! Shared files: files that stay open between requests, for stores with a cache of their own.
 
 use super::cache_status::OriginCacheStatus;
-use super::file_slice::{self, FILE_BYTES, MediaFile, OpenFile};
+use super::file_slice::{FILE_BYTES, MediaFile, OpenFile};
 
-use super::media_store::{MediaObject, ObjectInfo};
-use super::partial_file::{PartialFile, PartialMedia};
-use bytes::{Bytes, BytesMut};
+use super::object_info::ObjectInfo;
 use millpond_ledger::{Kind, LedgerHandle, LimitExceeded};
 use std::fs::File;
-use std::io;
 use std::sync::Arc;
 
 /// An open file with the information about its object. Several requests share it. Clones share the file.
@@ -63,72 +60,18 @@ impl SharedFile {
         self.file.cached_bytes() + self.info.held_bytes()
     }
 
-    /// Reads bytes from `offset` on, at least one and `max_bytes` at most. It waits for the disk on another thread.
-    ///
-    /// # Errors
-    /// The system's, and [`io::ErrorKind::UnexpectedEof`] if the file has none.
-    pub async fn read_at(&self, offset: u64, max_bytes: usize) -> io::Result<Bytes> {
-        let mut buffer = BytesMut::zeroed(max_bytes);
-        let read = match file_slice::try_read_at(self.file(), &mut buffer, offset) {
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                let file = self.clone();
-                let read = tokio::task::spawn_blocking(move || {
-                    let count = file_slice::read_at(file.file(), &mut buffer, offset)?;
-                    Ok((buffer, count))
-                });
-                read.await.map_err(io::Error::other).flatten()
-            }
-            read => read.map(|count| (buffer, count)),
-        };
-        match read? {
-            (_, 0) => Err(file_slice::has_shrunk()),
-            (mut buffer, count) => {
-                buffer.truncate(count);
-                Ok(buffer.freeze())
-            }
-        }
+    /// The file, without its information.
+    pub(super) fn media_file(&self) -> &Arc<MediaFile> {
+        &self.file
     }
 
-    /// Returns an object with the bytes of the file, charged to the request.
-    ///
-    /// # Errors
-    /// [`LimitExceeded`], if the request's memory does not suffice.
-    pub fn open(
+    /// Returns the file of a request, charged to it.
+    pub(super) fn open(
         &self,
         status: Option<OriginCacheStatus>,
         ledger: &LedgerHandle,
-    ) -> Result<MediaObject, LimitExceeded> {
-        let file = self.charged(status, ledger)?;
-        Ok(MediaObject::of_file(file, Arc::clone(&self.info)))
-    }
-
-    /// Returns an object with the bytes of the file and those that it lacks, charged to the request.
-    ///
-    /// # Errors
-    /// [`LimitExceeded`], if the request's memory does not suffice.
-    pub fn open_partial(
-        &self,
-        partial: impl PartialFile,
-        status: OriginCacheStatus,
-        ledger: &LedgerHandle,
-    ) -> Result<MediaObject, LimitExceeded> {
-        let file = Arc::new(PartialMedia {
-            file: self.charged(Some(status), ledger)?,
-            partial,
-            status,
-            length: self.info.length,
-            charge: ledger.empty_charge(Kind::Handles),
-        });
-        Ok(MediaObject::of_partial_file(file, Arc::clone(&self.info)))
-    }
-
-    fn charged(
-        &self,
-        status: Option<OriginCacheStatus>,
-        ledger: &LedgerHandle,
-    ) -> Result<Arc<OpenFile>, LimitExceeded> {
+    ) -> Result<OpenFile, LimitExceeded> {
         let charge = ledger.charge(Kind::Files, FILE_BYTES + self.info.media_type.len())?;
-        let file = OpenFile::new(Arc::clone(&self.file), charge).with_cache_status(status);
-        Ok(Arc::new(file))
+        Ok(OpenFile::new(Arc::clone(&self.file), charge).with_cache_status(status))
     }
 }

@@ -1,6 +1,6 @@
 //! Versions of files.
 
-use super::media_store::ObjectVersion;
+use super::object_info::ObjectVersion;
 use millpond_format::version;
 use sha2::{Digest, Sha256};
 use std::fs::Metadata;

@@ -1,6 +1,6 @@
 //! Record of a cached object, as its cache file has it.
 
-use crate::fetch::{FreshnessFields, ObjectHead, Validators};
+use crate::fetch::{FreshnessFields, ObjectHead, ObjectValidators};
 use millpond::store::{
     Access, ContentId, ObjectInfo, ObjectKey, ObjectVariant, ObjectVersion, Record,
 };
@@ -73,7 +73,7 @@ impl ObjectRecord {
         let age = SystemTime::now().duration_since(self.stored);
         ObjectHead {
             length: self.length,
-            validators: Validators {
+            validators: ObjectValidators {
                 entity_tag: self.entity_tag.clone(),
                 modified: self.modified,
             },

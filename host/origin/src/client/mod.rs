@@ -4,11 +4,13 @@
 //! each part of its body have a time of their own.
 
 mod addresses;
+mod counts;
 mod redirect;
 mod response_body;
 
 use addresses::{AddressScope, OriginResolver};
 use async_trait::async_trait;
+use counts::TransferCounts;
 use http::header::{self, HeaderMap, HeaderValue};
 use http::{Method, Request, Response, StatusCode};
 use hyper::body::Incoming;
@@ -26,7 +28,7 @@ use response_body::ResponseContent;
 use std::fmt;
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
@@ -73,20 +75,13 @@ struct ClientState {
     counts: Arc<TransferCounts>,
 }
 
-/// Counts of a client since its start.
-#[derive(Debug, Default)]
-pub(crate) struct TransferCounts {
-    pub(crate) requests: AtomicU64,
-    pub(crate) received_bytes: AtomicU64,
-}
-
 /// Mark of a request whose response is read part by part, so that it may be of any length.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct ReadInParts;
 
 /// Fields of a response, among its extensions. The object stores return only some of the fields.
 #[derive(Debug, Clone)]
-pub(crate) struct ResponseFields(pub(crate) HeaderMap);
+pub(crate) struct OriginFields(pub(crate) HeaderMap);
 
 impl OriginClient {
     /// Returns a client with this many connections at most.
@@ -194,9 +189,7 @@ impl HttpService for OriginClient {
             true => WHOLE_RESPONSE_BYTES,
             false => ERROR_RESPONSE_BYTES,
         };
-        parts
-            .extensions
-            .insert(ResponseFields(parts.headers.clone()));
+        parts.extensions.insert(OriginFields(parts.headers.clone()));
         let counts = Arc::clone(&self.0.counts);
         let content = ResponseContent::new(body, max_bytes, counts, permit);
         Ok(Response::from_parts(parts, HttpResponseBody::new(content)))

@@ -1,6 +1,6 @@
 //! Body of an origin's response: with a time for each part, and a maximum size where it is read whole.
 
-use super::TransferCounts;
+use super::counts::TransferCounts;
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;

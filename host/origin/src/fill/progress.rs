@@ -145,6 +145,14 @@ impl FillInterest {
         matches!(*self.0.state.borrow(), FillState::Ended(_))
     }
 
+    /// Returns the offset up to which all bytes are in the file. `None` if the fill has ended.
+    pub(crate) fn written(&self) -> Option<u64> {
+        match &*self.0.state.borrow() {
+            FillState::Written(written) => Some(*written),
+            FillState::Ended(_) => None,
+        }
+    }
+
     /// Waits until the byte at `offset` is in the file, or the fill has ended. Returns the offset up to which all bytes are
     /// in the file; `None` if the fill has ended without an error.
     ///

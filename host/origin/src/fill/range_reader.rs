@@ -5,8 +5,7 @@ use super::progress::{FillError, FillInterest};
 use crate::cache::chunk_map::CHUNK_BYTES;
 use crate::cache::object::CachedObject;
 use crate::fetch::FetchError;
-use bytes::Bytes;
-use millpond::store::{ForwardReason, PartialFile, ReadAt, SharedFile};
+use millpond::store::{ForwardReason, PartialFile, PartialReader, SharedFile};
 use parking_lot::Mutex;
 use std::io;
 use std::sync::Arc;
@@ -27,13 +26,20 @@ pub(crate) struct PartialObject {
 /// Reader of a range.
 pub(crate) struct RangeReader {
     filler: Arc<Filler>,
-    source: Mutex<(Arc<CachedObject>, SharedFile)>,
     /// Offset after the last byte of the range.
     end: u64,
+    state: Mutex<ReaderState>,
+}
+
+struct ReaderState {
+    object: Arc<CachedObject>,
+    file: SharedFile,
+    /// Whether the host has another file than this one.
+    is_renewed: bool,
     /// Fill that the reader follows.
-    current: Mutex<Option<FillInterest>>,
+    current: Option<FillInterest>,
     /// Fill of the chunks after that.
-    ahead: Mutex<Option<FillInterest>>,
+    ahead: Option<FillInterest>,
 }
 
 impl PartialFile for PartialObject {
@@ -53,38 +59,55 @@ impl PartialFile for PartialObject {
         };
         let reader = RangeReader {
             filler: Arc::clone(&self.filler),
-            source: Mutex::new((Arc::clone(&self.object), self.file.clone())),
             end,
-            current: Mutex::new(None),
-            ahead: Mutex::new(None),
+            state: Mutex::new(ReaderState {
+                object: Arc::clone(&self.object),
+                file: self.file.clone(),
+                is_renewed: false,
+                current: None,
+                ahead: None,
+            }),
         };
         (reader, reason)
     }
 }
 
-impl ReadAt for RangeReader {
-    async fn read_at(&self, offset: u64, max_bytes: usize) -> io::Result<Bytes> {
+impl PartialReader for RangeReader {
+    fn available(&self, offset: u64, most: u64) -> (u64, Option<SharedFile>) {
+        let mut state = self.state.lock();
+        if state.object.is_changed() {
+            // `wait` returns the error.
+            return (0, None);
+        }
+        let mut count = state.object.chunks().available(offset, most);
+        if count == 0 {
+            let written = state.current.as_ref().and_then(FillInterest::written);
+            count = written.map_or(0, |written| written.saturating_sub(offset).min(most));
+        }
+        if count > 0 {
+            self.read_ahead(&mut state, offset + count);
+        }
+        let renewed = std::mem::take(&mut state.is_renewed).then(|| state.file.clone());
+        (count, renewed)
+    }
+
+    async fn wait(&self, offset: u64) -> io::Result<()> {
         let mut failures = 0;
         loop {
-            let (object, file) = self.source.lock().clone();
+            let object = Arc::clone(&self.state.lock().object);
             if object.is_changed() {
                 return Err(io::Error::other(FetchError::Changed));
             }
-            let available = object.chunks().available(offset, max_bytes as u64);
-            if available > 0 {
-                self.read_ahead(&object, &file, offset + available);
-                return read(&file, offset, available).await;
+            if object.chunks().available(offset, 1) > 0 {
+                return Ok(());
             }
-            let chunk = offset / CHUNK_BYTES;
-            let Some(interest) = self.follow(&object, &file, chunk).await? else {
+            let Some(fill) = self.follow(&object, offset / CHUNK_BYTES).await? else {
                 continue;
             };
-            match interest.wait_for(offset).await {
-                Ok(Some(written)) => {
-                    let count = (written - offset).min(max_bytes as u64);
-                    *self.current.lock() = Some(interest);
-                    self.read_ahead(&object, &file, offset + count);
-                    return read(&file, offset, count).await;
+            match fill.wait_for(offset).await {
+                Ok(Some(_)) => {
+                    self.state.lock().current = Some(fill);
+                    return Ok(());
                 }
                 Ok(None) => {}
                 Err(error) => {
@@ -103,47 +126,47 @@ impl RangeReader {
     async fn follow(
         &self,
         object: &Arc<CachedObject>,
-        file: &SharedFile,
         chunk: u64,
     ) -> io::Result<Option<FillInterest>> {
-        let is_of_chunk = |fill: &FillInterest| fill.chunks().contains(&chunk) && !fill.has_ended();
-        for followed in [&self.current, &self.ahead] {
-            let fill = followed.lock().take().filter(is_of_chunk);
-            if fill.is_some() {
-                return Ok(fill);
+        {
+            let mut state = self.state.lock();
+            let state = &mut *state;
+            let is_of_chunk =
+                |fill: &FillInterest| fill.chunks().contains(&chunk) && !fill.has_ended();
+            for followed in [&mut state.current, &mut state.ahead] {
+                let fill = followed.take().filter(is_of_chunk);
+                if fill.is_some() {
+                    return Ok(fill);
+                }
             }
         }
-        if let Some(renewed) = self.filler.renew(object).await? {
-            *self.source.lock() = renewed;
+        if let Some((object, file)) = self.filler.renew(object).await? {
+            let mut state = self.state.lock();
+            (state.object, state.file, state.is_renewed) = (object, file, true);
             return Ok(None);
         }
-        Ok(self.filler.follow(object, file, chunk, self.end))
+        let file = self.state.lock().file.clone();
+        Ok(self.filler.follow(object, &file, chunk, self.end))
     }
 
     /// Starts the fill of the next missing chunk of the range, if the reader is near it.
-    fn read_ahead(&self, object: &Arc<CachedObject>, file: &SharedFile, offset: u64) {
+    fn read_ahead(&self, state: &mut ReaderState, offset: u64) {
         let horizon = offset.saturating_add(READ_AHEAD_BYTES).min(self.end);
         let mut at = offset;
-        if let Some(fill) = &*self.current.lock()
-            && !fill.has_ended()
-        {
+        if let Some(fill) = state.current.as_ref().filter(|fill| !fill.has_ended()) {
             at = at.max(fill.chunks().end * CHUNK_BYTES);
         }
-        let mut ahead = self.ahead.lock();
-        if ahead.as_ref().is_some_and(|fill| !fill.has_ended()) || at >= horizon {
+        let is_ahead = state.ahead.as_ref().is_some_and(|fill| !fill.has_ended());
+        if is_ahead || at >= horizon {
             return;
         }
+        let object = &state.object;
         at += object.chunks().available(at, horizon - at);
         if at < horizon && !object.is_discarded() {
-            *ahead = self.filler.follow(object, file, at / CHUNK_BYTES, self.end);
+            let chunk = at / CHUNK_BYTES;
+            state.ahead = self.filler.follow(object, &state.file, chunk, self.end);
         }
     }
-}
-
-/// Reads bytes that the file has. Such a read needs a buffer of its own, which the host has charged.
-async fn read(file: &SharedFile, offset: u64, count: u64) -> io::Result<Bytes> {
-    let count = usize::try_from(count).unwrap_or(usize::MAX);
-    file.read_at(offset, count).await
 }
 
 /// Whether another fill of the chunk may succeed.

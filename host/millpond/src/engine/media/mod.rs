@@ -8,7 +8,8 @@ use crate::engine::store_limits::{self, CpuBudget, LimitedStore};
 use crate::limits::{Limit, Limits};
 use crate::store::{
     self, Access, ContentId, DynMediaStore, Entry, EntryKind, ListOrder, ListQuery, MediaObject,
-    MediaStream, ObjectInfo, ObjectVersion, OpenError, OpenStreamError, TryRead, spawn_off_fiber,
+    MediaStream, ObjectInfo, ObjectVersion, OpenError, OpenStreamError, PartialStream, TryRead,
+    spawn_off_fiber,
 };
 use bytes::{Bytes, BytesMut};
 use millpond_format::listing::ENTRY_BYTES;
@@ -465,6 +466,23 @@ struct GuestStream {
 /// Maximum bytes that a guest reads at a time.
 const GUEST_READ_BYTES: usize = 16 * 1024;
 
+/// Reads the next bytes of a stream with missing ones, once they are there.
+async fn read_partial(mut partial: PartialStream) -> std::io::Result<Bytes> {
+    loop {
+        let taken = partial.take_available().map_err(std::io::Error::other)?;
+        let Some(slice) = taken else {
+            partial.wait().await?;
+            continue;
+        };
+        let read = slice.spawn(|mut slice| {
+            let mut buffer = BytesMut::new();
+            slice.read(&mut buffer, GUEST_READ_BYTES)?;
+            Ok(buffer.freeze())
+        });
+        return read.await.flatten();
+    }
+}
+
 #[async_trait::async_trait]
 impl Pollable for GuestStream {
     async fn ready(&mut self) {
@@ -489,6 +507,10 @@ impl Pollable for GuestStream {
                 let read = spawn_off_fiber(chunks.read(GUEST_READ_BYTES));
                 let read = read.await.map_err(std::io::Error::other).flatten();
                 read.map(|(_, chunk)| chunk)
+            }
+            MediaStream::Partial(partial) => {
+                let read = spawn_off_fiber(read_partial(partial)).await;
+                read.map_err(std::io::Error::other).flatten()
             }
         };
         match read {
