@@ -109,6 +109,18 @@ pub(crate) fn cache_status(parts: &[BodyPart]) -> Option<OriginCacheStatus> {
     forwarded.or_else(|| statuses().next())
 }
 
+/// Returns a wait for the first byte of the store in a response, if the store may lack it.
+pub(crate) fn wait_for_first_byte(parts: &[BodyPart]) -> Option<WaitForBytes> {
+    let mut streams = parts.iter().filter_map(|part| match part {
+        BodyPart::Stream(stream) => Some(stream),
+        BodyPart::Bytes(_) | BodyPart::StreamingInstance { .. } => None,
+    });
+    match streams.next() {
+        Some(MediaStream::Partial(partial)) => Some(partial.wait()),
+        _ => None,
+    }
+}
+
 /// Read of the next chunk that did not complete at once.
 #[derive(Debug)]
 enum PendingRead {

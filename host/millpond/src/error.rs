@@ -37,6 +37,8 @@ pub(crate) enum RequestError {
     NoResponse,
     #[error("the component returned an error: {0}")]
     WasiHttp(String),
+    #[error("the store cannot fetch the media: {0}")]
+    Store(#[source] std::io::Error),
 }
 
 impl From<LimitExceeded> for RequestError {
@@ -72,7 +74,8 @@ impl RequestError {
             RequestError::Trapped(_)
             | RequestError::Invalid(_)
             | RequestError::NoResponse
-            | RequestError::WasiHttp(_) => Outcome::Failed,
+            | RequestError::WasiHttp(_)
+            | RequestError::Store(_) => Outcome::Failed,
         }
     }
 
@@ -107,6 +110,7 @@ impl RequestError {
             | RequestError::WasiHttp(_) => {
                 (StatusCode::INTERNAL_SERVER_ERROR, "Media component failed")
             }
+            RequestError::Store(_) => (StatusCode::BAD_GATEWAY, "Media origin failed"),
         };
         (status, message.into())
     }

@@ -641,7 +641,7 @@ impl ServiceState {
 
         let decision = self.look_up(head, deadline, log_entry).await?;
         let may_be_stored = match decision {
-            CacheDecision::Hit(response) => return Ok(response),
+            CacheDecision::Hit(response) => return with_first_byte(response, head, deadline).await,
             CacheDecision::Miss(_) => true,
             CacheDecision::Bypass => false,
         };
@@ -662,7 +662,7 @@ impl ServiceState {
         if let CacheDecision::Miss(guard) = decision {
             guard.fill(stored);
         }
-        responded
+        with_first_byte(responded?, head, deadline).await
     }
 
     /// Returns the format of errors for a request: pages for browsers, where folders are pages too.
@@ -952,6 +952,23 @@ impl ServiceState {
         }
         Ok(ChargedResponse { response, charge })
     }
+}
+
+/// Returns a response once the store has its first byte. So a store that cannot fetch it causes an error response, and not
+/// a head without a body.
+async fn with_first_byte(
+    charged: ChargedResponse,
+    head: &http::request::Parts,
+    deadline: Instant,
+) -> Result<ChargedResponse, RequestError> {
+    if head.method != Method::HEAD
+        && let Some(wait) = body::wait_for_first_byte(charged.response.body())
+    {
+        let waited = timeout_at(deadline, Box::pin(wait)).await;
+        let waited = waited.map_err(|_| RequestError::Limited(Limit::Wall))?;
+        waited.map_err(RequestError::Store)?;
+    }
+    Ok(charged)
 }
 
 /// Calls the guest for one request, in an instance of its own.

@@ -84,16 +84,18 @@ impl ChunkMap {
         word.is_some_and(|word| word.load(Ordering::Acquire) & (1 << (chunk % 64)) != 0)
     }
 
-    /// Records that the file has a chunk.
-    pub(crate) fn insert(&self, chunk: u64) {
+    /// Records that the file has a chunk. Returns whether it had not before.
+    pub(crate) fn insert(&self, chunk: u64) -> bool {
         let word = usize::try_from(chunk / 64).ok();
         let Some(word) = word.and_then(|index| self.words.get(index)) else {
-            return;
+            return false;
         };
         let bit = 1 << (chunk % 64);
-        if word.fetch_or(bit, Ordering::AcqRel) & bit == 0 {
+        let is_new = word.fetch_or(bit, Ordering::AcqRel) & bit == 0;
+        if is_new {
             self.present.fetch_add(1, Ordering::AcqRel);
         }
+        is_new
     }
 
     /// Returns the number of bytes from `offset` on that the file has without a gap, `most` at most.

@@ -15,7 +15,7 @@ use crate::origin::Origin;
 use bytes::BytesMut;
 use futures_util::{FutureExt, StreamExt};
 use millpond::store::SharedFile;
-use progress::{Fill, FillError, FillInterest};
+use progress::{Fill, FillError, FillInterest, Run};
 use std::io;
 use std::ops::Range;
 use std::os::unix::fs::FileExt;
@@ -99,9 +99,10 @@ impl Filler {
             if object.chunks().has(chunk) {
                 return None;
             }
-            let chunks = self.run_of(object, chunk, end, fills);
-            let start = chunks.start * CHUNK_BYTES;
-            Some((chunks, start))
+            Some(Run {
+                chunks: self.run_of(object, chunk, end, fills),
+                is_divisible: !must_be_whole(object),
+            })
         };
         let start = |fill: Arc<Fill>| {
             let filler = Arc::clone(self);
@@ -230,12 +231,10 @@ impl Filler {
             let found = format!("bytes {:?} instead of {range:?}", fetch.range);
             return Err(FetchError::Invalid(found).into());
         }
-        let begun_before = object.on_disk().present_bytes();
-        let written = self.write(object, file, fill, fetch).await;
-        let begun_bytes = object
-            .on_disk()
-            .present_bytes()
-            .saturating_sub(begun_before);
+        let mut begun_bytes = 0;
+        let written = self
+            .write(object, file, fill, fetch, &mut begun_bytes)
+            .await;
         reservation.release(reserved_bytes.saturating_sub(begun_bytes));
         written
     }
@@ -257,20 +256,23 @@ impl Filler {
         }
     }
 
-    /// Writes the bytes of a response to the file, and tells the readers.
+    /// Writes the bytes of a response to the file, and tells the readers. Adds the bytes of chunks that take new room on
+    /// disk to `begun_bytes`.
     async fn write(
         &self,
         object: &Arc<CachedObject>,
         file: &SharedFile,
         fill: &Arc<Fill>,
         fetch: Fetch,
+        begun_bytes: &mut u64,
     ) -> Result<(), FillError> {
         let Fetch {
             range, mut body, ..
         } = fetch;
         let mut at = range.start;
         let mut buffer = BytesMut::new();
-        while at < range.end {
+        // Another fill may have taken over the end of this one. The rest of the response is not read then.
+        while at < range.end && at < fill.chunks().end * CHUNK_BYTES {
             let rest = range.end - at;
             // It is less work to end the fill than to begin it anew.
             let is_nearly_done = rest <= CHUNK_BYTES.max((range.end - range.start) / 8);
@@ -296,7 +298,9 @@ impl Filler {
             }
             let end = at + buffer.len() as u64;
             for chunk in at / CHUNK_BYTES..end.div_ceil(CHUNK_BYTES) {
-                object.on_disk().insert(chunk);
+                if object.on_disk().insert(chunk) {
+                    *begun_bytes += object.chunk_end(chunk) - chunk * CHUNK_BYTES;
+                }
             }
             buffer = write_at(object, file, buffer, at).await?;
             self.counts

@@ -1,21 +1,34 @@
 //! Progress of fills: transfers of missing chunks from the origin into a cache file, which any number of readers follow.
 
+use crate::cache::chunk_map::CHUNK_BYTES;
 use crate::fetch::FetchError;
 use parking_lot::Mutex;
 use std::ops::Range;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use tokio::sync::{Notify, watch};
 
 /// A fill in progress: one request to the origin for a run of chunks.
 #[derive(Debug)]
 pub(crate) struct Fill {
-    /// Chunks of the run.
-    chunks: Range<u64>,
+    /// First chunk of the run.
+    start: u64,
+    /// Chunk after the last one. Another fill may take the end of the run over.
+    end: AtomicU64,
+    /// Whether another fill may.
+    is_divisible: bool,
     state: watch::Sender<FillState>,
     readers: AtomicUsize,
     /// Notified when the last reader has left.
     abandoned: Notify,
+}
+
+/// Run of chunks that one request fetches.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Run {
+    pub(crate) chunks: Range<u64>,
+    /// Whether another fill may take over the end of it.
+    pub(crate) is_divisible: bool,
 }
 
 /// State of a fill.
@@ -59,9 +72,12 @@ pub(crate) struct Fills(Mutex<Vec<Arc<Fill>>>);
 pub(crate) struct FillInterest(Arc<Fill>);
 
 impl Fill {
-    fn new(chunks: Range<u64>, offset: u64) -> Self {
+    fn new(run: Run) -> Self {
+        let offset = run.chunks.start * CHUNK_BYTES;
         Fill {
-            chunks,
+            start: run.chunks.start,
+            end: AtomicU64::new(run.chunks.end),
+            is_divisible: run.is_divisible,
             state: watch::Sender::new(FillState::Written(offset)),
             readers: AtomicUsize::new(0),
             abandoned: Notify::new(),
@@ -70,7 +86,17 @@ impl Fill {
 
     /// Chunks of the run.
     pub(crate) fn chunks(&self) -> Range<u64> {
-        self.chunks.clone()
+        self.start..self.end.load(Ordering::Acquire)
+    }
+
+    /// Whether the fill is so far from a chunk that another one gets it sooner.
+    fn is_far_from(&self, chunk: u64) -> bool {
+        /// Distance that is read rather than requested anew, in bytes. It takes about as long as a request.
+        const NEAR_BYTES: u64 = 4 * CHUNK_BYTES;
+        let FillState::Written(written) = *self.state.borrow() else {
+            return false;
+        };
+        self.is_divisible && written + NEAR_BYTES < chunk * CHUNK_BYTES
     }
 
     /// Records that all bytes up to this offset are in the file.
@@ -101,20 +127,23 @@ impl Fills {
         !self.0.lock().is_empty()
     }
 
-    /// Returns the fill of a chunk, or starts one. `run` returns the chunks of a new one, which no other fill has; it is
-    /// called under the lock, with the fills in progress. `start` begins the new fill.
+    /// Returns the fill of a chunk, or starts one. A fill that is far from the chunk leaves it and the rest to a new one.
+    /// `run` returns the run of a new one, which no other fill has; it is called under the lock, with the fills in progress.
+    /// `start` begins the new fill.
     pub(crate) fn of_chunk(
         &self,
         chunk: u64,
-        run: impl FnOnce(&[Arc<Fill>]) -> Option<(Range<u64>, u64)>,
+        run: impl FnOnce(&[Arc<Fill>]) -> Option<Run>,
         start: impl FnOnce(Arc<Fill>),
     ) -> Option<FillInterest> {
         let mut fills = self.0.lock();
-        if let Some(fill) = fills.iter().find(|fill| fill.chunks.contains(&chunk)) {
-            return Some(FillInterest::new(fill));
+        if let Some(fill) = fills.iter().find(|fill| fill.chunks().contains(&chunk)) {
+            if !fill.is_far_from(chunk) {
+                return Some(FillInterest::new(fill));
+            }
+            fill.end.store(chunk, Ordering::Release);
         }
-        let (chunks, offset) = run(&fills)?;
-        let fill = Arc::new(Fill::new(chunks, offset));
+        let fill = Arc::new(Fill::new(run(&fills)?));
         let interest = FillInterest::new(&fill);
         fills.push(Arc::clone(&fill));
         drop(fills);
@@ -201,22 +230,51 @@ mod tests {
     async fn readers_follow_one_fill_and_its_last_one_leaves() {
         let fills = Fills::default();
         let mut started = Vec::new();
-        let first = fills.of_chunk(3, |_| Some((2..5, 2)), |fill| started.push(fill));
+        let run = Run {
+            chunks: 2..5,
+            is_divisible: true,
+        };
+        let first = fills.of_chunk(3, |_| Some(run), |fill| started.push(fill));
         let second = fills.of_chunk(4, |_| None, |fill| started.push(fill));
         let (first, second) = (first.unwrap(), second.unwrap());
         let [fill] = &started[..] else {
             unreachable!("one fill was started")
         };
         assert_eq!((fill.readers(), fill.chunks()), (2, 2..5));
-        fill.written(10);
-        assert_eq!(first.wait_for(9).await.unwrap(), Some(10));
+        let start = 2 * CHUNK_BYTES;
+        fill.written(start + 10);
+        assert_eq!(first.wait_for(start + 9).await.unwrap(), Some(start + 10));
         drop(first);
         let fill = Arc::clone(fill);
         fills.end(&fill, Err(FillError::Full));
-        assert!(matches!(second.wait_for(10).await, Err(FillError::Full)));
+        assert!(matches!(
+            second.wait_for(start + 10).await,
+            Err(FillError::Full)
+        ));
         assert!(!fills.are_active());
         drop(second);
         fill.abandoned().await;
         assert_eq!(fill.readers(), 0);
+    }
+    #[tokio::test]
+    async fn a_reader_far_ahead_gets_a_fill_of_its_own_and_no_chunk_is_fetched_twice() {
+        let fills = Fills::default();
+        let mut started = Vec::new();
+        let run = |chunks, is_divisible| Run {
+            chunks,
+            is_divisible,
+        };
+        let _first = fills.of_chunk(0, |_| Some(run(0..64, true)), |fill| started.push(fill));
+        let near = fills
+            .of_chunk(4, |_| None, |fill| started.push(fill))
+            .unwrap();
+        assert_eq!(near.chunks(), 0..64);
+        let far = fills.of_chunk(40, |_| Some(run(40..64, false)), |fill| started.push(fill));
+        let chunks: Vec<_> = started.iter().map(|fill| fill.chunks()).collect();
+        assert_eq!(chunks, [0..40, 40..64]);
+        assert_eq!(far.unwrap().chunks(), 40..64);
+        // A fill that cannot be divided is waited for.
+        let last = fills.of_chunk(63, |_| None, |fill| started.push(fill));
+        assert_eq!(last.unwrap().chunks(), 40..64);
     }
 }
