@@ -256,10 +256,12 @@ async fn a_cut_response_ends_at_its_byte_in_the_requests_named() {
     for cut in [0, 1, 16_383, 16_384, 99_999] {
         let object = Object::new(content.clone());
         let origin = with(object.with_in(Requests::Only(2), Fault::Cut(cut)));
-        for (request, length) in [(1, 100_000), (2, cut), (3, 100_000)] {
+        for (number, length) in [(1, 100_000), (2, cut), (3, 100_000)] {
+            // It has no body, so it is not counted.
+            request(origin.address, "HEAD", PATH, &[]).await;
             let response = get(&origin, &[]).await;
             assert_eq!(response.status, 200);
-            assert_eq!(response.whole, request != 2, "{cut}");
+            assert_eq!(response.whole, number != 2, "{cut}");
             assert_eq!(response.body, content[..usize::try_from(length).unwrap()]);
         }
         let ranged = get(&origin, &[("range", "bytes=10-")]).await;
