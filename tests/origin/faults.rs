@@ -4,7 +4,7 @@ use super::content::Content;
 use super::fault_origin::FaultOrigin;
 use super::gate::Gate;
 use super::gzip::gzip;
-use super::object::{Fault, Object, Requests};
+use super::object::{Fault, MakeContentRange, Object, Requests};
 use crate::client::{Response, request};
 use crate::host::noise;
 use http_body_util::{BodyExt, Empty};
@@ -316,6 +316,8 @@ async fn lengths_and_ranges_are_as_wrong_as_the_test_wants() {
     let longer = get(&origin, &range).await;
     assert_eq!(longer.field("content-length"), Some("15"));
     assert_eq!((longer.body.len(), longer.whole), (10, false));
+    let head = request(origin.address, "HEAD", PATH, &[]).await;
+    assert_eq!(head.field("content-length"), Some("1000"));
 
     origin.put(PATH, object().with(Fault::WrongLength(-5)));
     let shorter = get(&origin, &range).await;
@@ -323,7 +325,7 @@ async fn lengths_and_ranges_are_as_wrong_as_the_test_wants() {
     assert_eq!(shorter.field("content-range"), Some("bytes 10-19/1000"));
     assert_eq!((&shorter.body[..], shorter.whole), (&content[10..15], true));
 
-    let wrong: [(fn(u64, u64, u64) -> String, &str); 5] = [
+    let wrong: [(MakeContentRange, &str); 5] = [
         (
             |first, last, length| format!("bytes {}-{last}/{length}", first + 1),
             "bytes 11-19/1000",

@@ -53,6 +53,9 @@ pub(crate) struct Numbers {
     pub(crate) get: u64,
 }
 
+/// Makes a value of `Content-Range` of the first and the last offset and the length of the whole.
+pub(crate) type MakeContentRange = fn(u64, u64, u64) -> String;
+
 /// Something that an origin does wrong, or at the wrong time.
 #[derive(Clone)]
 pub(crate) enum Fault {
@@ -72,10 +75,10 @@ pub(crate) enum Fault {
     Status(u16),
     /// The response is a redirect: status and `Location`.
     Redirect(u16, String),
-    /// `Content-Length` is that many bytes more than the body, or fewer.
+    /// `Content-Length` of a GET is that many bytes more than the body, or fewer.
     WrongLength(i64),
-    /// `Content-Range` is made by this function, of the first and the last offset and the length.
-    WrongRange(fn(u64, u64, u64) -> String),
+    /// `Content-Range` is made by this function.
+    WrongRange(MakeContentRange),
     /// The byte at this offset has all its bits inverted.
     Flipped(u64),
     /// The response to a range is the whole object, with 200.
