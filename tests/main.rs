@@ -1,8 +1,8 @@
 //! The tests of the whole: real components, real sockets, real files.
 //!
 //! [`host`] starts a host in this process, and [`server`] the program in another. [`client`] is an HTTP/1.1 client that sends
-//! any bytes, and [`frames`] one of HTTP/2. Tests that need other programs (curl, ffmpeg, mpv, VLC, Chromium) are in
-//! [`players`], and ignored by default.
+//! any bytes, and [`frames`] one of HTTP/2. [`origin`] has servers that media comes from. Tests that need other programs
+//! (curl, ffmpeg, mpv, VLC, Chromium) are in [`players`], and ignored by default.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 

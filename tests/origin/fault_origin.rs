@@ -1,7 +1,7 @@
 //! An HTTP/1.1 origin in this process whose faults a test chooses.
 
 use super::flushed_stream::{FlushedStream, Flushes};
-use super::object::Object;
+use super::object::{Numbers, Object};
 use super::record::{Records, RequestRecord, ResponseProgress};
 use super::response::{Body, respond, status_only};
 use http::Request;
@@ -38,7 +38,7 @@ struct Listening {
 
 #[derive(Default)]
 struct State {
-    objects: Mutex<HashMap<String, (Object, u64)>>,
+    objects: Mutex<HashMap<String, (Object, Numbers)>>,
     records: Arc<Records>,
     connections: AtomicU64,
 }
@@ -70,7 +70,7 @@ impl FaultOrigin {
     /// Puts an object at a path, in place of another one. Its requests are counted anew.
     pub(crate) fn put(&self, path: &str, object: Object) {
         let mut objects = self.state.objects.lock().unwrap();
-        objects.insert(path.to_owned(), (object, 0));
+        objects.insert(path.to_owned(), (object, Numbers::default()));
     }
 
     /// Removes the object at a path. Requests for it get 404 then.
@@ -207,13 +207,14 @@ impl State {
             .lock()
             .unwrap()
             .get_mut(&record.path)
-            .map(|(object, number)| {
-                *number += 1;
-                (object.at(*number).clone(), *number)
+            .map(|(object, numbers)| {
+                numbers.request += 1;
+                numbers.get += u64::from(record.method == "GET");
+                (object.at(*numbers).clone(), *numbers)
             });
         self.records.add(record);
         let response = match &found {
-            Some((object, number)) => respond(object, *number, &request, progress).await,
+            Some((object, numbers)) => respond(object, *numbers, &request, progress).await,
             None => Some(status_only(404, None, progress)),
         };
         response.ok_or_else(|| io::Error::other("the test closes the connection"))

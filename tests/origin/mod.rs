@@ -4,6 +4,7 @@
 //! [content], and [`faults`] tests it. [`s3_server`] is an S3 server in this process, and [`moto`] starts another one for a second opinion.
 
 mod content;
+mod drills;
 mod fault_origin;
 mod faults;
 mod flushed_stream;

@@ -21,7 +21,7 @@ pub(crate) struct Object {
     successor: Option<(u64, Box<Object>)>,
 }
 
-/// Requests for a path, counted from 1.
+/// Requests for a path, counted from 1. Faults of a body count GETs only, and other ones all requests.
 #[derive(Clone, Copy)]
 pub(crate) enum Requests {
     Every,
@@ -44,6 +44,18 @@ impl Requests {
     }
 }
 
+/// Number of a request among those for its path.
+#[derive(Clone, Copy, Default)]
+pub(crate) struct Numbers {
+    /// Among all requests.
+    pub(crate) request: u64,
+    /// Among the GETs.
+    pub(crate) get: u64,
+}
+
+/// Makes a value of `Content-Range` of the first and the last offset and the length of the whole.
+pub(crate) type MakeContentRange = fn(u64, u64, u64) -> String;
+
 /// Something that an origin does wrong, or at the wrong time.
 #[derive(Clone)]
 pub(crate) enum Fault {
@@ -63,10 +75,10 @@ pub(crate) enum Fault {
     Status(u16),
     /// The response is a redirect: status and `Location`.
     Redirect(u16, String),
-    /// `Content-Length` is that many bytes more than the body, or fewer.
+    /// `Content-Length` of a GET is that many bytes more than the body, or fewer.
     WrongLength(i64),
-    /// `Content-Range` is made by this function, of the first and the last offset and the length.
-    WrongRange(fn(u64, u64, u64) -> String),
+    /// `Content-Range` is made by this function.
+    WrongRange(MakeContentRange),
     /// The byte at this offset has all its bits inverted.
     Flipped(u64),
     /// The response to a range is the whole object, with 200.
@@ -79,6 +91,16 @@ pub(crate) enum Fault {
     Chunked,
     /// The body is in the coding `gzip`, which nobody accepted.
     Gzip,
+}
+
+impl Fault {
+    /// Whether only a body shows it.
+    fn is_of_body(&self) -> bool {
+        matches!(
+            self,
+            Fault::Slow(_) | Fault::Stalled(_) | Fault::Cut(_) | Fault::Flipped(_)
+        )
+    }
 }
 
 /// Time of the last modification of objects that say nothing else: long ago, so that it is a strong validator.
@@ -153,15 +175,20 @@ impl Object {
     }
 
     /// The object that a request gets.
-    pub(super) fn at(&self, request: u64) -> &Object {
+    pub(super) fn at(&self, numbers: Numbers) -> &Object {
         match &self.successor {
-            Some((from, successor)) if request >= *from => successor.at(request),
+            Some((from, successor)) if numbers.request >= *from => successor.at(numbers),
             _ => self,
         }
     }
 
-    pub(super) fn faults_at(&self, request: u64) -> impl Iterator<Item = &Fault> + Clone {
-        let faults = self.faults.iter();
-        faults.filter_map(move |(requests, fault)| requests.contain(request).then_some(fault))
+    pub(super) fn faults_at(&self, numbers: Numbers) -> impl Iterator<Item = &Fault> + Clone {
+        self.faults.iter().filter_map(move |(requests, fault)| {
+            let number = match fault.is_of_body() {
+                true => numbers.get,
+                false => numbers.request,
+            };
+            requests.contain(number).then_some(fault)
+        })
     }
 }

@@ -3,7 +3,7 @@
 use super::content::Content;
 use super::gate::Gate;
 use super::gzip::gzip;
-use super::object::{Fault, Object};
+use super::object::{Fault, Numbers, Object};
 use super::record::ResponseProgress;
 use bytes::Bytes;
 use futures_util::stream::{self, BoxStream, StreamExt};
@@ -20,14 +20,14 @@ pub(crate) type Body = StreamBody<BoxStream<'static, io::Result<Frame<Bytes>>>>;
 /// Maximum size of a chunk of a body, in bytes: the record of a response is as exact as that.
 const CHUNK: u64 = 16 * 1024;
 
-/// Returns the response to the request of that number for an object. `None` closes the connection without a response.
+/// Returns the response to a request of these numbers for an object. `None` closes the connection without a response.
 pub(crate) async fn respond(
     object: &Object,
-    number: u64,
+    numbers: Numbers,
     request: &request::Parts,
     progress: ResponseProgress,
 ) -> Option<Response<Body>> {
-    let faults = || object.faults_at(number);
+    let faults = || object.faults_at(numbers);
     for fault in faults() {
         match fault {
             Fault::SlowHead(gate) => drop(gate.wait_beyond(0).await),
@@ -40,9 +40,12 @@ pub(crate) async fn respond(
             _ => {}
         }
     }
-    let mut answer = Answer::right(object, number, request);
+    let mut answer = Answer::right(object, numbers, request);
     let mut transfer = Transfer::new(progress);
     for fault in faults() {
+        if matches!(fault, Fault::WrongLength(_)) && request.method == Method::HEAD {
+            continue;
+        }
         answer.spoil(fault, object);
         transfer.spoil(fault);
     }
@@ -86,8 +89,8 @@ struct Answer {
 
 impl Answer {
     /// The right response, but for the faults that decide which response is made.
-    fn right(object: &Object, number: u64, request: &request::Parts) -> Self {
-        let has = |wanted: fn(&Fault) -> bool| object.faults_at(number).any(wanted);
+    fn right(object: &Object, numbers: Numbers, request: &request::Parts) -> Self {
+        let has = |wanted: fn(&Fault) -> bool| object.faults_at(numbers).any(wanted);
         let ignores_conditions = has(|fault| matches!(fault, Fault::IgnoredConditions));
         let ignores_range = has(|fault| matches!(fault, Fault::IgnoredRange));
         let length = object.content.length();

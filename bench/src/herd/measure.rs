@@ -75,6 +75,10 @@ pub(crate) struct HitFigures {
     pub(crate) object: &'static str,
     pub(crate) answers_per_second: f64,
     pub(crate) cpu_microseconds: f64,
+    /// Share of the cores that the server had. Below nine tenths, the load was the slower one.
+    pub(crate) busy: f64,
+    /// Requests without a response.
+    pub(crate) failed: u64,
     /// Bytes that the origin sent meanwhile.
     pub(crate) origin_bytes: u64,
 }
@@ -135,6 +139,9 @@ impl Ground<'_> {
         let memory = server.memory()?;
         server.check_alive()?;
         let log = self.origin.take_log();
+        if served.clients.iter().any(|client| client.failure.is_some()) {
+            eprintln!("{}: clients failed{}", cache.name(), server.last_words());
+        }
         Ok(figures(
             &served,
             &log,
@@ -216,11 +223,10 @@ impl Ground<'_> {
             let outcome = wrk::outcome(&String::from_utf8_lossy(&output.stdout))?;
             server.check_alive()?;
             ensure!(
-                outcome.errors == 0 && outcome.failed == 0,
-                "{}: {} errors, {} without a response",
+                outcome.errors == 0,
+                "{}: {} errors",
                 object.name,
-                outcome.errors,
-                outcome.failed
+                outcome.errors
             );
             // Of large objects few are whole in the time, so bytes are counted.
             let answers = outcome.bytes as f64 / object.bytes as f64;
@@ -229,10 +235,13 @@ impl Ground<'_> {
                 _ => outcome.answers as f64,
             };
             ensure!(answers > 0.0, "{}: no response", object.name);
+            let cores = self.site.cores.len().max(1);
             hits.push(HitFigures {
                 object: object.name,
                 answers_per_second: answers / outcome.seconds,
                 cpu_microseconds: cpu_seconds / answers * 1e6,
+                busy: cpu_seconds / outcome.seconds / cores as f64,
+                failed: outcome.failed,
                 origin_bytes: self.origin.sent_bytes(),
             });
         }

@@ -83,7 +83,11 @@ fn draw_panel(report: &Report, server: &Measured, end: f64, area: &Area) -> Resu
     let Some(herd) = server.herd.last() else {
         return Ok(());
     };
-    let name = format!("{}: {} GETs", server.cache.name(), herd.origin_requests);
+    let name = format!(
+        "{}; GETs at the origin: {}",
+        server.cache.name(),
+        herd.origin_requests
+    );
     area.draw(&Text::new(name, (52, 2), font(16)))?;
     let curves = &herd.curves;
     let top = sent_shares(&curves.sent)
@@ -169,8 +173,8 @@ mod tests {
         draw(&report(), &path).unwrap();
         let svg = std::fs::read_to_string(&path).unwrap();
         for label in [
-            "nginx, lock: 2 GETs",
-            "Varnish: 1 GETs",
+            "nginx, lock; GETs at the origin: 2",
+            "Varnish; GETs at the origin: 1",
             "100 %",
             "clients with a first byte",
         ] {

@@ -158,7 +158,9 @@ impl Report {
                     hit.as_ref()
                         .map_or("–".to_owned(), |hit| format!("{:.0}", value(hit)))
                 };
-                row.push(figure(|hit| hit.answers_per_second));
+                let is_idle = hit.as_ref().is_some_and(|hit| hit.busy < 0.9);
+                let mark = if is_idle { "°" } else { "" };
+                row.push(figure(|hit| hit.answers_per_second) + mark);
                 row.push(figure(|hit| hit.cpu_microseconds));
                 row.push(ratio.unwrap_or_else(|| "–".to_owned()));
             }
@@ -222,6 +224,8 @@ pub(crate) mod tests {
                 object: "4k.jpg",
                 answers_per_second: 500.0,
                 cpu_microseconds: 7.0,
+                failed: 0,
+                busy: 0.95,
                 origin_bytes: 0,
             }],
         };
@@ -255,6 +259,8 @@ pub(crate) mod tests {
                 object: "4k.jpg",
                 answers_per_second: 1000.0,
                 cpu_microseconds: 3.5,
+                failed: 0,
+                busy: 0.5,
                 origin_bytes: 0,
             }],
             left_out: vec!["millpond is left out: no such option".to_owned()],
@@ -279,6 +285,7 @@ pub(crate) mod tests {
         assert!(text.contains("| nginx, lock | none in 10 s | 1 | 1.0 |"));
         assert!(text.contains("| Varnish | 206 after 0.50 s | 1 | 1.0 |"));
         assert!(text.contains("| nginx, lock | – | – | – | – | – | – | 500 | 7 | 0.50 |"));
+        assert!(row("millpond, a local folder").contains("| 1000° | 4 | 1.00 |"));
         assert!(text.contains("- millpond is left out: no such option"));
     }
 }

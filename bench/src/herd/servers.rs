@@ -141,15 +141,17 @@ impl Site<'_> {
         command
     }
 
+    /// Without `open_file_cache`, each response holds a descriptor for each of its slices until its end.
     fn nginx(&self, address: SocketAddr, scratch: &Path, slices: &str) -> Result<Command> {
         let program = find("nginx").context("there is no nginx here")?;
         let path = scratch.join("nginx.conf");
         let (origin, folder) = (self.origin, scratch.display());
         let configuration = format!(
             "daemon off;\nmaster_process off;\nuser root;\npid {folder}/nginx.pid;\nerror_log stderr error;\n\
-             worker_rlimit_nofile 16384;\nevents {{ worker_connections 8192; }}\nhttp {{\n\
+             events {{ worker_connections 8192; }}\nhttp {{\n\
              access_log {folder}/access.log combined buffer=64k flush=1s;\n\
              sendfile on; tcp_nopush on; tcp_nodelay on;\n\
+             open_file_cache max=10000 inactive=60s; open_file_cache_valid 60s;\n\
              keepalive_timeout 600s; keepalive_requests 1000000000;\n\
              client_body_temp_path {folder}/body; proxy_temp_path {folder}/proxy;\n\
              fastcgi_temp_path {folder}/fastcgi; uwsgi_temp_path {folder}/uwsgi; scgi_temp_path {folder}/scgi;\n\
@@ -204,6 +206,11 @@ impl Server {
             ProcessMemory::of(&status)
         };
         self.processes.iter().map(status).collect()
+    }
+
+    /// Returns the last lines that it said.
+    pub(crate) fn last_words(&self) -> String {
+        last_words(&self.log)
     }
 
     /// # Errors
