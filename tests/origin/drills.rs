@@ -272,6 +272,7 @@ fn kill_in_fills(times: u64) {
     let server = serve(&origin.url(PREFIX), folder.path(), &[], &[]);
     for seed in 0..times {
         let response = get(&server, &format!("/media/{seed}.bin"), &[]);
+        assert_eq!(response.status, 200, "{}", server.logged());
         assert_is_whole(&response, &content(seed).read(0..LENGTH));
     }
 }

@@ -225,19 +225,34 @@ impl ChunkCache {
     /// Reserves bytes on disk for a fill of an object, and evicts others for them.
     ///
     /// Returns `None` if files in use take the room.
-    pub(crate) fn reserve(
+    pub(crate) fn try_reserve(
         &self,
         object: &Arc<CachedObject>,
         bytes: u64,
     ) -> Option<DiskReservation> {
         object.used().add(bytes);
-        let reservation = DiskReservation {
-            object: Arc::clone(object),
-            bytes,
-        };
         self.index.reweigh(object);
         self.make_room();
-        (self.usage.bytes() <= self.limits.max_bytes).then_some(reservation)
+        if self.usage.bytes() > self.limits.max_bytes {
+            object.used().take_back(bytes);
+            self.index.reweigh(object);
+            return None;
+        }
+        Some(DiskReservation {
+            object: Arc::clone(object),
+            bytes,
+        })
+    }
+
+    /// Reserves bytes on disk as [`ChunkCache::try_reserve`] does, and waits for files in use to be closed.
+    pub(crate) async fn reserve(&self, object: &Arc<CachedObject>, bytes: u64) -> DiskReservation {
+        loop {
+            let freed = self.usage.freed();
+            if let Some(reservation) = self.try_reserve(object, bytes) {
+                return reservation;
+            }
+            freed.await;
+        }
     }
 
     /// Records the bytes on disk of an object, after a fill has ended.

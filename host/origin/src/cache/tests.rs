@@ -30,7 +30,7 @@ fn fresh() -> Freshness {
 /// Writes chunks of an object, as a fill does.
 fn fill(cache: &ChunkCache, object: &Arc<CachedObject>, file: &SharedFile, chunks: u64) {
     let end = object.chunk_end(chunks - 1);
-    let reservation = cache.reserve(object, end).unwrap();
+    let reservation = cache.try_reserve(object, end).unwrap();
     for chunk in 0..chunks {
         file.file().write_all_at(&[7], chunk * CHUNK_BYTES).unwrap();
         object.on_disk().insert(chunk);
@@ -128,10 +128,10 @@ fn room_that_files_in_use_take_is_given_to_nobody() {
     let (object, _) = cache
         .create(record("new", 8 * CHUNK_BYTES), fresh())
         .unwrap();
-    assert!(cache.reserve(&object, 8 * CHUNK_BYTES).is_none());
+    assert!(cache.try_reserve(&object, 8 * CHUNK_BYTES).is_none());
     assert!(cache.usage().bytes <= LIMITS.max_bytes);
     in_use.clear();
-    assert!(cache.reserve(&object, 8 * CHUNK_BYTES).is_some());
+    assert!(cache.try_reserve(&object, 8 * CHUNK_BYTES).is_some());
 }
 
 #[test]

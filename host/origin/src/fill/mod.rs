@@ -31,7 +31,7 @@ const WRITE_BYTES: usize = 256 * 1024;
 /// Maximum number of fills that wait for others, for each that may run. Readers of further ones fail at once.
 const WAITING_FILLS: usize = 64;
 
-/// Maximum time that a fill waits for others.
+/// Maximum time that a fill waits for others, and again for room on disk.
 const FILL_WAIT: Duration = Duration::from_secs(10);
 
 /// Fills the chunks of objects.
@@ -214,10 +214,12 @@ impl Filler {
         let new_bytes = chunks.clone().filter(|chunk| !object.on_disk().has(*chunk));
         let new_bytes = new_bytes.map(|chunk| object.chunk_end(chunk) - chunk * CHUNK_BYTES);
         let reserved_bytes = new_bytes.sum();
-        let reservation = self
-            .cache
-            .reserve(object, reserved_bytes)
-            .ok_or(FillError::Full)?;
+        let reservation = tokio::select! {
+            reserved = timeout(FILL_WAIT, self.cache.reserve(object, reserved_bytes)) => {
+                reserved.map_err(|_| FillError::Full)?
+            }
+            () = fill.abandoned() => return Err(FillError::Abandoned),
+        };
         let range = chunks.start * CHUNK_BYTES..object.chunk_end(chunks.end - 1);
         let path = object_path(object.key());
         let requested = (!is_whole).then(|| range.clone());
