@@ -348,7 +348,7 @@ fn an_origin_that_is_down_leaves_stale_content() {
     assert_is_gateway_error(&get(&cached.server, "/media/other.bin", &[]));
     cached.origin.up();
     cached.origin.put("/media/a.bin", Object::new("new"));
-    // The origin is asked again after a pause.
+    // A revalidation that failed is repeated after a pause.
     let end = Instant::now() + Duration::from_secs(60);
     while cached.get(&[]).body != b"new" {
         assert!(Instant::now() < end, "the stale content stays");

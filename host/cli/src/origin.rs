@@ -64,8 +64,8 @@ pub(crate) struct CacheOptions {
     )]
     cache_stale_if_error: Duration,
 
-    /// Maximum number of objects that are fetched from the origin at the same time, for a megabyte of memory each [default: a
-    /// sixteenth of the memory limit, 64 at most].
+    /// Maximum number of fetches from the origin at the same time. Each takes a megabyte of memory [default: a sixteenth of
+    /// the memory limit, 64 at most].
     #[arg(long, value_name = "COUNT", env = "MILLPOND_ORIGIN_CONNECTIONS")]
     origin_connections: Option<usize>,
 

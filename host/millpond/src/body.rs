@@ -95,8 +95,7 @@ impl BodyPart {
     }
 }
 
-/// Returns the cache status of a response: that of the first object in it that the store got from its origin, else that of
-/// the first object.
+/// Returns the cache status of a response. It is that of its first object, or of the first one that came from the origin.
 pub(crate) fn cache_status(parts: &[BodyPart]) -> Option<OriginCacheStatus> {
     let statuses = || {
         let streams = parts.iter().filter_map(|part| match part {

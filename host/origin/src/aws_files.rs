@@ -17,8 +17,8 @@ pub(crate) struct AwsProfile {
 }
 
 impl AwsProfile {
-    /// Reads the profile that `AWS_PROFILE` names, or `default`, from `~/.aws/credentials` and `~/.aws/config`. What is not
-    /// there stays unset.
+    /// Reads the profile that `AWS_PROFILE` names, or `default`, from `~/.aws/credentials` and `~/.aws/config`. Other settings
+    /// stay unset.
     pub(crate) fn read() -> Self {
         let profile = env::var("AWS_PROFILE").unwrap_or_else(|_| "default".to_owned());
         let section = match profile.as_str() {
@@ -35,7 +35,7 @@ impl AwsProfile {
         found
     }
 
-    /// Adds the settings of a section. Those of a later call take precedence.
+    /// Adds the settings of a section. A later call takes precedence.
     fn add(&mut self, text: &str, section: &str) {
         let mut is_in_section = false;
         for line in text.lines().map(str::trim) {

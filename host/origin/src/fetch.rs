@@ -78,8 +78,8 @@ pub enum FetchError {
     /// The origin does not list folders.
     #[error("the origin does not list folders")]
     Unsupported,
-    /// The response breaks the rules of HTTP, or is one that a cache must not combine with others: a wrong `Content-Range`
-    /// or length, or a content coding.
+    /// The response breaks the rules of HTTP, or cannot be combined with others. It has a wrong `Content-Range` or length, or
+    /// a content coding.
     #[error("the origin's response is invalid: {0}")]
     Invalid(String),
 }

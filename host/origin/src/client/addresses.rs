@@ -14,7 +14,7 @@ use tower_service::Service;
 pub(super) enum AddressScope {
     /// All.
     Any,
-    /// Those of the public internet.
+    /// Addresses of the public internet.
     Public,
 }
 
@@ -55,8 +55,8 @@ impl Service<Name> for OriginResolver {
     }
 }
 
-/// Whether an address is one of the public internet: none of this machine, of a private network or of a link, and none
-/// that carries such an address.
+/// Whether an address is one of the public internet. Addresses of this machine, of private networks and of links are not,
+/// and neither are those that embed one.
 pub(super) fn is_public(address: IpAddr) -> bool {
     match address {
         IpAddr::V4(address) => is_public_v4(address),

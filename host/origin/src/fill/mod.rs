@@ -283,7 +283,7 @@ impl Filler {
                 () = fill.abandoned(), if !is_nearly_done => return Err(FillError::Abandoned),
             };
             let mut next = bytes.transpose()?;
-            // Whatever else is there already is written with it.
+            // Further bytes that have arrived are written with it.
             while let Some(bytes) = next {
                 buffer.extend_from_slice(&bytes);
                 next = match body.next().now_or_never() {

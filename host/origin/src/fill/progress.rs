@@ -186,7 +186,7 @@ impl FillInterest {
     /// in the file; `None` if the fill has ended without an error.
     ///
     /// # Errors
-    /// That of the fill.
+    /// The error of the fill.
     pub(crate) async fn wait_for(&self, offset: u64) -> Result<Option<u64>, FillError> {
         let mut state = self.0.state.subscribe();
         let is_there = |state: &FillState| match state {
@@ -207,7 +207,7 @@ impl FillInterest {
     /// Waits until the fill has ended.
     ///
     /// # Errors
-    /// That of the fill.
+    /// The error of the fill.
     pub(crate) async fn ended(&self) -> Result<(), FillError> {
         self.wait_for(u64::MAX).await.map(drop)
     }
