@@ -52,3 +52,16 @@ if has caddy "the Caddyfile"; then
   echo "== Caddy"
   caddy adapt --config deploy/caddy/Caddyfile >/dev/null
 fi
+
+if has nginx "the balancer nginx"; then
+  echo "== nginx"
+  sed 's/NODE[123]/127.0.0.1/' deploy/many-nodes/nginx.conf >"$tools/nodes.conf"
+  printf 'pid %s/nginx.pid;\nevents {}\nhttp { include %s/nodes.conf; }\n' "$PWD/$tools" "$PWD/$tools" >"$tools/nginx.conf"
+  nginx -t -q -c "$PWD/$tools/nginx.conf"
+fi
+
+if has haproxy "the balancer HAProxy"; then
+  echo "== HAProxy"
+  sed 's/NODE[123]/127.0.0.1/' deploy/many-nodes/haproxy.cfg >"$tools/haproxy.cfg"
+  haproxy -c -q -f "$tools/haproxy.cfg"
+fi

@@ -32,6 +32,7 @@ mod instance;
 #[cfg(unix)]
 mod load;
 mod manual;
+mod many_nodes;
 mod memory;
 mod metrics;
 #[cfg(target_os = "linux")]

@@ -3,6 +3,8 @@
 use crate::client::{raw, status};
 use crate::frames::{self, Frame, kind};
 use crate::host::{Host, noise};
+use crate::origin::fault_origin::FaultOrigin;
+use crate::origin::object::Object;
 use crate::server::Server;
 use crate::tls::Identity;
 use rustix::process::{Resource, Rlimit, Signal, getrlimit, setrlimit};
@@ -90,18 +92,33 @@ struct Flooded {
     bound_bytes: u64,
     most_kernel_bytes: std::cell::Cell<u64>,
     _folder: tempfile::TempDir,
+    _origin: Option<FaultOrigin>,
 }
 
 impl Flooded {
     fn start() -> Self {
-        raise_open_files();
         let folder = tempfile::tempdir().unwrap();
         fs::write(folder.path().join("big.mp4"), vec![7; 5_000_000]).unwrap();
         fs::write(folder.path().join("small.gif"), noise(50_000)).unwrap();
-        let server = Server::start(
-            folder.path(),
-            &[&ADMIN[..], &["--memory-limit", "256MiB"]].concat(),
-        );
+        let media = folder.path().to_owned();
+        Flooded::of(&media, folder, None)
+    }
+
+    /// One whose media is at an origin, and whose cache has none of it yet.
+    fn start_cold() -> Self {
+        let origin = FaultOrigin::start();
+        origin.put("/big.mp4", Object::new(vec![7; 5_000_000]));
+        origin.put("/small.gif", Object::new(noise(50_000)));
+        let url = origin.url("");
+        Flooded::of(Path::new(&url), tempfile::tempdir().unwrap(), Some(origin))
+    }
+
+    fn of(media: &Path, folder: tempfile::TempDir, origin: Option<FaultOrigin>) -> Self {
+        raise_open_files();
+        let cache = folder.path().join("cache");
+        let bound = ["--memory-limit", "256MiB"];
+        let cache = ["--cache-dir", cache.to_str().unwrap()];
+        let server = Server::start(media, &[&ADMIN[..], &bound, &cache].concat());
         let bound_bytes = bytes(&server.ask("/memory"), "/memory_limit_bytes");
         assert_eq!(bound_bytes, 256 << 20);
         Flooded {
@@ -109,6 +126,7 @@ impl Flooded {
             bound_bytes,
             most_kernel_bytes: std::cell::Cell::default(),
             _folder: folder,
+            _origin: origin,
         }
     }
 
@@ -141,8 +159,17 @@ impl Flooded {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_flood_passes_the_bound_neither_in_the_process_nor_in_the_kernel() {
+    flood(Flooded::start()).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_flood_at_a_cold_cache_passes_the_bound_neither_in_the_process_nor_in_the_kernel() {
+    flood(Flooded::start_cold()).await;
+}
+
+/// Lets a thousand clients take nothing of a large file, and a thousand others request a small one.
+async fn flood(flooded: Flooded) {
     const CONNECTIONS: usize = 2000;
-    let flooded = Flooded::start();
     let address = flooded.address();
 
     let mut slow = JoinSet::new();

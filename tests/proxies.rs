@@ -191,7 +191,7 @@ impl Proxied {
 
 /// Starts a proxy on a free port, and waits until it accepts connections. Another program may take the port in between,
 /// so it tries again.
-fn started(mut command: impl FnMut(u16) -> Command) -> (Child, u16) {
+pub(crate) fn started(mut command: impl FnMut(u16) -> Command) -> (Child, u16) {
     for _ in 0..5 {
         let free = TcpListener::bind("127.0.0.1:0").unwrap();
         let port = free.local_addr().unwrap().port();
@@ -213,7 +213,7 @@ fn started(mut command: impl FnMut(u16) -> Command) -> (Child, u16) {
 }
 
 /// Reads a configuration, and replaces each of these texts. Each has to occur.
-fn configuration(path: &str, replaced: &[(&str, &str)]) -> String {
+pub(crate) fn configuration(path: &str, replaced: &[(&str, &str)]) -> String {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
     let mut text = fs::read_to_string(root.join("deploy").join(path)).unwrap();
     for (from, to) in replaced {

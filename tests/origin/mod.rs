@@ -5,13 +5,13 @@
 
 mod content;
 mod drills;
-mod fault_origin;
+pub(crate) mod fault_origin;
 mod faults;
 mod flushed_stream;
 mod gate;
 mod gzip;
 mod moto;
-mod object;
+pub(crate) mod object;
 mod record;
 mod response;
 mod s3_server;
