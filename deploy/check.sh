@@ -31,11 +31,14 @@ done
 "$tools/bin/kubectl" kustomize deploy/kubernetes >"$tools/kustomized.yaml"
 validate "$tools/kustomized.yaml"
 
+"$tools/bin/kubectl" kustomize deploy/many-nodes/kubernetes >"$tools/many-nodes.yaml"
+validate "$tools/many-nodes.yaml"
+
 echo "== Helm"
 rm -rf "$tools/chart"
 mkdir "$tools/chart"
 "$tools/bin/python" deploy/helm/check.py "$tools/chart"
-for file in "$tools"/chart/{defaults,all}.yaml; do
+for file in "$tools"/chart/{defaults,all,origin}.yaml; do
   validate "$file"
 done
 

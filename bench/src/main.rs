@@ -6,6 +6,7 @@ mod express;
 mod herd;
 mod interrupt;
 mod machine;
+mod nodes;
 mod process;
 mod program;
 mod replay;
@@ -26,6 +27,8 @@ enum Bench {
     Replay(Box<replay::Replay>),
     /// Lets many clients request one object at once from caches of an origin, millpond and others.
     Herd(Box<herd::Herd>),
+    /// Simulates caches of several nodes behind a balancer.
+    Nodes(nodes::Nodes),
     /// The least server that there can be, which `compare` starts.
     #[command(hide = true)]
     Bare(compare::Bare),
@@ -39,6 +42,7 @@ fn main() -> ExitCode {
         Bench::Compare(compare) => compare.run(),
         Bench::Replay(replay) => replay.run(),
         Bench::Herd(herd) => herd.run(),
+        Bench::Nodes(nodes) => nodes.run(),
         Bench::Bare(bare) => bare.run(),
         Bench::Send(send) => send.run(),
     };

@@ -19,6 +19,16 @@ RENDERED = {
         "config": 'mount-path = "/"',
         "env": [{"name": "MILLPOND_TRUSTED_PROXY", "value": "10.0.0.0/8"}],
     },
+    "origin": {
+        "replicas": 3,
+        "origin": {
+            "url": "s3://media/films",
+            "endpoint": "http://garage.storage.svc:3900",
+            "secretName": "millpond-origin",
+            "ports": [3900],
+        },
+        "cache": {"sizeGiB": 20},
+    },
     "monitor": {"podMonitor": {"enabled": True}},
 }
 
@@ -26,6 +36,8 @@ RENDERED = {
 REFUSED = [
     {"memory": {"limitMiB": 1}},
     {"service": {"port": "eighty"}},
+    {"origin": {"url": "/srv/media"}},
+    {"cache": {"sizeGiB": 0}},
 ]
 
 

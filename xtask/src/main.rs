@@ -57,6 +57,11 @@ enum Task {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<String>,
     },
+    /// Simulates caches of several nodes behind a balancer, and draws docs/nodes.svg: `-- --help` tells more.
+    Nodes {
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<String>,
+    },
     /// Fuzzes with one target of tests/fuzz, for ten minutes: what follows its name is libFuzzer's.
     Fuzz {
         /// `answer`, `connection` or `signature`.
@@ -118,6 +123,7 @@ fn main() -> Result<()> {
         Task::Bench { arguments, .. } => bench::run(&root, "compare", &arguments),
         Task::Replay { arguments } => bench::run(&root, "replay", &arguments),
         Task::Herd { arguments } => bench::run(&root, "herd", &arguments),
+        Task::Nodes { arguments } => bench::run(&root, "nodes", &arguments),
         Task::Fuzz { target, arguments } => fuzz::run(&root, &target, &arguments),
         Task::Hosts { install: true, .. } => hosts::install(&root, false),
         Task::Hosts { page: true, .. } => hosts::write(&root),
