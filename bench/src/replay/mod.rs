@@ -8,6 +8,7 @@ mod memory;
 mod picture;
 mod report;
 mod request;
+mod s3;
 mod sample;
 mod servers;
 mod slope;
@@ -19,6 +20,7 @@ use self::load::Load;
 use self::report::{Measured, Report};
 use self::request::Clients;
 use self::sample::Sampler;
+use self::s3::S3Server;
 use self::servers::{Kind, Setup};
 use crate::express;
 use crate::interrupt::unless_interrupted;
@@ -26,7 +28,7 @@ use crate::machine::Machine;
 use crate::process;
 use crate::store::Media;
 use anyhow::{Context, Result, ensure};
-use clap::{Args, ValueEnum};
+use clap::Args;
 use std::fs::{self, File};
 use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
@@ -92,6 +94,10 @@ impl Replay {
                 .unwrap_or_else(|| workspace.join("target/release/millpond")),
             express: crate_folder.join("express"),
             store: temporary.path().join("store"),
+            s3: match self.servers.contains(&Kind::MillpondS3) {
+                true => Some(S3Server::start(temporary.path())?),
+                false => None,
+            },
             logs: temporary.path().to_owned(),
             changes: match self.changes {
                 true => Some(Files::make(temporary.path(), workspace)?),
@@ -108,11 +114,11 @@ impl Replay {
 
     async fn measure(&self, setup: &Setup) -> Result<Report> {
         let kinds = if self.servers.is_empty() {
-            Kind::value_variants()
+            &[Kind::Millpond, Kind::Express, Kind::ExpressHandlers]
         } else {
-            &self.servers
+            &self.servers[..]
         };
-        if kinds.iter().any(|kind| *kind != Kind::Millpond) {
+        if kinds.iter().any(|kind| kind.name().starts_with("express")) {
             express::install(&setup.express)?;
         }
         let files = usize::try_from(self.files)?;

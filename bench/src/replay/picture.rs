@@ -243,7 +243,7 @@ fn font(size: i32) -> TextStyle<'static> {
 /// overlap. A later line has more gaps, so that those beneath it are visible.
 fn kernel_stroke(server: Kind) -> Stroke {
     match server {
-        Kind::Millpond => Stroke::Dashed(14, 4),
+        Kind::Millpond | Kind::MillpondS3 => Stroke::Dashed(14, 4),
         Kind::Express => Stroke::Dashed(9, 9),
         Kind::ExpressHandlers => Stroke::Dashed(4, 14),
     }
@@ -253,6 +253,7 @@ fn kernel_stroke(server: Kind) -> Stroke {
 fn color(server: Kind) -> RGBColor {
     match server {
         Kind::Millpond => RGBColor(0, 114, 178),
+        Kind::MillpondS3 => RGBColor(86, 180, 233),
         Kind::Express => RGBColor(213, 94, 0),
         Kind::ExpressHandlers => RGBColor(0, 158, 115),
     }

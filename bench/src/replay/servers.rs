@@ -2,9 +2,11 @@
 
 use crate::process::{Running, last_words};
 use crate::replay::changes::Files;
+use crate::replay::s3::S3Server;
 use anyhow::{Context, Result, bail, ensure};
 use clap::ValueEnum;
 use serde::Serialize;
+use std::ffi::OsStr;
 use std::fs::File;
 use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
@@ -20,6 +22,8 @@ use std::time::{Duration, Instant};
 pub(crate) enum Kind {
     /// millpond.
     Millpond,
+    /// millpond over an S3 server, with an empty cache.
+    MillpondS3,
     /// The original's way: file streams piped into answers.
     Express,
     /// The same with the handlers for error, end and close that its report proposed.
@@ -30,6 +34,7 @@ impl Kind {
     pub(crate) fn name(self) -> &'static str {
         match self {
             Kind::Millpond => "millpond",
+            Kind::MillpondS3 => "millpond-s3",
             Kind::Express => "express",
             Kind::ExpressHandlers => "express-handlers",
         }
@@ -42,6 +47,8 @@ pub(crate) struct Setup {
     /// The folder of `server.js`.
     pub(crate) express: PathBuf,
     pub(crate) store: PathBuf,
+    /// Object storage with the same media, where it is needed.
+    pub(crate) s3: Option<S3Server>,
     /// Where the servers' standard errors go.
     pub(crate) logs: PathBuf,
     /// Files of the changes that are made of millpond, if there are any.
@@ -55,7 +62,16 @@ impl Setup {
     /// Starts a server and waits until it listens.
     pub(crate) fn start(&self, kind: Kind) -> Result<Server> {
         let (mut command, has_admin) = match kind {
-            Kind::Millpond => self.millpond_command()?,
+            Kind::Millpond => self.millpond_command(self.store.as_os_str())?,
+            Kind::MillpondS3 => {
+                let bucket = self.store.file_name().context("the store has no name")?;
+                let url = format!("s3://{}", bucket.display());
+                let (mut command, has_admin) = self.millpond_command(url.as_ref())?;
+                command.arg("--cache-dir").arg(self.logs.join("cache"));
+                let s3 = self.s3.as_ref().context("no S3 server was started")?;
+                s3.tell(&mut command);
+                (command, has_admin)
+            }
             Kind::Express => (self.express_command(), false),
             Kind::ExpressHandlers => {
                 let mut command = self.express_command();
@@ -90,7 +106,7 @@ impl Setup {
         })
     }
 
-    fn millpond_command(&self) -> Result<(Command, bool)> {
+    fn millpond_command(&self, media: &OsStr) -> Result<(Command, bool)> {
         let help = Command::new(&self.millpond)
             .args(["serve", "--help"])
             .output()
@@ -102,7 +118,7 @@ impl Setup {
                 command.env_remove(name);
             }
         }
-        command.arg("serve").arg(&self.store);
+        command.arg("serve").arg(media);
         command.args(["--listen", "127.0.0.1:0", "--log-format", "json"]);
         if has_admin {
             command.args(["--admin", "127.0.0.1:0"]);
