@@ -12,6 +12,7 @@ mod gate;
 mod gzip;
 mod moto;
 pub(crate) mod object;
+mod operate;
 mod record;
 mod response;
 mod s3_server;

@@ -1,7 +1,7 @@
 //! An origin: object storage or an HTTP server that has the media.
 
 use crate::aws_files::{self, AwsProfile};
-use crate::client::{OriginClient, OriginFields, ReadInParts};
+use crate::client::{FieldsSlot, OriginClient, OriginFields, ReadInParts};
 use crate::fetch::{
     Fetch, FetchError, FreshnessFields, HeadResponse, ObjectHead, ObjectValidators,
 };
@@ -157,6 +157,8 @@ impl Origin {
     ) -> Result<HeadResponse, FetchError> {
         let mut options = GetOptions::default();
         options.head = true;
+        let slot = FieldsSlot::default();
+        options.extensions.insert(slot.clone());
         if let Some(known) = known {
             options.if_none_match.clone_from(&known.entity_tag);
             if known.entity_tag.is_none() {
@@ -169,9 +171,9 @@ impl Origin {
                 check_coding(fields)?;
                 Ok(HeadResponse::Found(head_of(&result.meta, fields)))
             }
-            // The error has lost the fields of the response.
             Err(object_store::Error::NotModified { .. }) if known.is_some() => {
-                Ok(HeadResponse::NotModified(FreshnessFields::default()))
+                let fields = slot.take().as_ref().map(freshness);
+                Ok(HeadResponse::NotModified(fields.unwrap_or_default()))
             }
             Err(error) => Err(fetch_error(error)),
         }

@@ -23,6 +23,7 @@ use object_store::client::{
     HttpClient, HttpConnector as StoreConnector, HttpError, HttpErrorKind, HttpRequest,
     HttpRequestBody, HttpResponse, HttpResponseBody, HttpService,
 };
+use parking_lot::Mutex;
 use redirect::{REDIRECTS, RedirectError, redirected};
 use response_body::ResponseContent;
 use std::fmt;
@@ -78,6 +79,17 @@ struct ClientState {
 /// Mark of a request whose response is read part by part, so that it may be of any length.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct ReadInParts;
+
+/// Place for the fields of the last response to a request. The object stores drop those of a 304.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct FieldsSlot(Arc<Mutex<Option<HeaderMap>>>);
+
+impl FieldsSlot {
+    /// Takes the fields out.
+    pub(crate) fn take(&self) -> Option<HeaderMap> {
+        self.0.lock().take()
+    }
+}
 
 /// Fields of a response, among its extensions. The object stores return only some of the fields.
 #[derive(Debug, Clone)]
@@ -168,6 +180,7 @@ impl HttpService for OriginClient {
     async fn call(&self, mut request: HttpRequest) -> Result<HttpResponse, HttpError> {
         let permit = Arc::clone(&self.0.permits).acquire_owned().await;
         let permit = permit.map_err(|closed| HttpError::new(HttpErrorKind::Unknown, closed))?;
+        let slot = request.extensions().get::<FieldsSlot>().cloned();
         let is_in_parts = request.extensions().get::<ReadInParts>().is_some();
         if matches!(*request.method(), Method::GET | Method::HEAD) {
             // A coding would change the bytes and the offsets.
@@ -189,6 +202,9 @@ impl HttpService for OriginClient {
             true => WHOLE_RESPONSE_BYTES,
             false => ERROR_RESPONSE_BYTES,
         };
+        if let Some(slot) = slot {
+            *slot.0.lock() = Some(parts.headers.clone());
+        }
         parts.extensions.insert(OriginFields(parts.headers.clone()));
         let counts = Arc::clone(&self.0.counts);
         let content = ResponseContent::new(body, max_bytes, counts, permit);
