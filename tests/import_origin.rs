@@ -390,7 +390,7 @@ fn an_http_origin_takes_no_media() {
         &["rm", "--store", "http://127.0.0.1:1/a", &"0".repeat(64)],
     ] {
         let refused = bucket.run(arguments);
-        assert_eq!(refused.status.code(), Some(1), "{refused:?}");
+        assert_eq!(refused.status.code(), Some(2), "{refused:?}");
         assert!(
             stderr(&refused).contains("object storage is needed"),
             "{refused:?}"
