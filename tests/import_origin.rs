@@ -222,7 +222,7 @@ fn added_media_is_listed_served_checked_and_removed() {
     let image = bucket.add(&bucket.write("x.png", PNG), &[]);
     assert_eq!(text(&image, "type"), "image/png");
 
-    // What is there is not sent again.
+    // Content that is there is not sent again.
     assert_eq!(bucket.add(&file, &[])["added"], false);
     assert_eq!(bucket.sent_parts(), 3);
 
@@ -265,7 +265,7 @@ fn added_media_is_listed_served_checked_and_removed() {
 #[test]
 fn an_add_that_was_killed_sends_the_missing_parts_only() {
     let bucket = Bucket::start();
-    let content = crate::host::noise(3 * PART + 1000);
+    let content = crate::host::noise(4 * PART);
     let file = bucket.write("long.bin", &content);
     bucket.requests.parts.store(2, Ordering::Relaxed);
     let mut child = bucket.command("add");
@@ -401,4 +401,27 @@ fn an_http_origin_takes_no_media() {
         stderr(&repaired).contains("--repair is for folders"),
         "{repaired:?}"
     );
+}
+
+/// A second opinion on the requests.
+#[test]
+#[ignore = "needs moto_server"]
+fn moto_takes_media_in_parts() {
+    let moto = crate::origin::moto::Moto::start();
+    moto.put("/media", b"");
+    let mut bucket = Bucket::start();
+    bucket.address = moto.address;
+    let file = bucket.write("long.bin", &crate::host::noise(2 * PART + 1000));
+    let added = bucket.add(&file, &["--read-back"]);
+    let image = bucket.add(&bucket.write("x.png", PNG), &["--private"]);
+    assert_eq!(bucket.add(&file, &[])["added"], false);
+    let checked = bucket.run(&["check", URL]);
+    assert!(checked.stdout.starts_with(b"2 ok ("), "{checked:?}");
+    for media in [added, image] {
+        let published = bucket.run(&["publish", "--store", URL, text(&media, "id")]);
+        assert!(published.status.success(), "{published:?}");
+        let removed = bucket.run(&["rm", "--store", URL, text(&media, "id")]);
+        assert!(removed.status.success(), "{removed:?}");
+    }
+    assert!(bucket.run(&["ls", URL]).stdout.is_empty());
 }

@@ -10,7 +10,7 @@ mod faults;
 mod flushed_stream;
 mod gate;
 mod gzip;
-mod moto;
+pub(crate) mod moto;
 pub(crate) mod object;
 mod record;
 mod response;

@@ -6,6 +6,10 @@ use std::env;
 use std::path::PathBuf;
 use tokio::runtime::{Builder, Runtime};
 
+/// Maximum number of retries of a request. They take some seconds, so that a short failure of the network does not end a long
+/// command.
+const RETRIES: usize = 8;
+
 /// Connection to object storage.
 pub(crate) struct OriginSession {
     runtime: Runtime,
@@ -20,7 +24,9 @@ impl OriginSession {
         let runtime = runtime.worker_threads(1).enable_all().build();
         let runtime = runtime.context("cannot start a thread")?;
         let guard = runtime.enter();
-        let origin = Origin::connect(url, OriginOptions::default())?;
+        let mut options = OriginOptions::default();
+        options.retries = RETRIES;
+        let origin = Origin::connect(url, options)?;
         drop(guard);
         let importer = OriginImporter::new(origin)?;
         Ok(OriginSession { runtime, importer })

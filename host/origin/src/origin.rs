@@ -51,6 +51,8 @@ pub struct OriginOptions {
     pub connections: usize,
     /// Whether redirects to private addresses are followed.
     pub allow_private_redirects: bool,
+    /// Maximum number of retries of a request, also while its body is read.
+    pub retries: usize,
 }
 
 /// Default maximum number of requests for content at the same time.
@@ -59,7 +61,7 @@ const CONNECTIONS: usize = 32;
 /// Maximum number of other requests at the same time: for metadata, lists and credentials.
 const OTHER_CONNECTIONS: usize = 24;
 
-/// Maximum number of retries of a request, also while its body is read.
+/// Default maximum number of retries. A client waits for the response meanwhile.
 const RETRIES: usize = 3;
 
 /// Time before the first retry. It doubles for each further one.
@@ -113,6 +115,7 @@ impl Default for OriginOptions {
         OriginOptions {
             connections: CONNECTIONS,
             allow_private_redirects: false,
+            retries: RETRIES,
         }
     }
 }
@@ -133,7 +136,7 @@ impl Origin {
             store,
             lister,
             multipart,
-        } = open_store(url, &client)?;
+        } = open_store(url, &client, options.retries)?;
         Ok(Origin(Arc::new(OriginState {
             store,
             lister,
@@ -397,14 +400,18 @@ impl OpenedStore {
     }
 }
 
-fn open_store(url: &OriginUrl, client: &OriginClient) -> Result<OpenedStore, OriginError> {
+fn open_store(
+    url: &OriginUrl,
+    client: &OriginClient,
+    retries: usize,
+) -> Result<OpenedStore, OriginError> {
     let retry = RetryConfig {
         backoff: BackoffConfig {
             init_backoff: FIRST_BACKOFF,
             max_backoff: MAX_BACKOFF,
             base: 2.0,
         },
-        max_retries: RETRIES,
+        max_retries: retries,
         retry_timeout: RETRY_TIMEOUT,
     };
     Ok(match url.kind() {

@@ -1,7 +1,6 @@
 //! The error of an import into object storage.
 
 use crate::fetch::FetchError;
-use crate::import::hashed_file::CONTENT_MAX_BYTES;
 use millpond::store::{ContentId, ImportError};
 use std::io;
 use std::path::PathBuf;
@@ -27,9 +26,14 @@ pub enum OriginImportError {
     /// The file changed while it was sent. No media was added.
     #[error("{} changed while it was added", .0.display())]
     FileChanged(PathBuf),
-    /// The file is larger than [`CONTENT_MAX_BYTES`].
-    #[error("{} is larger than {CONTENT_MAX_BYTES} bytes, and would not be served", .0.display())]
-    TooLarge(PathBuf),
+    /// The file is larger than a server takes from an origin.
+    #[error("{} has more than {max_bytes} bytes, and would not be served", path.display())]
+    TooLarge {
+        /// Path of the file.
+        path: PathBuf,
+        /// Maximum length, in bytes.
+        max_bytes: u64,
+    },
     /// The store has other content than was sent. No media was added.
     #[error("the store has other content for {0} than was sent")]
     OtherContent(ContentId),

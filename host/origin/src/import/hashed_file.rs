@@ -55,7 +55,7 @@ impl HashedFile {
     /// `name` appears in errors.
     ///
     /// # Errors
-    /// As those of [`read`](Self::read).
+    /// The same as of [`read`](Self::read).
     pub fn read_open_file(
         mut source: File,
         name: &Path,
@@ -80,7 +80,10 @@ impl HashedFile {
         };
         let length = file.metadata().map_err(read_error)?.len();
         if length > CONTENT_MAX_BYTES {
-            return Err(OriginImportError::TooLarge(name.to_owned()));
+            return Err(OriginImportError::TooLarge {
+                path: name.to_owned(),
+                max_bytes: CONTENT_MAX_BYTES,
+            });
         }
         let media_type = detect_media_type(&file).map_err(read_error)?;
         let (mut whole, mut part_digests) = (Sha256::new(), Vec::new());

@@ -1,12 +1,12 @@
 //! Importer: adds media to object storage, and changes its access and its variants.
 
 use crate::fetch::{FetchError, HeadResponse};
+use crate::import::content_digest::digest;
 use crate::import::error::{OriginImportError, failed};
 use crate::import::hashed_file::HashedFile;
 use crate::import::records::{self, FoundRecord};
 use crate::import::upload::Uploader;
 use crate::import::upload_journal::UploadJournals;
-use crate::import::verification::digest;
 use crate::object_path::object_path;
 use crate::origin::Origin;
 use millpond::store::{
@@ -18,7 +18,7 @@ use std::time::SystemTime;
 
 /// Imports files into object storage, and changes what is there. Clones share their memory for parts.
 ///
-/// Object storage has no lock. A record is replaced on the condition that it is the one that was read, so several programs
+/// Object storage has no lock. A record is replaced on the condition that it is the one that was read. So several programs
 /// may change the same store, if the service knows `If-Match` and `If-None-Match` for `PUT`.
 #[derive(Debug, Clone)]
 pub struct OriginImporter {

@@ -18,7 +18,7 @@ impl OriginImporter {
     /// page of the listing and a few records at a time. Services list in the order of the ids.
     ///
     /// # Errors
-    /// Those of `found`; [`FetchError`] if the origin cannot be listed.
+    /// Errors of `found`; [`FetchError`] if the origin cannot be listed.
     pub async fn list<E: From<FetchError>>(
         &self,
         mut found: impl FnMut(Result<StoredMedia, VerifiedEntry>) -> Result<(), E>,

@@ -1,6 +1,7 @@
 //! Import of files into object storage, in the layout of a folder's store. The record of media is written last, so that
 //! media becomes visible when it is whole.
 
+mod content_digest;
 mod error;
 mod hashed_file;
 mod importer;

@@ -23,7 +23,7 @@ const PNG: &[u8] = b"\x89PNG\r\n\x1a\n";
 
 /// Content of four parts.
 fn long() -> Vec<u8> {
-    (0..30_000_000_u32)
+    (0..32 << 20_u32)
         .map(|n| (n >> 8) as u8 ^ n as u8)
         .collect()
 }

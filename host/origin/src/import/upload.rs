@@ -14,6 +14,7 @@ use object_store::path::Path as ObjectPath;
 use object_store::{Attribute, Attributes, PutMultipartOptions, PutOptions, PutPayload};
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use tokio::sync::{Semaphore, SemaphorePermit};
 
 /// Maximum memory of parts that are sent at the same time, of all files together, in mebibytes. It has room for the largest
@@ -33,7 +34,7 @@ pub(super) struct Uploader {
 
 /// Content that was sent.
 #[derive(Debug)]
-pub(super) struct Upload {
+pub(super) struct SentContent {
     /// Journal, which is removed when the media is visible. `None` for content of one part.
     pub(super) journal: Option<UploadJournal>,
     /// Bytes that an interrupted upload had sent.
@@ -72,12 +73,12 @@ impl Uploader {
         &self,
         file: &HashedFile,
         progress: &(dyn Fn(u64) + Sync),
-    ) -> Result<Upload, OriginImportError> {
+    ) -> Result<SentContent, OriginImportError> {
         let path = object_path(&ObjectKey::Content(file.id()));
         if file.part_count() <= 1 {
             self.send_whole(file, &path).await?;
             progress(file.length());
-            return Ok(Upload {
+            return Ok(SentContent {
                 journal: None,
                 resumed_bytes: 0,
             });
@@ -88,7 +89,7 @@ impl Uploader {
         };
         let is_resumed = journal.upload_id().is_some();
         match self.send_parts(file, &path, &mut journal, progress).await {
-            Ok(resumed_bytes) => Ok(Upload {
+            Ok(resumed_bytes) => Ok(SentContent {
                 journal: Some(journal),
                 resumed_bytes,
             }),
@@ -97,7 +98,7 @@ impl Uploader {
                 // The bytes of the interrupted upload were counted, and are sent again.
                 let sent = self.send_parts(file, &path, &mut journal, &|_| ()).await;
                 sent.map_err(|failure| failure.error(&path))?;
-                Ok(Upload {
+                Ok(SentContent {
                     journal: Some(journal),
                     resumed_bytes: 0,
                 })
@@ -153,19 +154,37 @@ impl Uploader {
         let missing = (0..file.part_count()).filter(|index| !journal.parts().contains_key(index));
         let missing: Vec<usize> = missing.collect();
         let (object, upload_id) = (&object, &upload_id);
+        let has_failed = &AtomicBool::new(false);
         let mut sending = stream::iter(missing)
             .map(|index| async move {
                 let _permit = self.memory(file, index).await;
+                if has_failed.load(Ordering::Relaxed) {
+                    return Ok(None);
+                }
                 let payload = PutPayload::from(file.read_part(index).await?);
                 let part = store.put_part(object, upload_id, index, payload).await;
                 let part = part.map_err(|error| UploadFailure::of(error, path))?;
-                Ok::<_, UploadFailure>((index, part))
+                Ok::<_, UploadFailure>(Some((index, part)))
             })
             .buffer_unordered(PARTS_AT_A_TIME);
+        let mut failure = None;
+        // After a failure the parts on their way are waited for, so that the next run does not send them again.
         while let Some(sent) = sending.next().await {
-            let (index, part) = sent?;
-            journal.add_part(index, part.content_id)?;
-            progress(file.bytes_of_part(index));
+            match sent {
+                Ok(Some((index, part))) => {
+                    journal.add_part(index, part.content_id)?;
+                    progress(file.bytes_of_part(index));
+                }
+                Ok(None) => {}
+                Err(error) => {
+                    has_failed.store(true, Ordering::Relaxed);
+                    failure.get_or_insert(error);
+                }
+            }
+        }
+        drop(sending);
+        if let Some(failure) = failure {
+            return Err(failure);
         }
         let parts = part_ids(journal.parts());
         let completed = store.complete_multipart(object, upload_id, parts).await;

@@ -102,7 +102,7 @@ impl UploadJournal {
         }
     }
 
-    /// Reads the journal, if no other process has it. What does not fit is left out.
+    /// Reads the journal, if no other process has it. Lines that do not fit are left out.
     fn read(&mut self, part_count: usize) -> io::Result<()> {
         let mut options = File::options();
         let options = options.read(true).append(true).create(true);

@@ -1,15 +1,14 @@
 //! Verification of object storage: every content against its id, and every record against its content.
 
 use crate::fetch::FetchError;
+use crate::import::content_digest::digest;
 use crate::import::importer::OriginImporter;
 use crate::import::inventory::unreadable;
 use crate::import::listed_media::{ListedMedia, listed_media};
 use crate::import::records::{self, FoundRecord};
 use crate::object_path::{object_path, record_path};
-use crate::origin::Origin;
 use futures_util::stream::StreamExt;
 use millpond::store::{ContentId, Corruption, ObjectKey, VerifiedEntry};
-use sha2::{Digest, Sha256};
 use std::path::PathBuf;
 
 /// Maximum number of contents that are read at the same time.
@@ -114,24 +113,4 @@ impl OriginImporter {
         }
         corruptions
     }
-}
-
-/// Reads an object, and returns the number of its bytes and their id.
-///
-/// # Errors
-/// [`FetchError`].
-pub(super) async fn digest(
-    origin: &Origin,
-    path: &str,
-    progress: &(dyn Fn(u64) + Sync),
-) -> Result<(u64, ContentId), FetchError> {
-    let mut fetch = origin.get(path, None, None).await?;
-    let (mut hash, mut size) = (Sha256::new(), 0);
-    while let Some(bytes) = fetch.body.next().await {
-        let bytes = bytes?;
-        hash.update(&bytes);
-        size += bytes.len() as u64;
-        progress(bytes.len() as u64);
-    }
-    Ok((size, ContentId::from_digest(hash.finalize().into())))
 }
