@@ -184,8 +184,10 @@ impl Origin {
         path: &str,
         known: Option<&ObjectValidators>,
     ) -> Result<HeadResponse, FetchError> {
-        let mut options = GetOptions::default();
-        options.head = true;
+        let mut options = GetOptions {
+            head: true,
+            ..GetOptions::default()
+        };
         if let Some(known) = known {
             options.if_none_match.clone_from(&known.entity_tag);
             if known.entity_tag.is_none() {
