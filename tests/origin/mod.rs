@@ -14,4 +14,4 @@ pub(crate) mod moto;
 pub(crate) mod object;
 mod record;
 mod response;
-mod s3_server;
+pub(crate) mod s3_server;
