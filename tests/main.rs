@@ -28,6 +28,7 @@ mod http1;
 mod http2;
 mod http_edge;
 mod import;
+mod import_origin;
 mod instance;
 #[cfg(unix)]
 mod load;

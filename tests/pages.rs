@@ -4,6 +4,7 @@
 //! [`STUBS`] lists these. `millpond` always runs, with every option that a page gives it.
 
 use crate::hosts::root;
+use crate::origin::s3_server::S3Server;
 use std::collections::BTreeSet;
 use std::fs;
 use std::net::Ipv4Addr;
@@ -225,6 +226,9 @@ impl Place {
         );
         shell.env("MILLPOND_LISTEN", format!("{}:8080", self.address));
         shell.env("MILLPOND_ADMIN", format!("{}:8079", self.address));
+        let object_storage = S3Server::start();
+        object_storage.put("bucket", "films/a.txt", b"a named file");
+        shell.envs(object_storage.environment());
         let output = shell.output().unwrap();
         if !output.status.success() {
             let [out, err] = [output.stdout, output.stderr];

@@ -1,15 +1,15 @@
 //! `millpond add`.
 
-use crate::common::{access_name, described, progress_bar};
-use crate::interrupt::on_interrupt;
-use crate::sources::{InputFile, NotAdded, STANDARD_INPUT, walk};
+use crate::add_target::{AddTarget, AddTargetOptions, AddedFile, VariantOf};
+use crate::common::{access_name, described, one_line, progress_bar, readable};
+use crate::media_location::MediaLocation;
+use crate::sources::{InputFile, NotAdded, walk};
 use anyhow::Result;
 use clap::Args;
 use indicatif::ProgressBar;
-use millpond::store::{Access, ContentId, ImportError, ImportJournal, ImportedMedia, Importer};
+use millpond::store::{Access, ContentId, ImportedMedia};
 use parking_lot::{Condvar, Mutex};
 use std::collections::BTreeMap;
-use std::fs::File;
 use std::io::{self, Write};
 use std::num::NonZeroUsize;
 use std::ops::ControlFlow;
@@ -25,9 +25,16 @@ pub(crate) struct Add {
     #[arg(required = true, value_name = "FILE")]
     files: Vec<PathBuf>,
 
-    /// Folder of the store. It is created if it does not exist.
-    #[arg(long, value_name = "DIR", env = "MILLPOND_DIR")]
-    store: PathBuf,
+    /// Folder of the store, which is created if it does not exist, or the URL of object storage: s3://BUCKET/PREFIX, gs://
+    /// or az://. An interrupted upload goes on with the parts that are missing.
+    #[arg(
+        long,
+        visible_alias = "to",
+        value_name = "DIR|URL",
+        env = "MILLPOND_DIR",
+        value_parser = MediaLocation::parser()
+    )]
+    store: MediaLocation,
 
     /// Make the media private: it is served to signed URLs only (`millpond sign`). Media that is in the store already
     /// becomes private with its variants. Without this option private media stays private.
@@ -42,6 +49,10 @@ pub(crate) struct Add {
     /// Content coding of the variant.
     #[arg(long, value_name = "CODING", requires = "variant_of", value_parser = ["br", "zstd", "gzip"])]
     content_encoding: Option<String>,
+
+    /// Read content back from object storage after it was sent, and compare its digest, before it becomes visible.
+    #[arg(long)]
+    read_back: bool,
 
     /// Number of files that are added at a time [default: the number of cores, 8 at most].
     #[arg(long, value_name = "COUNT")]
@@ -69,9 +80,7 @@ type Numbered<T> = (u64, T);
 enum AddOutcome {
     Added {
         path: PathBuf,
-        imported: Box<ImportedMedia>,
-        /// Whether an interrupted `add` had stored the file, so that it was not read.
-        is_resumed: bool,
+        added: Box<AddedFile>,
     },
     Skipped(String),
     Failed(String),
@@ -79,31 +88,23 @@ enum AddOutcome {
 
 impl Add {
     pub(crate) fn run(self) -> Result<ExitCode> {
-        let mut importer = Importer::open(&self.store)?;
-        let mut is_private = self.private;
-        if let Some(original) = &self.variant_of {
-            // A variant of private media is private from the start.
-            is_private |= importer.access_of_original(original)? == Access::Private;
-        }
-        if is_private {
-            importer = importer.private();
-        }
-        let importer = Arc::new(importer);
-        on_interrupt(Arc::clone(&importer))?;
-        let journal = ImportJournal::open(&importer)?;
-        tell_of_journal(&journal);
+        let options = AddTargetOptions {
+            is_private: self.private,
+            original: self.variant_of.as_ref(),
+            reads_back: self.read_back,
+        };
+        let target = AddTarget::open(&self.store, options)?;
         let bar = progress_bar(0);
         let import = Import {
             add: &self,
-            importer: &importer,
-            journal: &journal,
+            target: &target,
             bar: &bar,
         };
         let all_added = import.run();
         bar.finish_and_clear();
         let all_added = all_added?;
         if all_added {
-            journal.finish()?;
+            target.finish()?;
         }
         Ok(ExitCode::from(u8::from(!all_added)))
     }
@@ -118,7 +119,10 @@ impl Add {
         jobs.min(MAX_JOBS)
     }
 
-    fn print(&self, path: &Path, imported: &ImportedMedia, is_resumed: bool) -> io::Result<()> {
+    fn print(&self, path: &Path, added: &AddedFile) -> io::Result<()> {
+        let AddedFile {
+            imported, is_known, ..
+        } = added;
         let ImportedMedia { id, record, .. } = imported;
         if self.json {
             let mut line = described(id, record);
@@ -126,14 +130,16 @@ impl Add {
             line["narrowed_variants"] = serde_json::json!(imported.narrowed_variants);
             line["file"] = path.display().to_string().into();
             line["added"] = (!imported.already_present).into();
-            line["read"] = (!is_resumed).into();
+            line["read"] = (!is_known).into();
             return writeln!(io::stdout(), "{line}");
         }
         let access = access_name(record.access);
-        let already_present = imported.already_present.then_some(match is_resumed {
+        let already_present = imported.already_present.then_some(match is_known {
             true => "already in the store, not read again",
             false => "already in the store",
         });
+        let resumed = (added.resumed_bytes > 0)
+            .then(|| format!("{} were sent before", readable(added.resumed_bytes)));
         let of_access = match (imported.access_before, record.access) {
             (Some(Access::Public), Access::Private) => Some("was public, now private"),
             (Some(Access::Private), _) if !self.private => {
@@ -141,7 +147,8 @@ impl Add {
             }
             _ => None,
         };
-        let notes: Vec<&str> = already_present.into_iter().chain(of_access).collect();
+        let notes = already_present.into_iter().chain(resumed.as_deref());
+        let notes: Vec<&str> = notes.chain(of_access).collect();
         let note = match notes.as_slice() {
             [] => String::new(),
             notes => format!("  ({})", notes.join("; ")),
@@ -159,26 +166,10 @@ impl Add {
     }
 }
 
-/// Tells what an interrupted `add` has left to resume.
-fn tell_of_journal(journal: &ImportJournal) {
-    let (known, unsure) = (journal.known_files(), journal.unsure_files());
-    if known > 0 {
-        eprintln!(
-            "millpond: resuming an interrupted add: {known} stored files are not read again if they are unchanged"
-        );
-    }
-    if unsure > 0 {
-        eprintln!(
-            "millpond: {unsure} files of an interrupted add are read again, since nothing proves that they are unchanged"
-        );
-    }
-}
-
 /// One run of `add`: a thread that finds files, threads that add them, and the current thread, which prints.
 struct Import<'a> {
     add: &'a Add,
-    importer: &'a Importer,
-    journal: &'a ImportJournal,
+    target: &'a AddTarget,
     bar: &'a ProgressBar,
 }
 
@@ -211,7 +202,7 @@ impl Import<'_> {
 
     /// Counts the bytes to add, for the remaining time.
     fn count(&self, window: &PrintWindow) {
-        let _ = walk(&self.add.files, &self.add.store, |source| {
+        let _ = walk(&self.add.files, self.add.store.folder(), |source| {
             if let Ok(InputFile {
                 bytes: Some(bytes), ..
             }) = source
@@ -232,7 +223,7 @@ impl Import<'_> {
         outcomes: &Sender<Numbered<AddOutcome>>,
     ) {
         let mut numbers = 0..;
-        let _ = walk(&self.add.files, &self.add.store, |source| {
+        let _ = walk(&self.add.files, self.add.store.folder(), |source| {
             let number = numbers.next().unwrap_or(u64::MAX);
             window.wait_for(number)?;
             let is_sent = match source {
@@ -264,12 +255,11 @@ impl Import<'_> {
             let name = file.path.file_name().unwrap_or_default();
             self.bar.set_message(name.display().to_string());
             let outcome = match self.add_one(&file) {
-                Ok((imported, is_resumed)) => AddOutcome::Added {
+                Ok(added) => AddOutcome::Added {
                     path: file.path,
-                    imported: Box::new(imported),
-                    is_resumed,
+                    added: Box::new(added),
                 },
-                Err(error) => AddOutcome::Failed(format!("{:#}", anyhow::Error::from(error))),
+                Err(error) => AddOutcome::Failed(one_line(&error)),
             };
             if outcomes.send((number, outcome)).is_err() {
                 return;
@@ -277,60 +267,19 @@ impl Import<'_> {
         }
     }
 
-    /// Adds a file. Returns whether an interrupted `add` had stored it.
-    fn add_one(&self, file: &InputFile) -> Result<(ImportedMedia, bool), ImportError> {
-        let InputFile { path, bytes } = file;
+    fn add_one(&self, file: &InputFile) -> Result<AddedFile> {
         let progress = |count| {
-            if bytes.is_none() {
+            if file.bytes.is_none() {
                 self.bar.inc_length(count);
             }
             self.bar.inc(count);
         };
-        let importer = self.importer;
-        let (mut imported, is_resumed) = if path.as_os_str() == STANDARD_INPUT {
-            let read_error = |source| ImportError::Read {
-                path: path.to_owned(),
-                source,
-            };
-            let source = standard_input().map_err(read_error)?;
-            (importer.add_open_file(source, path, progress)?, false)
-        } else {
-            self.add_path(path, *bytes, progress)?
-        };
-        if let Some(original) = &self.add.variant_of {
-            let coding = self.add.content_encoding.clone();
-            let narrowed = importer.add_variant(original, &imported, coding)?;
-            // The original may have become private meanwhile.
-            for id in narrowed {
-                if id == imported.id {
-                    imported.record.access = Access::Private;
-                } else {
-                    imported.narrowed_variants.push(id);
-                }
-            }
-        }
-        Ok((imported, is_resumed))
-    }
-
-    fn add_path(
-        &self,
-        path: &Path,
-        bytes: Option<u64>,
-        progress: impl Fn(u64),
-    ) -> Result<(ImportedMedia, bool), ImportError> {
-        // A pipe has no version, and opening it would wait for a writer.
-        let Some(bytes) = bytes else {
-            return Ok((self.importer.add(path, progress)?, false));
-        };
-        let (unread, known) = self.journal.look_up(path);
-        let stored = known.map(|id| self.importer.add_known(&id)).transpose()?;
-        if let Some(imported) = stored.flatten() {
-            progress(bytes);
-            return Ok((imported, true));
-        }
-        let imported = self.importer.add(path, progress)?;
-        self.journal.record(&unread, &imported.id)?;
-        Ok((imported, false))
+        let original = self.add.variant_of.as_ref();
+        let variant_of = original.map(|original| VariantOf {
+            original,
+            coding: self.add.content_encoding.as_deref(),
+        });
+        self.target.add(file, variant_of, &progress)
     }
 
     /// Prints the outcomes in the order of the files. Returns whether everything was added.
@@ -348,11 +297,7 @@ impl Import<'_> {
                 next += 1;
                 window.advance(next);
                 self.bar.suspend(|| match outcome {
-                    AddOutcome::Added {
-                        path,
-                        imported,
-                        is_resumed,
-                    } => self.add.print(&path, &imported, is_resumed),
+                    AddOutcome::Added { path, added } => self.add.print(&path, &added),
                     AddOutcome::Skipped(message) => {
                         eprintln!("millpond: {message}");
                         Ok(())
@@ -403,13 +348,4 @@ impl PrintWindow {
     fn is_closed(&self) -> bool {
         self.state.lock().1
     }
-}
-
-/// Returns standard input as a file, without the buffer of [`io::Stdin`].
-fn standard_input() -> io::Result<File> {
-    #[cfg(unix)]
-    let owned = std::os::fd::AsFd::as_fd(&io::stdin()).try_clone_to_owned()?;
-    #[cfg(windows)]
-    let owned = std::os::windows::io::AsHandle::as_handle(&io::stdin()).try_clone_to_owned()?;
-    Ok(File::from(owned))
 }

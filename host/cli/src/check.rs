@@ -1,20 +1,28 @@
 //! `millpond check`.
 
 use crate::common::{progress_bar, readable};
+use crate::media_location::MediaLocation;
+#[cfg(feature = "origin")]
+use crate::origin_session::OriginSession;
 use anyhow::{Context, Result};
 use clap::Args;
+use indicatif::ProgressBar;
 use millpond::store::{Corruption, Repairer, VerifiedEntry, verify};
 use std::io::{self, Write};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::ExitCode;
 
 #[derive(Debug, Args)]
 pub(crate) struct Check {
-    /// Folder of the store.
-    #[arg(value_name = "DIR", env = "MILLPOND_DIR")]
-    dir: PathBuf,
+    /// Folder of the store, or the URL of object storage: s3://BUCKET/PREFIX, gs:// or az://. All content is read.
+    #[arg(
+        value_name = "DIR|URL",
+        env = "MILLPOND_DIR",
+        value_parser = MediaLocation::parser()
+    )]
+    dir: MediaLocation,
 
-    /// Repair the store, and print each action. Files that an interrupted `add` left are removed. Corrupt files are moved
+    /// Repair the store in a folder, and print each action. Files that an interrupted `add` left are removed. Corrupt files are moved
     /// to the hidden folder `.lost+found`, with the reason. Whole content without a record gets one, as private media.
     /// Missing variants are removed from records.
     #[arg(long)]
@@ -23,12 +31,20 @@ pub(crate) struct Check {
 
 impl Check {
     pub(crate) fn run(self) -> Result<ExitCode> {
-        let context = || format!("cannot check the folder {}", self.dir.display());
-        // A folder that is not there must not be created.
-        std::fs::read_dir(&self.dir).with_context(context)?;
-        let repairer = self.repair.then(|| Repairer::open(&self.dir)).transpose()?;
+        let context = || match &self.dir {
+            MediaLocation::Folder(folder) => {
+                format!("cannot check the folder {}", folder.display())
+            }
+            #[cfg(feature = "origin")]
+            MediaLocation::Origin(url) => format!("cannot check {url}"),
+        };
+        if let Some(folder) = self.dir.folder() {
+            // A folder that is not there must not be created.
+            std::fs::read_dir(folder).with_context(context)?;
+        }
+        let repairer = self.repair.then(|| self.repairer()).transpose()?;
         let (mut repaired, mut failed) = (0_u64, false);
-        let bar = progress_bar(stored_bytes(&self.dir));
+        let bar = progress_bar(self.dir.folder().map_or(0, stored_bytes));
         let (mut ok, mut ok_bytes, mut corrupt) = (0_u64, 0_u64, 0_u64);
         let (mut orphaned, mut orphaned_bytes) = (0_u64, 0_u64);
         let on_entry = |entry: VerifiedEntry| {
@@ -61,7 +77,7 @@ impl Check {
             };
             bar.suspend(|| eprintln!("{path}: {corruption}{action}"));
         };
-        let verified = verify(&self.dir, |bytes| bar.inc(bytes), on_entry);
+        let verified = self.verify(&bar, on_entry);
         bar.finish_and_clear();
         verified.with_context(context)?;
         let orphans = match orphaned {
@@ -86,6 +102,29 @@ impl Check {
             false => corrupt + orphaned > 0,
         };
         Ok(ExitCode::from(u8::from(is_faulty)))
+    }
+}
+
+impl Check {
+    fn repairer(&self) -> Result<Repairer> {
+        let folder = self.dir.folder();
+        let folder =
+            folder.context("--repair is for folders: add the files to object storage again")?;
+        Ok(Repairer::open(folder)?)
+    }
+
+    fn verify(&self, bar: &ProgressBar, found: impl FnMut(VerifiedEntry)) -> Result<()> {
+        match &self.dir {
+            MediaLocation::Folder(folder) => Ok(verify(folder, |bytes| bar.inc(bytes), found)?),
+            #[cfg(feature = "origin")]
+            MediaLocation::Origin(url) => {
+                let session = OriginSession::open(url)?;
+                // The total is known when the last page of the listing has come.
+                let listed = |bytes| bar.inc_length(bytes);
+                let progress = |bytes| bar.inc(bytes);
+                Ok(session.wait(session.importer().verify(&listed, &progress, found))?)
+            }
+        }
     }
 }
 

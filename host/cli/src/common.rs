@@ -4,7 +4,7 @@ use anyhow::{Context, Result, ensure};
 use bytesize::ByteSize;
 use clap::Args;
 use millpond::config::SigningKeys;
-use millpond::store::{Access, ContentId, Importer, Record};
+use millpond::store::{Access, ContentId, Record};
 use std::fs::File;
 use std::io::{self, Read, Write};
 use std::path::Path;
@@ -61,12 +61,6 @@ pub(crate) fn described(id: &ContentId, record: &Record) -> serde_json::Value {
         "size": record.size,
         "access": record.access,
     })
-}
-
-/// Opens a store that exists, to change it.
-pub(crate) fn existing_store(folder: &Path) -> Result<Importer> {
-    ensure!(folder.is_dir(), "no store in {}", folder.display());
-    Ok(Importer::open(folder)?)
 }
 
 /// Name of an access, as in records.

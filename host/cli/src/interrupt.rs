@@ -1,17 +1,14 @@
 //! Ends `millpond add` on a signal, without leaving temporary files.
 
 use anyhow::{Context, Result};
-use millpond::store::Importer;
 use std::io;
-use std::process;
-use std::sync::Arc;
 use tokio::runtime::Builder;
 
-/// Removes the temporary files of the importer and ends the process on SIGINT, SIGTERM or SIGHUP. On systems other than
-/// Unix, it does so on Ctrl-C. The exit code is 128 plus the number of the signal, as in a shell.
+/// Calls `end` on SIGINT, SIGTERM or SIGHUP, which removes temporary files and ends the process. On systems other than Unix,
+/// it does so on Ctrl-C. The exit code is 128 plus the number of the signal, as in a shell.
 ///
 /// It runs on a thread of its own, because the command may wait for a pipe or a disk.
-pub(crate) fn on_interrupt(importer: Arc<Importer>) -> Result<()> {
+pub(crate) fn on_interrupt(end: impl FnOnce(i32) + Send + 'static) -> Result<()> {
     let runtime = Builder::new_current_thread().enable_io().build();
     let runtime = runtime.context("cannot wait for signals")?;
     let guard = runtime.enter();
@@ -19,8 +16,7 @@ pub(crate) fn on_interrupt(importer: Arc<Importer>) -> Result<()> {
     drop(guard);
     let wait = move || {
         let number = runtime.block_on(signals.next());
-        let _abandoned = importer.abandon();
-        process::exit(128 + number)
+        end(128 + number);
     };
     let thread = std::thread::Builder::new().name("signals".into());
     thread.spawn(wait).context("cannot start a thread")?;

@@ -1,20 +1,27 @@
 //! `millpond ls`.
 
 use crate::common::{access_name, described, write_until_closed};
+use crate::media_location::MediaLocation;
+#[cfg(feature = "origin")]
+use crate::origin_session::OriginSession;
 use anyhow::{Context, Result};
 use clap::{Args, ValueEnum};
-use millpond::store::{Inventory, StoredMedia};
+use millpond::store::{Inventory, StoredMedia, VerifiedEntry};
 use std::cmp::Reverse;
 use std::io::{self, Write};
-use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::SystemTime;
 
 #[derive(Debug, Args)]
 pub(crate) struct ListMedia {
-    /// Folder of the store.
-    #[arg(value_name = "DIR", default_value = ".", env = "MILLPOND_DIR")]
-    dir: PathBuf,
+    /// Folder of the store, or the URL of object storage: s3://BUCKET/PREFIX, gs:// or az://.
+    #[arg(
+        value_name = "DIR|URL",
+        default_value = ".",
+        env = "MILLPOND_DIR",
+        value_parser = MediaLocation::parser()
+    )]
+    dir: MediaLocation,
 
     /// Order of the media. Every order but `id` holds all records in memory, about 300 bytes for each media.
     #[arg(long, value_name = "FIELD", default_value = "id")]
@@ -40,27 +47,29 @@ enum Order {
 
 impl ListMedia {
     pub(crate) fn run(self) -> Result<ExitCode> {
-        let context = || format!("cannot list the store {}", self.dir.display());
-        let inventory = Inventory::open(&self.dir).with_context(context)?;
+        let context = || format!("cannot list the store {}", self.dir);
         let mut failed = false;
-        let served = inventory.filter_map(|media| {
-            let tell = |entry: millpond::store::VerifiedEntry| {
-                failed = true;
-                let path = entry.path.display();
-                if let Some(corruption) = &entry.corruption {
-                    let _ = writeln!(io::stderr(), "millpond: not served: {path}: {corruption}");
-                }
-            };
-            media.map_err(tell).ok()
-        });
-        write_until_closed(|output| {
-            if self.sort == Order::Id {
-                for media in served {
-                    self.print(&media, output)?;
-                }
-                return Ok(());
+        let mut tell = |entry: VerifiedEntry| {
+            failed = true;
+            let path = entry.path.display();
+            if let Some(corruption) = &entry.corruption {
+                let _ = writeln!(io::stderr(), "millpond: not served: {path}: {corruption}");
             }
-            let mut media: Vec<StoredMedia> = served.collect();
+        };
+        write_until_closed(|output| {
+            let mut media: Vec<StoredMedia> = Vec::new();
+            let listed = self.each_media(&mut |listed| match listed {
+                Ok(listed) if self.sort == Order::Id => self.print(&listed, output),
+                Ok(listed) => {
+                    media.push(listed);
+                    Ok(())
+                }
+                Err(entry) => {
+                    tell(entry);
+                    Ok(())
+                }
+            });
+            listed.with_context(context)?;
             match self.sort {
                 Order::Id => {}
                 Order::Created => media.sort_by_key(|media| Reverse(media.record.created)),
@@ -75,6 +84,21 @@ impl ListMedia {
             Ok(())
         })?;
         Ok(ExitCode::from(u8::from(failed)))
+    }
+
+    /// Passes each media, or an entry that is not served, to `found`, until that fails.
+    fn each_media(
+        &self,
+        found: &mut dyn FnMut(Result<StoredMedia, VerifiedEntry>) -> Result<()>,
+    ) -> Result<()> {
+        match &self.dir {
+            MediaLocation::Folder(folder) => Inventory::open(folder)?.try_for_each(found),
+            #[cfg(feature = "origin")]
+            MediaLocation::Origin(url) => {
+                let session = OriginSession::open(url)?;
+                session.wait(session.importer().list(found))
+            }
+        }
     }
 
     fn print(&self, media: &StoredMedia, output: &mut dyn Write) -> Result<()> {

@@ -3,6 +3,7 @@
 #![deny(unsafe_code)]
 
 mod add;
+mod add_target;
 mod admin_client;
 mod admin_token;
 #[cfg(feature = "jemalloc")]
@@ -32,6 +33,8 @@ mod new;
 mod notices;
 #[cfg(feature = "origin")]
 mod origin;
+#[cfg(feature = "origin")]
+mod origin_session;
 mod passed_sockets;
 mod publish;
 mod reload;
@@ -44,6 +47,7 @@ mod settings_file;
 mod sign;
 mod signals;
 mod sources;
+mod store_writer;
 #[cfg(feature = "otlp")]
 mod traces;
 mod uploads;

@@ -1,12 +1,13 @@
 //! `millpond publish` and `millpond unpublish`.
 
-use crate::common::{access_name, described, existing_store};
+use crate::common::{access_name, described};
+use crate::media_location::MediaLocation;
+use crate::store_writer::StoreWriter;
 use anyhow::Result;
 use clap::Args;
-use millpond::store::{Access, ContentId, ImportError, Importer, PublishedMedia, UnpublishedMedia};
+use millpond::store::{Access, ContentId, PublishedMedia, UnpublishedMedia};
 use std::collections::HashSet;
 use std::io::{self, Write};
-use std::path::PathBuf;
 use std::process::ExitCode;
 
 #[derive(Debug, Args)]
@@ -15,9 +16,14 @@ pub(crate) struct Publish {
     #[arg(required = true, value_name = "ID")]
     ids: Vec<ContentId>,
 
-    /// Folder of the store.
-    #[arg(long, value_name = "DIR", env = "MILLPOND_DIR")]
-    store: PathBuf,
+    /// Folder of the store, or the URL of object storage: s3://BUCKET/PREFIX, gs:// or az://.
+    #[arg(
+        long,
+        value_name = "DIR|URL",
+        env = "MILLPOND_DIR",
+        value_parser = MediaLocation::parser()
+    )]
+    store: MediaLocation,
 
     /// Make the variants of the media public too, and theirs.
     #[arg(long)]
@@ -34,9 +40,14 @@ pub(crate) struct Unpublish {
     #[arg(required = true, value_name = "ID")]
     ids: Vec<ContentId>,
 
-    /// Folder of the store.
-    #[arg(long, value_name = "DIR", env = "MILLPOND_DIR")]
-    store: PathBuf,
+    /// Folder of the store, or the URL of object storage: s3://BUCKET/PREFIX, gs:// or az://.
+    #[arg(
+        long,
+        value_name = "DIR|URL",
+        env = "MILLPOND_DIR",
+        value_parser = MediaLocation::parser()
+    )]
+    store: MediaLocation,
 
     /// Print one JSON object per media.
     #[arg(long)]
@@ -45,7 +56,7 @@ pub(crate) struct Unpublish {
 
 impl Publish {
     pub(crate) fn run(self) -> Result<ExitCode> {
-        let importer = existing_store(&self.store)?;
+        let store = StoreWriter::open(&self.store)?;
         let mut failed = false;
         // Variants may refer to each other.
         let mut seen: HashSet<ContentId> = HashSet::new();
@@ -54,7 +65,7 @@ impl Publish {
             if !seen.insert(id) {
                 continue;
             }
-            match self.publish(&importer, &id) {
+            match self.publish(&store, &id) {
                 Ok(published) => {
                     if self.with_variants {
                         let variants = published.record.variants.iter();
@@ -71,8 +82,8 @@ impl Publish {
         Ok(ExitCode::from(u8::from(failed)))
     }
 
-    fn publish(&self, importer: &Importer, id: &ContentId) -> Result<PublishedMedia, ImportError> {
-        let mut published = importer.publish(id)?;
+    fn publish(&self, store: &StoreWriter, id: &ContentId) -> Result<PublishedMedia> {
+        let mut published = store.publish(id)?;
         if self.with_variants {
             published.private_variants.clear();
         }
@@ -104,10 +115,10 @@ impl Publish {
 
 impl Unpublish {
     pub(crate) fn run(self) -> Result<ExitCode> {
-        let importer = existing_store(&self.store)?;
+        let store = StoreWriter::open(&self.store)?;
         let mut failed = false;
         for id in &self.ids {
-            match importer.unpublish(id) {
+            match store.unpublish(id) {
                 Ok(unpublished) => self.print(id, &unpublished)?,
                 Err(error) => {
                     tell(error);
@@ -147,6 +158,6 @@ fn print_line(id: &ContentId, media_type: &str, access: Access, before: Access) 
     )
 }
 
-fn tell(error: ImportError) {
-    eprintln!("millpond: {:#}", anyhow::Error::from(error));
+fn tell(error: anyhow::Error) {
+    eprintln!("millpond: {error:#}");
 }

@@ -1,12 +1,13 @@
 //! `millpond rm`.
 
-use crate::common::{existing_store, readable};
+use crate::common::readable;
+use crate::media_location::MediaLocation;
+use crate::store_writer::StoreWriter;
 use anyhow::Result;
 use clap::Args;
 use millpond::store::{ContentId, RemovedMedia};
 use std::collections::HashSet;
 use std::io::{self, Write};
-use std::path::PathBuf;
 use std::process::ExitCode;
 
 #[derive(Debug, Args)]
@@ -15,9 +16,14 @@ pub(crate) struct Remove {
     #[arg(required = true, value_name = "ID")]
     ids: Vec<ContentId>,
 
-    /// Folder of the store.
-    #[arg(long, value_name = "DIR", env = "MILLPOND_DIR")]
-    store: PathBuf,
+    /// Folder of the store, or the URL of object storage: s3://BUCKET/PREFIX, gs:// or az://.
+    #[arg(
+        long,
+        value_name = "DIR|URL",
+        env = "MILLPOND_DIR",
+        value_parser = MediaLocation::parser()
+    )]
+    store: MediaLocation,
 
     /// Print one JSON object per media.
     #[arg(long)]
@@ -26,20 +32,20 @@ pub(crate) struct Remove {
 
 impl Remove {
     pub(crate) fn run(self) -> Result<ExitCode> {
-        let importer = existing_store(&self.store)?;
+        let store = StoreWriter::open(&self.store)?;
         let ids: HashSet<ContentId> = self.ids.iter().copied().collect();
         let mut references = Vec::new();
         // A variant that is chosen has to be there, so references go first.
-        importer.remove_references(&ids, |original, variant| {
+        store.remove_references(&ids, |original, variant| {
             references.push((original, variant));
             eprintln!("millpond: {original} had the variant {variant}, and has it no more");
         })?;
         let (mut failed, mut seen) = (false, HashSet::new());
         for id in self.ids.iter().filter(|id| seen.insert(**id)) {
-            match importer.remove(id) {
+            match store.remove(id) {
                 Ok(removed) => self.print(id, &removed, &references)?,
                 Err(error) => {
-                    eprintln!("millpond: {:#}", anyhow::Error::from(error));
+                    eprintln!("millpond: {error:#}");
                     failed = true;
                 }
             }

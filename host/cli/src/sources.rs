@@ -29,7 +29,7 @@ pub(crate) const STANDARD_INPUT: &str = "-";
 /// held in memory, apart from the names of one folder at a time.
 pub(crate) fn walk(
     operands: &[PathBuf],
-    store: &Path,
+    store: Option<&Path>,
     mut found: impl FnMut(Result<InputFile, NotAdded>) -> ControlFlow<()>,
 ) -> ControlFlow<()> {
     for operand in operands {
@@ -83,14 +83,15 @@ fn source(entry: DirEntry) -> Option<Result<InputFile, NotAdded>> {
 }
 
 /// Skips hidden files, and content folders of the store if it is in the folder.
-fn is_skipped(entry: &DirEntry, store: &Path) -> bool {
+fn is_skipped(entry: &DirEntry, store: Option<&Path>) -> bool {
     let is_content_folder = |name: &OsStr| {
         let name = name.to_string_lossy();
         name.len() == 2 && u8::from_str_radix(&name, 16).is_ok()
     };
     let in_store = || {
         let parent = entry.path().parent();
-        parent.is_some_and(|parent| is_same_folder(parent, store))
+        let both = parent.zip(store);
+        both.is_some_and(|(parent, store)| is_same_folder(parent, store))
     };
     let name = entry.file_name();
     name.to_string_lossy().starts_with('.') || (is_content_folder(name) && in_store())

@@ -6,6 +6,7 @@ mod client;
 mod fetch;
 mod fill;
 mod freshness;
+mod import;
 mod listing;
 mod lookup;
 #[cfg(feature = "metrics")]
@@ -19,6 +20,9 @@ mod store;
 pub use cache::{CACHE_MIN_BYTES, CacheLimits, DiskCacheUsage};
 pub use fetch::{Fetch, FetchError, FreshnessFields, HeadResponse, ObjectHead, ObjectValidators};
 pub use freshness::FreshnessDefaults;
+pub use import::{
+    CONTENT_MAX_BYTES, HashedFile, OriginImportError, OriginImporter, UploadJournals, UploadedMedia,
+};
 #[cfg(feature = "metrics")]
 pub use metrics::register_metrics;
 pub use operations::{CachedObjectInfo, OriginFigures, Purge, WarmError, WarmState};

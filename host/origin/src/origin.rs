@@ -14,6 +14,7 @@ use object_store::azure::MicrosoftAzureBuilder;
 use object_store::gcp::GoogleCloudStorageBuilder;
 use object_store::http::HttpBuilder;
 use object_store::list::{PaginatedListOptions, PaginatedListStore};
+use object_store::multipart::MultipartStore;
 use object_store::path::Path as ObjectPath;
 use object_store::{
     BackoffConfig, ClientOptions, Extensions, GetOptions, GetRange, ListResult, ObjectMeta,
@@ -36,6 +37,8 @@ struct OriginState {
     store: Arc<dyn ObjectStore>,
     /// Listing page by page. `None` if the origin lists nothing.
     lister: Option<Arc<dyn PaginatedListStore>>,
+    /// Uploads in parts. `None` if the origin takes none.
+    multipart: Option<Arc<dyn MultipartStore>>,
     prefix: String,
     client: Option<OriginClient>,
 }
@@ -48,6 +51,8 @@ pub struct OriginOptions {
     pub connections: usize,
     /// Whether redirects to private addresses are followed.
     pub allow_private_redirects: bool,
+    /// Maximum number of retries of a request, also while its body is read.
+    pub retries: usize,
 }
 
 /// Default maximum number of requests for content at the same time.
@@ -56,7 +61,7 @@ const CONNECTIONS: usize = 32;
 /// Maximum number of other requests at the same time: for metadata, lists and credentials.
 const OTHER_CONNECTIONS: usize = 24;
 
-/// Maximum number of retries of a request, also while its body is read.
+/// Default maximum number of retries. A client waits for the response meanwhile.
 const RETRIES: usize = 3;
 
 /// Time before the first retry. It doubles for each further one.
@@ -110,6 +115,7 @@ impl Default for OriginOptions {
         OriginOptions {
             connections: CONNECTIONS,
             allow_private_redirects: false,
+            retries: RETRIES,
         }
     }
 }
@@ -126,10 +132,15 @@ impl Origin {
             url.kind() == OriginKind::Http,
         );
         let client = client.map_err(OriginError::Certificates)?;
-        let (store, lister) = open_store(url, &client)?;
+        let OpenedStore {
+            store,
+            lister,
+            multipart,
+        } = open_store(url, &client, options.retries)?;
         Ok(Origin(Arc::new(OriginState {
             store,
             lister,
+            multipart,
             prefix: url.prefix().to_owned(),
             client: Some(client),
         })))
@@ -141,6 +152,24 @@ impl Origin {
         Origin(Arc::new(OriginState {
             store,
             lister: None,
+            multipart: None,
+            prefix: prefix.trim_matches('/').to_owned(),
+            client: None,
+        }))
+    }
+
+    /// Returns an origin over an object store of the program, which media can be added to. `multipart` is the same store,
+    /// for uploads in parts. The origin lists no folders.
+    #[must_use]
+    pub fn from_writable_store(
+        store: Arc<dyn ObjectStore>,
+        multipart: Arc<dyn MultipartStore>,
+        prefix: &str,
+    ) -> Self {
+        Origin(Arc::new(OriginState {
+            store,
+            lister: None,
+            multipart: Some(multipart),
             prefix: prefix.trim_matches('/').to_owned(),
             client: None,
         }))
@@ -155,9 +184,11 @@ impl Origin {
         path: &str,
         known: Option<&ObjectValidators>,
     ) -> Result<HeadResponse, FetchError> {
-        let mut options = GetOptions::default();
-        options.head = true;
         let slot = FieldsSlot::default();
+        let mut options = GetOptions {
+            head: true,
+            ..GetOptions::default()
+        };
         options.extensions.insert(slot.clone());
         if let Some(known) = known {
             options.if_none_match.clone_from(&known.entity_tag);
@@ -270,6 +301,16 @@ impl Origin {
         Ok(ListPage::new(&listed.result, listed.page_token))
     }
 
+    /// Object store that has the objects, under paths of [`Origin::path`].
+    pub(crate) fn object_store(&self) -> &dyn ObjectStore {
+        &*self.0.store
+    }
+
+    /// Uploads in parts. `None` if the origin takes no uploads.
+    pub(crate) fn multipart_store(&self) -> Option<&dyn MultipartStore> {
+        self.0.multipart.as_deref()
+    }
+
     /// Counts since the start.
     pub(crate) fn counts(&self) -> OriginCounts {
         let counts = self.0.client.as_ref().map(OriginClient::counts);
@@ -280,7 +321,10 @@ impl Origin {
     }
 
     /// Returns the path of an object in its store. Segments that lead elsewhere are not found.
-    fn path(&self, path: &str) -> Result<ObjectPath, FetchError> {
+    ///
+    /// # Errors
+    /// [`FetchError::NotFound`].
+    pub(crate) fn path(&self, path: &str) -> Result<ObjectPath, FetchError> {
         let path = match (self.0.prefix.as_str(), path) {
             ("", path) => ObjectPath::parse(path),
             (prefix, "") => ObjectPath::parse(prefix),
@@ -341,16 +385,37 @@ pub fn credential_files() -> Vec<PathBuf> {
         .collect()
 }
 
-type OpenedStore = (Arc<dyn ObjectStore>, Option<Arc<dyn PaginatedListStore>>);
+/// A store with the parts of its interface that not every store has.
+struct OpenedStore {
+    store: Arc<dyn ObjectStore>,
+    lister: Option<Arc<dyn PaginatedListStore>>,
+    multipart: Option<Arc<dyn MultipartStore>>,
+}
 
-fn open_store(url: &OriginUrl, client: &OriginClient) -> Result<OpenedStore, OriginError> {
+impl OpenedStore {
+    /// Returns a store of object storage, which has all parts.
+    fn whole<S: ObjectStore + PaginatedListStore + MultipartStore>(store: S) -> Self {
+        let store = Arc::new(store);
+        OpenedStore {
+            lister: Some(Arc::clone(&store) as _),
+            multipart: Some(Arc::clone(&store) as _),
+            store,
+        }
+    }
+}
+
+fn open_store(
+    url: &OriginUrl,
+    client: &OriginClient,
+    retries: usize,
+) -> Result<OpenedStore, OriginError> {
     let retry = RetryConfig {
         backoff: BackoffConfig {
             init_backoff: FIRST_BACKOFF,
             max_backoff: MAX_BACKOFF,
             base: 2.0,
         },
-        max_retries: RETRIES,
+        max_retries: retries,
         retry_timeout: RETRY_TIMEOUT,
     };
     Ok(match url.kind() {
@@ -359,8 +424,7 @@ fn open_store(url: &OriginUrl, client: &OriginClient) -> Result<OpenedStore, Ori
                 .with_retry(retry)
                 .with_http_connector(client.clone())
                 .build()?;
-            let store = Arc::new(store);
-            (Arc::clone(&store) as _, Some(store))
+            OpenedStore::whole(store)
         }
         OriginKind::Gcs => {
             let store = GoogleCloudStorageBuilder::from_env().with_url(url.url().as_str());
@@ -368,8 +432,7 @@ fn open_store(url: &OriginUrl, client: &OriginClient) -> Result<OpenedStore, Ori
                 .with_retry(retry)
                 .with_http_connector(client.clone())
                 .build()?;
-            let store = Arc::new(store);
-            (Arc::clone(&store) as _, Some(store))
+            OpenedStore::whole(store)
         }
         OriginKind::Azure => {
             let store = MicrosoftAzureBuilder::from_env().with_url(url.url().as_str());
@@ -377,8 +440,7 @@ fn open_store(url: &OriginUrl, client: &OriginClient) -> Result<OpenedStore, Ori
                 .with_retry(retry)
                 .with_http_connector(client.clone())
                 .build()?;
-            let store = Arc::new(store);
-            (Arc::clone(&store) as _, Some(store))
+            OpenedStore::whole(store)
         }
         OriginKind::Http => {
             let options = ClientOptions::new().with_allow_http(true);
@@ -388,7 +450,11 @@ fn open_store(url: &OriginUrl, client: &OriginClient) -> Result<OpenedStore, Ori
                 .with_retry(retry)
                 .with_http_connector(client.clone())
                 .build()?;
-            (Arc::new(store), None)
+            OpenedStore {
+                store: Arc::new(store),
+                lister: None,
+                multipart: None,
+            }
         }
     })
 }
@@ -396,10 +462,8 @@ fn open_store(url: &OriginUrl, client: &OriginClient) -> Result<OpenedStore, Ori
 /// Returns the settings of S3: those of the environment, then those of the shared files.
 fn s3(url: &OriginUrl) -> AmazonS3Builder {
     let is_set = |name: &str| env::var_os(name).is_some();
-    // The payload of a request for media is empty. Some services refuse signatures in chunks.
-    let mut builder = AmazonS3Builder::from_env()
-        .with_url(url.url().as_str())
-        .with_unsigned_payload(true);
+    // The digest of a payload is signed, so that the service refuses content that has changed on the way.
+    let mut builder = AmazonS3Builder::from_env().with_url(url.url().as_str());
     let endpoint = ["AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "AWS_ENDPOINT"];
     let endpoint = endpoint.iter().find_map(|name| env::var(name).ok());
     if let Some(endpoint) = endpoint {
@@ -527,7 +591,8 @@ fn exactly(
     parts.boxed()
 }
 
-fn fetch_error(error: object_store::Error) -> FetchError {
+/// Returns the error of a request, by its kind.
+pub(crate) fn fetch_error(error: object_store::Error) -> FetchError {
     use object_store::Error;
     match &error {
         Error::NotFound { .. } => FetchError::NotFound,

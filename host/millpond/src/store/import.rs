@@ -10,7 +10,7 @@ use millpond_format::{Access, ContentId, MAX_VARIANTS, Record, Variant};
 use sha2::{Digest, Sha256};
 use std::collections::HashSet;
 use std::fs::{self, File};
-use std::io::{self, Read, Write};
+use std::io::{self, Read, Seek, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -75,6 +75,20 @@ pub struct ImportedMedia {
     pub narrowed_variants: Vec<ContentId>,
 }
 
+impl ImportedMedia {
+    /// Returns media that was not in the store before, for a store that is no folder.
+    #[must_use]
+    pub fn new(id: ContentId, record: Record) -> Self {
+        ImportedMedia {
+            id,
+            record,
+            already_present: false,
+            access_before: None,
+            narrowed_variants: Vec::new(),
+        }
+    }
+}
+
 /// Media that was made public.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
@@ -87,6 +101,18 @@ pub struct PublishedMedia {
     pub private_variants: Vec<ContentId>,
 }
 
+impl PublishedMedia {
+    /// Returns media without private variants, for a store that is no folder.
+    #[must_use]
+    pub fn new(record: Record, access_before: Access) -> Self {
+        PublishedMedia {
+            record,
+            access_before,
+            private_variants: Vec::new(),
+        }
+    }
+}
+
 /// Media that was made private.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
@@ -97,6 +123,18 @@ pub struct UnpublishedMedia {
     pub access_before: Access,
     /// Variants that were public, and are private now.
     pub narrowed_variants: Vec<ContentId>,
+}
+
+impl UnpublishedMedia {
+    /// Returns media without narrowed variants, for a store that is no folder.
+    #[must_use]
+    pub fn new(record: Record, access_before: Access) -> Self {
+        UnpublishedMedia {
+            record,
+            access_before,
+            narrowed_variants: Vec::new(),
+        }
+    }
 }
 
 /// The error of an import.
@@ -177,14 +215,7 @@ impl Importer {
         path: &Path,
         progress: impl FnMut(u64),
     ) -> Result<ImportedMedia, ImportError> {
-        let metadata = fs::metadata(path).map_err(read_error(path))?;
-        // Checked before opening: opening a device may have an effect, and a socket cannot be opened.
-        if let Some(kind) = kind_without_end(&metadata, IsOpen::No) {
-            let path = path.to_owned();
-            return Err(ImportError::NotAFile { path, kind });
-        }
-        let source = File::open(path).map_err(read_error(path))?;
-        self.add_open_file(source, path, progress)
+        self.add_open_file(open_source(path)?, path, progress)
     }
 
     /// Imports an open file, pipe or socket from its current position to its end, as [`add`](Self::add) does. `name`
@@ -198,11 +229,7 @@ impl Importer {
         name: &Path,
         mut progress: impl FnMut(u64),
     ) -> Result<ImportedMedia, ImportError> {
-        let metadata = source.metadata().map_err(read_error(name))?;
-        if let Some(kind) = kind_without_end(&metadata, IsOpen::Yes) {
-            let path = name.to_owned();
-            return Err(ImportError::NotAFile { path, kind });
-        }
+        check_source(&source, name)?;
         let not_written = write_error(&self.root);
         let mut import = self.begin()?;
         let mut buffer = vec![0; COPY_BYTES];
@@ -548,19 +575,56 @@ fn kind_without_end(metadata: &fs::Metadata, is_open: IsOpen) -> Option<&'static
     None
 }
 
-/// Returns the media type, by the content and not by the name.
-pub(super) fn sniff(path: &Path) -> io::Result<String> {
-    let file = File::open(path)?;
+/// Opens a file to import. Opening a named pipe waits for a writer.
+///
+/// # Errors
+/// [`ImportError::Read`], [`ImportError::NotAFile`].
+pub fn open_source(path: &Path) -> Result<File, ImportError> {
+    let metadata = fs::metadata(path).map_err(read_error(path))?;
+    // Checked before opening: opening a device may have an effect, and a socket cannot be opened.
+    if let Some(kind) = kind_without_end(&metadata, IsOpen::No) {
+        let path = path.to_owned();
+        return Err(ImportError::NotAFile { path, kind });
+    }
+    File::open(path).map_err(read_error(path))
+}
+
+/// Checks that an open file has an end, as a regular file, a pipe or a socket has. `name` appears in errors.
+///
+/// # Errors
+/// [`ImportError::Read`], [`ImportError::NotAFile`].
+pub fn check_source(file: &File, name: &Path) -> Result<(), ImportError> {
+    let metadata = file.metadata().map_err(read_error(name))?;
+    match kind_without_end(&metadata, IsOpen::Yes) {
+        Some(kind) => {
+            let path = name.to_owned();
+            Err(ImportError::NotAFile { path, kind })
+        }
+        None => Ok(()),
+    }
+}
+
+/// Returns the media type of a regular file, by its content and not by its name. Moves the position of the file.
+///
+/// # Errors
+/// The system's.
+pub fn detect_media_type(mut file: &File) -> io::Result<String> {
     let mut beginning = Vec::new();
-    (&file)
-        .take(markup::LOOKED_AT_BYTES)
+    file.rewind()?;
+    file.take(markup::LOOKED_AT_BYTES)
         .read_to_end(&mut beginning)?;
-    let format = FileFormat::from_file(path)?;
+    file.rewind()?;
+    let format = FileFormat::from_reader(file)?;
     let media_type = markup::media_type(&beginning).unwrap_or_else(|| format.media_type());
     let length = file.metadata()?.len();
     with_charset(media_type, length, |offset, into| {
-        read_at(&file, into, offset)
+        read_at(file, into, offset)
     })
+}
+
+/// Returns the media type of the file at a path.
+pub(super) fn sniff(path: &Path) -> io::Result<String> {
+    detect_media_type(&File::open(path)?)
 }
 
 /// Makes a rename durable.

@@ -18,6 +18,14 @@ pub struct StoredMedia {
     pub record: Record,
 }
 
+impl StoredMedia {
+    /// Returns media with its record, for a store that is no folder.
+    #[must_use]
+    pub fn new(id: ContentId, record: Record) -> Self {
+        StoredMedia { id, record }
+    }
+}
+
 /// Iterator over the media of a store. It holds the ids of one folder of 256, so the memory stays small.
 #[derive(Debug)]
 pub struct Inventory {

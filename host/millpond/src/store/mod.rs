@@ -42,7 +42,7 @@ pub use file_slice::{FileRange, OpenFile, has_shrunk};
 pub use folder::{Folder, OPEN_FILE_CACHE_VALID};
 pub use import::{
     AbandonGuard, ImportError, ImportedMedia, Importer, PendingImport, PublishedMedia,
-    UnpublishedMedia,
+    UnpublishedMedia, check_source, detect_media_type, open_source,
 };
 pub use inventory::{Inventory, StoredMedia};
 pub use journal::{ImportJournal, UnreadFile};

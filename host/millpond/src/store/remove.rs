@@ -18,6 +18,14 @@ pub struct RemovedMedia {
     pub variants: Vec<ContentId>,
 }
 
+impl RemovedMedia {
+    /// Returns removed media, for a store that is no folder.
+    #[must_use]
+    pub fn new(size: u64, variants: Vec<ContentId>) -> Self {
+        RemovedMedia { size, variants }
+    }
+}
+
 impl Importer {
     /// Removes media from the variants of other media, so that no record points to it. Reads all records, and passes
     /// each media that had such a variant to `found`, with the variant.

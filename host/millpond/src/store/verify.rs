@@ -20,6 +20,18 @@ pub struct VerifiedEntry {
     pub corruption: Option<Corruption>,
 }
 
+impl VerifiedEntry {
+    /// Returns the result for an entry, for a store that is no folder.
+    #[must_use]
+    pub fn new(path: PathBuf, size: u64, corruption: Option<Corruption>) -> Self {
+        VerifiedEntry {
+            path,
+            size,
+            corruption,
+        }
+    }
+}
+
 /// Corruption of an entry in a store.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]

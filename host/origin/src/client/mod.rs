@@ -40,6 +40,13 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// Maximum time from a request to the head of its response.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// Minimum rate at which the content of a request is sent, in bytes a second. A slower upload is a dead one.
+const MIN_SEND_RATE: u64 = 16 * 1024;
+
+/// Maximum time from a request that changes something to the head of its response. A store that puts the parts of a large
+/// upload together takes its time.
+const CHANGE_TIMEOUT: Duration = Duration::from_secs(120);
+
 /// Size of a connection's read buffer in the process, in bytes. A response head has to fit.
 const READ_BUFFER_BYTES: usize = 64 * 1024;
 
@@ -135,7 +142,7 @@ impl OriginClient {
             false => &self.0.direct,
         };
         self.0.counts.requests.fetch_add(1, Ordering::Relaxed);
-        let response = timeout(HEAD_TIMEOUT, client.request(request)).await;
+        let response = timeout(head_timeout(&request), client.request(request)).await;
         let response =
             response.map_err(|elapsed| HttpError::new(HttpErrorKind::Timeout, elapsed))?;
         response.map_err(|error| {
@@ -241,6 +248,15 @@ fn https_client(scope: AddressScope) -> io::Result<HttpsClient> {
         .pool_timer(TokioTimer::new())
         .http1_max_buf_size(READ_BUFFER_BYTES)
         .build(connector))
+}
+
+/// Returns the maximum time to the head of a response. The content of the request is sent in it.
+fn head_timeout(request: &HttpRequest) -> Duration {
+    if matches!(*request.method(), Method::GET | Method::HEAD) {
+        return HEAD_TIMEOUT;
+    }
+    let bytes = request.body().content_length() as u64;
+    CHANGE_TIMEOUT + Duration::from_secs(bytes / MIN_SEND_RATE)
 }
 
 /// Returns a request without content, with the same fields.
