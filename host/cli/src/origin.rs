@@ -1,13 +1,14 @@
 //! Options of `millpond serve` for media at an origin.
 
 use crate::common::{parse_size, readable};
+use crate::doctor::finding::Finding;
 use crate::sandbox::{PathAccess, SandboxRules};
 use anyhow::{Context, Result, ensure};
 use bytesize::ByteSize;
 use clap::Args;
 use millpond_origin::{
-    CACHE_MIN_BYTES, CacheLimits, FreshnessDefaults, Origin, OriginLimits, OriginOptions,
-    OriginStore, OriginUrl, credential_files,
+    CACHE_MIN_BYTES, CacheLimits, FetchError, FreshnessDefaults, Origin, OriginLimits,
+    OriginOptions, OriginStore, OriginUrl, credential_files,
 };
 use std::path::PathBuf;
 use std::time::Duration;
@@ -98,6 +99,23 @@ impl CacheOptions {
         defaults.negative_ttl = self.cache_negative_ttl;
         defaults.stale_if_error = self.cache_stale_if_error;
         OriginStore::open(origin, &folder, limits, defaults).with_context(context)
+    }
+
+    /// Checks that an origin answers, for `millpond doctor`. An object that the origin lacks shows it as well.
+    pub(crate) async fn check(&self, url: &OriginUrl) -> Finding {
+        const CHECK: &str = "origin";
+        const REMEDY: &str =
+            "check the URL, the network, and the credentials in the environment (docs/origins.md)";
+        let mut options = OriginOptions::default();
+        options.allow_private_redirects = self.origin_private_redirects;
+        let origin = match Origin::connect(url, options) {
+            Ok(origin) => origin,
+            Err(error) => return Finding::fail(CHECK, error.to_string(), REMEDY),
+        };
+        match origin.head(".well-known/millpond-doctor", None).await {
+            Ok(_) | Err(FetchError::NotFound) => Finding::ok(CHECK, format!("{url} answers")),
+            Err(error) => Finding::fail(CHECK, format!("{url}: {error}"), REMEDY),
+        }
     }
 
     /// Returns the folder of an origin's cache.

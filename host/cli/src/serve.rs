@@ -5,6 +5,8 @@ use crate::admin_token::admin_token;
 use crate::cache_admin;
 use crate::certificate;
 use crate::common::{RequestMemory, bytes, parse_size, readable};
+#[cfg(feature = "origin")]
+use crate::doctor::finding::Finding;
 use crate::hints;
 use crate::listen::{BoundAddress, BoundListener, Host, ListenAddress, PortSharing};
 use crate::log::{AccessLogDestination, Log, LogFormat, LogLevels, announce};
@@ -857,6 +859,15 @@ impl Serve {
     /// Folder or origin to serve.
     pub(crate) fn location(&self) -> &MediaLocation {
         &self.dir
+    }
+
+    /// Checks that the origin answers, if the media is at one.
+    #[cfg(feature = "origin")]
+    pub(crate) async fn check_origin(&self) -> Option<Finding> {
+        match &self.dir {
+            MediaLocation::Folder(_) => None,
+            MediaLocation::Origin(url) => Some(self.cache.check(url).await),
+        }
     }
 
     /// File of the component. `None` is the embedded one.

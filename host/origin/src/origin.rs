@@ -643,5 +643,7 @@ fn error_text(error: &object_store::Error) -> String {
         }
         cause = source.source();
     }
-    text
+    // Before the dash stand the URL, the retries and their limits.
+    let reason = text.split_once(" - ").map(|(_, reason)| reason.to_owned());
+    reason.unwrap_or(text)
 }

@@ -1,6 +1,6 @@
 //! `millpond doctor`.
 
-mod finding;
+pub(crate) mod finding;
 mod machine;
 mod service;
 
@@ -77,6 +77,10 @@ async fn examine(settings: &ResolvedSettings<Serve>) -> Vec<Finding> {
     ));
     if let Some(folder) = folder {
         findings.extend(service::folder(folder));
+    }
+    #[cfg(feature = "origin")]
+    if let Some(finding) = serve.check_origin().await {
+        findings.push(finding);
     }
     for address in serve.listen_addresses() {
         let finding = service::address("listen", &address, serve.sharing(), false);
