@@ -141,9 +141,11 @@ impl Lookups {
         }
         let (lookups, key_of_task, known) = (Arc::clone(self), key.clone(), known.cloned());
         let lookup = tokio::spawn(async move {
-            let found = lookups.run(&key_of_task, known).await;
-            lookups.in_progress.lock().remove(&key_of_task);
-            found
+            let _in_progress = LookupInProgress {
+                lookups: &lookups,
+                key: &key_of_task,
+            };
+            lookups.run(&key_of_task, known).await
         });
         let lookup = lookup.map(|joined| {
             let failed = |error| LookupError::Cache(Arc::new(io::Error::other(error)));
@@ -255,6 +257,18 @@ impl Lookups {
             file,
             is_revalidated: true,
         })
+    }
+}
+
+/// Entry of a lookup, which is removed at its end, also if that is a panic.
+struct LookupInProgress<'a> {
+    lookups: &'a Lookups,
+    key: &'a ObjectKey,
+}
+
+impl Drop for LookupInProgress<'_> {
+    fn drop(&mut self) {
+        self.lookups.in_progress.lock().remove(self.key);
     }
 }
 

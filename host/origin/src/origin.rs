@@ -521,10 +521,15 @@ fn check_coding(fields: Option<&HeaderMap>) -> Result<(), FetchError> {
 
 fn head_of(meta: &ObjectMeta, fields: Option<&HeaderMap>) -> ObjectHead {
     let modified = SystemTime::from(meta.last_modified);
+    // The store gets strong tags only.
+    let entity_tag = |fields: &HeaderMap| {
+        let entity_tag = fields.get(header::ETAG)?.to_str().ok()?;
+        Some(entity_tag.to_owned())
+    };
     ObjectHead {
         length: meta.size,
         validators: ObjectValidators {
-            entity_tag: meta.e_tag.clone(),
+            entity_tag: fields.map_or_else(|| meta.e_tag.clone(), entity_tag),
             // The epoch stands for a response without the field.
             modified: Some(modified).filter(|modified| *modified > UNIX_EPOCH),
         },

@@ -5,6 +5,7 @@
 
 mod addresses;
 mod counts;
+mod passed_fields;
 mod redirect;
 mod response_body;
 
@@ -24,6 +25,7 @@ use object_store::client::{
     HttpRequestBody, HttpResponse, HttpResponseBody, HttpService,
 };
 use parking_lot::Mutex;
+use passed_fields::passed_on;
 use redirect::{REDIRECTS, RedirectError, redirected};
 use response_body::ResponseContent;
 use std::fmt;
@@ -209,10 +211,14 @@ impl HttpService for OriginClient {
             true => WHOLE_RESPONSE_BYTES,
             false => ERROR_RESPONSE_BYTES,
         };
+        let is_of_object = is_in_parts || slot.is_some();
         if let Some(slot) = slot {
             *slot.0.lock() = Some(parts.headers.clone());
         }
         parts.extensions.insert(OriginFields(parts.headers.clone()));
+        if is_of_object && parts.status.is_success() {
+            parts.headers = passed_on(&parts.headers);
+        }
         let counts = Arc::clone(&self.0.counts);
         let content = ResponseContent::new(body, max_bytes, counts, permit);
         Ok(Response::from_parts(parts, HttpResponseBody::new(content)))

@@ -19,6 +19,7 @@ use progress::{Fill, FillError, FillInterest, Run};
 use std::io;
 use std::ops::Range;
 use std::os::unix::fs::FileExt;
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
@@ -164,7 +165,10 @@ impl Filler {
     async fn run(self: Arc<Self>, object: Arc<CachedObject>, file: SharedFile, fill: Arc<Fill>) {
         self.counts.started.fetch_add(1, Ordering::Relaxed);
         let mut permit = None;
-        let filled = self.fill(&object, &file, &fill, &mut permit).await;
+        let filling = self.fill(&object, &file, &fill, &mut permit);
+        // A panic is logged by the hook of the program. The readers must not wait for ever.
+        let filled = AssertUnwindSafe(filling).catch_unwind().await;
+        let filled = filled.unwrap_or(Err(FillError::Panicked));
         match &filled {
             Ok(()) => {}
             Err(FillError::Abandoned) => {

@@ -58,6 +58,9 @@ pub(crate) enum FillError {
     /// The content is not that of its id.
     #[error("the content does not have its digest")]
     Corrupt,
+    /// The task of the fill panicked.
+    #[error("the fill ended by a panic")]
+    Panicked,
     /// No reader is left.
     #[error("all readers have left")]
     Abandoned,

@@ -178,6 +178,7 @@ fn is_transient(error: &FillError) -> bool {
         | FillError::Write(_)
         | FillError::Full
         | FillError::Busy
-        | FillError::Corrupt => false,
+        | FillError::Corrupt
+        | FillError::Panicked => false,
     }
 }
