@@ -585,16 +585,18 @@ impl Launch {
                 admin = admin.with_certificate(certificate.clone());
             }
             let for_admin = reloader.clone();
-            let mut admin = admin.with_reload(move || {
+            let admin = admin.with_reload(move || {
                 let reloader = for_admin.clone();
                 async move { reloader.reload_for_admin().await }
             });
             #[cfg(feature = "origin")]
-            if let OpenStore::Origin(origin) = &store {
-                let origin = origin.clone();
-                admin =
-                    admin.with_cache(move |request| cache_admin::respond(origin.clone(), request));
-            }
+            let admin = match &store {
+                OpenStore::Folder(_) => admin,
+                OpenStore::Origin(origin) => {
+                    let origin = origin.clone();
+                    admin.with_cache(move |request| cache_admin::respond(origin.clone(), request))
+                }
+            };
             for address in &admin_addresses {
                 admin.check(*address).map_err(hints::of_token)?;
             }
