@@ -17,6 +17,7 @@ use quick_cache::sync::Cache;
 use std::collections::HashMap;
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
@@ -30,6 +31,7 @@ pub(crate) struct Lookups {
     in_progress: Mutex<HashMap<ObjectKey, SharedLookup>>,
     missing: Cache<ObjectKey, Instant, MissingWeighter>,
     permits: Arc<Semaphore>,
+    failed: AtomicU64,
 }
 
 /// Maximum number of requests for metadata at the same time. They have no content, so that they are short.
@@ -85,6 +87,7 @@ impl Lookups {
             in_progress: Mutex::default(),
             missing: Cache::with_weighter(MISSING, MISSING_BYTES as u64, MissingWeighter),
             permits: Arc::new(Semaphore::new(LOOKUPS)),
+            failed: AtomicU64::new(0),
         })
     }
 
@@ -92,6 +95,11 @@ impl Lookups {
     pub(crate) fn is_known_missing(&self, key: &ObjectKey) -> bool {
         let missing = self.missing.get(key);
         missing.is_some_and(|since| since.elapsed() < self.defaults.negative_ttl)
+    }
+
+    /// Number of lookups that the origin failed, since the start.
+    pub(crate) fn failed(&self) -> u64 {
+        self.failed.load(Ordering::Relaxed)
     }
 
     /// Forgets the keys of missing objects.
@@ -173,6 +181,11 @@ impl Lookups {
             let late = format!("no metadata within {LOOKUP_TIMEOUT:?}");
             Err(FetchError::Unavailable(late).into())
         });
+        if let Err(LookupError::Fetch(error)) = &found
+            && !matches!(error, FetchError::NotFound)
+        {
+            self.failed.fetch_add(1, Ordering::Relaxed);
+        }
         if let Err(LookupError::Fetch(FetchError::NotFound)) = &found {
             self.missing.insert(key.clone(), Instant::now());
             if let Some(known) = &known {

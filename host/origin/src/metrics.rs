@@ -65,6 +65,12 @@ impl Collector for OriginCollector {
                 figures.origin_bytes,
             ),
             (
+                "millpond_origin_lookups_failed",
+                "Requests for metadata that the origin failed.",
+                None,
+                figures.lookups_failed,
+            ),
+            (
                 "millpond_origin_fills",
                 "Fetches of missing chunks from the origin.",
                 None,

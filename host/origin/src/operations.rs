@@ -31,6 +31,8 @@ pub struct OriginFigures {
     /// The cache on disk.
     #[serde(flatten)]
     pub usage: DiskCacheUsage,
+    /// Requests for metadata that the origin failed.
+    pub lookups_failed: u64,
     /// Fills in progress.
     pub fills_in_progress: usize,
     /// Fills that were started.
@@ -103,6 +105,7 @@ impl OriginStore {
         let origin = state.origin.counts();
         OriginFigures {
             usage: state.cache.usage(),
+            lookups_failed: state.lookups.failed(),
             fills_in_progress: state.filler.active(),
             fills_started: counts.started.load(Ordering::Relaxed),
             fills_failed: counts.failed.load(Ordering::Relaxed),

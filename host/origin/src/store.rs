@@ -8,7 +8,7 @@ use crate::fill::progress::FillError;
 use crate::fill::range_reader::PartialObject;
 use crate::freshness::{FreshnessDefaults, FreshnessState};
 use crate::listing;
-use crate::lookup::{FetchedObject, LookupError, Lookups, MISSING_BYTES};
+use crate::lookup::{LookupError, Lookups, MISSING_BYTES};
 use crate::origin::Origin;
 use millpond::ledger::LedgerHandle;
 use millpond::store::{
@@ -21,6 +21,7 @@ use std::collections::BTreeMap;
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
@@ -46,8 +47,10 @@ pub(crate) struct OriginStoreState {
     pub(crate) warmed: Mutex<BTreeMap<String, Option<FillError>>>,
     limits: OriginLimits,
     listings: Semaphore,
-    /// Error of the last request for metadata, if it failed.
-    failed: Mutex<Option<String>>,
+    /// Number of opens and listings that wait for the origin.
+    waiting: AtomicUsize,
+    /// Maximum number of them. Each occupies an instance.
+    max_waiting: AtomicUsize,
 }
 
 /// Limits of a store over an origin.
@@ -96,7 +99,8 @@ impl OriginStore {
             warmed: Mutex::default(),
             limits,
             listings: Semaphore::new(LISTINGS),
-            failed: Mutex::new(None),
+            waiting: AtomicUsize::new(0),
+            max_waiting: AtomicUsize::new(usize::MAX),
         })))
     }
 
@@ -106,19 +110,20 @@ impl OriginStore {
 }
 
 impl OriginStoreState {
-    /// Looks up an object, or revalidates it.
-    async fn look_up(
-        &self,
-        key: &ObjectKey,
-        known: Option<&Arc<CachedObject>>,
-    ) -> (Result<FetchedObject, LookupError>, bool) {
-        let (found, is_collapsed) = self.lookups.look_up(key, known).await;
-        let mut failed = self.failed.lock();
-        *failed = match &found {
-            Err(LookupError::Fetch(FetchError::NotFound)) | Ok(_) => None,
-            Err(error) => Some(error.to_string()),
-        };
-        (found, is_collapsed)
+    /// Counts an open or a listing that is about to wait for the origin. An origin that hangs must leave instances to other
+    /// requests.
+    ///
+    /// # Errors
+    /// [`OpenError::Busy`], if as many wait as may.
+    fn begin_wait(&self) -> Result<OriginWait<'_>, OpenError> {
+        let wait = OriginWait(&self.waiting);
+        if self.waiting.fetch_add(1, Ordering::Relaxed) >= self.max_waiting.load(Ordering::Relaxed)
+        {
+            return Err(OpenError::Busy(io::Error::other(
+                "too many requests wait for the origin",
+            )));
+        }
+        Ok(wait)
     }
 
     /// Returns an object that may be served, and its file.
@@ -135,7 +140,7 @@ impl OriginStoreState {
         {
             return Ok((Arc::clone(object), file));
         }
-        let (found, _) = self.look_up(key, known.as_ref()).await;
+        let (found, _) = self.lookups.look_up(key, known.as_ref()).await;
         found.map(|found| (found.object, found.file))
     }
 
@@ -209,7 +214,12 @@ impl MediaStore for OriginStore {
             matches!(state, FreshnessState::Stale { if_error: true, .. })
         };
         let stale = known.as_ref().filter(may_be_stale);
-        let looked_up = state.look_up(key, known.as_ref());
+        let _wait = match (state.begin_wait(), stale) {
+            (Ok(wait), _) => wait,
+            (Err(_), Some(_)) => return state.stale_object(stale, ledger).await,
+            (Err(busy), None) => return Err(busy),
+        };
+        let looked_up = state.lookups.look_up(key, known.as_ref());
         let looked_up = match stale {
             None => Some(looked_up.await),
             Some(_) => timeout(STALE_WAIT, looked_up).await.ok(),
@@ -261,6 +271,7 @@ impl MediaStore for OriginStore {
             return Err(OpenError::NotFound);
         }
         let state = &*self.0;
+        let _wait = state.begin_wait()?;
         let permit = state.listings.acquire().await;
         let _permit = permit.map_err(|closed| OpenError::Failed(io::Error::other(closed)))?;
         listing::list(&state.origin, folder, query, ledger).await
@@ -275,15 +286,17 @@ impl MediaStore for OriginStore {
         usage
     }
 
-    fn unavailable(&self) -> Option<String> {
-        let failed = self.0.failed.lock();
-        failed
-            .as_ref()
-            .map(|error| format!("the origin does not answer: {error}"))
+    fn limit_waiting(&self, opens: usize) {
+        self.0.max_waiting.store(opens, Ordering::Relaxed);
     }
+}
 
-    fn runs_on_fiber_stack(&self) -> bool {
-        false
+/// Counts one wait for the origin until it is dropped.
+struct OriginWait<'a>(&'a AtomicUsize);
+
+impl Drop for OriginWait<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
