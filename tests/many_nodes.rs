@@ -8,6 +8,7 @@ use crate::origin::object::Object;
 use crate::proxies::{configuration, started};
 use crate::server::Server;
 use rustix::process::Signal;
+use socket2::{Domain, Socket, Type};
 use std::fs;
 use std::path::Path;
 use std::process::{Child, Command};
@@ -24,6 +25,8 @@ struct Nodes {
     origin: FaultOrigin,
     nodes: Vec<Option<Server>>,
     addresses: Vec<String>,
+    /// Sockets that keep the ports of nodes that are away from other processes.
+    _held: Vec<Socket>,
     balancer: Child,
     port: u16,
     folder: tempfile::TempDir,
@@ -41,11 +44,13 @@ impl Nodes {
         let start = |number| node(&origin, folder.path(), number, "127.0.0.1:0");
         let nodes: Vec<Server> = (0..3).map(start).collect();
         let addresses: Vec<String> = nodes.iter().map(|node| node.address.clone()).collect();
+        let held = addresses.iter().map(|address| held_port(address)).collect();
         let (balancer, port) = started(|port| command(folder.path(), port, &addresses));
         Nodes {
             nodes: nodes.into_iter().map(Some).collect(),
             origin,
             addresses,
+            _held: held,
             balancer,
             port,
             folder,
@@ -148,7 +153,17 @@ fn node(origin: &FaultOrigin, folder: &Path, number: usize, listen: &str) -> Ser
     command
         .arg("--cache-dir")
         .arg(folder.join(number.to_string()));
-    Server::started_by(&mut command, &["--listen", listen, "--admin", "off"])
+    let options = ["--listen", listen, "--reuse-port", "--admin", "off"];
+    Server::started_by(&mut command, &options)
+}
+
+/// Returns a socket that is bound to an address, and never listens.
+fn held_port(address: &str) -> Socket {
+    let address: std::net::SocketAddr = address.parse().unwrap();
+    let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+    socket.set_reuse_port(true).unwrap();
+    socket.bind(&address.into()).unwrap();
+    socket
 }
 
 /// Returns a configuration of `deploy/many-nodes` with the addresses of the nodes.

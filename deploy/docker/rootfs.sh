@@ -14,3 +14,6 @@ done
 echo 'millpond:x:65532:65532::/:/' >"$root/etc/passwd"
 echo 'millpond:x:65532:' >"$root/etc/group"
 echo 'hosts: files dns' >"$root/etc/nsswitch.conf"
+# Root certificates, for an origin or a collector behind `https`.
+mkdir -p "$root/etc/ssl/certs"
+cp -L /etc/ssl/certs/ca-certificates.crt "$root/etc/ssl/certs/"

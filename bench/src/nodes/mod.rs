@@ -88,7 +88,8 @@ impl Nodes {
             .or_else(|| Some(root?.join("docs/nodes.svg")));
         let file = file.context("there is no workspace")?;
         println!("{}", markdown(&rows));
-        println!("{}", moves_table(self.objects).rows_in_markdown());
+        let moves = moves_table(self.objects);
+        println!("**{}**\n\n{}", moves.heading, moves.rows_in_markdown());
         fs::write(&file, picture::draw(&rows)?)
             .with_context(|| format!("cannot write {}", file.display()))?;
         println!("{}", file.display());

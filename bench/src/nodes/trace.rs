@@ -1,7 +1,7 @@
 //! A trace of requests: popularity by Zipf's law, and lengths as media has them.
 
+use rand::SeedableRng;
 use rand::rngs::StdRng;
-use rand::{RngExt, SeedableRng};
 use rand_distr::{Distribution, LogNormal, Zipf};
 
 /// Shape of a trace.
@@ -34,12 +34,10 @@ impl Trace {
     pub(crate) fn new(shape: TraceShape) -> Self {
         let mut rng = StdRng::seed_from_u64(SEED);
         let lengths = (0..shape.objects).map(|_| length(&mut rng)).collect();
-        // Both parameters are positive.
-        let popularity = Zipf::new(shape.objects as f64, shape.exponent);
-        let requests = (0..shape.requests).map(|_| match &popularity {
-            Ok(popularity) => popularity.sample(&mut rng) as u32 - 1,
-            Err(_) => rng.random_range(0..shape.objects as u32),
-        });
+        // The count of objects and the exponent of every shape are positive.
+        let popularity =
+            Zipf::new(shape.objects as f64, shape.exponent).expect("positive parameters");
+        let requests = (0..shape.requests).map(|_| popularity.sample(&mut rng) as u32 - 1);
         Trace {
             requests: requests.collect(),
             lengths,
@@ -53,7 +51,7 @@ impl Trace {
 }
 
 fn length(rng: &mut StdRng) -> u64 {
-    let bytes = LogNormal::new(MEDIAN_BYTES.ln(), DEVIATION);
-    let bytes = bytes.map_or(MEDIAN_BYTES, |bytes| bytes.sample(rng));
-    bytes.clamp(1.0, LONGEST_BYTES) as u64
+    // Both constants are finite.
+    let bytes = LogNormal::new(MEDIAN_BYTES.ln(), DEVIATION).expect("finite parameters");
+    bytes.sample(rng).clamp(1.0, LONGEST_BYTES) as u64
 }

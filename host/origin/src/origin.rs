@@ -130,6 +130,7 @@ impl Origin {
             options.connections + OTHER_CONNECTIONS,
             options.allow_private_redirects,
             url.kind() == OriginKind::Http,
+            url.is_encrypted(),
         );
         let client = client.map_err(OriginError::Certificates)?;
         let OpenedStore {

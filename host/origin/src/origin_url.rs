@@ -105,6 +105,16 @@ impl OriginUrl {
         )
     }
 
+    /// Whether requests to the origin are encrypted.
+    pub(crate) fn is_encrypted(&self) -> bool {
+        let s3 = ["AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "AWS_ENDPOINT"];
+        match self.kind {
+            OriginKind::Http => self.url.scheme() == "https",
+            OriginKind::S3 => !variable(&s3).is_some_and(|url| url.starts_with("http://")),
+            OriginKind::Gcs | OriginKind::Azure => true,
+        }
+    }
+
     pub(crate) fn kind(&self) -> OriginKind {
         self.kind
     }

@@ -28,6 +28,7 @@ use parking_lot::Mutex;
 use passed_fields::passed_on;
 use redirect::{REDIRECTS, RedirectError, redirected};
 use response_body::ResponseContent;
+use rustls::{ClientConfig, RootCertStore};
 use std::fmt;
 use std::io;
 use std::sync::Arc;
@@ -105,7 +106,7 @@ impl FieldsSlot {
 pub(crate) struct OriginFields(pub(crate) HeaderMap);
 
 impl OriginClient {
-    /// Returns a client with this many connections at most.
+    /// Returns a client with this many connections at most. Without `needs_roots`, it can do without root certificates.
     ///
     /// # Errors
     /// The system has no root certificates.
@@ -113,12 +114,14 @@ impl OriginClient {
         connections: usize,
         allow_private_redirects: bool,
         has_via: bool,
+        needs_roots: bool,
     ) -> io::Result<Self> {
-        let direct = https_client(AddressScope::Any)?;
-        let redirected = https_client(match allow_private_redirects {
+        let direct = https_client(AddressScope::Any, needs_roots)?;
+        let scope = match allow_private_redirects {
             true => AddressScope::Any,
             false => AddressScope::Public,
-        })?;
+        };
+        let redirected = https_client(scope, needs_roots)?;
         Ok(OriginClient(Arc::new(ClientState {
             direct,
             redirected,
@@ -237,14 +240,28 @@ impl fmt::Debug for OriginClient {
     }
 }
 
-fn https_client(scope: AddressScope) -> io::Result<HttpsClient> {
+fn https_client(scope: AddressScope, needs_roots: bool) -> io::Result<HttpsClient> {
     let mut connector = HttpConnector::new_with_resolver(OriginResolver(scope));
     connector.enforce_http(false);
     connector.set_nodelay(true);
     connector.set_connect_timeout(Some(CONNECT_TIMEOUT));
     connector.set_recv_buffer_size(Some(RECEIVE_BUFFER_BYTES));
-    let connector = HttpsConnectorBuilder::new()
-        .with_provider_and_native_roots(rustls::crypto::ring::default_provider())?
+    let provider = rustls::crypto::ring::default_provider();
+    let builder = HttpsConnectorBuilder::new().with_provider_and_native_roots(provider.clone());
+    let builder = match builder {
+        Ok(builder) => builder,
+        // A plain HTTP origin is served without them. A redirect to HTTPS fails then.
+        Err(_) if !needs_roots => {
+            let config = ClientConfig::builder_with_provider(Arc::new(provider))
+                .with_safe_default_protocol_versions()
+                .map_err(io::Error::other)?
+                .with_root_certificates(RootCertStore::empty())
+                .with_no_client_auth();
+            HttpsConnectorBuilder::new().with_tls_config(config)
+        }
+        Err(error) => return Err(error),
+    };
+    let connector = builder
         .https_or_http()
         .enable_http1()
         .wrap_connector(connector);
