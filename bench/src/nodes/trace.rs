@@ -31,10 +31,13 @@ const DEVIATION: f64 = 1.5;
 const LONGEST_BYTES: f64 = 1e9;
 
 impl Trace {
+    #[allow(
+        clippy::expect_used,
+        reason = "the parameters of every shape are positive"
+    )]
     pub(crate) fn new(shape: TraceShape) -> Self {
         let mut rng = StdRng::seed_from_u64(SEED);
         let lengths = (0..shape.objects).map(|_| length(&mut rng)).collect();
-        // The count of objects and the exponent of every shape are positive.
         let popularity =
             Zipf::new(shape.objects as f64, shape.exponent).expect("positive parameters");
         let requests = (0..shape.requests).map(|_| popularity.sample(&mut rng) as u32 - 1);
@@ -50,8 +53,8 @@ impl Trace {
     }
 }
 
+#[allow(clippy::expect_used, reason = "both constants are finite")]
 fn length(rng: &mut StdRng) -> u64 {
-    // Both constants are finite.
     let bytes = LogNormal::new(MEDIAN_BYTES.ln(), DEVIATION).expect("finite parameters");
     bytes.sample(rng).clamp(1.0, LONGEST_BYTES) as u64
 }
